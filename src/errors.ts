@@ -1,0 +1,64 @@
+/**
+ * Typed errors for everything that a user's input can cause. Message form: `operation: wanted X, got Y. What to do.`
+ * A broken invariant of our own throws a plain `Error("internal: …")` instead.
+ */
+
+/** Base of all expected errors: `code` is stable and machine-readable, `message` is for people. */
+export abstract class IfpruneError extends Error {
+  constructor(
+    readonly code: string,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super(message, options);
+  }
+}
+
+/** Tensors that do not fit together. */
+export class ShapeError extends IfpruneError {
+  override readonly name = "ShapeError";
+  constructor(
+    readonly operation: string,
+    readonly wanted: string,
+    readonly got: readonly (number | string)[],
+    hint = "",
+  ) {
+    super("shape_mismatch", `${operation}: wanted ${wanted}, got [${got.join(", ")}].${hint && ` ${hint}`}`);
+  }
+}
+
+/** An option, recipe field or argument of the wrong type or outside its range. */
+export class OptionError extends IfpruneError {
+  override readonly name = "OptionError";
+  constructor(message: string, options?: ErrorOptions) {
+    super("bad_option", message, options);
+  }
+}
+
+/** A file that is missing, truncated, corrupt, hostile, or of a version or kind that we do not read. */
+export class FileError extends IfpruneError {
+  override readonly name = "FileError";
+  constructor(
+    readonly path: string,
+    message: string,
+    options?: ErrorOptions,
+  ) {
+    super("bad_file", `${path}: ${message}`, options);
+  }
+}
+
+/** Text that cannot be run as given: empty, longer than the context, or of another tokenizer. */
+export class InputError extends IfpruneError {
+  override readonly name = "InputError";
+  constructor(message: string, options?: ErrorOptions) {
+    super("bad_input", message, options);
+  }
+}
+
+/** Training that must not go on: a NaN or diverging loss. The last good checkpoint is kept. */
+export class DivergenceError extends IfpruneError {
+  override readonly name = "DivergenceError";
+  constructor(message: string) {
+    super("diverged", message);
+  }
+}
