@@ -1,0 +1,436 @@
+/**
+ * Differentiable operations. Each computes its result from `nodes.ts` and puts on the tape how a gradient flows back, so an
+ * operation's forward and backward pass stand side by side. The hot ones are fused: their backward pass reuses what the
+ * forward pass computed and recomputes no matrix product.
+ *
+ * Shapes: B batch · T tokens · N = B·T tokens of a batch · M mask rows · D width · F FFN channels · H query heads ·
+ * G key/value heads · C head width · V vocabulary
+ */
+import { ShapeError } from "../errors.ts";
+import { size, type Tensor } from "./graph.ts";
+import * as n from "./nodes.ts";
+
+function add(a: Tensor, b: Tensor): Tensor {
+  return a.graph.record({
+    op: "add",
+    inputs: [a, b],
+    output: n.add(a, b),
+    backward: (dy, [needA, needB]) => [needA ? n.sumTo(dy, a.shape) : undefined, needB ? n.sumTo(dy, b.shape) : undefined],
+  });
+}
+
+function sub(a: Tensor, b: Tensor): Tensor {
+  return a.graph.record({
+    op: "sub",
+    inputs: [a, b],
+    output: n.sub(a, b),
+    backward: (dy, [needA, needB]) => [
+      needA ? n.sumTo(dy, a.shape) : undefined,
+      needB ? n.sumTo(n.neg(dy), b.shape) : undefined,
+    ],
+  });
+}
+
+function mul(a: Tensor, b: Tensor): Tensor {
+  return a.graph.record({
+    op: "mul",
+    inputs: [a, b],
+    output: n.mul(a, b),
+    backward: (dy, [needA, needB]) => [
+      needA ? n.sumTo(n.mul(dy, b), a.shape) : undefined,
+      needB ? n.sumTo(n.mul(dy, a), b.shape) : undefined,
+    ],
+  });
+}
+
+function div(a: Tensor, b: Tensor): Tensor {
+  const output = n.div(a, b);
+  return a.graph.record({
+    op: "div",
+    inputs: [a, b],
+    output,
+    backward: (dy, [needA, needB]) => [
+      needA ? n.sumTo(n.div(dy, b), a.shape) : undefined,
+      needB ? n.sumTo(n.neg(n.div(n.mul(dy, output), b)), b.shape) : undefined,
+    ],
+  });
+}
+
+/** y = x · factor, a plain number. */
+function scale(x: Tensor, factor: number): Tensor {
+  const c = x.graph.scalar(factor);
+  return x.graph.record({ op: "scale", inputs: [x], output: n.mul(x, c), backward: (dy) => [n.mul(dy, c)] });
+}
+
+function exp(x: Tensor): Tensor {
+  const output = n.exp(x);
+  return x.graph.record({ op: "exp", inputs: [x], output, backward: (dy) => [n.mul(dy, output)] });
+}
+
+function log(x: Tensor): Tensor {
+  return x.graph.record({ op: "log", inputs: [x], output: n.log(x), backward: (dy) => [n.div(dy, x)] });
+}
+
+function silu(x: Tensor): Tensor {
+  const output = n.silu(x);
+  return x.graph.record({ op: "silu", inputs: [x], output, backward: (dy) => [n.mul(dy, siluSlope(x, output))] });
+}
+
+/** d silu(x)/dx = σ + silu(x)·(1 − σ), σ = sigmoid(x). */
+function siluSlope(x: Tensor, y: Tensor): Tensor {
+  const sigma = n.sigmoid(x);
+  return n.add(sigma, n.mul(y, n.sub(x.graph.scalar(1), sigma)));
+}
+
+function sum(x: Tensor, axes: readonly number[], keepDims = false): Tensor {
+  const kept = x.shape.map((length, i) => (axes.some((axis) => axis === i || axis + x.shape.length === i) ? 1 : length));
+  return x.graph.record({
+    op: "sum",
+    inputs: [x],
+    output: n.reduceSum(x, axes, keepDims),
+    backward: (dy) => [n.expand(n.reshape(dy, kept), x.shape)],
+  });
+}
+
+function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  return x.graph.record({
+    op: "reshape",
+    inputs: [x],
+    output: n.reshape(x, shape),
+    backward: (dy) => [n.reshape(dy, x.shape)],
+  });
+}
+
+function transpose(x: Tensor, perm: readonly number[]): Tensor {
+  const inverse = perm.map((_, i) => perm.indexOf(i));
+  return x.graph.record({
+    op: "transpose",
+    inputs: [x],
+    output: n.transpose(x, perm),
+    backward: (dy) => [n.transpose(dy, inverse)],
+  });
+}
+
+function concat(parts: readonly Tensor[], axis: number): Tensor {
+  const starts = parts.map((_, i) => parts.slice(0, i).reduce((total, part) => total + part.shape[axis]!, 0));
+  return parts[0]!.graph.record({
+    op: "concat",
+    inputs: parts,
+    output: n.concat(parts, axis),
+    backward: (dy, needs) =>
+      parts.map((part, i) => (needs[i] ? n.slice(dy, axis, starts[i]!, starts[i]! + part.shape[axis]!) : undefined)),
+  });
+}
+
+/** x[..., start:end, ...] along one axis. */
+function slice(x: Tensor, axis: number, start: number, end: number): Tensor {
+  const output = n.slice(x, axis, start, end);
+  const pad = (length: number) => n.zeros(x, x.shape.map((size, i) => (i === axis ? length : size)));
+  return x.graph.record({
+    op: "slice",
+    inputs: [x],
+    output,
+    backward: (dy) => {
+      const parts = [start > 0 ? pad(start) : undefined, dy, end < x.shape[axis]! ? pad(x.shape[axis]! - end) : undefined];
+      return [n.concat(parts.filter((part) => part !== undefined), axis)];
+    },
+  });
+}
+
+/** Matrix product over the last two axes, batched over equal leading axes. */
+function matmul(a: Tensor, b: Tensor): Tensor {
+  return a.graph.record({
+    op: "matmul",
+    inputs: [a, b],
+    output: n.matmul(a, b),
+    backward: (dy, [needA, needB]) => [
+      needA ? n.sumTo(n.matmul(dy, b, { transB: true }), a.shape) : undefined,
+      needB ? n.sumTo(n.matmul(a, dy, { transA: true }), b.shape) : undefined,
+    ],
+  });
+}
+
+/** x Wᵀ: [N, in] × weight [out, in] (Hugging Face layout) → [N, out]. */
+function linear(x: Tensor, weight: Tensor): Tensor {
+  return x.graph.record({
+    op: "linear",
+    inputs: [x, weight],
+    output: n.matmul(x, weight, { transB: true }),
+    backward: (dy, [needX, needWeight]) => [
+      needX ? n.matmul(dy, weight) : undefined,
+      needWeight ? n.matmul(dy, x, { transA: true }) : undefined,
+    ],
+  });
+}
+
+/**
+ * Rows of `table` [V, D] at `ids` (int32, any shape, each in 0..V-1): [...ids, D].
+ * The gradient adds rows with one-threaded `ScatterElements`; `ScatterND` races on repeated ids.
+ */
+function embedding(table: Tensor, ids: Tensor): Tensor {
+  const D = table.shape[1]!;
+  return table.graph.record({
+    op: "embedding",
+    inputs: [table],
+    output: n.gather(table, ids),
+    backward: (dy) => {
+      const N = size(ids.shape);
+      const rows = n.expand(n.reshape(ids, [N, 1]), [N, D]);
+      return [n.scatterElements(n.zeros(table), rows, n.reshape(dy, [N, D]), 0, "add")];
+    },
+  });
+}
+
+/** x / rms(x) · weight over the last axis; x [..., D], weight [D]. */
+function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
+  const D = x.shape.at(-1)!;
+  if (weight.shape.length !== 1 || weight.shape[0] !== D) throw new ShapeError("rmsNorm", `weight [${D}]`, weight.shape);
+  const perRow = [...x.shape.slice(0, -1), 1];
+  const results = [{ shape: x.shape }, { shape: perRow }];
+  const attributes = { axis: -1, epsilon: { float: epsilon }, stash_type: 1 };
+  const [output, inverseRms] = x.graph.emitMany("SimplifiedLayerNormalization", [x, weight], results, attributes);
+  return x.graph.record({
+    op: "rmsNorm",
+    inputs: [x, weight],
+    output: output!,
+    backward: (dy, [needX, needWeight]) => {
+      const normed = n.mul(x, inverseRms!);
+      const dNormed = n.mul(dy, weight);
+      const projection = n.reduceMean(n.mul(dNormed, normed), [-1], true);
+      return [
+        needX ? n.mul(n.sub(dNormed, n.mul(normed, projection)), inverseRms!) : undefined,
+        needWeight ? n.sumTo(n.mul(dy, normed), [D]) : undefined,
+      ];
+    },
+  });
+}
+
+/** (x − mean) / sqrt(variance + epsilon) over the last axis (population variance). */
+function standardize(x: Tensor, epsilon: number): Tensor {
+  const centred = n.sub(x, n.reduceMean(x, [-1], true));
+  const variance = n.reduceMean(n.mul(centred, centred), [-1], true);
+  const inverseStd = n.reciprocal(n.sqrt(n.add(variance, x.graph.scalar(epsilon))));
+  const output = n.mul(centred, inverseStd);
+  return x.graph.record({
+    op: "standardize",
+    inputs: [x],
+    output,
+    backward: (dy) => {
+      const mean = n.reduceMean(dy, [-1], true);
+      const projection = n.reduceMean(n.mul(dy, output), [-1], true);
+      return [n.mul(n.sub(n.sub(dy, mean), n.mul(output, projection)), inverseStd)];
+    },
+  });
+}
+
+/** Rotary position embedding of x [B, T, heads·C], pairs (i, i + C/2) as in Hugging Face checkpoints, positions 0..T-1. */
+function rope(x: Tensor, headWidth: number, theta: number): Tensor {
+  const { graph } = x;
+  const [B, T, width] = x.shape;
+  if (x.shape.length !== 3 || width! % headWidth !== 0) throw new ShapeError("rope", `[B, T, heads·${headWidth}]`, x.shape);
+  const half = headWidth / 2;
+  const angle = (i: number) => Math.floor(i / half) * theta ** (-(i % half) / half);
+  const table = (f: (angle: number) => number) =>
+    graph.constant(Float32Array.from({ length: T! * half }, (_, i) => f(angle(i))), [T!, half]);
+  const cosine = table(Math.cos);
+  const sine = table(Math.sin);
+  const positions = graph.constant(BigInt64Array.from({ length: B! * T! }, (_, i) => BigInt(i % T!)), [B!, T!]);
+  const attributes = { interleaved: 0, num_heads: width! / headWidth };
+  const rotate = (y: Tensor, sin: Tensor) =>
+    graph.emit("RotaryEmbedding", [y, positions, cosine, sin], x.shape, attributes, "float32", "com.microsoft");
+  // A rotation's transpose is the rotation by the opposite angle.
+  return graph.record({ op: "rope", inputs: [x], output: rotate(x, sine), backward: (dy) => [rotate(dy, table((a) => -Math.sin(a)))] });
+}
+
+/**
+ * Causal grouped-query attention. q [B, T, H·C], k and v [B, T, G·C] → [B, T, H·C]; query head h reads key/value head
+ * floor(h·G/H). The R = H/G query heads of a group are stacked along the rows of one product, so keys are never copied.
+ */
+function attention(q: Tensor, k: Tensor, v: Tensor, headWidth: number): Tensor {
+  const { graph } = q;
+  const [B, T, qWidth] = q.shape as [number, number, number];
+  const C = headWidth;
+  const [H, G] = [qWidth / C, k.shape[2]! / C];
+  if (!Number.isInteger(H) || !Number.isInteger(G) || H % G !== 0) throw new ShapeError("attention", `heads of width ${C}`, [qWidth, k.shape[2]!]);
+  const R = H / G;
+  const split = (x: Tensor, heads: number) =>
+    n.reshape(n.transpose(n.reshape(x, [B, T, heads, C]), [0, 2, 1, 3]), [B, G, (heads / G) * T, C]);
+  const join = (x: Tensor, heads: number) =>
+    n.reshape(n.transpose(n.reshape(x, [B, heads, T, C]), [0, 2, 1, 3]), [B, T, heads * C]);
+  const future = Float32Array.from({ length: T * T }, (_, i) => (i % T > Math.floor(i / T) ? -Infinity : 0));
+  const alpha = 1 / Math.sqrt(C);
+
+  const [qs, ks, vs] = [split(q, H), split(k, G), split(v, G)];
+  const logits = n.matmul(qs, ks, { transB: true, alpha }); // [B, G, R·T, T]
+  const masked = n.add(n.reshape(logits, [B * H, T, T]), graph.constant(future, [T, T]));
+  const weights = n.reshape(n.softmax(masked), [B, G, R * T, T]);
+  const mixed = n.matmul(weights, vs); // [B, G, R·T, C]
+  return graph.record({
+    op: "attention",
+    inputs: [q, k, v],
+    output: join(mixed, H),
+    backward: (dy) => {
+      const dMixed = split(dy, H);
+      const dWeights = n.matmul(dMixed, vs, { transB: true });
+      // Softmax: dlogits = w ⊙ (dw − Σ w·dw), and Σ_j w_ij·dw_ij = ⟨mixed_i, dMixed_i⟩.
+      const dLogits = n.mul(weights, n.sub(dWeights, n.reduceSum(n.mul(mixed, dMixed), [-1], true)));
+      return [
+        join(n.matmul(dLogits, ks, { alpha }), H),
+        join(n.matmul(dLogits, qs, { transA: true, alpha }), G),
+        join(n.matmul(weights, dMixed, { transA: true }), G),
+      ];
+    },
+  });
+}
+
+/**
+ * Gated FFN with an optional channel mask (method: P §3.1): ((silu(x gateᵀ) ⊙ (x upᵀ)) ⊙ m) downᵀ.
+ *
+ * @param x [N, D]
+ * @param weights gate and up [F, D], down [D, F]
+ * @param mask [M, F]: row r masks tokens r·N/M … (r+1)·N/M − 1, so one row per sequence, or per chunk of a sequence
+ * @returns [N, D]
+ */
+function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }, mask?: Tensor): Tensor {
+  const { gate, up, down } = weights;
+  const [N, F] = [x.shape[0]!, gate.shape[0]!];
+  const a = n.matmul(x, gate, { transB: true });
+  const b = n.matmul(x, up, { transB: true });
+  const s = n.silu(a);
+  const u = n.mul(s, b); // [N, F]
+  const M = mask?.shape[0] ?? 1;
+  if (mask && (mask.shape.length !== 2 || mask.shape[1] !== F || N % M !== 0)) {
+    throw new ShapeError("gatedFfn", `mask [M, ${F}] with M dividing ${N} tokens`, mask.shape);
+  }
+  const rows = [M, N / M, F];
+  const m = mask && n.reshape(mask, [M, 1, F]);
+  const masked = m ? n.reshape(n.mul(n.reshape(u, rows), m), [N, F]) : u;
+  return x.graph.record({
+    op: "gatedFfn",
+    inputs: mask ? [x, gate, up, down, mask] : [x, gate, up, down],
+    output: n.matmul(masked, down, { transB: true }),
+    backward: (dy, [needX, needGate, needUp, needDown, needMask]) => {
+      const dMasked = n.matmul(dy, down);
+      const du = m ? n.reshape(n.mul(n.reshape(dMasked, rows), m), [N, F]) : dMasked;
+      const db = n.mul(du, s);
+      const da = n.mul(n.mul(du, b), siluSlope(a, s));
+      return [
+        needX ? n.add(n.matmul(da, gate), n.matmul(db, up)) : undefined,
+        needGate ? n.matmul(da, x, { transA: true }) : undefined,
+        needUp ? n.matmul(db, x, { transA: true }) : undefined,
+        needDown ? n.matmul(dy, masked, { transA: true }) : undefined,
+        needMask ? n.reduceSum(n.reshape(n.mul(dMasked, u), rows), [1]) : undefined,
+      ];
+    },
+  });
+}
+
+/**
+ * Sum over labelled positions of −ln softmax(logits)[label]. A sum, not a mean: gradients of several micro-batches add up,
+ * and the optimiser divides by the number of labels.
+ *
+ * @param logits [N, V]
+ * @param labels [N], int32 in 0..V-1; any negative label is ignored
+ * @returns scalar
+ */
+function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
+  const { graph } = logits;
+  const N = logits.shape[0]!;
+  const column = n.reshape(labels, [N, 1]);
+  const isIgnored = n.less(column, graph.constant(Int32Array.of(0), []));
+  const weight = n.where(isIgnored, graph.scalar(0), graph.scalar(1)); // [N, 1]
+  const index = n.where(isIgnored, graph.constant(Int32Array.of(0), []), column);
+  const logProbabilities = n.logSoftmax(logits);
+  const picked = n.mul(n.gatherElements(logProbabilities, index), weight);
+  return graph.record({
+    op: "crossEntropy",
+    inputs: [logits],
+    output: n.neg(n.reduceSum(picked, [0, 1])),
+    backward: (dy) => {
+      const rowGradient = n.mul(weight, dy); // [N, 1]
+      const scaled = n.mul(n.exp(logProbabilities), rowGradient);
+      return [n.scatterElements(scaled, index, n.neg(rowGradient), 1, "add")]; // one index per row: no duplicates
+    },
+  });
+}
+
+/**
+ * SoftTopK (P eq. 3; CoDA, arXiv 2304.04947): m = λ ⊙ Top(λ, k), where λ = min(1, exp((s + a)/ε)) sums to k. Exactly k
+ * non-zeros in each row. Solved exactly by sorting, as in `mask/softTopK.ts`; `Top` is a constant in the backward pass.
+ *
+ * In float32 the sorted scores are shifted by the k-th and the exponent is clamped: whatever lies e^60 above the k-th is
+ * saturated in any case.
+ *
+ * @param scores [rows, n]
+ * @returns m [rows, n]
+ */
+function softTopK(scores: Tensor, k: number, epsilon: number): Tensor {
+  const { graph } = scores;
+  const [rows, F] = scores.shape as [number, number];
+  if (scores.shape.length !== 2 || !(k >= 1 && k <= F)) throw new ShapeError("softTopK", `[rows, n] with n ≥ k = ${k}`, scores.shape);
+  if (k === F) {
+    const output = n.expand(graph.scalar(1), scores.shape);
+    return graph.record({ op: "softTopK", inputs: [scores], output, backward: () => [n.zeros(scores)] });
+  }
+  const { values, indices } = n.sortDescending(scores);
+  const u = n.div(n.sub(values, n.slice(values, 1, k - 1, k)), graph.scalar(epsilon));
+  const e = n.exp(n.min(u, graph.scalar(60)));
+  const ranks = Float32Array.from({ length: F }, (_, r) => r);
+  const rank = graph.constant(ranks, [1, F]);
+
+  // r saturated entries: the first r with e_{r+1} · (k − r) ≤ T_r, T_r = Σ_{j>r} e_j; the last one if rounding leaves none.
+  const tail = n.slice(n.suffixSum(e), 1, 0, k); // T_r for r = 0..k-1
+  const room = graph.constant(Float32Array.from({ length: k }, (_, r) => k - r), [1, k]); // k − r
+  const fits = n.lessOrEqual(n.mul(n.slice(e, 1, 0, k), room), tail);
+  const isLast = Float32Array.from({ length: k }, (_, r) => (r === k - 1 ? 1 : 0));
+  const r = n.argMax(n.where(fits, graph.scalar(1), graph.constant(isLast, [1, k]))); // [rows, 1]
+  const roomLeft = n.gatherElements(n.expand(room, [rows, k]), r);
+  const alpha = n.sub(n.log(roomLeft), n.log(n.gatherElements(tail, r)));
+  const isSaturated = n.less(rank, n.cast(r, "float32"));
+  const free = n.min(n.exp(n.add(n.min(u, graph.scalar(60)), alpha)), graph.scalar(1));
+  const lambda = n.where(isSaturated, graph.scalar(1), free); // sorted
+
+  const blank = n.zeros(scores);
+  const output = n.scatterElements(blank, n.slice(indices, 1, 0, k), n.slice(lambda, 1, 0, k), 1, "none");
+  return graph.record({
+    op: "softTopK",
+    inputs: [scores],
+    output,
+    backward: (dm) => {
+      // grad_s = (λ_U/ε) ⊙ (g_U − ⟨λ_U, g_U⟩ / S_U); g is 0 on dropped channels, grad_s is not. S_U = k − r.
+      const isKept = graph.constant(ranks.map((j) => (j < k ? 1 : 0)), [1, F]);
+      const g = n.mul(n.gatherElements(dm, indices), isKept);
+      const lambdaU = n.where(isSaturated, graph.scalar(0), lambda);
+      const mean = n.div(n.reduceSum(n.mul(lambdaU, g), [-1], true), roomLeft);
+      const sorted = n.mul(n.div(lambdaU, graph.scalar(epsilon)), n.sub(g, mean));
+      return [n.scatterElements(blank, indices, sorted, 1, "none")];
+    },
+  });
+}
+
+/** Every differentiable operation. A test walks this table, so none can be added without a gradient check. */
+export const ops = {
+  add,
+  sub,
+  mul,
+  div,
+  scale,
+  exp,
+  log,
+  silu,
+  sum,
+  reshape,
+  transpose,
+  concat,
+  slice,
+  matmul,
+  linear,
+  embedding,
+  rmsNorm,
+  standardize,
+  rope,
+  attention,
+  gatedFfn,
+  crossEntropy,
+  softTopK,
+};

@@ -1,0 +1,63 @@
+/** Running graphs with ONNX Runtime. Results land in buffers that are made once and reused by every run. */
+import * as ort from "onnxruntime-node";
+import { ShapeError } from "../errors.ts";
+import { type Graph, size } from "./graph.ts";
+
+export type TensorData = Float32Array | Int32Array;
+
+export interface SessionOptions {
+  /** Worker threads of one operator. */
+  threads?: number;
+  /** Let idle threads spin: faster alone on the machine, ruinous beside another busy process. */
+  spinning?: boolean;
+}
+
+export interface Session {
+  /** 2·m·n·k over all matrix products of one run. */
+  readonly flops: number;
+  /**
+   * Runs the graph.
+   *
+   * @param feeds one array per input, in row-major order; not copied
+   * @param into result buffers to use instead of the session's own
+   * @returns the outputs; valid until the next run
+   * @throws {ShapeError} if an input is missing or of the wrong length
+   */
+  run(feeds: Readonly<Record<string, TensorData>>, into?: Readonly<Record<string, TensorData>>): Promise<Record<string, TensorData>>;
+  release(): Promise<void>;
+}
+
+/** Compiles a graph. Expensive (up to seconds): keep the session. */
+export async function compile(graph: Graph, { threads = 0, spinning = true }: SessionOptions = {}): Promise<Session> {
+  const session = await ort.InferenceSession.create(graph.encode(), {
+    executionProviders: ["cpu"],
+    intraOpNumThreads: threads,
+    interOpNumThreads: 1,
+    executionMode: "sequential",
+    graphOptimizationLevel: "extended",
+    logSeverityLevel: 3,
+    extra: { session: { intra_op: { allow_spinning: spinning ? "1" : "0" } } },
+  });
+  const outputs = Object.fromEntries(
+    [...graph.outputs].map(([name, { shape, dtype }]) => [name, dtype === "int32" ? new Int32Array(size(shape)) : new Float32Array(size(shape))]),
+  );
+  const wrap = (data: TensorData, shape: readonly number[]) =>
+    data instanceof Int32Array ? new ort.Tensor("int32", data, shape) : new ort.Tensor("float32", data, shape);
+
+  return {
+    flops: graph.flops,
+    async run(feeds, into = {}) {
+      const inputs: Record<string, ort.Tensor> = {};
+      for (const { name, shape } of graph.inputs) {
+        const data = feeds[name];
+        if (data?.length !== size(shape)) throw new ShapeError(`${graph.name}: input "${name}"`, `[${shape.join(", ")}]`, [data?.length ?? "nothing"]);
+        inputs[name] = wrap(data, shape);
+      }
+      const results = { ...outputs, ...into };
+      const fetches = Object.fromEntries([...graph.outputs].map(([name, { shape }]) => [name, wrap(results[name]!, shape)]));
+      await session.run(inputs, fetches);
+      return results;
+    },
+    release: () => session.release(),
+  };
+}
