@@ -1,0 +1,77 @@
+/**
+ * Positioned reads from files that may be hostile, and whole writes. Both are synchronous: a gather makes thousands of small
+ * reads, which the page cache serves faster than the thread pool hands them over.
+ */
+import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from "node:fs";
+import { FileError } from "../errors.ts";
+
+/** An open file. Every read is checked against the size at opening, so no header can make us allocate more than that. */
+export class ReadableFile implements Disposable {
+  readonly size: number;
+  readonly #descriptor: number;
+
+  /** @throws {FileError} if `path` is not a file that can be read */
+  constructor(readonly path: string) {
+    try {
+      this.#descriptor = openSync(path, "r");
+    } catch (cause) {
+      throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+    }
+    const stat = fstatSync(this.#descriptor);
+    if (!stat.isFile()) {
+      this[Symbol.dispose]();
+      throw new FileError(path, "wanted a file, got something else. Was a folder given?");
+    }
+    this.size = stat.size;
+  }
+
+  /**
+   * `length` bytes from `offset`; `what` names them in errors.
+   *
+   * @throws {FileError} if they do not lie within the file
+   */
+  read(offset: number, length: number, what: string): Buffer {
+    if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
+      throw new FileError(
+        this.path,
+        `wanted ${length} bytes of ${what} at ${offset}, got a file of ${this.size} bytes. Is the file truncated?`,
+      );
+    }
+    const buffer = Buffer.allocUnsafeSlow(length);
+    this.readInto(buffer, offset, what);
+    return buffer;
+  }
+
+  /** Fills `target` from `offset`. @throws {FileError} if the file ends before */
+  readInto(target: Uint8Array, offset: number, what: string): void {
+    for (let done = 0; done < target.length; ) {
+      const count = readSync(this.#descriptor, target, done, target.length - done, offset + done);
+      if (count === 0) throw new FileError(this.path, `the file ended inside ${what}. Is it being written?`);
+      done += count;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#descriptor);
+  }
+}
+
+/** Writes all of `bytes` at the current position: one write call may take only a part. */
+export function writeFully(descriptor: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done);
+}
+
+/** @throws {FileError} if the file is missing or not JSON */
+export function readJson(path: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new FileError(path, `wanted JSON, got ${(cause as Error).message}.`, { cause });
+  }
+}
