@@ -1,0 +1,190 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { Tokenizer as NativeTokenizer } from "tokenizers";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { FileError, InputError, OptionError } from "../errors.ts";
+import { byteTokens, createTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { trainTokenizer } from "./trainTokenizer.ts";
+
+/** A corpus with the traps: digits beside words and spaces, indentation, umlauts, repeated words. */
+const CORPUS = [
+  "the wolf and the wolves, the mouse and the mice: 12 of them in 1842, 7 more in 1843\n".repeat(20),
+  "def f(x):\n    if x > 10:\n        return x  # 2 spaces\n\treturn 0\n\n\n".repeat(20),
+  "Übergröße, naïve café, straße; Zürich liegt schön. 北京 東京 £5 « quoted »\n".repeat(20),
+];
+const VOCAB = 400;
+
+const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
+const path = join(folder, "tokenizer.json");
+let tokenizer: Tokenizer;
+beforeAll(async () => {
+  await trainTokenizer({ texts: CORPUS, vocabSize: VOCAB, out: path });
+  tokenizer = loadTokenizer(path);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** As UTF-8 can carry it: lone surrogates become U+FFFD. */
+const wellFormed = (text: string): string => Buffer.from(text).toString();
+
+/** Any Unicode text, rich in what splits words: digits of many scripts, white space of all kinds, letters of the corpus. */
+const anyText = fc
+  .array(
+    fc.oneof(
+      fc.string({ unit: "binary" }),
+      fc.constantFrom(" ", "  ", "\n", "\t", "\u00a0", "\u0085", "\ufeff", "\u2003", "1", "42", "²", "½", "٣", "Ⅷ"),
+      fc.constantFrom("the", " wolf", "'s", "'re", "ü", "é", "🙂", "👩‍👩‍👧", "北京", " £", "«", "__proto__", "<|bos|>"),
+    ),
+  )
+  .map((parts) => parts.join(""));
+
+describe("training", () => {
+  test("gives exactly V dense ids: special tokens first, then every byte", () => {
+    const { added_tokens, model } = JSON.parse(readFileSync(path, "utf8"));
+    const byId = Object.entries(model.vocab as Record<string, number>).sort((a, b) => a[1] - b[1]);
+    expect(byId.map(([, id]) => id)).toEqual([...Array(VOCAB).keys()]);
+    expect(byId.slice(0, 3).map(([token]) => token)).toEqual(["<|bos|>", "<|eos|>", "<|pad|>"]);
+    expect(byId.slice(3, 259).map(([token]) => token)).toEqual(byteTokens(true));
+    expect(added_tokens.slice(0, 3).map((token: { id: number }) => token.id)).toEqual([0, 1, 2]);
+    expect([tokenizer.vocabSize, tokenizer.bosId, tokenizer.eosId]).toEqual([VOCAB, 0, 1]);
+  });
+
+  test("the same texts give the same file", async () => {
+    const again = join(folder, "again.json");
+    await trainTokenizer({ texts: CORPUS, vocabSize: VOCAB, out: again });
+    expect(readFileSync(again, "utf8")).toBe(readFileSync(path, "utf8"));
+  });
+
+  test("too little text for V is filled with unused tokens", async () => {
+    const out = join(folder, "tiny.json");
+    await trainTokenizer({ texts: ["abab"], vocabSize: 300, out });
+    const tiny = loadTokenizer(out);
+    expect(tiny.vocabSize).toBe(300);
+    expect(tiny.decode([...tiny.encode("any text 1"), 299])).toBe("any text 1");
+  });
+
+  test("digits never merge, learned words do", () => {
+    expect(tokenizer.encode("1842")).toHaveLength(4);
+    expect(tokenizer.encode(" wolf")).toHaveLength(1);
+  });
+
+  test.each([258, 30_001, 1.5, Number.NaN])("refuses a vocabulary of %d", async (vocabSize) => {
+    await expect(trainTokenizer({ texts: CORPUS, vocabSize, out: path })).rejects.toThrow(OptionError);
+  });
+
+  test("refuses an empty corpus", async () => {
+    await expect(trainTokenizer({ texts: ["", ""], vocabSize: 300, out: path })).rejects.toThrow(/some text/);
+  });
+});
+
+describe("encoding", () => {
+  test("decode undoes encode on any text (seed 1)", () => {
+    fc.assert(
+      fc.property(anyText, (text) => {
+        expect(tokenizer.decode(tokenizer.encode(text))).toBe(wellFormed(text));
+      }),
+      { seed: 1, numRuns: 500 },
+    );
+  });
+
+  test("ids equal those of the native tokenizer on any text without special tokens (seed 2)", async () => {
+    const texts = fc.sample(
+      anyText.map((text) => wellFormed(text).replaceAll("<|", "|")),
+      { seed: 2, numRuns: 2000 },
+    );
+    const encodings = await NativeTokenizer.fromFile(path).encodeBatch(texts, { addSpecialTokens: false });
+    for (const [i, text] of texts.entries()) {
+      expect([...tokenizer.encode(text)], JSON.stringify(text)).toEqual(encodings[i]!.getIds());
+    }
+  });
+
+  test("user text is never read as a special token", () => {
+    const ids = tokenizer.encode("<|bos|> <|eos|>");
+    expect([...ids].every((id) => id >= 3)).toBe(true);
+    expect(tokenizer.decode(ids)).toBe("<|bos|> <|eos|>");
+  });
+
+  test("special tokens are silent when decoded; ids outside the vocabulary are refused", () => {
+    expect(tokenizer.decode([0, ...tokenizer.encode("wolf"), 1])).toBe("wolf");
+    for (const id of [-1, VOCAB, 1.5]) expect(() => tokenizer.decode([id])).toThrow(InputError);
+  });
+
+  test("a stream shows a character once its last byte is there", () => {
+    const stream = tokenizer.stream();
+    const bytes = [...new TextEncoder().encode("🙂")].map((byte) => byte + 3); // id of a byte: 3 + byte
+    expect(bytes.map((id) => stream.push(id))).toEqual(["", "", "", "🙂"]);
+    expect(stream.push(3 + 0xf0) + stream.end()).toBe("\ufffd");
+  });
+
+  test("a long word without spaces does not take quadratic time", () => {
+    const started = performance.now();
+    expect(tokenizer.decode(tokenizer.encode("ab".repeat(50_000)))).toHaveLength(100_000);
+    expect(performance.now() - started).toBeLessThan(5000); // 0.2 s here; n² would take minutes
+  });
+});
+
+/** The shape of llama2.c's tokenizer: no words, "▁" for spaces and before the text, bytes as `<0x..>`. */
+const sentencePiece = () => {
+  const tokens = ["<unk>", "<s>", "</s>", ...byteTokens(false), "▁", "a", "b", "▁a", "▁ab"];
+  return {
+    added_tokens: [0, 1, 2].map((id) => ({ id, content: tokens[id], special: true })),
+    normalizer: {
+      type: "Sequence",
+      normalizers: [
+        { type: "Prepend", prepend: "▁" },
+        { type: "Replace", pattern: { String: " " }, content: "▁" },
+      ],
+    },
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: { type: "Sequence", decoders: [{ type: "ByteFallback" }, { type: "Fuse" }] },
+    model: {
+      type: "BPE",
+      unk_token: "<unk>",
+      byte_fallback: true,
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])) as Record<string, number>,
+      merges: [["▁", "a"], ["▁a", "b"]] as [string, string][],
+    },
+  };
+};
+
+describe("byte fallback", () => {
+  test("encodes the leading space, falls back to bytes and drops the leading space again", () => {
+    const llama = createTokenizer(sentencePiece(), "test");
+    expect([llama.bosId, llama.eosId]).toEqual([1, 2]);
+    expect([...llama.encode("ab é")]).toEqual([263, 259, 3 + 0xc3, 3 + 0xa9]);
+    for (const text of ["ab é", " ab", "a  b\n🙂", "<s>"]) expect(llama.decode(llama.encode(text))).toBe(text);
+  });
+});
+
+describe("bad files", () => {
+  const broken: [string, (json: ReturnType<typeof sentencePiece>) => unknown][] = [
+    ["not an object", () => 7],
+    ["another model", (json) => ({ ...json, model: { ...json.model, type: "Unigram" } })],
+    ["no vocabulary", (json) => ({ ...json, model: { ...json.model, vocab: null } })],
+    ["an id twice", (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: 1 } } })],
+    ["a huge id", (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: 2 ** 31 } } })],
+    ["an id that is no number", (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: "1" } } })],
+    ["a merge to nowhere", (json) => ({ ...json, model: { ...json.model, merges: [["b", "b"]] } })],
+    ["no BOS and EOS", (json) => ({ ...json, added_tokens: [] })],
+    ["neither bytes nor byte fallback", (json) => ({ ...json, model: { ...json.model, byte_fallback: false } })],
+    [
+      "a byte missing",
+      (json) => {
+        const { "<0x41>": id, ...vocab } = json.model.vocab;
+        return { ...json, model: { ...json.model, vocab: { ...vocab, A: id } } };
+      },
+    ],
+  ];
+  test.each(broken)("%s is a FileError", (_, breakIt) => {
+    expect(() => createTokenizer(breakIt(sentencePiece()), "x/tokenizer.json")).toThrow(FileError);
+  });
+
+  test("missing and malformed files are FileErrors that name the path", () => {
+    const bad = join(folder, "bad.json");
+    writeFileSync(bad, '{"model":');
+    for (const file of [bad, join(folder, "none.json")]) expect(() => loadTokenizer(file)).toThrow(FileError);
+    expect(() => loadTokenizer(bad)).toThrow(bad);
+  });
+});
