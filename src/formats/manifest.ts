@@ -1,0 +1,117 @@
+/**
+ * `ifprune.json`: what a checkpoint or bundle folder is, how it is to be used, where it comes from, and the size and hash of
+ * every file in it. It is written last, so a folder with a manifest is a whole one.
+ */
+import { createHash } from "node:crypto";
+import { closeSync, createReadStream, fsyncSync, openSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { FileError } from "../errors.ts";
+import { readJson, writeFully } from "./files.ts";
+
+export const manifestName = "ifprune.json";
+
+const tokenId = z.number().int().nonnegative();
+const fileSchema = z.strictObject({
+  bytes: z.number().int().nonnegative(),
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+});
+
+const common = {
+  version: z.literal(1),
+  /** Channels kept per layer. Absent, with `epsilon`: there is no predictor, the model runs dense or under a given mask. */
+  tFfn: z.number().int().positive().optional(),
+  /** Temperature of SoftTopK. */
+  epsilon: z.number().positive().optional(),
+  /** Whether kept channels are scaled by λ, as in training, or not at all. */
+  lambda: z.enum(["soft", "hard"]).default("soft"),
+  /** The part of the user's text that the predictor was trained to read. */
+  predictorInput: z.enum(["prompt", "instruction", "both"]).default("prompt"),
+  /** What the LLM reads: BOS, then this text with the prompt in place. The predictor reads BOS and the raw prompt. */
+  promptTemplate: z.string().refine((text) => text.split("{prompt}").length === 2, 'wanted "{prompt}" once'),
+  bosId: tokenId,
+  eosId: tokenId,
+  provenance: z.strictObject({
+    recipe: z.string(),
+    seed: z.number().int(),
+    data: z.array(z.strictObject({ name: z.string(), licence: z.string() })),
+    /** ISO 8601. */
+    created: z.string(),
+  }),
+  /** By path within the folder, with "/" between its parts. */
+  files: z.record(z.string().regex(/^(?!\.{1,2}(\/|$))[\w.-]+(\/(?!\.{1,2}(\/|$))[\w.-]+)*$/), fileSchema),
+};
+
+const schemas = {
+  "ifprune-checkpoint": z.strictObject({ format: z.literal("ifprune-checkpoint"), ...common }),
+  "ifprune-bundle": z.strictObject({
+    format: z.literal("ifprune-bundle"),
+    ...common,
+    /** Type of the weights; norms and biases are always F32. */
+    weightType: z.enum(["F32", "F16", "Q8_0"]),
+  }),
+};
+
+export type ManifestFormat = keyof typeof schemas;
+export type Manifest<Format extends ManifestFormat> = z.infer<(typeof schemas)[Format]>;
+export type CheckpointManifest = Manifest<"ifprune-checkpoint">;
+export type BundleManifest = Manifest<"ifprune-bundle">;
+
+/**
+ * Reads a folder's manifest and checks that its files are there with their sizes. Hashes cost a pass over the data: see
+ * {@link verifyFiles}.
+ *
+ * @throws {FileError} if the manifest is missing, of another kind or version, or a file is missing or of another size
+ */
+export function readManifest<Format extends ManifestFormat>(folder: string, format: Format): Manifest<Format> {
+  const path = join(folder, manifestName);
+  const parsed = schemas[format].safeParse(readJson(path));
+  if (!parsed.success) {
+    throw new FileError(path, `wanted an ${format} manifest, got: ${z.prettifyError(parsed.error)}. Is it the right folder?`);
+  }
+  const manifest = parsed.data as Manifest<Format>;
+  for (const [name, { bytes }] of Object.entries(manifest.files)) {
+    const file = join(folder, name);
+    const size = statSync(file, { throwIfNoEntry: false })?.size;
+    if (size !== bytes) {
+      throw new FileError(file, `wanted ${bytes} bytes as in ${manifestName}, got ${size ?? "no file"}. Is the copy complete?`);
+    }
+  }
+  return manifest;
+}
+
+/** @throws {FileError} for the first file whose hash is not the manifest's */
+export async function verifyFiles(folder: string, { files }: Pick<CheckpointManifest, "files">): Promise<void> {
+  for (const [name, { sha256 }] of Object.entries(files)) {
+    const path = join(folder, name);
+    const got = await hashFile(path);
+    if (got !== sha256) throw new FileError(path, `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged.`);
+  }
+}
+
+/** The manifest's `files` entry for these paths within `folder`. */
+export async function describeFiles(folder: string, names: readonly string[]): Promise<CheckpointManifest["files"]> {
+  const files: CheckpointManifest["files"] = {};
+  for (const name of names) {
+    const path = join(folder, name);
+    files[name] = { bytes: statSync(path).size, sha256: await hashFile(path) };
+  }
+  return files;
+}
+
+/** Writes a manifest, synced to the disk. */
+export function writeManifest(folder: string, manifest: CheckpointManifest | BundleManifest): void {
+  const descriptor = openSync(join(folder, manifestName), "w");
+  try {
+    writeFully(descriptor, Buffer.from(`${JSON.stringify(schemas[manifest.format].parse(manifest), null, 2)}\n`));
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest("hex");
+}
