@@ -1,0 +1,47 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { isCorrect, type ScorerName } from "./scorers.ts";
+
+describe("isCorrect", () => {
+  const cases: [ScorerName, string, string[], boolean][] = [
+    ["any", "wolves", ["wolves"], true],
+    ["any", " wolves\n", ["wolf", "wolves"], true],
+    ["any", "five  hundred", ["five hundred"], true],
+    ["any", "cafe\u0301", ["café"], true],
+    ["any", "Wolves", ["wolves"], false], // German nouns differ from verbs by case alone
+    ["any", "wolves.", ["wolves"], false],
+    ["any", "wolves mice", ["wolves", "mice"], false],
+    ["any", "", ["wolves"], false],
+    ["comma-set", "dog, cat", ["cat, dog"], true],
+    ["comma-set", "dog ,cat", ["cat, dog"], true],
+    ["comma-set", "cat", ["cat, dog"], false],
+    ["comma-set", "cat, dog, dog", ["cat, dog"], false],
+    ["comma-set", "cat dog", ["cat, dog"], false],
+    ["comma-set", "cat, dog,", ["cat, dog"], false],
+    ["comma-set", "polar bear", ["bear polar"], false],
+    ["word-set", "the  to", ["to the"], true],
+    ["word-set", "the the to", ["to the"], false],
+    ["word-set", "sam", ["Sam"], false],
+    ["word-set", "Sam", ["sam", "Sam"], true],
+  ];
+  test.each(cases)("%s: %j for %j is %s", (scorer, output, answers, wanted) => {
+    expect(isCorrect(scorer, output, answers)).toBe(wanted);
+  });
+
+  test("order does not matter to the sets, an item more or less does (seed 1)", () => {
+    const word = fc.stringMatching(/^[a-z]{1,5}$/);
+    const list = fc.uniqueArray(word, { minLength: 2, maxLength: 6 });
+    fc.assert(
+      fc.property(list, fc.nat(), (items, seed) => {
+        const turn = seed % items.length;
+        const turned = [...items.slice(turn), ...items.slice(0, turn)];
+        for (const [scorer, separator] of [["comma-set", ", "], ["word-set", " "]] as const) {
+          expect(isCorrect(scorer, turned.join(separator), [items.join(separator)])).toBe(true);
+          expect(isCorrect(scorer, items.slice(1).join(separator), [items.join(separator)])).toBe(false);
+          expect(isCorrect(scorer, [...items, items[0]].join(separator), [items.join(separator)])).toBe(false);
+        }
+      }),
+      { seed: 1, numRuns: 200 },
+    );
+  });
+});

@@ -1,0 +1,43 @@
+/** When an answer counts as correct. Case, punctuation and accents count; surrounding and repeated white space does not. */
+import { z } from "zod";
+
+/**
+ * - `any`: the output is one of the answers
+ * - `comma-set`: the output's comma-separated items are those of an answer, in any order
+ * - `word-set`: the output's words are those of an answer, in any order
+ */
+export const scorerName = z.enum(["any", "comma-set", "word-set"]);
+export type ScorerName = z.infer<typeof scorerName>;
+
+/** A question that carries all that is needed to ask it and to judge its answer. */
+export const evalRow = z.object({
+  task: z.string().min(1),
+  instruction: z.string().min(1),
+  input: z.string().optional(),
+  answers: z.array(z.string().min(1)).min(1),
+  scorer: scorerName,
+});
+export type EvalRow = z.infer<typeof evalRow>;
+
+/** Is `output` right by `scorer`, given the accepted `answers`? In a set each item counts as often as it stands there. */
+export function isCorrect(scorer: ScorerName, output: string, answers: readonly string[]): boolean {
+  const key = KEYS[scorer];
+  const got = key(output);
+  return answers.some((answer) => key(answer) === got);
+}
+
+/** NFC, trimmed, runs of white space as one space. */
+function normalise(text: string): string {
+  return text.normalize("NFC").trim().replace(/\s+/gu, " ");
+}
+
+function unordered(text: string, separator: string): string {
+  return JSON.stringify(text.split(separator).map(normalise).sort());
+}
+
+/** Outputs with equal keys are the same answer. */
+const KEYS: Record<ScorerName, (text: string) => string> = {
+  any: normalise,
+  "comma-set": (text) => unordered(text, ","),
+  "word-set": (text) => unordered(normalise(text), " "),
+};
