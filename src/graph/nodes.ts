@@ -42,11 +42,6 @@ export const reciprocal = unary("Reciprocal");
 export const sigmoid = unary("Sigmoid");
 export const neg = unary("Neg");
 
-/** x · sigmoid(x) in one kernel. */
-export function silu(x: Tensor): Tensor {
-  return x.graph.emit("QuickGelu", [x], x.shape, { alpha: { float: 1 } }, x.dtype, "com.microsoft");
-}
-
 /**
  * Matrix product over the last two axes, batched over equal leading axes (or unbatched on either side), times `alpha`.
  * Transposed operands cost nothing: the kernel reads them in place.

@@ -72,14 +72,14 @@ function log(x: Tensor): Tensor {
 }
 
 function silu(x: Tensor): Tensor {
-  const output = n.silu(x);
-  return x.graph.record({ op: "silu", inputs: [x], output, backward: (dy) => [n.mul(dy, siluSlope(x, output))] });
+  const sigma = n.sigmoid(x);
+  const output = n.mul(x, sigma);
+  return x.graph.record({ op: "silu", inputs: [x], output, backward: (dy) => [n.mul(dy, siluSlope(x, sigma, output))] });
 }
 
-/** d silu(x)/dx = σ + silu(x)·(1 − σ), σ = sigmoid(x). */
-function siluSlope(x: Tensor, y: Tensor): Tensor {
-  const sigma = n.sigmoid(x);
-  return n.add(sigma, n.mul(y, n.sub(x.graph.scalar(1), sigma)));
+/** d silu(x)/dx = σ·(1 + x − silu(x)), σ = sigmoid(x). */
+function siluSlope(x: Tensor, sigma: Tensor, y: Tensor): Tensor {
+  return n.mul(sigma, n.add(n.sub(x, y), x.graph.scalar(1)));
 }
 
 function sum(x: Tensor, axes: readonly number[], keepDims = false): Tensor {
@@ -296,7 +296,8 @@ function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }
   const [N, F] = [x.shape[0]!, gate.shape[0]!];
   const a = n.matmul(x, gate, { transB: true });
   const b = n.matmul(x, up, { transB: true });
-  const s = n.silu(a);
+  const sigma = n.sigmoid(a);
+  const s = n.mul(a, sigma);
   const u = n.mul(s, b); // [N, F]
   const M = mask?.shape[0] ?? 1;
   if (mask && (mask.shape.length !== 2 || mask.shape[1] !== F || N % M !== 0)) {
@@ -313,7 +314,7 @@ function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }
       const dMasked = n.matmul(dy, down);
       const du = m ? n.reshape(n.mul(n.reshape(dMasked, rows), m), [N, F]) : dMasked;
       const db = n.mul(du, s);
-      const da = n.mul(n.mul(du, b), siluSlope(a, s));
+      const da = n.mul(n.mul(du, b), siluSlope(a, sigma, s));
       return [
         needX ? n.add(n.matmul(da, gate), n.matmul(db, up)) : undefined,
         needGate ? n.matmul(da, x, { transA: true }) : undefined,
@@ -348,7 +349,7 @@ function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
     output: n.neg(n.reduceSum(picked, [0, 1])),
     backward: (dy) => {
       const rowGradient = n.mul(weight, dy); // [N, 1]
-      const scaled = n.mul(n.exp(logProbabilities), rowGradient);
+      const scaled = n.mul(n.softmax(logits), rowGradient); // a softmax is one pass; exp of the logarithm is several
       return [n.scatterElements(scaled, index, n.neg(rowGradient), 1, "add")]; // one index per row: no duplicates
     },
   });

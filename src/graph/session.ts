@@ -34,13 +34,11 @@ export async function compile(graph: Graph, { threads = 0, spinning = true }: Se
     intraOpNumThreads: threads,
     interOpNumThreads: 1,
     executionMode: "sequential",
-    graphOptimizationLevel: "extended",
+    graphOptimizationLevel: "all",
     logSeverityLevel: 3,
     extra: { session: { intra_op: { allow_spinning: spinning ? "1" : "0" } } },
   });
-  const outputs = Object.fromEntries(
-    [...graph.outputs].map(([name, { shape, dtype }]) => [name, dtype === "int32" ? new Int32Array(size(shape)) : new Float32Array(size(shape))]),
-  );
+  const own: Record<string, TensorData> = {}; // made at the first run that needs them
   const wrap = (data: TensorData, shape: readonly number[]) =>
     data instanceof Int32Array ? new ort.Tensor("int32", data, shape) : new ort.Tensor("float32", data, shape);
 
@@ -53,11 +51,38 @@ export async function compile(graph: Graph, { threads = 0, spinning = true }: Se
         if (data?.length !== size(shape)) throw new ShapeError(`${graph.name}: input "${name}"`, `[${shape.join(", ")}]`, [data?.length ?? "nothing"]);
         inputs[name] = wrap(data, shape);
       }
-      const results = { ...outputs, ...into };
-      const fetches = Object.fromEntries([...graph.outputs].map(([name, { shape }]) => [name, wrap(results[name]!, shape)]));
+      const results: Record<string, TensorData> = {};
+      const fetches: Record<string, ort.Tensor> = {};
+      for (const [name, { shape, dtype }] of graph.outputs) {
+        results[name] = into[name] ?? (own[name] ??= dtype === "int32" ? new Int32Array(size(shape)) : new Float32Array(size(shape)));
+        fetches[name] = wrap(results[name], shape);
+      }
       await session.run(inputs, fetches);
       return results;
     },
     release: () => session.release(),
   };
+}
+
+/** Sessions by key, typically a batch shape: each graph is built and compiled once. */
+export class SessionCache {
+  private readonly sessions = new Map<string, Promise<Session>>();
+
+  private readonly options: SessionOptions;
+
+  constructor(options: SessionOptions = {}) {
+    this.options = options;
+  }
+
+  get(key: string, build: () => Graph): Promise<Session> {
+    let session = this.sessions.get(key);
+    if (!session) this.sessions.set(key, (session = compile(build(), this.options)));
+    return session;
+  }
+
+  async release(): Promise<void> {
+    const all = [...this.sessions.values()];
+    this.sessions.clear();
+    for (const session of all) await (await session).release();
+  }
 }

@@ -1,0 +1,183 @@
+/**
+ * Exact evaluation of a model with ONNX Runtime: masks, losses and greedy answers for many sequences, under any mask. The
+ * plain reference of what the engine does fast.
+ *
+ * Shapes: B rows of a batch · T tokens · L layers · F FFN channels · K kept channels
+ */
+import { Graph } from "../graph/graph.ts";
+import * as n from "../graph/nodes.ts";
+import { SessionCache, type SessionOptions } from "../graph/session.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { decoder, logits, parameterInputs } from "../model/decoder.ts";
+import { masksPerLayer, type PredictorConfig } from "../predictor/predictor.ts";
+import { PREFIX, predictorGraph } from "../train/step.ts";
+
+/** A model in memory: parameters by graph input name (prefix + name), shared with whoever trains it. */
+export interface EvaluatedModel {
+  llm: ModelConfig;
+  predictor?: PredictorConfig;
+  softTopK?: { tFfn: number; epsilon: number };
+  parameters: Readonly<Record<string, Float32Array>>;
+}
+
+/** Token ids with the label of each position (the next token, or a negative number where none is wanted). */
+export interface LabelledSequence {
+  ids: Int32Array;
+  labels: Int32Array;
+}
+
+export interface SequenceScore {
+  /** Sum of −ln p(label), nats. */
+  nll: number;
+  /** Labelled positions. */
+  tokens: number;
+  /** Labelled positions whose label is the most likely token. */
+  correctTokens: number;
+}
+
+/** A mask as the graph takes it: soft weights [L, F], 0 where a channel is dropped. */
+export type DenseMask = Float32Array;
+
+const BATCH = 32;
+/** Sequence lengths are rounded up to a multiple of this, so that few graphs are needed. */
+const LENGTH_STEP = 16;
+
+export class Evaluator {
+  private readonly model: EvaluatedModel;
+  private readonly sessions: SessionCache;
+
+  constructor(model: EvaluatedModel, options: SessionOptions = {}) {
+    this.model = model;
+    this.sessions = new SessionCache(options);
+  }
+
+  /**
+   * The predictor's masks for instructions (token ids, BOS first).
+   *
+   * @returns per instruction the mask, the scores it came from, both [L, F], and the raw feature [Dp]
+   */
+  async predict(
+    instructions: readonly Int32Array[],
+  ): Promise<{ mask: DenseMask; scores: Float32Array; feature: Float32Array }[]> {
+    const { predictor, softTopK, parameters } = this.model;
+    if (!predictor || !softTopK) throw new Error("internal: this model has no sparsity predictor");
+    const [LF, Dp] = [predictor.numLayers * predictor.ffnWidth, predictor.backbone.width];
+    const results: { mask: DenseMask; scores: Float32Array; feature: Float32Array }[] = new Array(instructions.length);
+    for (const { indices, T } of batches(instructions.map((ids) => ids.length))) {
+      const session = await this.sessions.get(`predict ${T}`, () => predictorGraph(predictor, softTopK, BATCH, T));
+      const predictorIds = padded(indices.map((i) => instructions[i]!), T);
+      const predictorLastRows = Int32Array.from({ length: BATCH }, (_, row) => row * T + (instructions[indices[row] ?? indices[0]!]!.length - 1));
+      const { masks, scores, feature } = (await session.run({ ...parameters, predictorIds, predictorLastRows })) as Record<string, Float32Array>;
+      indices.forEach((i, row) => {
+        results[i] = {
+          mask: masks!.slice(row * LF, (row + 1) * LF),
+          scores: scores!.slice(row * LF, (row + 1) * LF),
+          feature: feature!.slice(row * Dp, (row + 1) * Dp),
+        };
+      });
+    }
+    return results;
+  }
+
+  /** Teacher-forced scores. `masks`: one per sequence, or absent for the dense model. */
+  async score(sequences: readonly LabelledSequence[], masks?: readonly DenseMask[]): Promise<SequenceScore[]> {
+    const results: SequenceScore[] = new Array(sequences.length);
+    for (const { indices, T } of batches(sequences.map(({ ids }) => ids.length))) {
+      const labels = new Int32Array(BATCH * T).fill(-100);
+      indices.forEach((i, row) => labels.set(sequences[i]!.labels, row * T));
+      const { nll, best } = await this.forward(indices.map((i) => sequences[i]!.ids), labels, T, masks && indices.map((i) => masks[i]!));
+      indices.forEach((i, row) => {
+        const score = { nll: 0, tokens: 0, correctTokens: 0 };
+        sequences[i]!.labels.forEach((label, t) => {
+          if (label < 0) return;
+          score.nll += nll[row * T + t]!;
+          score.tokens++;
+          if (best[row * T + t] === label) score.correctTokens++;
+        });
+        results[i] = score;
+      });
+    }
+    return results;
+  }
+
+  /**
+   * Greedy answers, up to and without `eosId`, at most `maxTokens` each. Recomputes the prefix at every token: exact and plain,
+   * for short answers.
+   */
+  async generate(
+    prompts: readonly Int32Array[],
+    { masks, maxTokens, eosId }: { masks?: readonly DenseMask[]; maxTokens: number; eosId: number },
+  ): Promise<Int32Array[]> {
+    const texts = prompts.map((ids) => [...ids]);
+    const limit = (i: number) => Math.min(prompts[i]!.length + maxTokens, this.model.llm.contextLength);
+    let open = prompts.map((_, i) => i);
+    const done = new Set<number>();
+    while (open.length > 0) {
+      for (const { indices: places, T } of batches(open.map((i) => texts[i]!.length))) {
+        const indices = places.map((place) => open[place]!);
+        const unlabelled = new Int32Array(BATCH * T).fill(-100);
+        const ids = indices.map((i) => Int32Array.from(texts[i]!));
+        const { best } = await this.forward(ids, unlabelled, T, masks && indices.map((i) => masks[i]!));
+        indices.forEach((i, row) => {
+          const next = best[row * T + texts[i]!.length - 1]!;
+          if (next === eosId) done.add(i);
+          else texts[i]!.push(next);
+          if (texts[i]!.length >= limit(i)) done.add(i);
+        });
+      }
+      open = open.filter((i) => !done.has(i));
+    }
+    return texts.map((ids, i) => Int32Array.from(ids.slice(prompts[i]!.length)));
+  }
+
+  release(): Promise<void> {
+    return this.sessions.release();
+  }
+
+  private async forward(ids: readonly Int32Array[], labels: Int32Array, T: number, masks?: readonly DenseMask[]) {
+    const { llm, parameters } = this.model;
+    const session = await this.sessions.get(`forward ${T} ${masks ? "masked" : "dense"}`, () => forwardGraph(llm, BATCH, T, masks !== undefined));
+    const LF = llm.numLayers * llm.ffnWidth;
+    const feeds: Record<string, Float32Array | Int32Array> = { ...parameters, ids: padded(ids, T), labels };
+    if (masks) {
+      const all = new Float32Array(BATCH * LF);
+      masks.forEach((mask, row) => all.set(mask, row * LF));
+      feeds.masks = all;
+    }
+    return (await session.run(feeds)) as { nll: Float32Array; best: Int32Array };
+  }
+}
+
+/** Inputs: the LLM's parameters, `ids` [B, T], `labels` [B·T], `masks` [B·L, F] if masked. Outputs: `nll`, `best` [B·T]. */
+function forwardGraph(llm: ModelConfig, B: number, T: number, masked: boolean): Graph {
+  const graph = new Graph(`forward B=${B} T=${T}`);
+  const ids = graph.input("ids", [B, T], "int32");
+  const labels = n.reshape(graph.input("labels", [B * T], "int32"), [B * T, 1]);
+  const masks = masked ? masksPerLayer(graph.input("masks", [B * llm.numLayers, llm.ffnWidth]), llm.numLayers) : undefined;
+  const parameters = parameterInputs(graph, llm, PREFIX.llm);
+  const y = logits(llm, parameters, decoder(llm, parameters, ids, masks));
+  const zero = graph.constant(Int32Array.of(0), []);
+  const labelled = n.where(n.less(labels, zero), zero, labels);
+  graph.output("nll", n.reshape(n.neg(n.gatherElements(n.logSoftmax(y), labelled)), [B * T]));
+  graph.output("best", n.reshape(n.cast(n.argMax(y), "int32"), [B * T]));
+  return graph;
+}
+
+/** Groups sequences of similar length: each batch holds at most `BATCH` of them, padded to one length T. */
+function batches(lengths: readonly number[]): { indices: number[]; T: number }[] {
+  const order = lengths.map((_, i) => i).sort((a, b) => lengths[a]! - lengths[b]!);
+  const result: { indices: number[]; T: number }[] = [];
+  for (const i of order) {
+    const T = Math.ceil(lengths[i]! / LENGTH_STEP) * LENGTH_STEP;
+    const last = result.at(-1);
+    if (last && last.T === T && last.indices.length < BATCH) last.indices.push(i);
+    else result.push({ indices: [i], T });
+  }
+  return result;
+}
+
+function padded(rows: readonly Int32Array[], T: number): Int32Array {
+  const all = new Int32Array(BATCH * T);
+  rows.forEach((ids, row) => all.set(ids, row * T));
+  return all;
+}

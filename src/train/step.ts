@@ -1,0 +1,119 @@
+/**
+ * The graph of one micro-batch: masks, loss and every gradient. One graph per batch shape; the optimiser has its own graph.
+ *
+ * Shapes: B rows · T tokens · N chunks of a row · Tp predictor tokens · L layers · F FFN channels · V vocabulary
+ */
+import { gradients } from "../graph/autodiff.ts";
+import { Graph, type Tensor } from "../graph/graph.ts";
+import { ops } from "../graph/ops.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { decoder, logits, parameterInputs } from "../model/decoder.ts";
+import { headInputs, masksPerLayer, type PredictorConfig, predictScores, SCORE_EPSILON } from "../predictor/predictor.ts";
+
+/** Names of the parameters of each part, as graph inputs: prefix + Hugging Face name (or head name). */
+export const PREFIX = { llm: "llm.", backbone: "backbone.", head: "head.", static: "static." } as const;
+
+/**
+ * Where the mask of a row comes from.
+ * `predictor`: learned, from the row's instruction · `static`: one learned mask for all · `given`: fed with the batch (fixed
+ * random masks per domain, or masks of any other source) · `none`: dense.
+ */
+export type MaskSource = "predictor" | "static" | "given" | "none";
+
+export interface StepConfig {
+  llm: ModelConfig;
+  source: MaskSource;
+  predictor?: PredictorConfig;
+  /** Kept channels and the temperature of SoftTopK; for `predictor` and `static`. */
+  softTopK?: { tFfn: number; epsilon: number };
+}
+
+export interface StepShape {
+  B: number;
+  T: number;
+  /** Tokens of a predictor input; for the `predictor` source. */
+  Tp: number;
+  /**
+   * Chunks per row. 1: one mask per row (SFT). More: continued pre-training (P §3.3 eq. 4-5), where the mask of chunk k is used
+   * for the labels of chunk k+1 and the predictor reads N − 1 chunks per row.
+   */
+  chunks: number;
+}
+
+/** Masks for the LLM and, from the predictor, its raw feature. */
+interface MaskNodes {
+  masks?: Tensor[];
+  feature?: Tensor;
+}
+
+/** Declares what the chosen mask source reads and returns one mask [rows, F] per layer. */
+function maskNodes(graph: Graph, { llm, source, predictor, softTopK }: StepConfig, { B, Tp, chunks }: StepShape): MaskNodes {
+  const { numLayers: L, ffnWidth: F } = llm;
+  switch (source) {
+    case "none":
+      return {};
+    case "given":
+      return { masks: masksPerLayer(graph.input("masks", [B * L, F]), L) };
+    case "static": {
+      const scores = ops.standardize(graph.input(`${PREFIX.static}scores`, [L, F]), SCORE_EPSILON);
+      return { masks: masksPerLayer(ops.softTopK(scores, softTopK!.tFfn, softTopK!.epsilon), L) };
+    }
+    case "predictor": {
+      const rows = B * Math.max(1, chunks - 1);
+      const ids = graph.input("predictorIds", [rows, Tp], "int32");
+      const lastRows = graph.input("predictorLastRows", [rows], "int32");
+      const backbone = parameterInputs(graph, predictor!.backbone, PREFIX.backbone);
+      const tensors = { backbone, ...headInputs(graph, predictor!, PREFIX.head) };
+      const { feature, scores } = predictScores(predictor!, tensors, ids, lastRows);
+      const masks = masksPerLayer(ops.softTopK(scores, softTopK!.tFfn, softTopK!.epsilon), L);
+      return { masks: chunks > 1 ? masks.map((m) => delayByOneChunk(m, B, chunks)) : masks, feature };
+    }
+    default:
+      return source satisfies never;
+  }
+}
+
+/**
+ * Masks of chunks 1..N−1 of each row, [B·(N−1), F], to the masks that its N chunks of labels run under, [B·N, F]: labels of
+ * chunk k+1 under m^(k). Chunk 1 runs under its own mask and carries no loss. One forward pass per row, in which the attention
+ * keys of earlier chunks come from earlier masks; eq. 5 would recompute the prefix under m^(k).
+ */
+function delayByOneChunk(masks: Tensor, B: number, chunks: number): Tensor {
+  const F = masks.shape[1]!;
+  const perRow = ops.reshape(masks, [B, chunks - 1, F]);
+  return ops.reshape(ops.concat([ops.slice(perRow, 1, 0, 1), perRow], 1), [B * chunks, F]);
+}
+
+/**
+ * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what the mask source reads.
+ * Outputs: `loss` (sum over labels), `feature` [rows, Dp] (predictor only), and `d:NAME` for each parameter of `trained`.
+ */
+export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
+  const graph = new Graph(`train B=${shape.B} T=${shape.T}`);
+  const { masks, feature } = maskNodes(graph, config, shape);
+  const ids = graph.input("ids", [shape.B, shape.T], "int32");
+  const labels = graph.input("labels", [shape.B * shape.T], "int32");
+  const llm = parameterInputs(graph, config.llm, PREFIX.llm);
+  const loss = ops.crossEntropy(logits(config.llm, llm, decoder(config.llm, llm, ids, masks)), labels);
+  graph.output("loss", loss);
+  if (feature) graph.output("feature", feature);
+  const parameters = graph.inputs.filter(({ name }) => trained.has(name));
+  gradients(loss, parameters).forEach((gradient, i) => graph.output(`d:${parameters[i]!.name}`, gradient));
+  return graph;
+}
+
+/**
+ * The masks of a batch and nothing else. Outputs: `masks` [rows·L, F] as SoftTopK gives them, `scores` [rows·L, F] and
+ * `feature` [rows, Dp].
+ */
+export function predictorGraph(predictor: PredictorConfig, { tFfn, epsilon }: { tFfn: number; epsilon: number }, rows: number, Tp: number): Graph {
+  const graph = new Graph(`predict rows=${rows} Tp=${Tp}`);
+  const ids = graph.input("predictorIds", [rows, Tp], "int32");
+  const lastRows = graph.input("predictorLastRows", [rows], "int32");
+  const backbone = parameterInputs(graph, predictor.backbone, PREFIX.backbone);
+  const { feature, scores } = predictScores(predictor, { backbone, ...headInputs(graph, predictor, PREFIX.head) }, ids, lastRows);
+  graph.output("feature", feature);
+  graph.output("scores", scores);
+  graph.output("masks", ops.softTopK(scores, tFfn, epsilon));
+  return graph;
+}
