@@ -30,7 +30,7 @@ export class ReadableFile implements Disposable {
    *
    * @throws {FileError} if they do not lie within the file
    */
-  read(offset: number, length: number, what: string): Buffer {
+  read(offset: number, length: number, what: string): Buffer<ArrayBuffer> {
     if (!(offset >= 0 && length >= 0 && offset + length <= this.size)) {
       throw new FileError(
         this.path,

@@ -100,7 +100,7 @@ export function readLlama2c(path: string): Model {
       offset += ropeBytes;
       continue;
     }
-    const data = new Float32Array(file.read(offset, bytesOf(name), name).buffer as ArrayBuffer);
+    const data = new Float32Array(file.read(offset, bytesOf(name), name).buffer);
     const weight = { shape: shapes.get(name)!, data };
     weights.set(name, /\.[qk]_proj\.weight$/.test(name) ? pairsToHalves(weight, config.headWidth) : weight);
     offset += data.byteLength;

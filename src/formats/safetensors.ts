@@ -61,7 +61,7 @@ export class SafetensorsFile implements Disposable {
       );
     }
     const { buffer } = this.#file.read(entry.start, entry.bytes, `tensor "${name}"`);
-    return { shape: entry.shape, data: toFloat32[entry.type](buffer as ArrayBuffer) };
+    return { shape: entry.shape, data: toFloat32[entry.type](buffer) };
   }
 
   [Symbol.dispose](): void {

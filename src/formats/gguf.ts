@@ -1,0 +1,335 @@
+/**
+ * GGUF files, the weight format of llama.cpp: metadata, tensor descriptions, then the aligned tensors. Versions 2 and 3, little
+ * endian; tensors of the types that we write.
+ *
+ * @see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+ */
+import { closeSync, openSync } from "node:fs";
+import { FileError } from "../errors.ts";
+import { ReadableFile, writeFully } from "./files.ts";
+import { blockBytes, blockLength } from "./quantize.ts";
+
+/** A scalar type of metadata values: its number in the format, its bytes (of a string: of its length), and how a view holds it. */
+function scalar<T extends GgufScalar>(id: number, bytes: number, get: (view: DataView) => T, set: (view: DataView, value: T) => void) {
+  return { id, bytes, get, set: set as (view: DataView, value: GgufScalar) => void };
+}
+
+const scalars = {
+  uint8: scalar<number>(0, 1, (view) => view.getUint8(0), (view, value) => view.setUint8(0, value)),
+  int8: scalar<number>(1, 1, (view) => view.getInt8(0), (view, value) => view.setInt8(0, value)),
+  uint16: scalar<number>(2, 2, (view) => view.getUint16(0, true), (view, value) => view.setUint16(0, value, true)),
+  int16: scalar<number>(3, 2, (view) => view.getInt16(0, true), (view, value) => view.setInt16(0, value, true)),
+  uint32: scalar<number>(4, 4, (view) => view.getUint32(0, true), (view, value) => view.setUint32(0, value, true)),
+  int32: scalar<number>(5, 4, (view) => view.getInt32(0, true), (view, value) => view.setInt32(0, value, true)),
+  float32: scalar<number>(6, 4, (view) => view.getFloat32(0, true), (view, value) => view.setFloat32(0, value, true)),
+  bool: scalar<boolean>(7, 1, (view) => view.getUint8(0) !== 0, (view, value) => view.setUint8(0, Number(value))),
+  uint64: scalar<bigint>(10, 8, (view) => view.getBigUint64(0, true), (view, value) => view.setBigUint64(0, value, true)),
+  int64: scalar<bigint>(11, 8, (view) => view.getBigInt64(0, true), (view, value) => view.setBigInt64(0, value, true)),
+  float64: scalar<number>(12, 8, (view) => view.getFloat64(0, true), (view, value) => view.setFloat64(0, value, true)),
+};
+const stringType = { id: 8, bytes: 8 };
+const arrayType = { id: 9 };
+
+type ScalarType = keyof typeof scalars | "string";
+const scalarFormat = (type: ScalarType) => (type === "string" ? stringType : scalars[type]);
+
+export type GgufScalar = number | bigint | boolean | string;
+/** A metadata value: 64-bit integers are bigint. */
+export type GgufValue = { type: ScalarType; value: GgufScalar } | { type: "array"; of: ScalarType; value: readonly GgufScalar[] };
+export type GgufMetadata = Map<string, GgufValue>;
+
+/** Tensor types: number in the format, and elements and bytes of a block. */
+const tensorTypes = {
+  F32: { id: 0, elements: 1, bytes: 4 },
+  F16: { id: 1, elements: 1, bytes: 2 },
+  Q8_0: { id: 8, elements: blockLength, bytes: blockBytes },
+  I8: { id: 24, elements: 1, bytes: 1 },
+} as const;
+export type GgufTensorType = keyof typeof tensorTypes;
+
+export interface GgufTensor {
+  name: string;
+  type: GgufTensorType;
+  /** Row-major, outermost dimension first (the file has them innermost first). */
+  shape: readonly number[];
+}
+
+const magic = 0x46554747; // "GGUF"
+const defaultAlignment = 32;
+const maxDimensions = 4;
+const maxNameBytes = 63; // llama.cpp keeps 64 with the closing zero
+const maxStringBytes = 1 << 24;
+
+/** Bytes of a tensor, or undefined where its rows are not whole blocks or it is too large to address. */
+export function tensorBytes({ type, shape }: Omit<GgufTensor, "name">): number | undefined {
+  const { elements, bytes } = tensorTypes[type];
+  const total = (shape.reduce((product, n) => product * n, 1) / elements) * bytes;
+  return shape.at(-1)! % elements === 0 && Number.isSafeInteger(total) ? total : undefined;
+}
+
+/** An open GGUF file. Holds a file descriptor until disposed. */
+export class GgufFile implements Disposable {
+  readonly metadata: GgufMetadata;
+  readonly tensors: ReadonlyMap<string, GgufTensor & { start: number; bytes: number }>;
+  readonly #file: ReadableFile;
+
+  /** @throws {FileError} if the file is missing, truncated, or describes what it cannot hold */
+  constructor(readonly path: string) {
+    this.#file = new ReadableFile(path);
+    try {
+      ({ metadata: this.metadata, tensors: this.tensors } = readHeader(this.#file));
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** A metadata number. @throws {FileError} if it is absent or no number */
+  number(key: string): number {
+    const value = this.metadata.get(key)?.value;
+    if (typeof value !== "number") throw new FileError(this.path, `metadata "${key}": wanted a number, got ${typeof value}.`);
+    return value;
+  }
+
+  /** A metadata string. @throws {FileError} if it is absent or no string */
+  string(key: string): string {
+    const value = this.metadata.get(key)?.value;
+    if (typeof value !== "string") throw new FileError(this.path, `metadata "${key}": wanted a string, got ${typeof value}.`);
+    return value;
+  }
+
+  /** The description of a tensor. @throws {FileError} if there is none of that name */
+  tensor(name: string): GgufTensor & { start: number; bytes: number } {
+    const tensor = this.tensors.get(name);
+    if (!tensor) throw new FileError(this.path, `wanted tensor "${name}", got none of that name. Is it another kind of file?`);
+    return tensor;
+  }
+
+  /** Fills `target` with a tensor's bytes from `offset` within it. */
+  readInto(target: Uint8Array, { name, start, bytes }: { name: string; start: number; bytes: number }, offset: number): void {
+    if (offset + target.length > bytes) throw new Error(`internal: read beyond tensor "${name}"`);
+    this.#file.readInto(target, start + offset, `tensor "${name}"`);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file[Symbol.dispose]();
+  }
+}
+
+/** Reads forward through a file by a window, so that a header of any length costs few reads and no trust. */
+class Cursor {
+  offset = 0;
+  #window = Buffer.alloc(0);
+  #windowStart = 0;
+
+  constructor(readonly file: ReadableFile) {}
+
+  /** The next `length` bytes. Valid until the next call. */
+  take(length: number, what: string): Buffer {
+    const within = this.offset - this.#windowStart;
+    if (within + length > this.#window.length) {
+      const room = Math.max(0, Math.min(1 << 16, this.file.size - this.offset));
+      this.#window = this.file.read(this.offset, Math.max(length, room), what);
+      this.#windowStart = this.offset;
+    }
+    const start = this.offset - this.#windowStart;
+    this.offset += length;
+    return this.#window.subarray(start, start + length);
+  }
+
+  uint32(what: string): number {
+    return this.take(4, what).readUInt32LE();
+  }
+
+  /** A 64-bit size, at most `max`. */
+  size(what: string, max: number): number {
+    const value = this.take(8, what).readBigUInt64LE();
+    if (value > BigInt(Math.floor(max))) {
+      throw new FileError(this.file.path, `${what}: wanted at most ${Math.floor(max)}, got ${value}. Is the file corrupt?`);
+    }
+    return Number(value);
+  }
+
+  /** At most what the rest of the file can hold, if each takes `bytes`. */
+  count(what: string, bytes: number): number {
+    return this.size(what, (this.file.size - this.offset) / bytes);
+  }
+
+  string(what: string, maxBytes = maxStringBytes): string {
+    return this.take(this.size(`length of ${what}`, maxBytes), what).toString("utf8");
+  }
+}
+
+function readHeader(file: ReadableFile): Pick<GgufFile, "metadata" | "tensors"> {
+  const { path } = file;
+  const cursor = new Cursor(file);
+  if (cursor.uint32("magic") !== magic) throw new FileError(path, 'wanted the magic "GGUF", got other bytes. Is it a GGUF file?');
+  const version = cursor.uint32("version");
+  if (version !== 2 && version !== 3) throw new FileError(path, `wanted GGUF version 2 or 3, got ${version}. Convert it first.`);
+  const tensorCount = cursor.count("tensor count", 8 + 4 + 8 + 4 + 8);
+  const metadataCount = cursor.count("metadata count", 8 + 4 + 1);
+
+  const metadata: GgufMetadata = new Map();
+  for (let i = 0; i < metadataCount; i++) {
+    const key = cursor.string("metadata key");
+    if (metadata.has(key)) throw new FileError(path, `wanted distinct metadata keys, got "${key}" twice. Is the file corrupt?`);
+    metadata.set(key, readValue(cursor, `metadata "${key}"`));
+  }
+
+  const infos = new Map<string, GgufTensor & { offset: number; bytes: number }>();
+  for (let i = 0; i < tensorCount; i++) {
+    const info = readTensorInfo(cursor);
+    if (infos.has(info.name)) throw new FileError(path, `wanted distinct tensors, got "${info.name}" twice. Is the file corrupt?`);
+    infos.set(info.name, info);
+  }
+
+  const alignment = metadata.get("general.alignment")?.value ?? defaultAlignment;
+  if (typeof alignment !== "number" || alignment < 8 || alignment > 1 << 20 || alignment % 8 !== 0) {
+    throw new FileError(path, `wanted an alignment that is a multiple of 8, got ${alignment}. Is the file corrupt?`);
+  }
+  const dataStart = roundUp(cursor.offset, alignment);
+  const tensors = new Map([...infos].map(([name, { offset, ...info }]) => [name, { ...info, start: dataStart + offset }]));
+  let end = dataStart;
+  for (const { name, start, bytes } of [...tensors.values()].sort((a, b) => a.start - b.start)) {
+    if (start < end || (start - dataStart) % alignment !== 0) {
+      throw new FileError(path, `tensor "${name}": wanted an aligned offset of its own, got ${start - dataStart}. Tensors overlap.`);
+    }
+    end = start + bytes;
+    if (end > file.size) {
+      throw new FileError(path, `tensor "${name}": wanted bytes ${start}..${end}, got a file of ${file.size}. Is it truncated?`);
+    }
+  }
+  return { metadata, tensors };
+}
+
+function readScalarType(cursor: Cursor, what: string, id: number): ScalarType {
+  const types: ScalarType[] = ["string", ...(Object.keys(scalars) as (keyof typeof scalars)[])];
+  const type = types.find((name) => scalarFormat(name).id === id);
+  if (!type) throw new FileError(cursor.file.path, `${what}: wanted a known value type, got ${id}. Is the file corrupt?`);
+  return type;
+}
+
+function readValue(cursor: Cursor, what: string): GgufValue {
+  const id = cursor.uint32(what);
+  if (id !== arrayType.id) {
+    const type = readScalarType(cursor, what, id);
+    return { type, value: readScalar(cursor, type, what) };
+  }
+  const of = readScalarType(cursor, what, cursor.uint32(what));
+  const length = cursor.count(what, scalarFormat(of).bytes);
+  const value: GgufScalar[] = [];
+  for (let i = 0; i < length; i++) value.push(readScalar(cursor, of, what));
+  return { type: "array", of, value };
+}
+
+function readScalar(cursor: Cursor, type: ScalarType, what: string): GgufScalar {
+  if (type === "string") return cursor.string(what);
+  const { bytes, get } = scalars[type];
+  return get(viewOf(cursor.take(bytes, what)));
+}
+
+function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, byteLength);
+}
+
+function readTensorInfo(cursor: Cursor): GgufTensor & { offset: number; bytes: number } {
+  const { path, size } = cursor.file;
+  const name = cursor.string("tensor name", maxNameBytes);
+  const dimensions = cursor.uint32(`dimensions of "${name}"`);
+  if (dimensions < 1 || dimensions > maxDimensions) {
+    throw new FileError(path, `tensor "${name}": wanted 1..${maxDimensions} dimensions, got ${dimensions}. Is the file corrupt?`);
+  }
+  const shape = Array.from({ length: dimensions }, () => cursor.size(`dimension of "${name}"`, size)).reverse();
+  const typeId = cursor.uint32(`type of "${name}"`);
+  const type = (Object.keys(tensorTypes) as GgufTensorType[]).find((key) => tensorTypes[key].id === typeId);
+  if (!type) {
+    throw new FileError(path, `tensor "${name}": wanted type ${Object.keys(tensorTypes).join(", ")}, got number ${typeId}.`);
+  }
+  const offset = cursor.size(`offset of "${name}"`, size);
+  const bytes = tensorBytes({ type, shape });
+  if (bytes === undefined) throw new FileError(path, `tensor "${name}": wanted rows of whole blocks, got [${shape}] ${type}.`);
+  return { name, type, shape, offset, bytes };
+}
+
+/**
+ * Writes a GGUF file (version 3). Not atomic.
+ *
+ * @param data the bytes of each tensor, in the order of `tensors`; taken one by one, so memory holds one tensor at a time
+ */
+export async function writeGguf(
+  path: string,
+  metadata: GgufMetadata,
+  tensors: readonly GgufTensor[],
+  data: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const descriptor = openSync(path, "w");
+  try {
+    let written = 0;
+    const write = (bytes: Uint8Array) => {
+      writeFully(descriptor, bytes);
+      written += bytes.length;
+    };
+    write(encodeHeader(metadata, tensors));
+    let index = 0;
+    for await (const bytes of data) {
+      const tensor = tensors[index++];
+      if (bytes.length !== (tensor && tensorBytes(tensor))) throw new Error(`internal: ${bytes.length} bytes for "${tensor?.name}"`);
+      write(bytes);
+      write(new Uint8Array(roundUp(written, defaultAlignment) - written));
+    }
+    if (index !== tensors.length) throw new Error(`internal: data for ${index} of ${tensors.length} tensors`);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTensor[]): Uint8Array {
+  const parts: Uint8Array[] = [];
+  const put = (type: ScalarType, value: GgufScalar) => parts.push(encodeScalar(type, value));
+  put("uint32", magic);
+  put("uint32", 3);
+  put("uint64", BigInt(tensors.length));
+  put("uint64", BigInt(metadata.size));
+  for (const [key, entry] of metadata) {
+    put("string", key);
+    if (entry.type === "array") {
+      put("uint32", arrayType.id);
+      put("uint32", scalarFormat(entry.of).id);
+      put("uint64", BigInt(entry.value.length));
+      for (const value of entry.value) put(entry.of, value);
+    } else {
+      put("uint32", scalarFormat(entry.type).id);
+      put(entry.type, entry.value);
+    }
+  }
+  let offset = 0;
+  for (const tensor of tensors) {
+    const bytes = tensorBytes(tensor);
+    if (bytes === undefined || Buffer.byteLength(tensor.name) > maxNameBytes) {
+      throw new Error(`internal: tensor "${tensor.name}" [${tensor.shape}] cannot be ${tensor.type}`);
+    }
+    put("string", tensor.name);
+    put("uint32", tensor.shape.length);
+    for (const n of [...tensor.shape].reverse()) put("uint64", BigInt(n));
+    put("uint32", tensorTypes[tensor.type].id);
+    put("uint64", BigInt(offset));
+    offset = roundUp(offset + bytes, defaultAlignment);
+  }
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  parts.push(new Uint8Array(roundUp(length, defaultAlignment) - length));
+  return Buffer.concat(parts);
+}
+
+function encodeScalar(type: ScalarType, value: GgufScalar): Uint8Array {
+  if (type === "string") {
+    const text = Buffer.from(value as string);
+    return Buffer.concat([encodeScalar("uint64", BigInt(text.length)), text]);
+  }
+  const bytes = new Uint8Array(scalars[type].bytes);
+  scalars[type].set(viewOf(bytes), value);
+  return bytes;
+}
+
+function roundUp(value: number, multiple: number): number {
+  return Math.ceil(value / multiple) * multiple;
+}
