@@ -77,11 +77,15 @@ interface Solution {
 
 function solve(scores: ArrayLike<number>, k: number, epsilon: number): Solution {
   const n = scores.length;
-  if (!Number.isInteger(k) || k < 1 || k > n) throw new OptionError(`softTopK: k must be an integer in 1..${n}, got ${k}.`);
-  if (!(epsilon > 0 && epsilon < Infinity)) throw new OptionError(`softTopK: ε must be positive and finite, got ${epsilon}.`);
+  if (!Number.isInteger(k) || k < 1 || k > n)
+    throw new OptionError(`softTopK: k must be an integer in 1..${n}, got ${k}.`);
+  if (!(epsilon > 0 && epsilon < Infinity))
+    throw new OptionError(`softTopK: ε must be positive and finite, got ${epsilon}.`);
   for (let i = 0; i < n; i++) {
     if (!Number.isFinite(scores[i])) {
-      throw new OptionError(`softTopK: scores must be finite, got ${scores[i]} at channel ${i}. Has training diverged?`);
+      throw new OptionError(
+        `softTopK: scores must be finite, got ${scores[i]} at channel ${i}. Has training diverged?`,
+      );
     }
   }
   const order = Int32Array.from({ length: n }, (_, i) => i).sort((a, b) => scores[b]! - scores[a]! || a - b);
@@ -95,10 +99,9 @@ function solve(scores: ArrayLike<number>, k: number, epsilon: number): Solution 
 
   let numSaturated = 0; // ends at k − 1 at the latest, since weight[k − 1] ≤ tail[k − 1]
   while ((k - numSaturated) * weight[numSaturated]! > tail[numSaturated]!) numSaturated++;
-  const scale = (k - numSaturated) / tail[numSaturated]!;
   const lambda = new Float64Array(n);
   order.forEach((i, rank) => {
-    lambda[i] = rank < numSaturated ? 1 : scale * weight[rank]!;
+    lambda[i] = rank < numSaturated ? 1 : ((k - numSaturated) * weight[rank]!) / tail[numSaturated]!;
   });
   return { order, lambda, numSaturated };
 }

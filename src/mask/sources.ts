@@ -1,0 +1,81 @@
+/**
+ * Masks that no predictor chooses: the baselines that a learned predictor has to beat. All of them are hard.
+ *
+ * Shapes: T tokens · D model width · L layers · F channels of a layer (d_ffn) · K kept ones (t_ffn)
+ */
+import { OptionError, ShapeError } from "../errors.ts";
+import type { ModelConfig, Weights } from "../model/config.ts";
+import { Random } from "../train/random.ts";
+import { type Mask, maskFromScores } from "./mask.ts";
+
+/**
+ * K channels per layer drawn at random. The same seed and label give the same mask: one per domain label is the oracle baseline
+ * that needs to know the domain; one label for all is a fixed random mask.
+ */
+export function randomMask(
+  { numLayers, dFfn, tFfn }: { numLayers: number; dFfn: number; tFfn: number },
+  seed: number,
+  label: string,
+): Mask {
+  if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > dFfn) {
+    throw new OptionError(`randomMask: t_ffn must be an integer in 1..${dFfn} (d_ffn), got ${tFfn}.`);
+  }
+  const random = new Random(`${seed}/mask/${label}`);
+  const layers = Array.from({ length: numLayers }, () => random.permutation(dFfn).subarray(0, tFfn).slice().sort());
+  return { tFfn, dFfn, layers };
+}
+
+/**
+ * Keeps the channels of largest weights: the product of the L2 norms of a channel's gate row, up row and down column.
+ *
+ * @throws {OptionError} if K is out of range or a weight is not finite
+ * @throws {ShapeError} if a weight is missing or of another size
+ */
+export function weightNormMask(
+  weights: Weights,
+  { numLayers, width: D, ffnWidth: F }: ModelConfig,
+  tFfn: number,
+): Mask {
+  const scores = new Float64Array(numLayers * F).fill(1);
+  for (let layer = 0; layer < numLayers; layer++) {
+    // [F, D] for gate and up, [D, F] for down: the distance between channels, and between the weights of one
+    for (const [name, step, stride] of [
+      ["gate", D, 1],
+      ["up", D, 1],
+      ["down", 1, F],
+    ] as const) {
+      const path = `model.layers.${layer}.mlp.${name}_proj.weight`;
+      const data = weights.get(path)?.data;
+      if (data?.length !== D * F)
+        throw new ShapeError(`weightNormMask: ${path}`, `${D * F} weights`, [data?.length ?? "none"]);
+      for (let channel = 0; channel < F; channel++) {
+        let squares = 0;
+        for (let i = 0; i < D; i++) squares += data[channel * step + i * stride]! ** 2;
+        scores[layer * F + channel]! *= Math.sqrt(squares);
+      }
+    }
+  }
+  return maskFromScores(scores, { dFfn: F, tFfn });
+}
+
+/**
+ * The statistic of GRIFFIN for one layer and one prompt: each token's activations are normalised to length 1, then a channel
+ * scores the L2 norm of its activations over the tokens. Averaged over prompts, it gives a static mask.
+ *
+ * @param activations `silu(gate) · up` of the prompt's tokens, [T, F]
+ * @returns scores [F]; a token without any activation adds nothing
+ * @throws {ShapeError} if the activations are not whole rows
+ * @see Dong, Chen & Chi 2024, arXiv:2404.01365
+ */
+export function griffinScores(activations: ArrayLike<number>, dFfn: number): Float64Array {
+  if (activations.length % dFfn !== 0)
+    throw new ShapeError("griffinScores", `activations [T, F=${dFfn}]`, [activations.length]);
+  const squares = new Float64Array(dFfn);
+  for (let start = 0; start < activations.length; start += dFfn) {
+    let length = 0; // squared
+    for (let i = 0; i < dFfn; i++) length += activations[start + i]! ** 2;
+    if (length === 0) continue;
+    for (let i = 0; i < dFfn; i++) squares[i]! += activations[start + i]! ** 2 / length;
+  }
+  return squares.map(Math.sqrt);
+}
