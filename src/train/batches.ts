@@ -1,0 +1,341 @@
+/**
+ * Batches for training steps. A stream is a pure function of (data, options): a resumed run makes the stream anew and skips.
+ *
+ * Shapes: B examples · T tokens of an example · P predictor inputs · Tp tokens of a predictor input
+ */
+import { OptionError } from "../errors.ts";
+import { type BucketPlan, planBuckets } from "./buckets.ts";
+import { type SftData, type Sequences, sequenceAt, sequenceLength, type TextData } from "./data.ts";
+import { Random } from "./random.ts";
+
+/** Label of a position without loss. */
+export const IGNORED = -100;
+
+export interface Batch {
+  B: number;
+  T: number;
+  /** `[B, T]`, padded at the end. Padding is id 0: causal attention and ignored labels make it invisible. */
+  ids: Int32Array;
+  /** `[B, T]`, the token that follows each position, or IGNORED. */
+  labels: Int32Array;
+  /** Inputs of the predictor: one per example in SFT, chunks - 1 per example in CPT, 0 without a predictor. */
+  P: number;
+  Tp: number;
+  /** `[P, Tp]`, BOS first, padded at the end with id 0. Those of one example are neighbours. */
+  predictorIds: Int32Array;
+  /** `[P]`, position of the last token that is not padding, in 0..Tp-1. */
+  predictorLast: Int32Array;
+  /** `[B]`, index into the data's domains; -1 for a row that only fills the batch. */
+  domains: Int32Array;
+  /** Positions that are not padding. */
+  tokens: number;
+  /** Positions with a label. */
+  labelled: number;
+}
+
+export interface BatchStream {
+  next(): Batch;
+  /** Pass over `count` batches, far faster than `next` makes them. */
+  skip(count: number): void;
+}
+
+/** A static shape of SFT batches. */
+export interface Bucket {
+  B: number;
+  T: number;
+  Tp: number;
+}
+
+export interface SftOptions {
+  seed: number | string;
+  /** B is as many rows of T tokens as fit in, at least 1. */
+  tokensPerBatch: number;
+  /** Number of different T, at most. */
+  maxBuckets?: number;
+}
+
+/** Tp is rounded up to a multiple of this, so that data that changes a little keeps its shapes. */
+const TP_MULTIPLE = 4;
+
+/**
+ * Examples drawn in turn from the domains (by weight), without repetition within an epoch of a domain, in a wording drawn
+ * anew each time. A draw waits in the bucket of its length until there are B of them: every example drawn is used once.
+ */
+export class SftStream implements BatchStream {
+  readonly buckets: readonly Bucket[];
+  /** Expected share of padding among the LLM's positions. */
+  readonly waste: number;
+  readonly #data: SftData;
+  readonly #draws: DomainDraws;
+  /** Per example: its bucket. */
+  readonly #bucketOf: Int32Array;
+  /** Per bucket: examples waiting, each with the predictor input it was drawn with. */
+  readonly #waiting: Draw[][];
+
+  /** @throws {OptionError} when `tokensPerBatch` or `maxBuckets` is not a positive integer */
+  constructor(data: SftData, options: SftOptions) {
+    const { seed, tokensPerBatch, maxBuckets = 6 } = options;
+    checkPositive("tokensPerBatch", tokensPerBatch);
+    checkPositive("maxBuckets", maxBuckets);
+    const plan = planExamples(data, maxBuckets);
+    this.#data = data;
+    this.#draws = new DomainDraws(data, data.questions.map((questions) => () => questions.length), seed);
+    this.#bucketOf = data.domainOf.map((_, example) => plan.lengths.findIndex((T) => exampleLength(data, example) <= T));
+    this.#waiting = plan.lengths.map(() => []);
+    this.waste = plan.waste;
+    this.buckets = plan.lengths.map((T, b) => {
+      const Tp = longest(data.predictorInputs, (example) => this.#bucketOf[example] === b);
+      return { B: Math.max(1, Math.floor(tokensPerBatch / T)), T, Tp: Math.ceil(Tp / TP_MULTIPLE) * TP_MULTIPLE };
+    });
+  }
+
+  next(): Batch {
+    const { bucket, draws } = this.#nextDraws();
+    return sftBatch(this.#data, this.buckets[bucket]!, draws);
+  }
+
+  skip(count: number): void {
+    for (let i = 0; i < count; i++) this.#nextDraws();
+  }
+
+  #nextDraws(): { bucket: number; draws: readonly Draw[] } {
+    for (;;) {
+      const { domain, item, random } = this.#draws.next();
+      const examples = this.#data.questions[domain]![item]!;
+      const example = examples[random.int(examples.length)]!;
+      const input = random.int(Math.max(1, this.#data.predictorInputs.length));
+      const bucket = this.#bucketOf[example]!;
+      const waiting = this.#waiting[bucket]!;
+      waiting.push({ example, input });
+      if (waiting.length === this.buckets[bucket]!.B) return { bucket, draws: waiting.splice(0) };
+    }
+  }
+}
+
+/** An example, and which of its predictor inputs is read. */
+interface Draw {
+  example: number;
+  input: number;
+}
+
+/**
+ * Every example once, in the shapes of a training stream; the last batch of a shape is filled with rows without labels
+ * (domain -1). The predictor reads its first kind of input. Examples that fit no shape are left out and counted.
+ */
+export function evaluationBatches(data: SftData, buckets: readonly Bucket[]): { batches: Batch[]; numTooLong: number } {
+  const draws: Draw[][] = buckets.map(() => []);
+  let numTooLong = data.numTooLong;
+  for (const example of data.domainOf.keys()) {
+    const fits = ({ T, Tp }: Bucket) =>
+      exampleLength(data, example) <= T && data.predictorInputs.every((inputs) => sequenceLength(inputs, example) <= Tp);
+    const bucket = buckets.findIndex(fits);
+    if (bucket < 0) numTooLong++;
+    else draws[bucket]!.push({ example, input: 0 });
+  }
+  const batches = buckets.flatMap((bucket, b) => {
+    const count = Math.ceil(draws[b]!.length / bucket.B);
+    return Array.from({ length: count }, (_, i) => sftBatch(data, bucket, draws[b]!.slice(i * bucket.B, (i + 1) * bucket.B)));
+  });
+  return { batches, numTooLong };
+}
+
+/** Positions of an example: prompt and answer without EOS, which is only ever a label. */
+function exampleLength({ prompts, answers }: SftData, example: number): number {
+  return sequenceLength(prompts, example) + sequenceLength(answers, example) - 1;
+}
+
+/** Buckets for the lengths as they will be drawn: domains by weight, questions of a domain alike, wordings alike. */
+function planExamples(data: SftData, maxBuckets: number): BucketPlan {
+  const weightOf = new Map<number, number>();
+  for (const [domain, questions] of data.questions.entries()) {
+    for (const examples of questions) {
+      const weight = data.weights[domain]! / questions.length / examples.length;
+      for (const example of examples) {
+        const length = exampleLength(data, example);
+        weightOf.set(length, (weightOf.get(length) ?? 0) + weight);
+      }
+    }
+  }
+  return planBuckets(weightOf, maxBuckets);
+}
+
+function longest(inputs: readonly Sequences[], isCounted: (example: number) => boolean): number {
+  let max = 0;
+  for (const sequences of inputs) {
+    for (let example = 0; example + 1 < sequences.starts.length; example++) {
+      if (isCounted(example)) max = Math.max(max, sequenceLength(sequences, example));
+    }
+  }
+  return max;
+}
+
+function sftBatch(data: SftData, { B, T, Tp }: Bucket, draws: readonly Draw[]): Batch {
+  const P = Tp === 0 ? 0 : B;
+  const batch: Batch = {
+    B,
+    T,
+    ids: new Int32Array(B * T),
+    labels: new Int32Array(B * T).fill(IGNORED),
+    P,
+    Tp,
+    predictorIds: new Int32Array(P * Tp),
+    predictorLast: new Int32Array(P),
+    domains: new Int32Array(B).fill(-1),
+    tokens: 0,
+    labelled: 0,
+  };
+  for (const [row, { example, input }] of draws.entries()) {
+    const prompt = sequenceAt(data.prompts, example);
+    const answer = sequenceAt(data.answers, example);
+    batch.ids.set(prompt, row * T);
+    batch.ids.set(answer.subarray(0, -1), row * T + prompt.length);
+    batch.labels.set(answer, row * T + prompt.length - 1);
+    batch.domains[row] = data.domainOf[example]!;
+    batch.tokens += exampleLength(data, example);
+    batch.labelled += answer.length;
+    if (P > 0) {
+      const ids = sequenceAt(data.predictorInputs[input]!, example);
+      batch.predictorIds.set(ids, row * Tp);
+      batch.predictorLast[row] = ids.length - 1;
+    }
+  }
+  return batch;
+}
+
+export interface TextOptions {
+  seed: number | string;
+  tokensPerBatch: number;
+  /** T */
+  sequenceLength: number;
+  /** CPT: number of equal chunks of a sequence, at least 2. Absent: plain pre-training, without a predictor. */
+  chunks?: number;
+}
+
+/**
+ * Sequences of T tokens cut from the documents of one domain each, BOS before them: `ids` are BOS and the first T - 1 tokens,
+ * `labels` the T tokens. Each epoch of a domain cuts at a new offset and in a new order.
+ *
+ * With chunks (CPT): chunk k = 1..chunks is the tokens that are labels of positions (k-1)·T/chunks .. k·T/chunks - 1. The
+ * predictor reads BOS and chunk k for k < chunks; labels in chunk 1 are ignored, since no chunk comes before it.
+ */
+export class TextStream implements BatchStream {
+  readonly B: number;
+  readonly #data: TextData;
+  readonly #options: TextOptions;
+  readonly #draws: DomainDraws;
+  /** Per domain: where the first sequence of the epoch begins. */
+  readonly #offset: Int32Array;
+
+  /** @throws {OptionError} on options out of range, or a domain with fewer than T tokens */
+  constructor(data: TextData, options: TextOptions) {
+    const { seed, tokensPerBatch, sequenceLength: T, chunks } = options;
+    checkPositive("tokensPerBatch", tokensPerBatch);
+    checkPositive("sequenceLength", T);
+    if (chunks !== undefined && !(Number.isInteger(chunks) && chunks >= 2 && T % chunks === 0)) {
+      throw new OptionError(`batches: "chunks" must be an integer of at least 2 that divides ${T}, got ${chunks}.`);
+    }
+    for (const [domain, tokens] of data.tokens.entries()) {
+      if (data.weights[domain]! > 0 && tokens.length < T) {
+        throw new OptionError(`batches: wanted at least ${T} tokens in domain "${data.domains[domain]}", got ${tokens.length}.`);
+      }
+    }
+    this.B = Math.max(1, Math.floor(tokensPerBatch / T));
+    this.#data = data;
+    this.#options = options;
+    this.#offset = new Int32Array(data.domains.length);
+    const startEpoch = data.tokens.map((tokens, domain) => (random: Random) => {
+      this.#offset[domain] = random.int(Math.min(T, tokens.length - T + 1));
+      return Math.floor((tokens.length - this.#offset[domain]!) / T);
+    });
+    this.#draws = new DomainDraws(data, startEpoch, seed);
+  }
+
+  next(): Batch {
+    const { B } = this;
+    const { sequenceLength: T, chunks = 1 } = this.#options;
+    const { bosId } = this.#data;
+    const chunkLength = T / chunks;
+    const P = B * (chunks - 1);
+    const Tp = chunks === 1 ? 0 : chunkLength + 1;
+    const batch: Batch = {
+      B,
+      T,
+      ids: new Int32Array(B * T),
+      labels: new Int32Array(B * T),
+      P,
+      Tp,
+      predictorIds: new Int32Array(P * Tp),
+      predictorLast: new Int32Array(P).fill(chunkLength),
+      domains: new Int32Array(B),
+      tokens: B * T,
+      labelled: B * (chunks === 1 ? T : T - chunkLength),
+    };
+    for (let row = 0; row < B; row++) {
+      const { domain, item } = this.#draws.next();
+      const start = this.#offset[domain]! + item * T;
+      const tokens = this.#data.tokens[domain]!.subarray(start, start + T);
+      batch.ids[row * T] = bosId;
+      batch.ids.set(tokens.subarray(0, T - 1), row * T + 1);
+      batch.labels.set(tokens, row * T);
+      batch.domains[row] = domain;
+      if (chunks > 1) batch.labels.fill(IGNORED, row * T, row * T + chunkLength);
+      for (let chunk = 0; chunk < chunks - 1; chunk++) {
+        const at = (row * (chunks - 1) + chunk) * Tp;
+        batch.predictorIds[at] = bosId;
+        batch.predictorIds.set(tokens.subarray(chunk * chunkLength, (chunk + 1) * chunkLength), at + 1);
+      }
+    }
+    return batch;
+  }
+
+  skip(count: number): void {
+    for (let i = 0; i < count * this.B; i++) this.#draws.next();
+  }
+}
+
+/** Items of domains: domains in turn by weight, off by less than one draw at any time; items of a domain in random order. */
+class DomainDraws {
+  readonly #names: readonly string[];
+  readonly #weights: readonly number[];
+  readonly #startEpoch: readonly ((random: Random) => number)[];
+  readonly #seed: number | string;
+  /** Per domain: draws due to it, so far. */
+  readonly #due: Float64Array;
+  readonly #epochs: { number: number; random: Random; order: Int32Array; at: number }[];
+
+  /** @param startEpoch per domain: gives the number of items of the epoch that begins */
+  constructor(
+    { domains, weights }: { domains: readonly string[]; weights: readonly number[] },
+    startEpoch: readonly ((random: Random) => number)[],
+    seed: number | string,
+  ) {
+    this.#names = domains;
+    this.#weights = weights;
+    this.#startEpoch = startEpoch;
+    this.#seed = seed;
+    this.#due = new Float64Array(domains.length);
+    this.#epochs = domains.map(() => ({ number: -1, random: new Random(seed), order: new Int32Array(), at: 0 }));
+  }
+
+  /** `random` is for what else is drawn about the item. */
+  next(): { domain: number; item: number; random: Random } {
+    let domain = 0;
+    for (let d = 0; d < this.#due.length; d++) {
+      this.#due[d]! += this.#weights[d]!;
+      if (this.#due[d]! > this.#due[domain]!) domain = d;
+    }
+    this.#due[domain]! -= 1;
+    const epoch = this.#epochs[domain]!;
+    if (epoch.at === epoch.order.length) {
+      epoch.number++;
+      epoch.random = new Random(`${this.#seed}/${this.#names[domain]}/${epoch.number}`);
+      epoch.order = epoch.random.permutation(this.#startEpoch[domain]!(epoch.random));
+      epoch.at = 0;
+    }
+    return { domain, item: epoch.order[epoch.at++]!, random: epoch.random };
+  }
+}
+
+function checkPositive(name: string, value: number): void {
+  if (!Number.isInteger(value) || value < 1) throw new OptionError(`batches: "${name}" must be a positive integer, got ${value}.`);
+}
