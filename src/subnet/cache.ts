@@ -1,0 +1,167 @@
+/**
+ * Sub-networks on disk: a folder per bundle and mask, `<root>/<bundle>/<mask>/`, with a model in three files that llama.cpp opens
+ * as one: metadata with the sub-network's FFN width, the bundle's shared tensors (a link), the gathered FFN.
+ *
+ * Several processes may use one cache: an entry is built under a name of its own and renamed when it is whole. Entries unused for
+ * the longest time go first when the cache outgrows its limit; those used within the last minute stay, as someone may be opening
+ * them. (An opened one may go: the system keeps what is mapped.)
+ */
+import { createHash, randomUUID } from "node:crypto";
+import { copyFileSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, utimesSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { z } from "zod";
+import { type Bundle, splitCount } from "../formats/bundle.ts";
+import { readJson } from "../formats/files.ts";
+import { type GgufMetadata, type GgufTensor, writeGguf } from "../formats/gguf.ts";
+import { feedForwardKey, splitMetadata } from "../formats/ggufModel.ts";
+import type { Mask } from "../mask/mask.ts";
+import { checkMask, ffnTensors, gatherFfn } from "./gather.ts";
+
+export interface CacheOptions {
+  /** Folder of the cache. Default: `$XDG_CACHE_HOME/ifprune/subnetworks`, where unset `~/.cache/…`. */
+  root?: string;
+  /** Bytes that all entries together may take. Default: 8 GiB. */
+  maxBytes?: number;
+}
+
+export interface Subnetwork {
+  /** The first file of the model, for llama.cpp. */
+  path: string;
+  /** Whether it lay in the cache. */
+  cached: boolean;
+}
+
+const defaultMaxBytes = 8 * 2 ** 30;
+const graceMs = 60_000;
+/** Builds that have not finished after this time were killed. */
+const abandonedMs = 3_600_000;
+const partialPrefix = "partial-";
+
+const [metadataName, sharedName, ffnName] = Array.from(
+  { length: splitCount },
+  (_, i) => `model-${String(i + 1).padStart(5, "0")}-of-${String(splitCount).padStart(5, "0")}.gguf`,
+) as [string, string, string];
+/** Sizes of an entry's files, to recognise damaged ones. */
+const sizesName = "sizes.json";
+const sizesSchema = z.record(z.enum([metadataName, sharedName, ffnName]), z.number());
+
+/**
+ * The sub-network of a mask, from the cache or else built. A mask that keeps all channels gives the dense model.
+ *
+ * @throws {ShapeError | OptionError} if the mask does not fit the bundle
+ * @throws {FileError} if the bundle is damaged
+ */
+export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<Subnetwork> {
+  checkMask(bundle, mask);
+  const root = options.root ?? join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "ifprune", "subnetworks");
+  const parent = join(root, bundle.hash.slice(0, 32));
+  const entry = join(parent, maskHash(mask));
+  const path = join(entry, metadataName);
+  if (isWhole(entry)) {
+    const now = new Date();
+    utimesSync(entry, now, now);
+    return { path, cached: true };
+  }
+  const partial = join(parent, partialPrefix + randomUUID());
+  mkdirSync(partial, { recursive: true });
+  try {
+    await build(bundle, mask, partial);
+    publish(partial, entry);
+  } finally {
+    rmSync(partial, { recursive: true, force: true });
+  }
+  evict(root, options.maxBytes ?? defaultMaxBytes);
+  return { path, cached: false };
+}
+
+/** Renames a whole entry into place, unless another process was faster; what is there and damaged goes. */
+function publish(partial: string, entry: string): void {
+  try {
+    renameSync(partial, entry);
+  } catch {
+    if (isWhole(entry)) return;
+    rmSync(entry, { recursive: true, force: true });
+    renameSync(partial, entry);
+  }
+}
+
+/** Identity of a mask within its bundle: kept channels and λ. */
+function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
+  const hash = createHash("sha256").update(JSON.stringify([tFfn, dFfn, layers.length, lambda ? "soft" : "hard"]));
+  for (const values of [...layers, ...(lambda ?? [])]) hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  return hash.digest("hex").slice(0, 32);
+}
+
+async function build(bundle: Bundle, mask: Mask, folder: string): Promise<void> {
+  const shared = bundle.base.tensors.size;
+  const tensors: GgufTensor[] = ffnTensors(bundle, mask.tFfn);
+  const architecture = bundle.base.string("general.architecture");
+  const splits = (index: number): GgufMetadata => splitMetadata(index, splitCount, shared + tensors.length);
+  await writeGguf(
+    join(folder, metadataName),
+    new Map([...bundle.base.metadata, [feedForwardKey(architecture), { type: "uint32", value: mask.tFfn }], ...splits(0)]),
+    [],
+    [],
+  );
+  linkOrCopy(resolve(bundle.base.path), join(folder, sharedName));
+  const own: GgufMetadata = new Map([["general.architecture", { type: "string", value: architecture }]]);
+  await writeGguf(join(folder, ffnName), new Map([...own, ...splits(2)]), tensors, gatherFfn(bundle, mask));
+  const sizes = Object.fromEntries([metadataName, sharedName, ffnName].map((name) => [name, statSync(join(folder, name)).size]));
+  await writeFile(join(folder, sizesName), JSON.stringify(sizes));
+}
+
+/** Some systems have no symbolic links for everybody, and hard links end at the file system's border. */
+function linkOrCopy(target: string, path: string): void {
+  for (const make of [symlinkSync, linkSync, copyFileSync]) {
+    try {
+      make(target, path);
+      return;
+    } catch (error) {
+      if (make === copyFileSync) throw error;
+    }
+  }
+}
+
+function isWhole(entry: string): boolean {
+  try {
+    const sizes = Object.entries(sizesSchema.parse(readJson(join(entry, sizesName))));
+    return sizes.every(([name, size]) => statSync(join(entry, name)).size === size);
+  } catch {
+    return false;
+  }
+}
+
+/** Removes abandoned builds, then the entries that were unused for the longest time, until `maxBytes` suffice. */
+function evict(root: string, maxBytes: number): void {
+  const entries = folders(root)
+    .flatMap(folders)
+    .flatMap((path) => {
+      const usedMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+      return usedMs === undefined ? [] : [{ path, idleMs: Date.now() - usedMs, bytes: ownBytes(path) }];
+    })
+    .sort((a, b) => b.idleMs - a.idleMs);
+  let total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (const { path, idleMs, bytes } of entries) {
+    const isPartial = basename(path).startsWith(partialPrefix);
+    const goes = isPartial ? idleMs > abandonedMs : total > maxBytes && idleMs > graceMs;
+    if (!goes) continue;
+    rmSync(path, { recursive: true, force: true });
+    total -= bytes;
+  }
+}
+
+/** Folders in a folder, none if another process has just removed it. */
+function folders(parent: string): string[] {
+  try {
+    return readdirSync(parent, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [join(parent, entry.name)] : []));
+  } catch {
+    return [];
+  }
+}
+
+/** What removing an entry would free: its files, not what they link to. */
+function ownBytes(entry: string): number {
+  return [metadataName, ffnName].reduce((sum, name) => sum + (statSync(join(entry, name), { throwIfNoEntry: false })?.size ?? 0), 0);
+}

@@ -1,0 +1,149 @@
+/**
+ * Gathering a sub-network's FFN: the kept channels of a bundle, λ folded into `up`, in the layout of GGUF's ffn_gate, ffn_up and
+ * ffn_down. Reads the kept channels and nothing else of the FFN.
+ *
+ * Shapes: D model width · F full FFN width · K kept FFN width (t_ffn) · L layers
+ */
+import { OptionError, ShapeError } from "../errors.ts";
+import { type Bundle, channelBytes, channelsName, downScaleName } from "../formats/bundle.ts";
+import type { GgufTensor } from "../formats/gguf.ts";
+import type { WeightType } from "../formats/ggufModel.ts";
+import { blockBytes, blockLength, fromHalf, toHalf } from "../formats/quantize.ts";
+import type { Mask } from "../mask/mask.ts";
+
+/**
+ * @throws {ShapeError} if the mask is not for this bundle's model
+ * @throws {OptionError} if it is no mask, or its width does not suit the weight type
+ */
+export function checkMask(bundle: Bundle, mask: Mask): void {
+  const { numLayers: L, ffnWidth: F } = bundle;
+  const { tFfn: K, dFfn, layers, lambda } = mask;
+  if (dFfn !== F || layers.length !== L || (lambda && lambda.length !== L)) {
+    throw new ShapeError("sub-network", `mask [L=${L}, F=${F}]`, [layers.length, dFfn], "Was the mask made for another model?");
+  }
+  const isIndex = (channel: number, i: number, kept: Int32Array) => channel >= 0 && channel < F && (i === 0 || kept[i - 1]! < channel);
+  const isWeight = (weight: number) => weight > 0 && weight <= 1;
+  for (const [layer, kept] of layers.entries()) {
+    if (kept.length !== K || K < 1 || !kept.every(isIndex)) {
+      throw new OptionError(`sub-network: layer ${layer}: wanted ${K} ascending channels of 0..${F - 1}, got another list.`);
+    }
+    if (lambda && (lambda[layer]!.length !== K || !lambda[layer]!.every(isWeight))) {
+      throw new OptionError(`sub-network: layer ${layer}: wanted ${K} weights λ in (0, 1], got another list.`);
+    }
+  }
+  if (bundle.manifest.weightType === "Q8_0" && K % blockLength !== 0) {
+    throw new OptionError(`sub-network: Q8_0 wants tFfn in multiples of ${blockLength}, got ${K}. Pack the bundle as F16.`);
+  }
+}
+
+/** FFN tensors of a sub-network of K channels, in the order of {@link gatherFfn}. */
+export function ffnTensors(bundle: Bundle, K: number): GgufTensor[] {
+  const { numLayers, width: D, manifest } = bundle;
+  return Array.from({ length: numLayers }, (_, layer) =>
+    Object.entries({ gate: [K, D], up: [K, D], down: [D, K] }).map(
+      ([name, shape]): GgufTensor => ({ name: `blk.${layer}.ffn_${name}.weight`, type: manifest.weightType, shape }),
+    ),
+  ).flat();
+}
+
+/**
+ * Bytes of the tensors of {@link ffnTensors}. Memory: about two layers of the sub-network.
+ *
+ * @param mask checked by {@link checkMask}
+ */
+export function* gatherFfn(bundle: Bundle, mask: Mask): Generator<Uint8Array> {
+  const type = bundle.manifest.weightType;
+  const { row, column } = channelBytes(type, bundle.width);
+  const record = 2 * row + column;
+  for (const [layer, kept] of mask.layers.entries()) {
+    const records = readChannels(bundle, layer, kept, record);
+    yield cut(records, kept.length, record, 0, row);
+    const up = cut(records, kept.length, record, row, row);
+    if (mask.lambda) scaleRows(up, mask.lambda[layer]!, type);
+    yield up;
+    const columns = cut(records, kept.length, record, 2 * row, column);
+    yield transpose(columns, kept.length, bundle, layer);
+  }
+}
+
+/** Records of the kept channels, one read for each run of neighbours. */
+function readChannels(bundle: Bundle, layer: number, kept: Int32Array, record: number): Uint8Array {
+  const tensor = bundle.ffn.tensor(channelsName(layer));
+  const records = new Uint8Array(kept.length * record);
+  for (let from = 0; from < kept.length; ) {
+    let to = from + 1;
+    while (to < kept.length && kept[to] === kept[to - 1]! + 1) to++;
+    bundle.ffn.readInto(records.subarray(from * record, to * record), tensor, kept[from]! * record);
+    from = to;
+  }
+  return records;
+}
+
+/** Bytes `start .. start + length` of each of `count` records, one after the other. */
+function cut(records: Uint8Array, count: number, record: number, start: number, length: number): Uint8Array {
+  const result = new Uint8Array(count * length);
+  for (let i = 0; i < count; i++) {
+    const at = i * record + start;
+    result.set(records.subarray(at, at + length), i * length);
+  }
+  return result;
+}
+
+/** Multiplies row i of `rows` by λ_i: every value, or every block's scale. Rounds to the type. */
+function scaleRows(rows: Uint8Array, lambda: Float32Array, type: WeightType): void {
+  if (type === "F32") {
+    const values = new Float32Array(rows.buffer);
+    const width = values.length / lambda.length;
+    for (let i = 0; i < values.length; i++) values[i]! *= lambda[Math.floor(i / width)]!;
+    return;
+  }
+  const view = new DataView(rows.buffer);
+  const step = type === "Q8_0" ? blockBytes : 2;
+  const rowBytes = rows.length / lambda.length;
+  for (let at = 0; at < rows.length; at += step) {
+    view.setUint16(at, toHalf(fromHalf(view.getUint16(at, true)) * lambda[Math.floor(at / rowBytes)]!), true);
+  }
+}
+
+/** `down` [D, K] from its K columns of D values. */
+function transpose(columns: Uint8Array, K: number, bundle: Bundle, layer: number): Uint8Array {
+  const D = bundle.width;
+  const type = bundle.manifest.weightType;
+  switch (type) {
+    case "F32":
+      return new Uint8Array(transposeInto(new Float32Array(columns.buffer), new Float32Array(K * D), K).buffer);
+    case "F16":
+      return new Uint8Array(transposeInto(new Uint16Array(columns.buffer), new Uint16Array(K * D), K).buffer);
+    case "Q8_0":
+      return interleaveScales(transposeInto(columns, new Uint8Array(K * D), K), downScales(bundle, layer));
+    default:
+      return type satisfies never;
+  }
+}
+
+/** `[K, D]` to `[D, K]`. */
+function transposeInto<Values extends Float32Array | Uint16Array | Uint8Array>(from: Values, to: Values, K: number): Values {
+  const D = from.length / K;
+  for (let k = 0; k < K; k++) for (let d = 0; d < D; d++) to[d * K + k] = from[k * D + d]!;
+  return to;
+}
+
+/** Half-precision scale of each row of `down`, `[D]`. */
+function downScales(bundle: Bundle, layer: number): Uint16Array {
+  const tensor = bundle.ffn.tensor(downScaleName(layer));
+  const scales = new Uint16Array(bundle.width);
+  bundle.ffn.readInto(new Uint8Array(scales.buffer), tensor, 0);
+  return scales;
+}
+
+/** Q8_0 blocks of rows of quants, all blocks of a row with the row's scale. */
+function interleaveScales(quants: Uint8Array, scales: Uint16Array): Uint8Array {
+  const blocks = quants.length / blockLength;
+  const result = new Uint8Array(blocks * blockBytes);
+  const view = new DataView(result.buffer);
+  for (let block = 0; block < blocks; block++) {
+    view.setUint16(block * blockBytes, scales[Math.floor((block * scales.length) / blocks)]!, true);
+    result.set(quants.subarray(block * blockLength, (block + 1) * blockLength), block * blockBytes + 2);
+  }
+  return result;
+}
