@@ -1,0 +1,373 @@
+/**
+ * Recipes: JSON files that say everything about a training run. Reading one checks it whole, fills in every default, and
+ * leaves its paths as written: they are relative to the recipe's folder, so that a run can move with its recipe.
+ */
+import { dirname, resolve } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { z } from "zod";
+import { FileError, type IfpruneError, OptionError } from "../errors.ts";
+import { readJson } from "../formats/files.ts";
+import { checkModelConfig, type ModelConfig } from "../model/config.ts";
+import type { PredictorConfig } from "../predictor/predictor.ts";
+
+// Every leaf carries the words that follow "wanted" in its error.
+
+function integer(min: number) {
+  const wanted = `an integer of at least ${min}`;
+  return z.int(wanted).min(min, wanted);
+}
+
+const positive = z.number("a number above 0").positive("a number above 0");
+const notNegative = z.number("a number of at least 0").min(0, "a number of at least 0");
+const belowOne = z
+  .number("a number from 0 to below 1")
+  .min(0, "a number from 0 to below 1")
+  .lt(1, "a number from 0 to below 1");
+const share = z.number("a number in 0..1").min(0, "a number in 0..1").max(1, "a number in 0..1");
+const flag = z.boolean("true or false");
+const text = z.string("text").min(1, "text");
+const path = z.string("a path").min(1, "a path");
+
+function oneOf<const T extends readonly string[]>(values: T) {
+  return z.enum(values, `one of ${values.join(", ")}`);
+}
+
+function list<T extends z.ZodType>(item: T, wanted: string) {
+  return z.array(item, wanted).min(1, wanted);
+}
+
+/** An object without other keys; a key that is not known is told the known ones. */
+function section<S extends z.ZodRawShape>(shape: S) {
+  return z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === "unrecognized_keys"
+        ? `no key ${issue.keys.map((key) => `"${key}"`).join(", ")} (known: ${Object.keys(shape).join(", ")})`
+        : "an object",
+  });
+}
+
+const blockShape = {
+  /** D */
+  width: integer(1),
+  numLayers: integer(1),
+  numHeads: integer(1),
+  numKvHeads: integer(1),
+  /** Even. */
+  headWidth: integer(2),
+  /** F */
+  ffnWidth: integer(1),
+};
+
+const llmSchema = section({
+  family: oneOf(["llama", "qwen2", "qwen3"]).default("llama"),
+  ...blockShape,
+  contextLength: integer(2),
+  tieEmbeddings: flag.default(true),
+  normEps: positive.default(1e-5),
+  ropeTheta: positive.default(10_000),
+});
+
+const softTopKShape = {
+  tFfn: integer(1),
+  /** Temperature of SoftTopK. */
+  epsilon: positive.default(0.3),
+  /** Whether kept channels are scaled by λ. */
+  lambda: oneOf(["soft", "hard"]).default("soft"),
+};
+
+const dataSchema = section({
+  /** What batches are balanced over. Rows of instruction data that name their own task count under that. */
+  domain: text,
+  path,
+  licence: text,
+  /** Share of the domain in the batches, relative to the others. */
+  weight: positive.default(1),
+});
+
+const stageShape = {
+  name: text,
+  /** Optimiser steps. */
+  steps: integer(1),
+  data: list(dataSchema, "a list of at least one {domain, path, licence}"),
+  /** Of a micro-batch, padding included. */
+  tokensPerBatch: integer(2),
+  /** Micro-batches per step. */
+  accumulate: integer(1).default(1),
+  /**
+   * What learns: the LLM, the source of its masks (the predictor, or the scores of the static mask), or both. By default all
+   * that the recipe has, and the LLM alone in a pre-training stage. Pre-training the predictor means its backbone, as an LM.
+   */
+  train: oneOf(["llm", "predictor", "both"]).optional(),
+  /** Peaks; one for each that learns. */
+  learningRate: section({ llm: positive.optional(), predictor: positive.optional() }),
+  warmupSteps: integer(0).default(0),
+  /** Learning rate of the last step, as a share of the peak. */
+  minLearningRateShare: share.default(0.1),
+  weightDecay: notNegative.default(0.1),
+  beta1: belowOne.default(0.9),
+  beta2: belowOne.default(0.95),
+  /** Largest global gradient norm. */
+  clipNorm: positive.default(1),
+  evaluate: section({
+    /** Steps. */
+    every: integer(1),
+    path,
+    /** At most so many, from the start of the file. */
+    examples: integer(1).optional(),
+  }).optional(),
+};
+
+const stageSchema = z.discriminatedUnion(
+  "kind",
+  [
+    /** Next-token loss on packed text, dense or under the recipe's static or random masks. */
+    section({ kind: z.literal("pretrain"), ...stageShape, sequenceLength: integer(1) }),
+    /** The same in chunks: each chunk but the last makes the mask of the next. */
+    section({ kind: z.literal("cpt"), ...stageShape, sequenceLength: integer(1), chunks: integer(2) }),
+    /** Loss on answers to instructions. */
+    section({
+      kind: z.literal("sft"),
+      ...stageShape,
+      /** JSON file with the wordings of each task's instruction. Absent: the rows carry their own. */
+      instructions: path.optional(),
+    }),
+  ],
+  { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, sft" : "an object") },
+);
+
+const maskWords = "one of predictor, static, random-per-domain";
+const tokenizerWords = 'either {"path"} or {"vocabSize", "data": [paths]}';
+
+const recipeSchema = section({
+  /** Also the name of the run's folder. */
+  name: z.string("a name").regex(/^[A-Za-z0-9][\w.-]*$/, 'a name of letters, digits, ".", "_" and "-"'),
+  seed: integer(0),
+  /** Finished run or checkpoint to start from: its LLM, its tokenizer and, if it has one, its predictor's backbone. */
+  init: section({ run: path }).optional(),
+  /** A tokenizer file, or how to train one. Absent with `init`. */
+  tokenizer: z
+    .union([section({ path }), section({ vocabSize: integer(1), data: list(path, "a list of paths") })], tokenizerWords)
+    .optional(),
+  llm: llmSchema,
+  predictor: section({
+    backbone: section(blockShape),
+    /** R (paper: 128) */
+    rank: integer(1).default(128),
+    /** The part of a prompt that it reads; `both`: drawn per example. */
+    input: oneOf(["prompt", "instruction", "both"]).default("prompt"),
+    importance: flag.default(false),
+  }).optional(),
+  /** Absent: dense training. */
+  mask: z
+    .discriminatedUnion(
+      "source",
+      [
+        section({ source: z.literal("predictor"), ...softTopKShape }),
+        section({ source: z.literal("static"), ...softTopKShape }),
+        /** A fixed random set of channels for each domain, chosen by its label (a control). */
+        section({ source: z.literal("random-per-domain"), tFfn: integer(1) }),
+      ],
+      { error: (issue) => (issue.code === "invalid_union" ? maskWords : "an object") },
+    )
+    .optional(),
+  stages: list(stageSchema, "a list of at least one stage"),
+  /** Steps. */
+  checkpointEvery: integer(1),
+  /** Threads of the tensor library. Absent: its own choice. */
+  threads: integer(1).optional(),
+});
+
+type ParsedRecipe = z.infer<typeof recipeSchema>;
+type ParsedStage = ParsedRecipe["stages"][number];
+
+/** One stage with all defaults. */
+export type Stage = ParsedStage & { train: "llm" | "predictor" | "both" };
+export type StageKind = Stage["kind"];
+export type PretrainStage = Extract<Stage, { kind: "pretrain" }>;
+export type CptStage = Extract<Stage, { kind: "cpt" }>;
+export type SftStage = Extract<Stage, { kind: "sft" }>;
+
+/** A recipe with all defaults; JSON. Paths are relative to its file. */
+export type Recipe = Omit<ParsedRecipe, "stages"> & { stages: Stage[] };
+
+export interface RecipeFile {
+  recipe: Recipe;
+  /** A path of the recipe, relative to its file, as one that can be opened. */
+  pathOf(relative: string): string;
+}
+
+/** @throws {FileError} if the file is missing, not JSON, or not a recipe; the message names every wrong key */
+export function readRecipe(file: string): RecipeFile {
+  return { recipe: parseRecipe(readJson(file), file), pathOf: (relative) => resolve(dirname(file), relative) };
+}
+
+/**
+ * Checks a recipe and fills in its defaults.
+ *
+ * @param where its origin, for messages
+ * @throws {FileError} that names every wrong key, what was wanted and what came
+ */
+export function parseRecipe(json: unknown, where: string): Recipe {
+  const parsed = recipeSchema.safeParse(json);
+  if (!parsed.success) {
+    const problems = parsed.error.issues.map(({ path, message }) => problem(path, message, valueAt(json, path)));
+    throw recipeError(where, [...new Set(problems)]);
+  }
+  const recipe: Recipe = {
+    ...parsed.data,
+    stages: parsed.data.stages.map((stage) => ({
+      ...stage,
+      train: stage.train ?? learnersOf(parsed.data, stage.kind),
+    })),
+  };
+  const problems = [...conflicts(recipe)];
+  if (problems.length > 0) throw recipeError(where, problems);
+  // Shapes that cannot make a model. The vocabulary is not known yet; any size shows what is wrong with the rest.
+  for (const [key, config] of [
+    ["llm", llmConfig(recipe, 1)],
+    ["predictor.backbone", predictorConfig(recipe, 1)?.backbone],
+  ] as const) {
+    if (config) checkModelConfig(config, `${where}: "${key}"`);
+  }
+  return recipe;
+}
+
+function recipeError(where: string, problems: readonly string[]): IfpruneError {
+  return new FileError(where, `not a recipe that can be trained:\n${problems.map((line) => `  ${line}`).join("\n")}`);
+}
+
+function problem(path: readonly PropertyKey[], wanted: string, got: unknown): string {
+  const value = JSON.stringify(got) ?? "nothing";
+  const keys = path.map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`)).join("");
+  return `"${keys.replace(/^\./, "") || "recipe"}": wanted ${wanted}, got ${value.length > 80 ? `${value.slice(0, 80)}…` : value}.`;
+}
+
+function valueAt(json: unknown, path: readonly PropertyKey[]): unknown {
+  return path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], json);
+}
+
+/** What can learn in a stage of this kind. */
+function learnersOf({ mask }: Pick<ParsedRecipe, "mask">, kind: ParsedStage["kind"]): Stage["train"] {
+  const learnsMask = mask?.source === "static" || (mask?.source === "predictor" && kind !== "pretrain");
+  return learnsMask ? "both" : "llm";
+}
+
+/** Keys that are right by themselves but do not fit together. */
+function* conflicts(recipe: Recipe): Generator<string> {
+  const { init, tokenizer, llm, predictor, mask, stages } = recipe;
+  if (init && tokenizer)
+    yield '"tokenizer": wanted none beside "init", whose tokenizer is taken, got one. Remove either.';
+  if (!init && !tokenizer) yield '"tokenizer": wanted one, or "init" to take it from, got neither.';
+  if (mask && mask.tFfn > llm.ffnWidth) {
+    yield `"mask.tFfn": wanted at most llm.ffnWidth = ${llm.ffnWidth} channels, got ${mask.tFfn}.`;
+  }
+  if (mask?.source === "predictor" && !predictor)
+    yield '"predictor": wanted one for "mask.source" = "predictor", got nothing.';
+  if (mask && mask.source !== "predictor" && predictor) {
+    yield `"predictor": wanted none for "mask.source" = "${mask.source}", got one. Remove either.`;
+  }
+
+  for (const [i, stage] of stages.entries()) {
+    const at = `stages[${i}]`;
+    if (stages.findIndex(({ name }) => name === stage.name) < i)
+      yield `"${at}.name": wanted a new name, got "${stage.name}" again.`;
+    if (stage.warmupSteps > stage.steps) {
+      yield `"${at}.warmupSteps": wanted at most steps = ${stage.steps}, got ${stage.warmupSteps}.`;
+    }
+    if (stage.kind !== "sft") {
+      const { sequenceLength: T, tokensPerBatch } = stage;
+      if (T > llm.contextLength)
+        yield `"${at}.sequenceLength": wanted at most llm.contextLength = ${llm.contextLength}, got ${T}.`;
+      if (T > tokensPerBatch)
+        yield `"${at}.sequenceLength": wanted at most tokensPerBatch = ${tokensPerBatch}, got ${T}.`;
+      if (stage.kind === "cpt" && T % stage.chunks !== 0) {
+        yield `"${at}.chunks": wanted a divisor of sequenceLength = ${T}, got ${stage.chunks}.`;
+      }
+    }
+    if (stage.kind === "cpt" && mask?.source !== "predictor") {
+      yield `"${at}.kind": wanted "mask.source" = "predictor" for cpt, got ${mask ? `"${mask.source}"` : "no mask"}. Use pretrain.`;
+    }
+    yield* learnerConflicts(recipe, stage, at);
+  }
+}
+
+function* learnerConflicts({ predictor, mask }: Recipe, stage: Stage, at: string): Generator<string> {
+  if (stage.train !== "llm") {
+    const isBackbone = stage.kind === "pretrain" && predictor !== undefined;
+    if (isBackbone && stage.train === "both") {
+      yield `"${at}.train": wanted llm or predictor, as pretrain trains one LM at a time, got "both".`;
+    } else if (!isBackbone && mask?.source !== "predictor" && mask?.source !== "static") {
+      yield `"${at}.train": wanted llm, as this recipe has no mask that learns, got "${stage.train}".`;
+    }
+  }
+  for (const part of ["llm", "predictor"] as const) {
+    const rate = stage.learningRate[part];
+    const learns = stage.train === part || stage.train === "both";
+    if (learns && rate === undefined)
+      yield `"${at}.learningRate.${part}": wanted a number above 0, as it learns, got nothing.`;
+    if (!learns && rate !== undefined) {
+      yield `"${at}.learningRate.${part}": wanted nothing, as only the ${stage.train} learns, got ${rate}.`;
+    }
+  }
+}
+
+/** The LLM's shape, once the tokenizer has said how large the vocabulary is. */
+export function llmConfig({ llm }: Recipe, vocabSize: number): ModelConfig {
+  return { ...llm, vocabSize };
+}
+
+/** The predictor's shape, or nothing if the recipe has none. It shares tokenizer, context and constants with the LLM. */
+export function predictorConfig({ llm, predictor }: Recipe, vocabSize: number): PredictorConfig | undefined {
+  if (!predictor) return undefined;
+  const { normEps, ropeTheta, contextLength, numLayers, ffnWidth } = llm;
+  return {
+    backbone: {
+      family: "llama",
+      ...predictor.backbone,
+      vocabSize,
+      contextLength,
+      normEps,
+      ropeTheta,
+      tieEmbeddings: true,
+    },
+    rank: predictor.rank,
+    numLayers,
+    ffnWidth,
+    importance: predictor.importance,
+  };
+}
+
+/** Keys that may change in the middle of a run. `threads` does change the last bits of sums. */
+const freeKeys: readonly string[] = ["checkpointEvery", "threads"] satisfies (keyof Recipe)[];
+
+/**
+ * Whether a run that was begun with `saved` can go on with `recipe`.
+ *
+ * @throws {OptionError} that names the keys that have changed
+ */
+export function checkSameRecipe(saved: unknown, recipe: Recipe): void {
+  const changes = [...changedKeys(saved, recipe, "")].filter(({ key }) => !freeKeys.includes(key));
+  if (changes.length === 0) return;
+  const words = changes.map(
+    ({ key, from, to }) => `${key} (${JSON.stringify(from) ?? "absent"} → ${JSON.stringify(to) ?? "absent"})`,
+  );
+  throw new OptionError(
+    `resume: wanted the recipe that the run began with, got changes of ${words.join(", ")}. Undo them, or give the recipe a new name.`,
+  );
+}
+
+function* changedKeys(from: unknown, to: unknown, key: string): Generator<{ key: string; from: unknown; to: unknown }> {
+  if (isDeepStrictEqual(from, to)) return;
+  if (!isContainer(from) || !isContainer(to)) {
+    yield { key, from, to };
+    return;
+  }
+  const separator = key === "" ? "" : ".";
+  for (const name of new Set([...Object.keys(from), ...Object.keys(to)])) {
+    yield* changedKeys(from[name], to[name], Array.isArray(to) ? `${key}[${name}]` : `${key}${separator}${name}`);
+  }
+}
+
+function isContainer(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
