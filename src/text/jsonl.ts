@@ -40,7 +40,8 @@ async function* readLines(path: string): AsyncGenerator<string> {
   try {
     const utf8 = new TextDecoder("utf-8", { fatal: true });
     for await (const chunk of bytes) {
-      const parts = (rest + utf8.decode(chunk as Buffer, { stream: true })).split("\n");
+      const parts = utf8.decode(chunk as Buffer, { stream: true }).split("\n");
+      parts[0] = rest + parts[0];
       rest = parts.pop()!;
       if (rest.length > MAX_LINE_LENGTH) {
         throw new Error(`line ${lines + parts.length + 1} is longer than ${MAX_LINE_LENGTH} characters`);

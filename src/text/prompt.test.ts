@@ -1,0 +1,45 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { InputError, OptionError } from "../errors.ts";
+import { composePrompt, DEFAULT_PROMPT_TEMPLATE, instructionOf, predictorIds, promptIds } from "./prompt.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** One id per character, BOS 0. */
+const characters: Pick<Tokenizer, "bosId" | "encode"> = {
+  bosId: 0,
+  encode: (text) => Int32Array.from(text, (character) => character.charCodeAt(0)),
+};
+const tokenizer = characters as Tokenizer;
+const textOf = (ids: Int32Array) => String.fromCharCode(...ids.subarray(1));
+
+describe("prompts", () => {
+  test("an instruction with its input, and without", () => {
+    expect(composePrompt("Write the plural.", "wolf")).toBe("Write the plural. Input: wolf");
+    expect(composePrompt("Write a poem.")).toBe("Write a poem.");
+  });
+
+  test("instructionOf undoes composePrompt, whatever the input holds (seed 1)", () => {
+    fc.assert(
+      fc.property(fc.string({ minLength: 1 }), fc.string(), (instruction, input) => {
+        fc.pre(!instruction.includes(" Input:"));
+        expect(instructionOf(composePrompt(instruction, input))).toBe(instruction);
+        expect(instructionOf(composePrompt(instruction, `${input} Input: ${input}`))).toBe(instruction);
+      }),
+      { seed: 1 },
+    );
+  });
+
+  test("the predictor reads the raw prompt, the LLM reads it in the template; BOS comes first", () => {
+    expect([...predictorIds(tokenizer, "ab")]).toEqual([0, 97, 98]);
+    expect([...promptIds(tokenizer, "ab", DEFAULT_PROMPT_TEMPLATE)]).toEqual([0, 97, 98, 10]);
+    expect(textOf(promptIds(tokenizer, "costs $& and $1", "<{prompt}>"))).toBe("<costs $& and $1>");
+  });
+
+  test("empty instructions and templates without a place are refused", () => {
+    for (const empty of ["", " \n"]) {
+      expect(() => predictorIds(tokenizer, empty)).toThrow(InputError);
+      expect(() => promptIds(tokenizer, empty, DEFAULT_PROMPT_TEMPLATE)).toThrow(InputError);
+    }
+    expect(() => promptIds(tokenizer, "ab", "prompt")).toThrow(OptionError);
+  });
+});

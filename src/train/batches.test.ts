@@ -1,0 +1,244 @@
+import { describe, expect, test } from "vitest";
+import { OptionError } from "../errors.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { type Batch, type BatchStream, evaluationBatches, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { encodeQuestions, type PredictorInput, type Question, type SftData, sequenceAt, type TextData } from "./data.ts";
+import { Random } from "./random.ts";
+
+/** One id per character: its code; BOS 0, EOS 1. */
+const tokenizer = {
+  bosId: 0,
+  eosId: 1,
+  encode: (text: string) => Int32Array.from(text, (character) => character.charCodeAt(0)),
+} as Tokenizer;
+
+/** Three domains of 20, 7 and 40 questions, each with texts of its own, in one to three wordings. */
+function sftData(predictorInput: PredictorInput = "both", weights = [1, 1, 1]): SftData {
+  const random = new Random("questions");
+  const word = () => String.fromCharCode(...Array.from({ length: 1 + random.int(12) }, () => 97 + random.int(26)));
+  const questions = [20, 7, 40].flatMap((count, d): Question[] =>
+    Array.from({ length: count }, (_, i) => ({
+      domain: `domain ${d}`,
+      weight: weights[d]!,
+      wordings: ["short", "a rather longer wording", "the third"].slice(0, d + 1),
+      input: `${d}/${i} ${word()}`,
+      answer: word(),
+    })),
+  );
+  return encodeQuestions(questions, tokenizer, { promptTemplate: "{prompt}\n", predictorInput, maxTokens: 200 });
+}
+
+function textData(): TextData {
+  const tokens = [1000, 330, 64].map((length, d) => Int32Array.from({ length }, (_, i) => 10_000 * (d + 1) + i));
+  return { domains: ["a", "b", "c"], weights: [1 / 3, 1 / 3, 1 / 3], tokens, bosId: 0 };
+}
+
+const allPrompts = (data: SftData) => [...data.domainOf.keys()].map((example) => sequenceAt(data.prompts, example).join());
+const take = (stream: BatchStream, count: number): Batch[] => Array.from({ length: count }, () => stream.next());
+const row = (ids: Int32Array, width: number, i: number) => [...ids.subarray(i * width, (i + 1) * width)];
+const until = (ids: number[], end: number) => ids.slice(0, ids.indexOf(end));
+
+/** Per row of an SFT batch, the text of prompt and answer as its labels and ids tell it. */
+function readBack({ B, T, Tp, ids, labels, predictorIds, predictorLast }: Batch) {
+  return Array.from({ length: B }, (_, i) => {
+    const [own, next] = [row(ids, T, i), row(labels, T, i)];
+    const answerAt = next.findIndex((label) => label !== IGNORED);
+    const answer = until(next.slice(answerAt), 1);
+    return {
+      prompt: own.slice(0, answerAt + 1),
+      answer,
+      echoed: own.slice(answerAt + 1, answerAt + 1 + answer.length),
+      afterEos: next.slice(answerAt + answer.length + 1),
+      predictor: row(predictorIds, Tp, i).slice(0, predictorLast[i]! + 1),
+    };
+  });
+}
+
+describe("SFT batches", () => {
+  test("labels cover exactly the answer and EOS, and the answer is fed back as input", () => {
+    for (const batch of take(new SftStream(sftData(), { seed: 1, tokensPerBatch: 300 }), 50)) {
+      let labelled = 0;
+      let tokens = 0;
+      for (const { prompt, answer, echoed, afterEos } of readBack(batch)) {
+        const text = String.fromCharCode(...prompt.slice(1));
+        expect(prompt[0]).toBe(0);
+        expect(text).toMatch(/^[a-z ]+ Input: \d\/\d+ [a-z]+\n$/);
+        expect(String.fromCharCode(...answer)).toMatch(/^[a-z]+$/);
+        expect(echoed).toEqual(answer);
+        expect(afterEos.every((label) => label === IGNORED)).toBe(true);
+        labelled += answer.length + 1;
+        tokens += prompt.length + answer.length;
+      }
+      expect([batch.labelled, batch.tokens]).toEqual([labelled, tokens]);
+    }
+  });
+
+  test.each([
+    ["prompt", [/ Input: /]],
+    ["instruction", [/^[a-z ]+$/]],
+    ["both", [/ Input: /, /^[a-z ]+$/]],
+  ] as const)("the predictor reads the %s of its own row, never the answer", (predictorInput, kinds) => {
+    const seen = new Map<RegExp, number>(kinds.map((kind) => [kind, 0]));
+    for (const batch of take(new SftStream(sftData(predictorInput), { seed: 1, tokensPerBatch: 300 }), 40)) {
+      expect(batch.P).toBe(batch.B);
+      for (const { prompt, predictor } of readBack(batch)) {
+        const [whole, read] = [prompt, predictor].map((ids) => String.fromCharCode(...ids.slice(1)).trimEnd());
+        expect(predictor[0]).toBe(0);
+        expect([whole, whole!.split(" Input: ")[0]]).toContain(read);
+        const kind = kinds.find((pattern) => pattern.test(read!))!;
+        seen.set(kind, seen.get(kind)! + 1);
+      }
+    }
+    const counts = [...seen.values()];
+    const total = counts.reduce((a, b) => a + b);
+    for (const count of counts) expect(Math.abs(count / total - 1 / kinds.length)).toBeLessThan(0.1); // about 300 draws
+  });
+
+  test("without a predictor there is no predictor input", () => {
+    const dense = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], tokenizer, {
+      promptTemplate: "{prompt}\n",
+      maxTokens: 10,
+    });
+    const { P, Tp, predictorIds } = new SftStream(dense, { seed: 1, tokensPerBatch: 300 }).next();
+    expect([P, Tp, predictorIds.length]).toEqual([0, 0, 0]);
+  });
+
+  test("shapes are few: one B and Tp for each T, B·T within the budget", () => {
+    const stream = new SftStream(sftData(), { seed: 1, tokensPerBatch: 300, maxBuckets: 4 });
+    const shapes = new Set(take(stream, 200).map(({ B, T, Tp }) => `${B} ${T} ${Tp}`));
+    expect(stream.buckets.length).toBeLessThanOrEqual(4);
+    for (const { B, T, Tp } of stream.buckets) {
+      expect(B * T).toBeLessThanOrEqual(300);
+      expect(Tp % 4).toBe(0);
+    }
+    expect([...shapes].sort()).toEqual(stream.buckets.map(({ B, T, Tp }) => `${B} ${T} ${Tp}`).sort());
+  });
+
+  test("a batch holds at least one row, however small the budget", () => {
+    expect(new SftStream(sftData(), { seed: 1, tokensPerBatch: 1 }).next().B).toBe(1);
+  });
+
+  test.each([{ weights: [1, 1, 1] }, { weights: [1, 2, 5] }])("domains get their shares $weights of the draws", ({ weights }) => {
+    const stream = new SftStream(sftData("prompt", weights), { seed: 1, tokensPerBatch: 300 });
+    const counts = [0, 0, 0];
+    for (const { domains } of take(stream, 400)) for (const domain of domains) counts[domain]!++;
+    const drawn = counts.reduce((a, b) => a + b);
+    const waiting = stream.buckets.reduce((sum, { B }) => sum + B, 0); // draws not handed out yet: all that may differ
+    for (const [d, count] of counts.entries()) {
+      expect(Math.abs(count - (drawn * weights[d]!) / weights.reduce((a, b) => a + b))).toBeLessThan(waiting);
+    }
+  });
+
+  test("no question comes again before all others of its domain", () => {
+    // one bucket of one row: batches come in the order of the draws
+    const stream = new SftStream(sftData(), { seed: 7, tokensPerBatch: 1, maxBuckets: 1 });
+    const byDomain: string[][] = [[], [], []];
+    for (const batch of take(stream, 3 * 80)) {
+      const prompt = String.fromCharCode(...readBack(batch)[0]!.prompt);
+      byDomain[batch.domains[0]!]!.push(prompt.split(" Input: ")[1]!);
+    }
+    for (const [d, count] of [20, 7, 40].entries()) {
+      for (let epoch = 0; (epoch + 1) * count <= byDomain[d]!.length; epoch++) {
+        expect(new Set(byDomain[d]!.slice(epoch * count, (epoch + 1) * count)).size).toBe(count);
+      }
+      expect(byDomain[d]!.slice(0, count)).not.toEqual(byDomain[d]!.slice(count, 2 * count));
+    }
+  });
+
+  test("every wording is drawn", () => {
+    const data = sftData();
+    const seen = new Set<string>();
+    for (const batch of take(new SftStream(data, { seed: 1, tokensPerBatch: 300 }), 200)) {
+      for (const { prompt } of readBack(batch)) seen.add(prompt.join());
+    }
+    expect(seen).toEqual(new Set(allPrompts(data)));
+  });
+
+  test("evaluation shows every example once, fills the last batches, and counts what fits no shape", () => {
+    const data = sftData();
+    const { buckets } = new SftStream(data, { seed: 1, tokensPerBatch: 300 });
+    const { batches, numTooLong } = evaluationBatches(data, buckets);
+    const rows = batches.flatMap((batch) => readBack(batch).filter((_, i) => batch.domains[i]! >= 0));
+    const wanted = allPrompts(data);
+    expect(numTooLong).toBe(0);
+    expect(rows.map(({ prompt }) => prompt.join()).sort()).toEqual(wanted.sort());
+    expect(batches.some(({ domains }) => domains.includes(-1))).toBe(true);
+    const fewer = evaluationBatches(data, buckets.slice(0, 1));
+    expect(fewer.numTooLong + fewer.batches.reduce((n, b) => n + b.domains.filter((d) => d >= 0).length, 0)).toBe(wanted.length);
+  });
+
+  test.each([{ tokensPerBatch: 0 }, { tokensPerBatch: 1.5 }, { tokensPerBatch: 300, maxBuckets: 0 }])("refuses %j", (options) => {
+    expect(() => new SftStream(sftData(), { seed: 1, ...options })).toThrow(OptionError);
+  });
+});
+
+describe("text batches", () => {
+  test("a row is BOS and a run of one domain's tokens; labels are the next tokens", () => {
+    const data = textData();
+    for (const batch of take(new TextStream(data, { seed: 1, tokensPerBatch: 64, sequenceLength: 16 }), 50)) {
+      expect([batch.B, batch.T, batch.tokens, batch.labelled, batch.P, batch.Tp]).toEqual([4, 16, 64, 64, 0, 0]);
+      for (let i = 0; i < batch.B; i++) {
+        const [ids, labels] = [row(batch.ids, 16, i), row(batch.labels, 16, i)];
+        expect(ids).toEqual([0, ...labels.slice(0, -1)]);
+        expect(labels).toEqual(labels.map((_, t) => labels[0]! + t)); // tokens count upwards
+        expect(Math.floor(labels[0]! / 10_000) - 1).toBe(batch.domains[i]);
+      }
+    }
+  });
+
+  test("CPT: the predictor reads chunk k for the loss on chunk k + 1; chunk 1 has no loss", () => {
+    const [chunks, T] = [4, 16];
+    const stream = new TextStream(textData(), { seed: 1, tokensPerBatch: 64, sequenceLength: T, chunks });
+    for (const batch of take(stream, 20)) {
+      expect([batch.P, batch.Tp, batch.labelled]).toEqual([4 * 3, 5, 4 * 12]);
+      expect([...batch.predictorLast]).toEqual(Array(12).fill(4));
+      for (let i = 0; i < batch.B; i++) {
+        const labels = row(batch.labels, T, i);
+        const tokens = [...row(batch.ids, T, i).slice(1), labels.at(-1)!]; // the T tokens after BOS
+        expect(labels).toEqual([...Array(4).fill(IGNORED), ...tokens.slice(4)]);
+        for (let k = 0; k < chunks - 1; k++) {
+          expect(row(batch.predictorIds, 5, i * 3 + k)).toEqual([0, ...tokens.slice(4 * k, 4 * (k + 1))]);
+        }
+      }
+    }
+  });
+
+  test("domains are drawn in equal shares, an epoch of a domain repeats no token, the next cuts elsewhere", () => {
+    const starts: number[][] = [[], [], []];
+    const stream = new TextStream(textData(), { seed: 3, tokensPerBatch: 16, sequenceLength: 16 });
+    for (const { domains, labels } of take(stream, 300)) starts[domains[0]!]!.push(labels[0]!);
+    expect(starts.map((own) => own.length)).toEqual([100, 100, 100]);
+    const firstEpoch = starts[0]!.slice(0, 61); // 1000 tokens hold at least 61 sequences of 16
+    expect(new Set(firstEpoch).size).toBe(61);
+    expect(new Set(firstEpoch.map((start) => start % 16)).size).toBe(1);
+    expect(new Set(starts[2]!.map((start) => start % 16)).size).toBeGreaterThan(5); // 64 tokens: 25 epochs
+  });
+
+  test.each([
+    { tokensPerBatch: 64, sequenceLength: 65 }, // domain c has 64 tokens
+    { tokensPerBatch: 64, sequenceLength: 16, chunks: 5 },
+    { tokensPerBatch: 64, sequenceLength: 16, chunks: 1 },
+    { tokensPerBatch: 64, sequenceLength: 0 },
+  ])("refuses %j", (options) => {
+    expect(() => new TextStream(textData(), { seed: 1, ...options })).toThrow(OptionError);
+  });
+});
+
+describe("streams", () => {
+  const streams: [string, (seed: number) => BatchStream][] = [
+    ["SFT", (seed) => new SftStream(sftData(), { seed, tokensPerBatch: 300 })],
+    ["text", (seed) => new TextStream(textData(), { seed, tokensPerBatch: 64, sequenceLength: 16, chunks: 2 })],
+  ];
+  test.each(streams)("%s: skip(n) is n times next", (_, open) => {
+    for (const n of [0, 1, 7, 100]) {
+      const [walked, skipped] = [open(1), open(1)];
+      take(walked, n);
+      skipped.skip(n);
+      expect(take(skipped, 5)).toEqual(take(walked, 5));
+    }
+  });
+
+  test.each(streams)("%s: other seeds give other batches", (_, open) => {
+    expect(take(open(2), 3)).not.toEqual(take(open(1), 3));
+  });
+});

@@ -1,0 +1,123 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { FileError, OptionError } from "../errors.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { encodeDocuments, encodeQuestions, type Question, readDocuments, readQuestions, sequenceAt } from "./data.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function file(name: string, content: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+/** One id per character: its code; BOS 0, EOS 1. */
+const tokenizer: Tokenizer = {
+  vocabSize: 256,
+  bosId: 0,
+  eosId: 1,
+  encode: (text) => Int32Array.from(text, (character) => character.charCodeAt(0)),
+  decode: (ids) => String.fromCharCode(...ids),
+  stream: () => {
+    throw new Error("unused");
+  },
+};
+const codes = (text: string) => [...tokenizer.encode(text)];
+const options = { promptTemplate: "{prompt}\n", maxTokens: 50 };
+
+describe("reading questions", () => {
+  test("rows bring their instruction or take the wordings of their task; the first answer is learned", async () => {
+    const instructions = file("instructions.json", '{"plural":{"train":["Plural of","Pluralise"],"heldOut":["unseen"]}}');
+    const rows = file(
+      "mixed.jsonl",
+      [
+        '{"task":"plural","input":"wolf","answers":["wolves","wolfs"]}',
+        '{"instruction":"Say hello.","output":"hello","source":"ignored"}',
+        '{"task":"greet","instruction":"Greet.","input":"Ann","output":"Hi Ann"}',
+      ].join("\n"),
+    );
+    expect(await readQuestions([{ domain: "own", path: rows, weight: 2 }], instructions)).toEqual([
+      { domain: "plural", weight: 2, wordings: ["Plural of", "Pluralise"], input: "wolf", answer: "wolves" },
+      { domain: "own", weight: 2, wordings: ["Say hello."], input: undefined, answer: "hello" },
+      { domain: "greet", weight: 2, wordings: ["Greet."], input: "Ann", answer: "Hi Ann" },
+    ]);
+  });
+
+  const bad: [string, string, RegExp][] = [
+    ["no answer", '{"instruction":"a"}', /line 1: wanted either "output" or "answers"/],
+    ["two kinds of answer", '{"instruction":"a","output":"b","answers":["c"]}', /line 1: wanted either/],
+    ["an empty answer", '{"instruction":"a","output":"b"}\n{"instruction":"a","output":" "}', /line 2: "output": wanted some text/],
+    ["no instruction", '{"output":"b"}', /line 1: wanted an "instruction"/],
+    ["a task without wordings", '{"task":"toString","output":"b"}', /line 1: .*for task "toString"/],
+  ];
+  test.each(bad)("%s is a FileError with the line", async (name, content, message) => {
+    const path = file(`${name}.jsonl`, content);
+    await expect(readQuestions([{ domain: "d", path }])).rejects.toThrow(FileError);
+    await expect(readQuestions([{ domain: "d", path }])).rejects.toThrow(message);
+  });
+
+  test.each(["{", "[]", '{"a":[]}', '{"a":{"train":[]}}'])("instructions that are %s are a FileError", async (content) => {
+    const path = file("bad-instructions.json", content);
+    await expect(readQuestions([], path)).rejects.toThrow(FileError);
+  });
+});
+
+describe("encoding questions", () => {
+  const question = (domain: string, answer: string, wordings = ["ask"]): Question => ({
+    domain,
+    weight: 1,
+    wordings,
+    input: "x",
+    answer,
+  });
+
+  test("an example is BOS, prompt in the template, answer, EOS; the predictor reads prompt and instruction raw", () => {
+    const data = encodeQuestions([question("d", "yes", ["ask", "do"])], tokenizer, { ...options, predictorInput: "both" });
+    expect(data.questions).toEqual([[Int32Array.of(0, 1)]]);
+    expect([...sequenceAt(data.prompts, 1)]).toEqual([0, ...codes("do Input: x\n")]);
+    expect([...sequenceAt(data.answers, 1)]).toEqual([...codes("yes"), 1]);
+    expect(data.predictorInputs.map((inputs) => [...sequenceAt(inputs, 1)])).toEqual([
+      [0, ...codes("do Input: x")],
+      [0, ...codes("do")],
+    ]);
+    expect(encodeQuestions([question("d", "yes")], tokenizer, options).predictorInputs).toEqual([]);
+  });
+
+  test("too long examples are left out and counted, and so are domains that lose all of theirs", () => {
+    const fits = "y".repeat(50 - codes("ask Input: x\n").length - 1); // prompt with BOS and answer: 50 positions
+    const data = encodeQuestions([question("a", fits, ["ask", "ask more"]), question("b", `${fits}y`)], tokenizer, options);
+    expect([data.domains, data.weights, data.domainOf.length, data.numTooLong]).toEqual([["a"], [1], 1, 2]);
+  });
+
+  test("domains keep an order that is given, and weights are shares", () => {
+    const questions = [{ ...question("b", "y"), weight: 3 }, question("a", "y")];
+    const free = encodeQuestions(questions, tokenizer, options);
+    expect([free.domains, free.weights]).toEqual([["b", "a"], [0.75, 0.25]]);
+    const fixed = encodeQuestions(questions, tokenizer, { ...options, domains: ["a", "c", "b"] });
+    expect([fixed.weights, [...fixed.domainOf]]).toEqual([[0.25, 0, 0.75], [2, 0]]);
+    expect(fixed.questions.map((own) => own.length)).toEqual([1, 0, 1]);
+  });
+
+  test("nothing left, an unknown domain and two weights for a domain are OptionErrors", () => {
+    const encode = (questions: Question[], more = {}) => encodeQuestions(questions, tokenizer, { ...options, ...more });
+    expect(() => encode([])).toThrow(OptionError);
+    expect(() => encode([question("a", "y")], { maxTokens: 5 })).toThrow(/at most 5 tokens/);
+    expect(() => encode([question("a", "y")], { domains: ["b"] })).toThrow(/got "a"/);
+    expect(() => encode([question("a", "y"), { ...question("a", "y"), weight: 2 }])).toThrow(/one weight/);
+  });
+});
+
+test("documents are joined by domain, EOS after each", async () => {
+  const sources = [
+    { domain: "a", path: file("a.jsonl", '{"text":"one"}\n{"text":"two"}') },
+    { domain: "b", path: file("b.jsonl", '{"text":"three"}'), weight: 4 },
+  ];
+  const data = await encodeDocuments(readDocuments(sources), tokenizer);
+  expect([data.domains, data.weights, data.bosId]).toEqual([["a", "b"], [0.2, 0.8], 0]);
+  expect(data.tokens.map((tokens) => [...tokens])).toEqual([[...codes("one"), 1, ...codes("two"), 1], [...codes("three"), 1]]);
+  await expect(encodeDocuments([], tokenizer)).rejects.toThrow(OptionError);
+});
