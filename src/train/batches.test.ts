@@ -148,7 +148,7 @@ describe("SFT batches", () => {
   test("every wording is drawn", () => {
     const data = sftData();
     const seen = new Set<string>();
-    for (const batch of take(new SftStream(data, { seed: 1, tokensPerBatch: 300 }), 200)) {
+    for (const batch of take(new SftStream(data, { seed: 1, tokensPerBatch: 300 }), 1000)) {
       for (const { prompt } of readBack(batch)) seen.add(prompt.join());
     }
     expect(seen).toEqual(new Set(allPrompts(data)));
