@@ -7,6 +7,7 @@
 import { Graph } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
+import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "../model/decoder.ts";
 import { masksPerLayer, type PredictorConfig } from "../predictor/predictor.ts";
@@ -34,9 +35,6 @@ export interface SequenceScore {
   /** Labelled positions whose label is the most likely token. */
   correctTokens: number;
 }
-
-/** A mask as the graph takes it: soft weights [L, F], 0 where a channel is dropped. */
-export type DenseMask = Float32Array;
 
 const BATCH = 32;
 /** Sequence lengths are rounded up to a multiple of this, so that few graphs are needed. */

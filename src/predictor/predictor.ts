@@ -11,6 +11,7 @@ import type { Graph, Tensor } from "../graph/graph.ts";
 import { ops } from "../graph/ops.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, type Parameters } from "../model/decoder.ts";
+import { SCORE_EPSILON } from "./standardize.ts";
 
 export interface PredictorConfig {
   backbone: ModelConfig;
@@ -23,9 +24,6 @@ export interface PredictorConfig {
   /** An input-independent term s0 [L, F] is added to the scores. Off by default: it invites masks that ignore the input. */
   importance: boolean;
 }
-
-/** Added to the variance when scores are standardised; also used at inference (`head.ts`). */
-export const SCORE_EPSILON = 1e-6;
 
 /** Trained parameters of the head with their shapes. */
 export function headShapes({ backbone, rank, numLayers, ffnWidth, importance }: PredictorConfig): Map<string, readonly number[]> {

@@ -61,21 +61,28 @@ export async function readQuestions(sources: readonly DataSource[], instructions
   const questions: Question[] = [];
   for (const { domain, path, weight = 1 } of sources) {
     for await (const { line, row } of readJsonLines(path, questionRow)) {
-      const wordings = row.instruction === undefined ? wordingsOf.get(row.task) : [row.instruction];
-      if (!wordings) {
-        const task = row.task === undefined ? "" : ` for task "${row.task}"`;
-        throw new FileError(path, `line ${line}: wanted an "instruction", or wordings${task} in the recipe's instructions file.`);
-      }
       questions.push({
         domain: row.task ?? domain,
         weight,
-        wordings,
+        wordings: wordingsFor(row, wordingsOf, path, line),
         input: row.input,
         answer: row.output ?? row.answers![0]!,
       });
     }
   }
   return questions;
+}
+
+function wordingsFor(
+  { task, instruction }: { task?: string; instruction?: string },
+  wordingsOf: ReadonlyMap<string, readonly string[]>,
+  path: string,
+  line: number,
+): readonly string[] {
+  const wordings = instruction === undefined ? wordingsOf.get(task ?? "") : [instruction];
+  if (wordings) return wordings;
+  const ofTask = task === undefined ? "" : ` for task "${task}"`;
+  throw new FileError(path, `line ${line}: wanted an "instruction", or wordings${ofTask} in the recipe's instructions file.`);
 }
 
 function readInstructions(path: string): Map<string, readonly string[]> {
@@ -94,12 +101,23 @@ function readInstructions(path: string): Map<string, readonly string[]> {
 }
 
 /**
- * Read documents, `{text}` a row, for pre-training, CPT or a tokenizer.
+ * Read documents for pre-training, CPT or a tokenizer. A row is `{text}`, or a question as in `readQuestions`, which becomes the
+ * document "prompt, line break, answer" in one of its wordings (in turn, by line).
+ *
  * @throws {FileError} that names file and line
  */
-export async function* readDocuments(sources: readonly DataSource[]): AsyncGenerator<Document> {
+export async function* readDocuments(sources: readonly DataSource[], instructionsPath?: string): AsyncGenerator<Document> {
+  const wordingsOf = instructionsPath === undefined ? new Map() : readInstructions(instructionsPath);
   for (const { domain, path, weight = 1 } of sources) {
-    for await (const { row } of readJsonLines(path, documentRow)) yield { domain, weight, text: row.text };
+    for await (const { line, row } of readJsonLines(path, z.union([documentRow, questionRow]))) {
+      if ("text" in row) {
+        yield { domain, weight, text: row.text };
+        continue;
+      }
+      const wordings = wordingsFor(row, wordingsOf, path, line);
+      const prompt = composePrompt(wordings[line % wordings.length]!, row.input);
+      yield { domain, weight, text: `${prompt}\n${row.output ?? row.answers![0]!}` };
+    }
   }
 }
 

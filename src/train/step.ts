@@ -8,7 +8,8 @@ import { Graph, type Tensor } from "../graph/graph.ts";
 import { ops } from "../graph/ops.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "../model/decoder.ts";
-import { headInputs, masksPerLayer, type PredictorConfig, predictScores, SCORE_EPSILON } from "../predictor/predictor.ts";
+import { headInputs, masksPerLayer, type PredictorConfig, predictScores } from "../predictor/predictor.ts";
+import { SCORE_EPSILON } from "../predictor/standardize.ts";
 
 /** Names of the parameters of each part, as graph inputs: prefix + Hugging Face name (or head name). */
 export const PREFIX = { llm: "llm.", backbone: "backbone.", head: "head.", static: "static." } as const;

@@ -1,0 +1,16 @@
+/** Added to the variance when scores are standardised, in the graph and outside it. */
+export const SCORE_EPSILON = 1e-6;
+
+/** (z − mean)/sqrt(variance + ε) over the channels of each layer (population variance), in float64. Scores [L, F] → [L, F]. */
+export function standardizeScores(scores: ArrayLike<number>, ffnWidth: number): Float32Array {
+  const result = new Float32Array(scores.length);
+  for (let start = 0; start < scores.length; start += ffnWidth) {
+    let [sum, squares] = [0, 0];
+    for (let i = start; i < start + ffnWidth; i++) sum += scores[i]!;
+    const mean = sum / ffnWidth;
+    for (let i = start; i < start + ffnWidth; i++) squares += (scores[i]! - mean) ** 2;
+    const scale = 1 / Math.sqrt(squares / ffnWidth + SCORE_EPSILON);
+    for (let i = start; i < start + ffnWidth; i++) result[i] = (scores[i]! - mean) * scale;
+  }
+  return result;
+}

@@ -1,0 +1,67 @@
+/** Parameters of everything that is trained together, by graph input name (prefix + name): made at random, or sorted into parts. */
+import { size } from "../graph/graph.ts";
+import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
+import { headShapes } from "../predictor/predictor.ts";
+import type { Random } from "./random.ts";
+import { PREFIX, type StepConfig } from "./step.ts";
+
+/** Statistics of the predictor's feature: fed to graphs, updated from their results, never trained by gradient. */
+export const FEATURE_MEAN = `${PREFIX.head}feature.mean`;
+export const FEATURE_STD = `${PREFIX.head}feature.std`;
+
+const EMBEDDING_STD = 0.02;
+
+/**
+ * Random parameters of a decoder: norms 1, biases 0, embeddings N(0, 0.02²), matrices N(0, 1/in), those that write to the
+ * residual stream scaled down by sqrt(2L).
+ */
+export function randomDecoder(config: ModelConfig, random: Random): Weights {
+  const weights: Weights = new Map();
+  for (const [name, shape] of parameterShapes(config)) {
+    const data = new Float32Array(size(shape));
+    if (name.endsWith("norm.weight")) data.fill(1);
+    else if (!name.endsWith(".bias")) {
+      const writesResidual = name.endsWith("o_proj.weight") || name.endsWith("down_proj.weight");
+      const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";
+      const std = isTable ? EMBEDDING_STD : (shape[1]! * (writesResidual ? 2 * config.numLayers : 1)) ** -0.5;
+      for (let i = 0; i < data.length; i++) data[i] = std * random.normal();
+    }
+    weights.set(name, { shape, data });
+  }
+  return weights;
+}
+
+/**
+ * Random parameters of the predictor's head, N(0, 1/in): with a centred feature of unit scale the scores spread over channels
+ * from the first step. The importance term starts at 0, the feature's statistics at those of a feature that is already standard.
+ */
+export function randomHead(config: NonNullable<StepConfig["predictor"]>, random: Random): Weights {
+  const weights: Weights = new Map();
+  for (const [name, shape] of headShapes(config)) {
+    const data = new Float32Array(size(shape));
+    if (name !== "importance") for (let i = 0; i < data.length; i++) data[i] = shape[1]! ** -0.5 * random.normal();
+    weights.set(name, { shape, data });
+  }
+  const shape = [config.backbone.width];
+  weights.set("feature.mean", { shape, data: new Float32Array(shape[0]!) });
+  weights.set("feature.std", { shape, data: new Float32Array(shape[0]!).fill(1) });
+  return weights;
+}
+
+/** Random scores N(0, 1) of the static mask [L, F]. */
+export function randomStatic({ numLayers, ffnWidth }: ModelConfig, random: Random): Weights {
+  const data = Float32Array.from({ length: numLayers * ffnWidth }, () => random.normal());
+  return new Map([["scores", { shape: [numLayers, ffnWidth], data }]]);
+}
+
+/** Parts by name (`llm`, `backbone`, …), each with its own parameter names. */
+export type Parts = Partial<Record<keyof typeof PREFIX, Weights>>;
+
+/** All parts as one table of graph inputs. Arrays are shared, not copied. */
+export function joinParts(parts: Parts): Map<string, Weight> {
+  const joined = new Map<string, Weight>();
+  for (const [part, weights] of Object.entries(parts)) {
+    for (const [name, weight] of weights) joined.set(PREFIX[part as keyof typeof PREFIX] + name, weight);
+  }
+  return joined;
+}

@@ -1,0 +1,174 @@
+/** From a recipe to what the trainer runs: parameters of every part, and per stage its configuration and its stream of batches. */
+import { existsSync } from "node:fs";
+import { copyFile } from "node:fs/promises";
+import { join } from "node:path";
+import { OptionError } from "../errors.ts";
+import { evalRow } from "../eval/scorers.ts";
+import { readModelFolder } from "../formats/huggingface.ts";
+import { type DenseMask, toDenseMask } from "../mask/mask.ts";
+import { randomMask } from "../mask/sources.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { readJsonLines } from "../text/jsonl.ts";
+import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../text/prompt.ts";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { trainTokenizer } from "../text/trainTokenizer.ts";
+import { type BatchStream, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { encodeDocuments, encodeQuestions, readDocuments, readQuestions } from "./data.ts";
+import type { HeldOutExample } from "./diagnose.ts";
+import { type Parts, randomDecoder, randomHead, randomStatic } from "./parameters.ts";
+import { Random } from "./random.ts";
+import { llmConfig, predictorConfig, type Recipe, type RecipeFile, type Stage } from "./recipe.ts";
+import type { MaskSource, StepConfig } from "./step.ts";
+import type { StageConfig } from "./trainer.ts";
+
+const ADAM_EPSILON = 1e-8;
+
+/** Puts the recipe's tokenizer at `path`: copied, or trained from the corpus. One that an earlier start left there stays. */
+export async function makeTokenizer({ recipe, pathOf }: RecipeFile, path: string): Promise<Tokenizer> {
+  const { tokenizer, init } = recipe;
+  if (!existsSync(path)) {
+    if (init) await copyFile(join(pathOf(init.run), "llm", "tokenizer.json"), path);
+    else if ("path" in tokenizer!) await copyFile(pathOf(tokenizer.path), path);
+    else {
+      const { vocabSize, data, instructions } = tokenizer!;
+      const documents = readDocuments(data.map((file) => ({ domain: "", path: pathOf(file) })), instructions && pathOf(instructions));
+      const texts = (async function* () {
+        for await (const { text } of documents) yield text;
+      })();
+      await trainTokenizer({ texts, vocabSize, out: path });
+    }
+  }
+  return loadTokenizer(path);
+}
+
+/** Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise. */
+export function initialParts({ recipe, pathOf }: RecipeFile, vocabSize: number): Parts {
+  const random = (part: string) => new Random(`${recipe.seed}/init/${part}`);
+  const llm = llmConfig(recipe, vocabSize);
+  const predictor = predictorConfig(recipe, vocabSize);
+  const from = (folder: "llm" | "predictor", config: ModelConfig) => {
+    const path = recipe.init && join(pathOf(recipe.init.run), folder);
+    if (!path || (folder === "predictor" && !existsSync(path))) return undefined;
+    const model = readModelFolder(path);
+    if (JSON.stringify(model.config) !== JSON.stringify(config)) {
+      throw new OptionError(`recipe "${recipe.name}": wanted a ${folder} like ${JSON.stringify(config)}, got ${JSON.stringify(model.config)} from ${path}.`);
+    }
+    return model.weights;
+  };
+  return {
+    llm: from("llm", llm) ?? randomDecoder(llm, random("llm")),
+    ...(predictor && {
+      backbone: from("predictor", predictor.backbone) ?? randomDecoder(predictor.backbone, random("backbone")),
+      head: randomHead(predictor, random("head")),
+    }),
+    ...(recipe.mask?.source === "static" && { static: randomStatic(llm, random("static")) }),
+  };
+}
+
+/** The parts that a stage sees. Pre-training the predictor is training its backbone as a language model of its own. */
+export function partsOf(parts: Parts, recipe: Recipe, stage: Stage): Parts {
+  return trainsBackbone(recipe, stage) ? { llm: parts.backbone! } : parts;
+}
+
+function trainsBackbone({ predictor }: Recipe, { kind, train }: Stage): boolean {
+  return kind === "pretrain" && predictor !== undefined && train === "predictor";
+}
+
+export interface PreparedStage {
+  config: StageConfig;
+  stream: BatchStream;
+  /** Examples left out as longer than the context. */
+  numTooLong: number;
+}
+
+/** Reads a stage's data and builds its configuration. */
+export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: Tokenizer): Promise<PreparedStage> {
+  const { recipe, pathOf } = file;
+  const { kind, tokensPerBatch } = stage;
+  const sources = stage.data.map((source) => ({ ...source, path: pathOf(source.path) }));
+  const instructions = stage.instructions && pathOf(stage.instructions);
+  const seed = `${recipe.seed}/${stage.name}`;
+  const step = stepConfig(recipe, stage, tokenizer.vocabSize);
+
+  let [stream, domains, numTooLong]: [BatchStream | undefined, readonly string[], number] = [undefined, [], 0];
+  if (kind === "sft") {
+    const data = encodeQuestions(await readQuestions(sources, instructions), tokenizer, {
+      promptTemplate: DEFAULT_PROMPT_TEMPLATE,
+      predictorInput: step.source === "predictor" ? recipe.predictor!.input : undefined,
+      maxTokens: recipe.llm.contextLength,
+    });
+    stream = new SftStream(data, { seed, tokensPerBatch });
+    ({ domains, numTooLong } = data);
+  } else {
+    const data = await encodeDocuments(readDocuments(sources, instructions), tokenizer);
+    const chunks = kind === "cpt" ? stage.chunks : undefined;
+    stream = new TextStream(data, { seed, tokensPerBatch, sequenceLength: stage.sequenceLength, chunks });
+    ({ domains } = data);
+  }
+  const learns = (part: "llm" | "predictor") => stage.train === part || stage.train === "both";
+  const onBackbone = trainsBackbone(recipe, stage);
+  const { beta1, beta2, weightDecay, clipNorm, warmupSteps, minLearningRateShare, learningRate: rate } = stage;
+  return {
+    config: {
+      name: stage.name,
+      step,
+      chunks: kind === "cpt" ? stage.chunks : 1,
+      steps: stage.steps,
+      accumulate: stage.accumulate,
+      trains: onBackbone ? { llm: true, predictor: false } : { llm: learns("llm"), predictor: learns("predictor") },
+      optimizer: { beta1, beta2, weightDecay, clipNorm, epsilon: ADAM_EPSILON },
+      schedule: { llm: (onBackbone ? rate.predictor : rate.llm) ?? 0, predictor: rate.predictor ?? 0, warmupSteps, minShare: minLearningRateShare },
+      domains,
+      domainMasks: step.source === "given" ? domainMasks(recipe, domains) : undefined,
+      evaluation: stage.evaluate && {
+        every: stage.evaluate.every,
+        examples: await heldOutExamples(pathOf(stage.evaluate.path), tokenizer, recipe.llm.contextLength, stage.evaluate.examples),
+      },
+    },
+    stream,
+    numTooLong,
+  };
+}
+
+function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig {
+  const predictor = predictorConfig(recipe, vocabSize);
+  if (trainsBackbone(recipe, stage)) return { llm: predictor!.backbone, source: "none" };
+  const llm = llmConfig(recipe, vocabSize);
+  const { mask } = recipe;
+  const source: MaskSource =
+    !mask || (mask.source === "predictor" && stage.kind === "pretrain") ? "none" : mask.source === "random-per-domain" ? "given" : mask.source;
+  const softTopK = mask && mask.source !== "random-per-domain" ? { tFfn: mask.tFfn, epsilon: mask.epsilon } : undefined;
+  return { llm, source, softTopK, ...(source === "predictor" && { predictor }) };
+}
+
+/** One fixed random hard mask per domain: a control that knows the domain's label. */
+export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly string[]): DenseMask[] {
+  const shape = { numLayers: llm.numLayers, dFfn: llm.ffnWidth, tFfn: mask!.tFfn };
+  return domains.map((domain) => toDenseMask(randomMask(shape, seed, domain)));
+}
+
+/**
+ * Questions of an evaluation file as token ids; those longer than `maxTokens` are left out. With a `limit`, that many, spread
+ * evenly over the file.
+ *
+ * @throws {FileError} that names file and line
+ */
+export async function heldOutExamples(path: string, tokenizer: Tokenizer, maxTokens: number, limit = Infinity): Promise<HeldOutExample[]> {
+  const examples: HeldOutExample[] = [];
+  for await (const { row } of readJsonLines(path, evalRow)) {
+    const text = composePrompt(row.instruction, row.input);
+    const prompt = promptIds(tokenizer, text, DEFAULT_PROMPT_TEMPLATE);
+    const answer = Int32Array.of(...tokenizer.encode(row.answers[0]!), tokenizer.eosId);
+    const ids = Int32Array.of(...prompt, ...answer.subarray(0, -1));
+    if (ids.length > maxTokens) continue;
+    examples.push({
+      domain: row.task,
+      ids,
+      labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
+      predictorPrompt: predictorIds(tokenizer, text),
+      predictorInstruction: predictorIds(tokenizer, row.instruction),
+    });
+  }
+  const count = Math.min(limit, examples.length);
+  return Array.from({ length: count }, (_, i) => examples[Math.floor((i * examples.length) / count)]!);
+}

@@ -1,0 +1,216 @@
+/**
+ * Training, stage by stage: dense pre-training, continued pre-training with chunk-wise masks, SFT with masks from the instruction.
+ * One step: batches → masks, loss and gradients (`step.ts`) → AdamW (`optimizer.ts`). Everything that a step depends on is in the
+ * checkpoint or follows from the recipe and the step number, so that a resumed run repeats an uninterrupted one bit for bit.
+ */
+import { DivergenceError } from "../errors.ts";
+import { Evaluator } from "../eval/evaluator.ts";
+import { SessionCache, type SessionOptions } from "../graph/session.ts";
+import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import type { Weight } from "../model/config.ts";
+import { standardizeScores } from "../predictor/standardize.ts";
+import type { Batch, BatchStream } from "./batches.ts";
+import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
+import { adamW, type AdamWOptions, type Trained } from "./optimizer.ts";
+import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "./parameters.ts";
+import type { EvaluationRow, MaskRow, TrainRow } from "./runLog.ts";
+import { learningRate } from "./schedule.ts";
+import { PREFIX, type StepConfig, trainingGraph } from "./step.ts";
+
+/** Weight of the past in the running statistics of the predictor's feature. */
+const FEATURE_MOMENTUM = 0.99;
+/** Keeps a constant feature from being blown up. */
+const FEATURE_STD_FLOOR = 1e-3;
+
+export interface StageConfig {
+  name: string;
+  step: StepConfig;
+  /** Chunks per row: 1 but for CPT. */
+  chunks: number;
+  steps: number;
+  /** Batches per step; their gradients add up. */
+  accumulate: number;
+  /** Which parts learn. */
+  trains: { llm: boolean; predictor: boolean };
+  optimizer: AdamWOptions;
+  schedule: { llm: number; predictor: number; warmupSteps: number; minShare: number };
+  /** Domains, as batches number them. */
+  domains: readonly string[];
+  /** Mask of each domain, for `step.source` "given". */
+  domainMasks?: readonly DenseMask[];
+  evaluation?: { every: number; examples: readonly HeldOutExample[] };
+}
+
+/** Moments of AdamW by parameter name; with the parameters themselves, all that changes in a stage. */
+export interface StageState {
+  /** Steps done in this stage. */
+  step: number;
+  m: Map<string, Weight>;
+  v: Map<string, Weight>;
+}
+
+/** Moments at zero, for a stage that begins. */
+export function newStageState(parts: Parts, stage: StageConfig): StageState {
+  const zeros = () =>
+    new Map(trainedNames(parts, stage).map((name) => {
+      const { shape, data } = joinParts(parts).get(name)!;
+      return [name, { shape, data: new Float32Array(data.length) }] as const;
+    }));
+  return { step: 0, m: zeros(), v: zeros() };
+}
+
+/** Graph inputs that the stage trains. The feature's statistics are not among them. */
+function trainedNames(parts: Parts, { step, trains }: StageConfig): string[] {
+  const isUsed = (name: string) => {
+    if (name.startsWith(PREFIX.llm)) return trains.llm;
+    if (name === FEATURE_MEAN || name === FEATURE_STD || !trains.predictor) return false;
+    return step.source === "static" ? name.startsWith(PREFIX.static) : step.source === "predictor" && !name.startsWith(PREFIX.static);
+  };
+  return [...joinParts(parts).keys()].filter(isUsed);
+}
+
+/**
+ * Runs a stage from `state.step` to its end, or until aborted. Parameters in `parts` and moments in `state` are updated in place;
+ * when a step's rows are yielded they are consistent, so the caller may save them.
+ *
+ * @param stepsBefore steps of the run's earlier stages, for the rows
+ * @param stream batches, already at the first batch that is not yet used
+ * @throws {DivergenceError} on a loss that is not finite or has left its usual range
+ */
+export async function* runStage(
+  parts: Parts,
+  stage: StageConfig,
+  state: StageState,
+  stepsBefore: number,
+  stream: BatchStream,
+  session: SessionOptions,
+): AsyncGenerator<[TrainRow, ...(EvaluationRow | MaskRow)[]]> {
+  const weights = joinParts(parts);
+  const parameters = Object.fromEntries([...weights].map(([name, { data }]) => [name, data]));
+  const trained = new Map<string, Trained>();
+  for (const [name, m] of state.m) {
+    const { shape, data } = weights.get(name)!;
+    const group = name.startsWith(PREFIX.llm) ? "llm" : "predictor";
+    trained.set(name, { shape, data, m: m.data, v: state.v.get(name)!.data, group, decays: shape.length > 1 });
+  }
+  const names = new Set(trained.keys());
+  const gradientBuffers = () => Object.fromEntries([...trained].map(([name, { data }]) => [`d:${name}`, new Float32Array(data.length)]));
+  const total = gradientBuffers();
+  const part = stage.accumulate > 1 ? gradientBuffers() : total;
+  const gradients = Object.fromEntries([...names].map((name) => [name, total[`d:${name}`]!]));
+
+  const optimizer = await adamW(trained, stage.optimizer, session);
+  const sessions = new SessionCache(session);
+  const evaluator = new Evaluator({ llm: stage.step.llm, predictor: stage.step.predictor, softTopK: stage.step.softTopK, parameters }, session);
+  try {
+    while (state.step < stage.steps) {
+      const start = performance.now();
+      let [loss, labels, tokens, positions] = [0, 0, 0, 0];
+      for (let i = 0; i < stage.accumulate; i++) {
+        const batch = stream.next();
+        const shape = { B: batch.B, T: batch.T, Tp: batch.Tp, chunks: stage.chunks };
+        const run = await sessions.get(JSON.stringify(shape), () => trainingGraph(stage.step, shape, names));
+        const into = i === 0 ? total : part;
+        const outputs = await run.run({ ...parameters, ...batchFeeds(stage, batch) }, into);
+        if (into !== total) addInto(total, part);
+        loss += outputs.loss![0]!;
+        labels += batch.labelled;
+        tokens += batch.tokens;
+        positions += batch.B * batch.T;
+        if (outputs.feature && stage.trains.predictor) updateFeatureStatistics(parameters, outputs.feature as Float32Array, batch.P);
+      }
+      const rates = {
+        llm: learningRate(state.step + 1, { ...stage.schedule, peak: stage.schedule.llm, totalSteps: stage.steps }),
+        predictor: learningRate(state.step + 1, { ...stage.schedule, peak: stage.schedule.predictor, totalSteps: stage.steps }),
+      };
+      const gradientNorm = await optimizer.update(gradients, 1 / labels, state.step + 1, rates);
+      if (!Number.isFinite(gradientNorm)) throw new DivergenceError(`training: wanted a finite gradient, got norm ${gradientNorm} at step ${state.step + 1} of stage "${stage.name}". Lower the learning rate or the clip norm.`);
+      state.step++;
+      const position = { stage: stage.name, step: stepsBefore + state.step };
+      const ms = performance.now() - start;
+      const row: TrainRow = { kind: "train", ...position, loss: loss / labels, tokens, positions, labels, gradientNorm, learningRate: rates, ms };
+      const isEvaluated = stage.evaluation && (state.step % stage.evaluation.every === 0 || state.step === stage.steps);
+      const evaluations = isEvaluated ? await evaluateStage(stage, evaluator, parameters) : [];
+      yield [row, ...evaluations.map((evaluation) => ({ ...evaluation, ...position }))];
+    }
+  } finally {
+    await Promise.all([optimizer.release(), sessions.release(), evaluator.release()]);
+  }
+}
+
+function batchFeeds({ step, domainMasks }: StageConfig, batch: Batch): Record<string, Float32Array | Int32Array> {
+  const feeds: Record<string, Float32Array | Int32Array> = { ids: batch.ids, labels: batch.labels };
+  if (step.source === "predictor") {
+    feeds.predictorIds = batch.predictorIds;
+    feeds.predictorLastRows = batch.predictorLast.map((last, row) => row * batch.Tp + last);
+  }
+  if (step.source === "given") {
+    const size = step.llm.numLayers * step.llm.ffnWidth;
+    feeds.masks = new Float32Array(batch.B * size);
+    batch.domains.forEach((domain, row) => (feeds.masks as Float32Array).set(domainMasks![domain]!, row * size));
+  }
+  return feeds;
+}
+
+function addInto(total: Record<string, Float32Array>, part: Record<string, Float32Array>): void {
+  for (const [name, sum] of Object.entries(total)) {
+    const more = part[name]!;
+    for (let i = 0; i < sum.length; i++) sum[i]! += more[i]!;
+  }
+}
+
+/** Moves the running mean and standard deviation of the feature [P, Dp] towards those of a batch. */
+function updateFeatureStatistics(parameters: Record<string, Float32Array>, feature: Float32Array, P: number): void {
+  const [mean, std] = [parameters[FEATURE_MEAN]!, parameters[FEATURE_STD]!];
+  const Dp = mean.length;
+  for (let i = 0; i < Dp; i++) {
+    let [sum, squares] = [0, 0];
+    for (let row = 0; row < P; row++) {
+      const deviation = feature[row * Dp + i]! - mean[i]!;
+      sum += deviation;
+      squares += deviation * deviation;
+    }
+    const variance = FEATURE_MOMENTUM * std[i]! ** 2 + (1 - FEATURE_MOMENTUM) * (squares / P);
+    mean[i]! += (1 - FEATURE_MOMENTUM) * (sum / P);
+    std[i] = Math.max(FEATURE_STD_FLOOR, Math.sqrt(variance));
+  }
+}
+
+type Unplaced<Row> = Omit<Row, "stage" | "step">;
+
+/** Scores of the held-out examples under the mask in use and its controls; with a predictor also how its masks differ. */
+async function evaluateStage(
+  { step, domains, domainMasks, evaluation }: StageConfig,
+  evaluator: Evaluator,
+  parameters: Readonly<Record<string, Float32Array>>,
+): Promise<(Unplaced<EvaluationRow> | Unplaced<MaskRow>)[]> {
+  const { examples } = evaluation!;
+  const dFfn = step.llm.ffnWidth;
+  const under = async (masks?: readonly DenseMask[]) => summarize(await evaluator.score(examples, masks));
+  switch (step.source) {
+    case "none":
+      return [evaluationRow(examples.length, { dense: await under() })];
+    case "given":
+      return [evaluationRow(examples.length, { own: await under(examples.map((e) => domainMasks![domains.indexOf(e.domain)]!)), dense: await under() })];
+    case "static": {
+      const scores = standardizeScores(parameters[`${PREFIX.static}scores`]!, dFfn);
+      const mask = toDenseMask(maskFromScores(scores, { dFfn, ...step.softTopK! }));
+      return [evaluationRow(examples.length, { own: await under(examples.map(() => mask)), dense: await under() })];
+    }
+    case "predictor": {
+      const { perInputMasks, perTaskMasks, ...scores } = await diagnoseMasks(evaluator, examples, { dFfn, ...step.softTopK! });
+      return [
+        evaluationRow(examples.length, scores),
+        { kind: "masks", predictorInput: "prompt", ...perInputMasks },
+        { kind: "masks", predictorInput: "instruction", ...perTaskMasks },
+      ];
+    }
+    default:
+      return step.source satisfies never;
+  }
+}
+
+function evaluationRow(examples: number, scores: Readonly<Record<string, Score>>): Unplaced<EvaluationRow> {
+  const column = (key: keyof Score) => Object.fromEntries(Object.entries(scores).map(([name, score]) => [name, score[key]]));
+  return { kind: "evaluation", examples, loss: column("loss"), accuracy: column("tokenAccuracy"), exactMatch: column("exactMatch") };
+}
