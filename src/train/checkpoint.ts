@@ -1,0 +1,284 @@
+/**
+ * Checkpoints of a run: everything that training needs to go on bit for bit, in folders that appear whole or not at all.
+ *
+ *     RUN/checkpoints/step-000120/
+ *       llm/                config.json, model.safetensors, tokenizer.json
+ *       predictor/          config.json, model.safetensors (backbone), head.safetensors
+ *       NAME.safetensors    further tensors (optimiser moments, static scores), one file per group
+ *       state.json          position, recipe, running values
+ *       ifprune.json        manifest with sizes and hashes
+ *
+ * Durable writes: all files are written and synced under a temporary name, the folder is renamed, its parent is synced; older
+ * checkpoints go only after that. Whoever writes holds the run's lock.
+ */
+import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { z } from "zod";
+import { FileError } from "../errors.ts";
+import { ReadableFile, readJson } from "../formats/files.ts";
+import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
+import {
+  type CheckpointManifest,
+  describeFiles,
+  readManifest,
+  verifyFiles,
+  writeManifest,
+} from "../formats/manifest.ts";
+import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import type { Weights } from "../model/config.ts";
+
+/** What a checkpoint says of its model: its manifest without what saving adds. */
+export type ModelCard = Omit<CheckpointManifest, "format" | "version" | "files">;
+
+/** A trained or imported model: the part of a checkpoint that others use. */
+export interface SavedModel {
+  card: ModelCard;
+  /** Bytes of `tokenizer.json`. */
+  tokenizer: Uint8Array;
+  llm: Model;
+  predictor?: { backbone: Model; head: Weights };
+}
+
+const stateSchema = z.strictObject({
+  step: z.number().int().nonnegative(),
+  stage: z.number().int().nonnegative(),
+  metricsBytes: z.number().int().nonnegative(),
+  recipe: z.unknown(),
+  values: z.json(),
+});
+
+type Json = z.infer<ReturnType<typeof z.json>>;
+
+/** A model in the middle of its training. */
+export interface Checkpoint extends SavedModel {
+  /** Optimiser steps done since the start of the run. */
+  step: number;
+  /** Index of the stage that the next step belongs to. */
+  stage: number;
+  /** Length of the run's log. */
+  metricsBytes: number;
+  /** The recipe that the run began with, as JSON: see `checkSameRecipe`. */
+  recipe: unknown;
+  /** Running values (losses of the divergence guard, …). Numbers are finite and come back exactly. */
+  values: Json;
+  /** Further tensors, by group; group names become file names. */
+  tensors: Record<string, Weights>;
+}
+
+/** Checkpoints that stay in a run: the newest, and one to fall back on. */
+const KEPT = 2;
+/** Names under `checkpoints/` that begin so are being written or removed. */
+const HIDDEN = ".";
+
+const stateName = "state.json";
+const tokenizerName = "llm/tokenizer.json";
+const headName = "predictor/head.safetensors";
+const groupFile = /^([\w-]+)\.safetensors$/;
+const stepFolder = /^step-(\d{6,15})$/;
+
+const folderOfRun = (runDir: string) => join(runDir, "checkpoints");
+const folderName = (step: number) => `step-${String(step).padStart(6, "0")}`;
+
+/** Removes what writers of this run that were killed have left. For the holder of the run's lock. */
+export function removeLeftovers(runDir: string): void {
+  for (const name of entries(folderOfRun(runDir))) {
+    if (name.startsWith(HIDDEN)) rmSync(join(folderOfRun(runDir), name), { recursive: true });
+  }
+}
+
+/**
+ * Saves a checkpoint, then removes all others but the one before it: older ones, and those of later steps, which a run that
+ * fell back has left behind. Tensors are written before the first `await`, so they may change after that.
+ *
+ * @returns its folder, durable
+ */
+export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Promise<string> {
+  const parent = folderOfRun(runDir);
+  const name = folderName(checkpoint.step);
+  const target = join(parent, name);
+  const temporary = join(parent, `${HIDDEN}writing-${name}`);
+  if (mkdirSync(parent, { recursive: true }) !== undefined) syncFolder(runDir);
+  rmSync(temporary, { recursive: true, force: true });
+  mkdirSync(temporary);
+
+  try {
+    const files = writeContents(temporary, checkpoint);
+    writeManifest(temporary, {
+      format: "ifprune-checkpoint",
+      version: 1,
+      ...checkpoint.card,
+      files: await describeFiles(temporary, files),
+    });
+    for (const folder of new Set(files.map((file) => dirname(join(temporary, file))))) syncFolder(folder);
+    remove(target); // one of the same step: damaged, or the one that the run went on from
+    renameSync(temporary, target);
+  } catch (error) {
+    rmSync(temporary, { recursive: true, force: true });
+    throw error;
+  }
+  syncFolder(parent);
+
+  const older = checkpointFolders(runDir).filter((folder) => stepOf(folder) < checkpoint.step);
+  const kept = new Set([target, ...older.slice(0, KEPT - 1)]);
+  for (const folder of checkpointFolders(runDir)) if (!kept.has(folder)) remove(folder);
+  return target;
+}
+
+/** Writes and syncs all files but the manifest. @returns their paths within `folder` */
+function writeContents(folder: string, { llm, predictor, tokenizer, tensors, ...rest }: Checkpoint): string[] {
+  const { step, stage, metricsBytes, recipe, values } = rest;
+  writeModelFolder(join(folder, "llm"), llm);
+  writeFileSync(join(folder, tokenizerName), tokenizer);
+  const files = ["llm/config.json", "llm/model.safetensors", tokenizerName];
+  if (predictor) {
+    writeModelFolder(join(folder, "predictor"), predictor.backbone);
+    writeSafetensors(join(folder, headName), predictor.head);
+    files.push("predictor/config.json", "predictor/model.safetensors", headName);
+  }
+  for (const [group, weights] of Object.entries(tensors)) {
+    const file = `${group}.safetensors`;
+    if (!groupFile.test(file)) throw new Error(`internal: tensor group "${group}" is not a file name`);
+    writeSafetensors(join(folder, file), weights);
+    files.push(file);
+  }
+  const state = stateSchema.parse({ step, stage, metricsBytes, recipe, values });
+  writeFileSync(join(folder, stateName), JSON.stringify(state));
+  files.push(stateName);
+  for (const file of files) syncFile(join(folder, file));
+  return files;
+}
+
+/** All checkpoints of a run, newest first, intact or not. None if there is no such run. */
+export function checkpointFolders(runDir: string): string[] {
+  const names = entries(folderOfRun(runDir)).filter((name) => stepFolder.test(name));
+  return names.map((name) => join(folderOfRun(runDir), name)).sort((a, b) => stepOf(b) - stepOf(a));
+}
+
+/**
+ * The newest intact checkpoint of a run, or `undefined` if it has none yet.
+ *
+ * @param onDamaged told of each newer one that is passed over
+ * @throws {FileError} if there are checkpoints, but all are damaged
+ */
+export async function loadLatestCheckpoint(
+  runDir: string,
+  onDamaged: (error: FileError) => void = () => {},
+): Promise<Checkpoint | undefined> {
+  const folder = await newestIntact(runDir, onDamaged);
+  return folder === undefined ? undefined : readState(folder);
+}
+
+/** @throws {FileError} if the folder is not a checkpoint of a run, or a file in it does not match its manifest */
+export async function loadCheckpoint(folder: string): Promise<Checkpoint> {
+  await verify(folder);
+  return readState(folder);
+}
+
+/**
+ * The model of a checkpoint folder, imported ones too, or of the newest intact checkpoint of a run.
+ *
+ * @throws {FileError} if `path` is neither, or damaged
+ */
+export async function loadModel(path: string, onDamaged: (error: FileError) => void = () => {}): Promise<SavedModel> {
+  const folder = await newestIntact(path, onDamaged);
+  if (folder === undefined) await verify(path);
+  return readModel(folder ?? path);
+}
+
+async function newestIntact(runDir: string, onDamaged: (error: FileError) => void): Promise<string | undefined> {
+  const folders = checkpointFolders(runDir);
+  for (const folder of folders) {
+    try {
+      await verify(folder);
+      return folder;
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      onDamaged(error);
+    }
+  }
+  if (folders.length > 0) {
+    throw new FileError(
+      folderOfRun(runDir),
+      `wanted an intact checkpoint, got ${folders.length} damaged. Delete them to start anew.`,
+    );
+  }
+  return undefined;
+}
+
+async function verify(folder: string): Promise<void> {
+  await verifyFiles(folder, readManifest(folder, "ifprune-checkpoint"));
+}
+
+/** Of a verified folder. */
+function readModel(folder: string): SavedModel {
+  const { format, version, files, ...card } = readManifest(folder, "ifprune-checkpoint");
+  using tokenizer = new ReadableFile(join(folder, tokenizerName));
+  const model: SavedModel = {
+    card,
+    tokenizer: tokenizer.read(0, tokenizer.size, "tokenizer"),
+    llm: readModelFolder(join(folder, "llm")),
+  };
+  if (Object.hasOwn(files, headName)) {
+    model.predictor = {
+      backbone: readModelFolder(join(folder, "predictor")),
+      head: readSafetensors(join(folder, headName)),
+    };
+  }
+  return model;
+}
+
+/** Of a verified folder. */
+function readState(folder: string): Checkpoint {
+  const path = join(folder, stateName);
+  const parsed = stateSchema.safeParse(readJson(path));
+  if (!parsed.success) throw new FileError(path, `wanted the state of a run, got: ${z.prettifyError(parsed.error)}.`);
+  const groups = entries(folder).flatMap((name) => groupFile.exec(name)?.[1] ?? []);
+  const tensors = groups.map((group) => [group, readSafetensors(join(folder, `${group}.safetensors`))] as const);
+  return { ...parsed.data, ...readModel(folder), tensors: Object.fromEntries(tensors) };
+}
+
+function stepOf(folder: string): number {
+  return Number(folder.slice(folder.lastIndexOf("-") + 1));
+}
+
+/** Names in a folder, sorted; none if it is no folder. */
+function entries(folder: string): string[] {
+  try {
+    return readdirSync(folder).sort();
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR"].includes((error as NodeJS.ErrnoException).code ?? "")) return [];
+    throw error;
+  }
+}
+
+/** Removes a checkpoint so that a half-removed one never bears its name. */
+function remove(folder: string): void {
+  const doomed = join(dirname(folder), `${HIDDEN}removing-${folder.slice(folder.lastIndexOf("step-"))}`);
+  try {
+    renameSync(folder, doomed);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
+    throw error;
+  }
+  rmSync(doomed, { recursive: true });
+}
+
+function syncFile(path: string): void {
+  const descriptor = openSync(path, "r+");
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+/** Makes the names in a folder durable. Windows has no such call and opens no folders. */
+function syncFolder(path: string): void {
+  if (process.platform === "win32") return;
+  const descriptor = openSync(path, "r");
+  try {
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}

@@ -1,0 +1,43 @@
+/** Runs a TypeScript program and kills it inside one of its writes, at a moment that repeats. */
+import { spawn } from "node:child_process";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { text } from "node:stream/consumers";
+import { fileURLToPath } from "node:url";
+
+export interface KilledRun {
+  /** `SIGKILL` if the process came as far as the moment. */
+  signal: NodeJS.Signals | null;
+  code: number | null;
+  stdout: string;
+  stderr: string;
+  /** Writing calls, in order, of a process that ended by itself. */
+  calls: [name: string, path: string][];
+}
+
+/**
+ * @param under folder whose writes count
+ * @param killAt number of the call to die in, from 1; absent: never
+ */
+export async function runKilled(
+  program: string,
+  args: readonly string[],
+  { under, killAt }: { under: string; killAt?: number },
+): Promise<KilledRun> {
+  const report = `${under}.calls.json`;
+  const preload = new URL("preload.ts", import.meta.url).href;
+  const child = spawn(process.execPath, ["--import", "tsx", "--import", preload, program, ...args], {
+    cwd: fileURLToPath(new URL("../..", import.meta.url)),
+    env: { ...process.env, KILL_UNDER: under, KILL_REPORT: report, ...(killAt && { KILL_AT: String(killAt) }) },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const ended = new Promise<[number | null, NodeJS.Signals | null]>((done) => child.on("close", (...how) => done(how)));
+  const [stdout, stderr, [code, signal]] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
+  const calls = existsSync(report) ? JSON.parse(readFileSync(report, "utf8")) : [];
+  rmSync(report, { force: true });
+  return { signal, code, stdout, stderr, calls };
+}
+
+/** Fails with the program's own words unless it ended well or was killed. */
+export function expectKilledOrDone({ signal, code, stderr }: KilledRun): void {
+  if (signal !== "SIGKILL" && code !== 0) throw new Error(`the program ended with ${signal ?? code}:\n${stderr}`);
+}

@@ -1,0 +1,69 @@
+/**
+ * Preloaded into a process under test (`--import`): counts its writing file-system calls under the folder `KILL_UNDER`, and kills
+ * the process inside call number `KILL_AT` as `kill -9` would, with a write half done. Without `KILL_AT`, or when the process ends
+ * before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
+ */
+import fs from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
+
+const under = process.env.KILL_UNDER!;
+const killAt = Number(process.env.KILL_AT ?? Number.POSITIVE_INFINITY);
+const report = process.env.KILL_REPORT;
+
+const calls: [name: string, path: string][] = [];
+const pathOf = new Map<number, string>();
+
+/** @returns whether the process is to die in this call */
+function count(name: string, file: unknown): boolean {
+  const path = typeof file === "number" ? pathOf.get(file) : String(file);
+  if (!path?.startsWith(under)) return false;
+  calls.push([name, path]);
+  return calls.length === killAt;
+}
+
+function die(): never {
+  process.kill(process.pid, "SIGKILL");
+  throw new Error("internal: SIGKILL returned");
+}
+
+const { openSync, writeSync, writeFileSync } = fs;
+fs.openSync = (path, ...rest) => {
+  const descriptor = openSync(path, ...rest);
+  pathOf.set(descriptor, String(path));
+  return descriptor;
+};
+fs.writeSync = ((descriptor: number, data: Uint8Array, ...rest: []) => {
+  if (count("writeSync", descriptor)) {
+    writeSync(descriptor, data.subarray(0, data.length >> 1));
+    die();
+  }
+  return writeSync(descriptor, data, ...rest);
+}) as typeof fs.writeSync;
+fs.writeFileSync = (file, data, ...rest) => {
+  if (count("writeFileSync", file)) {
+    const bytes = Buffer.from(data as string);
+    writeFileSync(file, bytes.subarray(0, bytes.length >> 1));
+    die();
+  }
+  writeFileSync(file, data, ...rest);
+};
+for (const name of [
+  "fsyncSync",
+  "ftruncateSync",
+  "linkSync",
+  "mkdirSync",
+  "renameSync",
+  "rmSync",
+  "unlinkSync",
+] as const) {
+  const call = fs[name] as (...args: unknown[]) => unknown;
+  Object.assign(fs, {
+    [name]: (...args: unknown[]) => {
+      if (count(name, args[name === "linkSync" ? 1 : 0])) die();
+      return call(...args);
+    },
+  });
+}
+syncBuiltinESMExports();
+
+if (report) process.on("exit", () => writeFileSync(report, JSON.stringify(calls)));
