@@ -1,7 +1,7 @@
 /**
  * llama.cpp through node-llama-cpp: token ids in, token ids out. Knows no text.
  */
-import { type Llama, type LlamaContextSequence, type LlamaModel, type Token, getLlama, LlamaLogLevel } from "node-llama-cpp";
+import type { Llama, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp";
 import { FileError, InputError, OptionError } from "../errors.ts";
 
 export interface EngineOptions {
@@ -38,20 +38,25 @@ export interface Engine extends AsyncDisposable {
 }
 
 /** One per process and GPU setting: it holds llama.cpp's backends. */
-const backends = new Map<string, Promise<Llama>>();
+const backends = new Map<"auto" | false, Promise<Llama>>();
 
-function backend(gpu: "auto" | false): Promise<Llama> {
-  const key = String(gpu);
-  const started = backends.get(key) ?? getLlama({ build: "never", skipDownload: true, gpu, logLevel: LlamaLogLevel.error });
-  backends.set(key, started);
+/** Starts llama.cpp, which takes about a second; later calls return the same. Imported here, as that alone takes half of it. */
+export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
+  const start = async () => {
+    const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
+    return getLlama({ build: "never", skipDownload: true, gpu, logLevel: LlamaLogLevel.error });
+  };
+  const started = backends.get(gpu) ?? start();
+  backends.set(gpu, started);
   return started;
 }
 
 async function loadModel(path: string, { kvType = "F16", gpu = false }: EngineOptions): Promise<LlamaModel> {
-  const llama = await backend(gpu);
+  const llama = await startBackend(gpu);
   try {
     return await llama.loadModel({
       modelPath: path,
+      defaultContextFlashAttention: kvType === "F32" ? false : "auto", // llama.cpp computes it with F16 keys and values
       experimentalDefaultContextKvCacheKeyType: kvType,
       experimentalDefaultContextKvCacheValueType: kvType,
     });
@@ -94,6 +99,9 @@ async function* generate(
   { maxTokens, temperature = 0, seed = 0, signal }: GenerateOptions,
 ): AsyncGenerator<number, void, void> {
   checkIds(ids, contextLength);
+  if (!Number.isInteger(maxTokens) || maxTokens < 1) {
+    throw new OptionError(`engine: "maxTokens" must be a positive integer, got ${maxTokens}.`);
+  }
   signal?.throwIfAborted();
   const room = Math.min(maxTokens, contextLength - ids.length);
   await sequence.clearHistory();

@@ -26,7 +26,6 @@ import {
   ggufName,
   modelMetadata,
   modelNumber,
-  noTokenizerMetadata,
   splitMetadata,
   storedType,
   tokenizerMetadata,
@@ -153,7 +152,7 @@ export class Bundle implements Disposable {
  * Makes a bundle of a checkpoint folder. Memory: about two tensors of the model.
  *
  * @param outFolder must not exist; it appears whole or not at all
- * @param options.type type of the weights. Q8_0 wants widths in multiples of 32.
+ * @param options.type type of the weights. Q8_0 wants D and t_ffn in multiples of 32, and F too where the model is to run dense.
  * @throws {FileError} if the checkpoint is damaged or its parts do not fit together
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
@@ -167,15 +166,20 @@ export async function packBundle(checkpoint: string, outFolder: string, { type }
   try {
     using llm = new ModelFolder(join(checkpoint, "llm"));
     const { width, ffnWidth, numLayers } = llm.config;
-    if (type === "Q8_0" && (width % blockLength !== 0 || ffnWidth % blockLength !== 0)) {
-      throw new OptionError(`pack: Q8_0 wants widths in multiples of ${blockLength}, got ${width} and FFN ${ffnWidth}. Use F16.`);
+    if (type === "Q8_0" && (width % blockLength !== 0 || (manifest.tFfn ?? ffnWidth) % blockLength !== 0)) {
+      throw new OptionError(
+        `pack: Q8_0 wants widths in multiples of ${blockLength}, got ${width} and t_ffn ${manifest.tFfn ?? ffnWidth}. Use F16.`,
+      );
     }
     if (manifest.tFfn !== undefined && manifest.tFfn > ffnWidth) {
       throw new FileError(join(checkpoint, manifestName), `wanted tFfn of at most ${ffnWidth}, the FFN width, got ${manifest.tFfn}.`);
     }
-    await writeBase(join(partial, "base.gguf"), llm, manifest, type);
+    const tokenizer = join(checkpoint, "llm/tokenizer.json");
+    const { bosId, eosId } = manifest;
+    const llmTokenizer = tokenizerMetadata(tokenizer, llm.config, { bosId, eosId, addBos: true });
+    await writeBase(join(partial, "base.gguf"), llm, llmTokenizer, type);
     await writeChannels(join(partial, "ffn.gguf"), llm, type);
-    copyFileSync(join(checkpoint, "llm/tokenizer.json"), join(partial, "tokenizer.json"));
+    copyFileSync(tokenizer, join(partial, "tokenizer.json"));
     const names = ["base.gguf", "ffn.gguf", "tokenizer.json"];
     if (manifest.files["predictor/head.safetensors"]) {
       if (manifest.tFfn === undefined || manifest.epsilon === undefined) {
@@ -184,7 +188,8 @@ export async function packBundle(checkpoint: string, outFolder: string, { type }
       using backbone = new ModelFolder(join(checkpoint, "predictor"));
       const head = join(checkpoint, "predictor/head.safetensors");
       checkHead(head, backbone.config.width, numLayers * ffnWidth);
-      await writeBackbone(join(partial, "predictor.gguf"), backbone, type);
+      const backboneTokenizer = tokenizerMetadata(tokenizer, backbone.config, { bosId, eosId, addBos: false });
+      await writeBackbone(join(partial, "predictor.gguf"), backbone, backboneTokenizer, type);
       copyFileSync(head, join(partial, "head.safetensors"));
       names.push("predictor.gguf", "head.safetensors");
     }
@@ -199,18 +204,19 @@ export async function packBundle(checkpoint: string, outFolder: string, { type }
 
 const isFfn = (name: string) => name.includes(".mlp.");
 
-async function writeBase(path: string, llm: ModelFolder, ids: { bosId: number; eosId: number }, type: WeightType): Promise<void> {
+async function writeBase(path: string, llm: ModelFolder, tokenizer: GgufMetadata, type: WeightType): Promise<void> {
   const names = [...parameterShapes(llm.config).keys()].filter((name) => !isFfn(name));
+  const tensorCount = names.length + ffnMatrices * llm.config.numLayers;
   const metadata: GgufMetadata = new Map([
     ...modelMetadata(llm.config),
-    ...tokenizerMetadata(join(llm.path, "tokenizer.json"), llm.config, ids),
-    ...splitMetadata(1, splitCount, names.length + ffnMatrices * llm.config.numLayers),
+    ...tokenizer,
+    ...splitMetadata(1, splitCount, tensorCount),
   ]);
   await writeParameters(path, metadata, llm, names, type);
 }
 
-async function writeBackbone(path: string, backbone: ModelFolder, type: WeightType): Promise<void> {
-  const metadata: GgufMetadata = new Map([...modelMetadata(backbone.config), ...noTokenizerMetadata]);
+async function writeBackbone(path: string, backbone: ModelFolder, tokenizer: GgufMetadata, type: WeightType): Promise<void> {
+  const metadata: GgufMetadata = new Map([...modelMetadata(backbone.config), ...tokenizer]);
   await writeParameters(path, metadata, backbone, [...parameterShapes(backbone.config).keys()], type);
 }
 

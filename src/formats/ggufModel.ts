@@ -42,9 +42,6 @@ export function feedForwardKey(architecture: string): string {
   return `${architecture}.feed_forward_length`;
 }
 
-/** Metadata of a model that is only ever given token ids. */
-export const noTokenizerMetadata: GgufMetadata = new Map([["tokenizer.ggml.model", string("no_vocab")]]);
-
 /** Metadata that marks part `index` of `count` files, with `tensorCount` tensors in all of them together. */
 export function splitMetadata(index: number, count: number, tensorCount: number): GgufMetadata {
   return new Map<string, GgufValue>([
@@ -149,9 +146,14 @@ const sentencePieceSchema = z.object({
 /**
  * The tokenizer of a `tokenizer.json` as GGUF metadata. Only kinds that llama.cpp cuts exactly alike are taken.
  *
+ * @param options.addBos whether llama.cpp puts BOS before what it reads; without, it takes token ids as they are
  * @throws {FileError} if it is of another kind, or larger than the model's vocabulary
  */
-export function tokenizerMetadata(path: string, config: ModelConfig, { bosId, eosId }: { bosId: number; eosId: number }): GgufMetadata {
+export function tokenizerMetadata(
+  path: string,
+  config: ModelConfig,
+  { bosId, eosId, addBos }: { bosId: number; eosId: number; addBos: boolean },
+): GgufMetadata {
   const file = readJson(path);
   const parsed = tokenizerSchema.safeParse(file);
   if (!parsed.success) throw new FileError(path, `wanted a BPE tokenizer, got: ${z.prettifyError(parsed.error)}.`);
@@ -175,7 +177,7 @@ export function tokenizerMetadata(path: string, config: ModelConfig, { bosId, eo
   const metadata: GgufMetadata = new Map([
     ["tokenizer.ggml.bos_token_id", uint32(bosId)],
     ["tokenizer.ggml.eos_token_id", uint32(eosId)],
-    ["tokenizer.ggml.add_bos_token", bool(true)],
+    ["tokenizer.ggml.add_bos_token", bool(addBos)],
     ["tokenizer.ggml.add_eos_token", bool(false)],
   ]);
   const merges = model.merges.map((merge) => (typeof merge === "string" ? merge : merge.join(" ")));

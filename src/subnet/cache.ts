@@ -17,7 +17,7 @@ import { readJson } from "../formats/files.ts";
 import { type GgufMetadata, type GgufTensor, writeGguf } from "../formats/gguf.ts";
 import { feedForwardKey, splitMetadata } from "../formats/ggufModel.ts";
 import type { Mask } from "../mask/mask.ts";
-import { checkMask, ffnTensors, gatherFfn } from "./gather.ts";
+import { checkBundleMask, ffnTensors, gatherFfn } from "./gather.ts";
 
 export interface CacheOptions {
   /** Folder of the cache. Default: `$XDG_CACHE_HOME/ifprune/subnetworks`, where unset `~/.cache/…`. */
@@ -54,7 +54,7 @@ const sizesSchema = z.record(z.enum([metadataName, sharedName, ffnName]), z.numb
  * @throws {FileError} if the bundle is damaged
  */
 export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<Subnetwork> {
-  checkMask(bundle, mask);
+  checkBundleMask(bundle, mask);
   const root = options.root ?? join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "ifprune", "subnetworks");
   const parent = join(root, bundle.hash.slice(0, 32));
   const entry = join(parent, maskHash(mask));

@@ -4,35 +4,21 @@
  *
  * Shapes: D model width · F full FFN width · K kept FFN width (t_ffn) · L layers
  */
-import { OptionError, ShapeError } from "../errors.ts";
+import { OptionError } from "../errors.ts";
 import { type Bundle, channelBytes, channelsName, downScaleName } from "../formats/bundle.ts";
 import type { GgufTensor } from "../formats/gguf.ts";
 import type { WeightType } from "../formats/ggufModel.ts";
 import { blockBytes, blockLength, fromHalf, toHalf } from "../formats/quantize.ts";
-import type { Mask } from "../mask/mask.ts";
+import { checkMask, type Mask } from "../mask/mask.ts";
 
 /**
  * @throws {ShapeError} if the mask is not for this bundle's model
- * @throws {OptionError} if it is no mask, or its width does not suit the weight type
+ * @throws {OptionError} if it is malformed, or its width does not suit the weight type
  */
-export function checkMask(bundle: Bundle, mask: Mask): void {
-  const { numLayers: L, ffnWidth: F } = bundle;
-  const { tFfn: K, dFfn, layers, lambda } = mask;
-  if (dFfn !== F || layers.length !== L || (lambda && lambda.length !== L)) {
-    throw new ShapeError("sub-network", `mask [L=${L}, F=${F}]`, [layers.length, dFfn], "Was the mask made for another model?");
-  }
-  const isIndex = (channel: number, i: number, kept: Int32Array) => channel >= 0 && channel < F && (i === 0 || kept[i - 1]! < channel);
-  const isWeight = (weight: number) => weight > 0 && weight <= 1;
-  for (const [layer, kept] of layers.entries()) {
-    if (kept.length !== K || K < 1 || !kept.every(isIndex)) {
-      throw new OptionError(`sub-network: layer ${layer}: wanted ${K} ascending channels of 0..${F - 1}, got another list.`);
-    }
-    if (lambda && (lambda[layer]!.length !== K || !lambda[layer]!.every(isWeight))) {
-      throw new OptionError(`sub-network: layer ${layer}: wanted ${K} weights λ in (0, 1], got another list.`);
-    }
-  }
-  if (bundle.manifest.weightType === "Q8_0" && K % blockLength !== 0) {
-    throw new OptionError(`sub-network: Q8_0 wants tFfn in multiples of ${blockLength}, got ${K}. Pack the bundle as F16.`);
+export function checkBundleMask(bundle: Bundle, mask: Mask): void {
+  checkMask(mask, "sub-network", bundle);
+  if (bundle.manifest.weightType === "Q8_0" && mask.tFfn % blockLength !== 0) {
+    throw new OptionError(`sub-network: Q8_0 wants t_ffn in multiples of ${blockLength}, got ${mask.tFfn}. Pack the bundle as F16.`);
   }
 }
 
@@ -49,7 +35,7 @@ export function ffnTensors(bundle: Bundle, K: number): GgufTensor[] {
 /**
  * Bytes of the tensors of {@link ffnTensors}. Memory: about two layers of the sub-network.
  *
- * @param mask checked by {@link checkMask}
+ * @param mask checked by {@link checkBundleMask}
  */
 export function* gatherFfn(bundle: Bundle, mask: Mask): Generator<Uint8Array> {
   const type = bundle.manifest.weightType;
