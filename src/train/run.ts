@@ -6,7 +6,7 @@ import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Checkpoint, loadLatestCheckpoint, type ModelCard, removeLeftovers, saveCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, loadLatestCheckpoint, loadModel, type ModelCard, removeLeftovers, saveCheckpoint } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import type { Parts } from "./parameters.ts";
 import { checkSameRecipe, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
@@ -53,8 +53,10 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
     yield { kind: "resumed", step: saved.step };
   }
   const tokenizerPath = join(runDir, "tokenizer.json");
-  const tokenizer = await makeTokenizer(file, tokenizerPath);
-  const parts = saved ? savedParts(saved) : initialParts(file, tokenizer.vocabSize);
+  const init = recipe.init && !saved ? await loadModel(file.pathOf(recipe.init.run)) : undefined;
+  const tokenizer = await makeTokenizer(file, init, tokenizerPath);
+  const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
+  const inherited = (saved ?? init)?.card.provenance.data ?? [];
   using log = new RunLog(join(runDir, "metrics.jsonl"), saved?.metricsBytes ?? 0);
   const totalSteps = recipe.stages.reduce((sum, { steps }) => sum + steps, 0);
   if (!saved) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(parts) });
@@ -79,7 +81,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
       const running = isDone ? { step: 0, losses: [] } : { step: state.step, losses: [...guard.losses] };
       const moments: Record<string, Weights> = isDone ? {} : { "adam-m": state.m, "adam-v": state.v };
       folder = await saveCheckpoint(runDir, {
-        ...savedModel(recipe, parts, tokenizer, tokenizerPath),
+        ...savedModel(recipe, parts, tokenizer, tokenizerPath, inherited),
         ...position,
         recipe: JSON.parse(JSON.stringify(recipe)),
         values: running,
@@ -108,7 +110,12 @@ function savedParts({ llm, predictor, tensors }: Checkpoint): Parts {
   };
 }
 
-function savedModel(recipe: Recipe, parts: Parts, tokenizer: Tokenizer, tokenizerPath: string) {
+type DataOrigin = ModelCard["provenance"]["data"][number];
+
+/** @param inherited data that the model has already learned from */
+function savedModel(recipe: Recipe, parts: Parts, tokenizer: Tokenizer, tokenizerPath: string, inherited: readonly DataOrigin[]) {
+  const own = recipe.stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence })));
+  const origins = new Map([...inherited, ...own].map((origin) => [JSON.stringify(origin), origin]));
   const predictor = predictorConfig(recipe, tokenizer.vocabSize);
   const { mask } = recipe;
   const card: ModelCard = {
@@ -121,7 +128,7 @@ function savedModel(recipe: Recipe, parts: Parts, tokenizer: Tokenizer, tokenize
     provenance: {
       recipe: recipe.name,
       seed: recipe.seed,
-      data: recipe.stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence }))),
+      data: [...origins.values()],
       created: new Date().toISOString(),
     },
   };

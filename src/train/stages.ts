@@ -1,10 +1,10 @@
 /** From a recipe to what the trainer runs: parameters of every part, and per stage its configuration and its stream of batches. */
 import { existsSync } from "node:fs";
-import { copyFile } from "node:fs/promises";
-import { join } from "node:path";
+import { copyFile, writeFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
 import { evalRow } from "../eval/scorers.ts";
-import { readModelFolder } from "../formats/huggingface.ts";
+import type { Model } from "../formats/huggingface.ts";
 import { type DenseMask, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -13,6 +13,7 @@ import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from 
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
 import { type BatchStream, IGNORED, SftStream, TextStream } from "./batches.ts";
+import type { SavedModel } from "./checkpoint.ts";
 import { encodeDocuments, encodeQuestions, readDocuments, readQuestions } from "./data.ts";
 import type { HeldOutExample } from "./diagnose.ts";
 import { type Parts, randomDecoder, randomHead, randomStatic } from "./parameters.ts";
@@ -23,11 +24,14 @@ import type { StageConfig } from "./trainer.ts";
 
 const ADAM_EPSILON = 1e-8;
 
-/** Puts the recipe's tokenizer at `path`: copied, or trained from the corpus. One that an earlier start left there stays. */
-export async function makeTokenizer({ recipe, pathOf }: RecipeFile, path: string): Promise<Tokenizer> {
-  const { tokenizer, init } = recipe;
+/**
+ * Puts the recipe's tokenizer at `path`: that of the model it starts from, a copy, or one trained from the corpus. One that an
+ * earlier start left there stays.
+ */
+export async function makeTokenizer({ recipe, pathOf }: RecipeFile, init: SavedModel | undefined, path: string): Promise<Tokenizer> {
+  const { tokenizer } = recipe;
   if (!existsSync(path)) {
-    if (init) await copyFile(join(pathOf(init.run), "llm", "tokenizer.json"), path);
+    if (init) await writeFile(path, init.tokenizer);
     else if ("path" in tokenizer!) await copyFile(pathOf(tokenizer.path), path);
     else {
       const { vocabSize, data, instructions } = tokenizer!;
@@ -42,23 +46,22 @@ export async function makeTokenizer({ recipe, pathOf }: RecipeFile, path: string
 }
 
 /** Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise. */
-export function initialParts({ recipe, pathOf }: RecipeFile, vocabSize: number): Parts {
+export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocabSize: number): Parts {
   const random = (part: string) => new Random(`${recipe.seed}/init/${part}`);
   const llm = llmConfig(recipe, vocabSize);
   const predictor = predictorConfig(recipe, vocabSize);
-  const from = (folder: "llm" | "predictor", config: ModelConfig) => {
-    const path = recipe.init && join(pathOf(recipe.init.run), folder);
-    if (!path || (folder === "predictor" && !existsSync(path))) return undefined;
-    const model = readModelFolder(path);
-    if (JSON.stringify(model.config) !== JSON.stringify(config)) {
-      throw new OptionError(`recipe "${recipe.name}": wanted a ${folder} like ${JSON.stringify(config)}, got ${JSON.stringify(model.config)} from ${path}.`);
+  const from = (part: string, model: Model | undefined, config: ModelConfig) => {
+    if (model && !isDeepStrictEqual(model.config, config)) {
+      throw new OptionError(
+        `recipe "${recipe.name}": wanted in "${part}" the shape of the model that "init" names, ${JSON.stringify(model.config)}, got ${JSON.stringify(config)}.`,
+      );
     }
-    return model.weights;
+    return model?.weights;
   };
   return {
-    llm: from("llm", llm) ?? randomDecoder(llm, random("llm")),
+    llm: from("llm", init?.llm, llm) ?? randomDecoder(llm, random("llm")),
     ...(predictor && {
-      backbone: from("predictor", predictor.backbone) ?? randomDecoder(predictor.backbone, random("backbone")),
+      backbone: from("predictor.backbone", init?.predictor?.backbone, predictor.backbone) ?? randomDecoder(predictor.backbone, random("backbone")),
       head: randomHead(predictor, random("head")),
     }),
     ...(recipe.mask?.source === "static" && { static: randomStatic(llm, random("static")) }),
