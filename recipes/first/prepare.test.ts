@@ -15,7 +15,11 @@ import { hash, prepareTasks, sameWording, splitOf, TASKS, type TaskRow, type Wor
 const data = (name: string) => join(import.meta.dirname, "data", name);
 const read = (name: string): string =>
   name.endsWith(".gz") ? gunzipSync(readFileSync(data(name))).toString() : readFileSync(data(name), "utf8");
-const rows = <T>(name: string): T[] => read(name).trim().split("\n").map((line) => JSON.parse(line));
+const rows = <T>(name: string): T[] =>
+  read(name)
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
 
 const train = rows<TaskRow>("train.jsonl.gz");
 const validation = rows<EvalRow>("validation.jsonl");
@@ -41,7 +45,8 @@ describe("splits", () => {
   test("unseen inputs follow from the fixed hash alone", () => {
     for (const { task, input } of testInputs) expect(splitOf(task, input!)).toBe("test");
     for (const { task, input } of validation) expect(splitOf(task, input!)).toBe("validation");
-    for (const { task, input } of train) expect(TASKS[task]!.followsRule ? splitOf(task, input) : "train").toBe("train");
+    for (const { task, input } of train)
+      expect(TASKS[task]!.followsRule ? splitOf(task, input) : "train").toBe("train");
     expect(splitOf("larger_animal", "cat, dog")).toBe(splitOf("larger_animal", "dog, cat"));
   });
 
@@ -59,13 +64,18 @@ describe("splits", () => {
   });
 
   test("unseen inputs are asked in trained wordings", () => {
-    for (const { task, instruction } of [...testInputs, ...validation]) expect(wordings[task]!.train).toContain(instruction);
+    for (const { task, instruction } of [...testInputs, ...validation])
+      expect(wordings[task]!.train).toContain(instruction);
   });
 
   test("every task is trained and asked; 30 to 60 rows of each in an evaluation file", () => {
     expect(tasksOf(train)).toEqual(allTasks);
     expect(Object.keys(wordings).sort()).toEqual(allTasks);
-    for (const [part, tasks] of [[testInputs, ruleTasks], [validation, ruleTasks], [testWordings, allTasks]] as const) {
+    for (const [part, tasks] of [
+      [testInputs, ruleTasks],
+      [validation, ruleTasks],
+      [testWordings, allTasks],
+    ] as const) {
       expect(tasksOf(part)).toEqual(tasks);
       for (const task of tasks) {
         const own = part.filter((row) => row.task === task);
@@ -124,15 +134,22 @@ describe("rows", () => {
 });
 
 test("prepareTasks holds out questions of a rule, not facts, and joins answers (made-up source)", () => {
-  const instructions = Object.fromEntries(allTasks.map((task) => [task, ["Do it", "do it.", "Make it", "Say it", "Try it"]]));
+  const instructions = Object.fromEntries(
+    allTasks.map((task) => [task, ["Do it", "do it.", "Make it", "Say it", "Try it"]]),
+  );
   const numbers = Array.from({ length: 400 }, (_, i) => ({ task: "num_to_verbal", input: `${i}`, output: `n${i}` }));
   const facts = numbers.map((row) => ({ ...row, task: "antonyms" }));
   const again = { task: "antonyms", input: " 7", output: "seventh" };
   const made = prepareTasks([...numbers, ...facts, again, { task: "unknown", input: "x", output: "y" }], instructions);
   const count = (task: string) => made.train.filter((row) => row.task === task).length;
   expect(count("antonyms")).toBe(400);
-  expect(made.train.find(({ task, input }) => task === "antonyms" && input === "7")!.answers).toEqual(["n7", "seventh"]);
-  expect(count("num_to_verbal")).toBe(numbers.filter(({ input }) => hash("split", "num_to_verbal", input) >= 0.1).length);
+  expect(made.train.find(({ task, input }) => task === "antonyms" && input === "7")!.answers).toEqual([
+    "n7",
+    "seventh",
+  ]);
+  expect(count("num_to_verbal")).toBe(
+    numbers.filter(({ input }) => hash("split", "num_to_verbal", input) >= 0.1).length,
+  );
   for (const { train: own, heldOut } of Object.values(made.wordings)) {
     expect([...own, ...heldOut].sort()).toEqual([...instructions.sum!].sort());
     expect(heldOut.includes("Do it")).toBe(heldOut.includes("do it.")); // the same wording
@@ -148,7 +165,10 @@ test("padding wastes less than 15 % of a batch with a tokenizer of 2,048 tokens 
     const lines = (question: Question) => question.wordings.map((wording) => composePrompt(wording, question.input));
     await trainTokenizer({ texts: questions.flatMap(lines), vocabSize: 2048, out });
     const options = { promptTemplate: "{prompt}\n", predictorInput: "prompt", maxTokens: 256 } as const;
-    const stream = new SftStream(encodeQuestions(questions, loadTokenizer(out), options), { seed: 1, tokensPerBatch: 2048 });
+    const stream = new SftStream(encodeQuestions(questions, loadTokenizer(out), options), {
+      seed: 1,
+      tokensPerBatch: 2048,
+    });
     let positions = 0;
     let padding = 0;
     for (let i = 0; i < 300; i++) {
@@ -166,6 +186,7 @@ test("padding wastes less than 15 % of a batch with a tokenizer of 2,048 tokens 
 
 test.each(["novels", "code", "maths", "sql"])("text-%s can be read", async (domain) => {
   let characters = 0;
-  for await (const { text } of readDocuments([{ domain, path: data(`text-${domain}.jsonl.gz`) }])) characters += text.length;
+  for await (const { text } of readDocuments([{ domain, path: data(`text-${domain}.jsonl.gz`) }]))
+    characters += text.length;
   expect(characters).toBeGreaterThan(500_000);
 });

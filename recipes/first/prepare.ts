@@ -46,7 +46,11 @@ interface Task {
   answers?: (row: Source) => readonly string[];
 }
 
-const translation: Task = { scorer: "any", followsRule: false, answers: (row) => [row.output, ...row.possible_translations!] };
+const translation: Task = {
+  scorer: "any",
+  followsRule: false,
+  answers: (row) => [row.output, ...row.possible_translations!],
+};
 const rule: Task = { scorer: "any", followsRule: true };
 const fact: Task = { scorer: "any", followsRule: false };
 
@@ -98,7 +102,10 @@ export function hash(...texts: string[]): number {
 
 /** Texts that differ in case, punctuation or white space alone are the same wording. */
 export function sameWording(text: string): string {
-  return text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+  return text
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}]+/gu, " ")
+    .trim();
 }
 
 /** Part of the data that an input of a rule task belongs to. "a, b" and "b, a" are the same question. */
@@ -132,7 +139,9 @@ function tidy(text: string): string {
 /** A quarter of the wordings held out, at least one, with all that say the same; which ones is decided by hash. */
 function splitWordings(task: string, instructions: readonly string[]): Wordings {
   const wordings = [...new Set(instructions.map(tidy))];
-  const groups = [...new Set(wordings.map(sameWording))].sort((a, b) => hash("wording", task, a) - hash("wording", task, b));
+  const groups = [...new Set(wordings.map(sameWording))].sort(
+    (a, b) => hash("wording", task, a) - hash("wording", task, b),
+  );
   const heldOutGroups = new Set(groups.slice(0, Math.max(1, Math.floor(groups.length / 4))));
   return {
     train: wordings.filter((wording) => !heldOutGroups.has(sameWording(wording))),
@@ -185,11 +194,19 @@ function prepareTexts(sourceDir: string): Record<string, string[]> {
     .flatMap((name) => passages(readText(join(sourceDir, "gutenberg", name))));
   const code = readRows<{ text: string }>(join(sourceDir, "python-code", "thealgorithms_python.jsonl.gz"));
   const maths = readRows<{ question: string; answer: string }>(join(sourceDir, "gsm8k", "train.jsonl.gz"));
-  const sql = readRows<{ split: string; question: string; sql: string }>(join(sourceDir, "text2sql", "wikisql.jsonl.gz"));
+  const sql = readRows<{ split: string; question: string; sql: string }>(
+    join(sourceDir, "text2sql", "wikisql.jsonl.gz"),
+  );
   return {
     novels: choose(0.22, novels),
-    code: choose(0.55, code.map(({ text }) => text).filter((text) => text.length < 6000)),
-    maths: choose(0.3, maths.map(({ question, answer }) => `${question}\n${answer.replace(/<<.*?>>/g, "")}`)),
+    code: choose(
+      0.55,
+      code.map(({ text }) => text).filter((text) => text.length < 6000),
+    ),
+    maths: choose(
+      0.3,
+      maths.map(({ question, answer }) => `${question}\n${answer.replace(/<<.*?>>/g, "")}`),
+    ),
     sql: choose(
       0.1,
       sql
@@ -217,7 +234,10 @@ function readText(path: string): string {
 }
 
 function readRows<T>(path: string): T[] {
-  return readText(path).trim().split("\n").map((line) => JSON.parse(line));
+  return readText(path)
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
 }
 
 const jsonLines = (rows: readonly unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");

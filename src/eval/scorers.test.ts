@@ -35,7 +35,10 @@ describe("isCorrect", () => {
       fc.property(list, fc.nat(), (items, seed) => {
         const turn = seed % items.length;
         const turned = [...items.slice(turn), ...items.slice(0, turn)];
-        for (const [scorer, separator] of [["comma-set", ", "], ["word-set", " "]] as const) {
+        for (const [scorer, separator] of [
+          ["comma-set", ", "],
+          ["word-set", " "],
+        ] as const) {
           expect(isCorrect(scorer, turned.join(separator), [items.join(separator)])).toBe(true);
           expect(isCorrect(scorer, items.slice(1).join(separator), [items.join(separator)])).toBe(false);
           expect(isCorrect(scorer, [...items, items[0]].join(separator), [items.join(separator)])).toBe(false);

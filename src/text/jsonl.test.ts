@@ -41,8 +41,18 @@ describe("readJsonLines", () => {
     ["not JSON", "bad.jsonl", '{"n":1}\n{"n":', /bad\.jsonl: line 2: wanted JSON, got "\{\\"n\\":"/],
     ["a wrong field", "field.jsonl", '{"n":1}\n{"n":"2"}', /field\.jsonl: line 2: "n": .*number/],
     ["not gzipped", "plain.jsonl.gz", '{"n":1}', /plain\.jsonl\.gz: wanted gzipped JSON lines/],
-    ["a truncated gzip", "cut.jsonl.gz", gzipSync('{"n":1}\n'.repeat(999)).subarray(0, 30), /cut\.jsonl\.gz: wanted gzipped/],
-    ["not UTF-8", "latin1.jsonl", Buffer.from('{"n":1,"text":"\xe9"}', "latin1"), /latin1\.jsonl: wanted JSON lines in UTF-8/],
+    [
+      "a truncated gzip",
+      "cut.jsonl.gz",
+      gzipSync('{"n":1}\n'.repeat(999)).subarray(0, 30),
+      /cut\.jsonl\.gz: wanted gzipped/,
+    ],
+    [
+      "not UTF-8",
+      "latin1.jsonl",
+      Buffer.from('{"n":1,"text":"\xe9"}', "latin1"),
+      /latin1\.jsonl: wanted JSON lines in UTF-8/,
+    ],
     ["a line without end", "endless.jsonl", `"${"x".repeat((1 << 24) + 1)}`, /longer than/],
   ];
   test.each(bad)("%s is a FileError that says where", async (_, name, content, message) => {

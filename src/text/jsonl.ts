@@ -21,12 +21,17 @@ export async function* readJsonLines<T>(path: string, schema: z.ZodType<T>): Asy
     try {
       json = JSON.parse(text);
     } catch (error) {
-      throw new FileError(path, `line ${line}: wanted JSON, got ${excerpt(text)}: ${(error as Error).message}.`, { cause: error });
+      throw new FileError(path, `line ${line}: wanted JSON, got ${excerpt(text)}: ${(error as Error).message}.`, {
+        cause: error,
+      });
     }
     const parsed = schema.safeParse(json);
     if (!parsed.success) {
       const { path: field, message } = parsed.error.issues[0]!;
-      throw new FileError(path, `line ${line}: ${field.length > 0 ? `"${field.join(".")}": ` : ""}${message}. Got ${excerpt(text)}.`);
+      throw new FileError(
+        path,
+        `line ${line}: ${field.length > 0 ? `"${field.join(".")}": ` : ""}${message}. Got ${excerpt(text)}.`,
+      );
     }
     yield { line, row: parsed.data };
   }

@@ -33,8 +33,12 @@ export function predictorIds(tokenizer: Tokenizer, text: string): Int32Array {
  */
 export function promptIds(tokenizer: Tokenizer, prompt: string, template: string): Int32Array {
   if (prompt.trim() === "") throw new InputError("prompt: wanted an instruction, got empty text.");
-  if (!template.includes("{prompt}")) throw new OptionError(`prompt template: wanted "{prompt}" in it, got ${JSON.stringify(template)}.`);
-  return withBos(tokenizer, template.replace("{prompt}", () => prompt));
+  if (!template.includes("{prompt}"))
+    throw new OptionError(`prompt template: wanted "{prompt}" in it, got ${JSON.stringify(template)}.`);
+  return withBos(
+    tokenizer,
+    template.replace("{prompt}", () => prompt),
+  );
 }
 
 function withBos(tokenizer: Tokenizer, text: string): Int32Array {

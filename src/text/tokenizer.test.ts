@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { Tokenizer as NativeTokenizer } from "tokenizers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { FileError, InputError, OptionError } from "../errors.ts";
+import { readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { byteTokens, createTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import { trainTokenizer } from "./trainTokenizer.ts";
 
@@ -144,12 +145,24 @@ const sentencePiece = () => {
       unk_token: "<unk>",
       byte_fallback: true,
       vocab: Object.fromEntries(tokens.map((token, id) => [token, id])) as Record<string, number>,
-      merges: [["▁", "a"], ["▁a", "b"]] as [string, string][],
+      merges: [
+        ["▁", "a"],
+        ["▁a", "b"],
+      ] as [string, string][],
     },
   };
 };
 
 describe("byte fallback", () => {
+  test("stories260K's tokenizer gives the ids and the text of its reference", () => {
+    const fixtures = join(import.meta.dirname, "../../test/fixtures/stories260K");
+    const reference = JSON.parse(readFileSync(join(fixtures, "reference.json"), "utf8"));
+    const stories = createTokenizer(readLlama2cTokenizer(join(fixtures, "tok512.bin"), 512), "tok512.bin");
+    expect(stories.decode(reference.greedy_ids)).toBe(reference.greedy_text);
+    for (const { text, ids_with_bos } of reference.encode)
+      expect([stories.bosId, ...stories.encode(text)]).toEqual(ids_with_bos);
+  });
+
   test("encodes the leading space, falls back to bytes and drops the leading space again", () => {
     const llama = createTokenizer(sentencePiece(), "test");
     expect([llama.bosId, llama.eosId]).toEqual([1, 2]);
@@ -165,7 +178,10 @@ describe("bad files", () => {
     ["no vocabulary", (json) => ({ ...json, model: { ...json.model, vocab: null } })],
     ["an id twice", (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: 1 } } })],
     ["a huge id", (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: 2 ** 31 } } })],
-    ["an id that is no number", (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: "1" } } })],
+    [
+      "an id that is no number",
+      (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: "1" } } }),
+    ],
     ["a merge to nowhere", (json) => ({ ...json, model: { ...json.model, merges: [["b", "b"]] } })],
     ["no BOS and EOS", (json) => ({ ...json, added_tokens: [] })],
     ["neither bytes nor byte fallback", (json) => ({ ...json, model: { ...json.model, byte_fallback: false } })],

@@ -45,20 +45,29 @@ const wordsPreTokenizer = z.object({
   type: z.literal("Sequence"),
   pretokenizers: z.tuple([
     z.object({ type: z.literal("Digits"), individual_digits: z.literal(true) }),
-    z.object({ type: z.literal("ByteLevel"), add_prefix_space: z.literal(false), use_regex: z.literal(true).optional() }),
+    z.object({
+      type: z.literal("ByteLevel"),
+      add_prefix_space: z.literal(false),
+      use_regex: z.literal(true).optional(),
+    }),
   ]),
 });
 
 const component = z.looseObject({ type: z.string() });
 const tokenizerFile = z.looseObject({
-  added_tokens: z.array(z.looseObject({ id: z.int().min(0), content: z.string().min(1), special: z.boolean() })).default([]),
+  added_tokens: z
+    .array(z.looseObject({ id: z.int().min(0), content: z.string().min(1), special: z.boolean() }))
+    .default([]),
   normalizer: component.nullish(),
   pre_tokenizer: component.nullish(),
   decoder: z.looseObject({ type: z.string(), decoders: z.array(component).optional() }),
   model: z.looseObject({
     type: z.literal("BPE"),
     byte_fallback: z.boolean().default(false),
-    vocab: z.custom<Record<string, number>>((value) => typeof value === "object" && value !== null, "wanted token -> id"),
+    vocab: z.custom<Record<string, number>>(
+      (value) => typeof value === "object" && value !== null,
+      "wanted token -> id",
+    ),
     merges: z.array(z.union([z.tuple([z.string(), z.string()]), z.string()])),
   }),
 });
@@ -100,7 +109,10 @@ export function createTokenizer(json: unknown, where: string): Tokenizer {
   const boundary = BOUNDARY_TOKENS.find(([bos, eos]) => special.has(bos) && special.has(eos));
   if (!boundary) {
     const wanted = BOUNDARY_TOKENS.map((pair) => pair.join(" and ")).join(", or ");
-    throw new FileError(where, `wanted the special tokens ${wanted}, got [${[...special.keys()].slice(0, 8).join(", ")}].`);
+    throw new FileError(
+      where,
+      `wanted the special tokens ${wanted}, got [${[...special.keys()].slice(0, 8).join(", ")}].`,
+    );
   }
   const bytes = bytesById(file, tokens, new Set(special.values()), where);
   const dropsLeadingSpace = file.normalizer !== undefined && JSON.stringify(file.normalizer).includes('"Prepend"');
@@ -130,7 +142,10 @@ function tokensById({ model, added_tokens }: TokenizerFile, where: string): stri
   const tokens = new Array<string | undefined>(ids.size).fill(undefined);
   for (const [token, id] of ids) {
     if (!Number.isInteger(id) || id < 0 || id >= tokens.length || tokens[id] !== undefined) {
-      throw new FileError(where, `wanted ids 0..${ids.size - 1}, each once, got ${JSON.stringify(id)} for token "${token}".`);
+      throw new FileError(
+        where,
+        `wanted ids 0..${ids.size - 1}, each once, got ${JSON.stringify(id)} for token "${token}".`,
+      );
     }
     tokens[id] = token;
   }
@@ -150,7 +165,8 @@ function bytesById(file: TokenizerFile, tokens: string[], special: ReadonlySet<n
     throw new FileError(where, "wanted byte-level BPE or BPE with byte fallback, got neither.");
   }
   const missing = byteTokens(isByteLevel).find((token) => !Object.hasOwn(file.model.vocab, token));
-  if (missing !== undefined) throw new FileError(where, `wanted a token for each of the 256 bytes, got none for "${missing}".`);
+  if (missing !== undefined)
+    throw new FileError(where, `wanted a token for each of the 256 bytes, got none for "${missing}".`);
   const byteOf = new Map(byteTokens(isByteLevel).map((token, byte) => [token, byte]));
   const utf8 = new TextEncoder();
   return tokens.map((token, id) => {
@@ -220,7 +236,10 @@ class Utf8Stream implements StreamDecoder {
 
   push(id: number): string {
     const bytes = this.#bytes[id];
-    if (!bytes) throw new InputError(`decode: wanted token ids 0..${this.#bytes.length - 1}, got ${id}. Is the tokenizer the model's own?`);
+    if (!bytes)
+      throw new InputError(
+        `decode: wanted token ids 0..${this.#bytes.length - 1}, got ${id}. Is the tokenizer the model's own?`,
+      );
     return this.#withoutLeadingSpace(this.#utf8.decode(bytes, { stream: true }));
   }
 

@@ -30,7 +30,9 @@ export async function trainTokenizer(options: {
   const alphabet = byteTokens(true);
   const smallest = SPECIAL_TOKENS.length + alphabet.length;
   if (!Number.isInteger(vocabSize) || vocabSize < smallest || vocabSize > MAX_TRAINED) {
-    throw new OptionError(`trainTokenizer: "vocabSize" must be an integer in ${smallest}..${MAX_TRAINED}, got ${vocabSize}.`);
+    throw new OptionError(
+      `trainTokenizer: "vocabSize" must be an integer in ${smallest}..${MAX_TRAINED}, got ${vocabSize}.`,
+    );
   }
   const tokens = [...SPECIAL_TOKENS, ...alphabet];
   const known = new Set(tokens);

@@ -2,7 +2,14 @@ import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { type Batch, type BatchStream, evaluationBatches, IGNORED, SftStream, TextStream } from "./batches.ts";
-import { encodeQuestions, type PredictorInput, type Question, type SftData, sequenceAt, type TextData } from "./data.ts";
+import {
+  encodeQuestions,
+  type PredictorInput,
+  type Question,
+  type SftData,
+  sequenceAt,
+  type TextData,
+} from "./data.ts";
 import { Random } from "./random.ts";
 
 /** One id per character: its code; BOS 0, EOS 1. */
@@ -33,7 +40,8 @@ function textData(): TextData {
   return { domains: ["a", "b", "c"], weights: [1 / 3, 1 / 3, 1 / 3], tokens, bosId: 0 };
 }
 
-const allPrompts = (data: SftData) => [...data.domainOf.keys()].map((example) => sequenceAt(data.prompts, example).join());
+const allPrompts = (data: SftData) =>
+  [...data.domainOf.keys()].map((example) => sequenceAt(data.prompts, example).join());
 const take = (stream: BatchStream, count: number): Batch[] => Array.from({ length: count }, () => stream.next());
 const row = (ids: Int32Array, width: number, i: number) => [...ids.subarray(i * width, (i + 1) * width)];
 const until = (ids: number[], end: number) => ids.slice(0, ids.indexOf(end));
@@ -118,16 +126,19 @@ describe("SFT batches", () => {
     expect(new SftStream(sftData(), { seed: 1, tokensPerBatch: 1 }).next().B).toBe(1);
   });
 
-  test.each([{ weights: [1, 1, 1] }, { weights: [1, 2, 5] }])("domains get their shares $weights of the draws", ({ weights }) => {
-    const stream = new SftStream(sftData("prompt", weights), { seed: 1, tokensPerBatch: 300 });
-    const counts = [0, 0, 0];
-    for (const { domains } of take(stream, 400)) for (const domain of domains) counts[domain]!++;
-    const drawn = counts.reduce((a, b) => a + b);
-    const waiting = stream.buckets.reduce((sum, { B }) => sum + B, 0); // draws not handed out yet: all that may differ
-    for (const [d, count] of counts.entries()) {
-      expect(Math.abs(count - (drawn * weights[d]!) / weights.reduce((a, b) => a + b))).toBeLessThan(waiting);
-    }
-  });
+  test.each([{ weights: [1, 1, 1] }, { weights: [1, 2, 5] }])(
+    "domains get their shares $weights of the draws",
+    ({ weights }) => {
+      const stream = new SftStream(sftData("prompt", weights), { seed: 1, tokensPerBatch: 300 });
+      const counts = [0, 0, 0];
+      for (const { domains } of take(stream, 400)) for (const domain of domains) counts[domain]!++;
+      const drawn = counts.reduce((a, b) => a + b);
+      const waiting = stream.buckets.reduce((sum, { B }) => sum + B, 0); // draws not handed out yet: all that may differ
+      for (const [d, count] of counts.entries()) {
+        expect(Math.abs(count - (drawn * weights[d]!) / weights.reduce((a, b) => a + b))).toBeLessThan(waiting);
+      }
+    },
+  );
 
   test("no question comes again before all others of its domain", () => {
     // one bucket of one row: batches come in the order of the draws
@@ -164,12 +175,17 @@ describe("SFT batches", () => {
     expect(rows.map(({ prompt }) => prompt.join()).sort()).toEqual(wanted.sort());
     expect(batches.some(({ domains }) => domains.includes(-1))).toBe(true);
     const fewer = evaluationBatches(data, buckets.slice(0, 1));
-    expect(fewer.numTooLong + fewer.batches.reduce((n, b) => n + b.domains.filter((d) => d >= 0).length, 0)).toBe(wanted.length);
+    expect(fewer.numTooLong + fewer.batches.reduce((n, b) => n + b.domains.filter((d) => d >= 0).length, 0)).toBe(
+      wanted.length,
+    );
   });
 
-  test.each([{ tokensPerBatch: 0 }, { tokensPerBatch: 1.5 }, { tokensPerBatch: 300, maxBuckets: 0 }])("refuses %j", (options) => {
-    expect(() => new SftStream(sftData(), { seed: 1, ...options })).toThrow(OptionError);
-  });
+  test.each([{ tokensPerBatch: 0 }, { tokensPerBatch: 1.5 }, { tokensPerBatch: 300, maxBuckets: 0 }])(
+    "refuses %j",
+    (options) => {
+      expect(() => new SftStream(sftData(), { seed: 1, ...options })).toThrow(OptionError);
+    },
+  );
 });
 
 describe("text batches", () => {

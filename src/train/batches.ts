@@ -5,7 +5,7 @@
  */
 import { OptionError } from "../errors.ts";
 import { type BucketPlan, planBuckets } from "./buckets.ts";
-import { type SftData, type Sequences, sequenceAt, sequenceLength, type TextData } from "./data.ts";
+import { type Sequences, type SftData, sequenceAt, sequenceLength, type TextData } from "./data.ts";
 import { Random } from "./random.ts";
 
 /** Label of a position without loss. */
@@ -79,8 +79,14 @@ export class SftStream implements BatchStream {
     checkPositive("maxBuckets", maxBuckets);
     const plan = planExamples(data, maxBuckets);
     this.#data = data;
-    this.#draws = new DomainDraws(data, data.questions.map((questions) => () => questions.length), seed);
-    this.#bucketOf = data.domainOf.map((_, example) => plan.lengths.findIndex((T) => exampleLength(data, example) <= T));
+    this.#draws = new DomainDraws(
+      data,
+      data.questions.map((questions) => () => questions.length),
+      seed,
+    );
+    this.#bucketOf = data.domainOf.map((_, example) =>
+      plan.lengths.findIndex((T) => exampleLength(data, example) <= T),
+    );
     this.#waiting = plan.lengths.map(() => []);
     this.waste = plan.waste;
     this.buckets = plan.lengths.map((T, b) => {
@@ -127,14 +133,17 @@ export function evaluationBatches(data: SftData, buckets: readonly Bucket[]): { 
   let numTooLong = data.numTooLong;
   for (const example of data.domainOf.keys()) {
     const fits = ({ T, Tp }: Bucket) =>
-      exampleLength(data, example) <= T && data.predictorInputs.every((inputs) => sequenceLength(inputs, example) <= Tp);
+      exampleLength(data, example) <= T &&
+      data.predictorInputs.every((inputs) => sequenceLength(inputs, example) <= Tp);
     const bucket = buckets.findIndex(fits);
     if (bucket < 0) numTooLong++;
     else draws[bucket]!.push({ example, input: 0 });
   }
   const batches = buckets.flatMap((bucket, b) => {
     const count = Math.ceil(draws[b]!.length / bucket.B);
-    return Array.from({ length: count }, (_, i) => sftBatch(data, bucket, draws[b]!.slice(i * bucket.B, (i + 1) * bucket.B)));
+    return Array.from({ length: count }, (_, i) =>
+      sftBatch(data, bucket, draws[b]!.slice(i * bucket.B, (i + 1) * bucket.B)),
+    );
   });
   return { batches, numTooLong };
 }
@@ -236,7 +245,9 @@ export class TextStream implements BatchStream {
     }
     for (const [domain, tokens] of data.tokens.entries()) {
       if (data.weights[domain]! > 0 && tokens.length < T) {
-        throw new OptionError(`batches: wanted at least ${T} tokens in domain "${data.domains[domain]}", got ${tokens.length}.`);
+        throw new OptionError(
+          `batches: wanted at least ${T} tokens in domain "${data.domains[domain]}", got ${tokens.length}.`,
+        );
       }
     }
     this.B = Math.max(1, Math.floor(tokensPerBatch / T));
@@ -337,5 +348,6 @@ class DomainDraws {
 }
 
 function checkPositive(name: string, value: number): void {
-  if (!Number.isInteger(value) || value < 1) throw new OptionError(`batches: "${name}" must be a positive integer, got ${value}.`);
+  if (!Number.isInteger(value) || value < 1)
+    throw new OptionError(`batches: "${name}" must be a positive integer, got ${value}.`);
 }

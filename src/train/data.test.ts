@@ -31,7 +31,10 @@ const options = { promptTemplate: "{prompt}\n", maxTokens: 50 };
 
 describe("reading questions", () => {
   test("rows bring their instruction or take the wordings of their task; the first answer is learned", async () => {
-    const instructions = file("instructions.json", '{"plural":{"train":["Plural of","Pluralise"],"heldOut":["unseen"]}}');
+    const instructions = file(
+      "instructions.json",
+      '{"plural":{"train":["Plural of","Pluralise"],"heldOut":["unseen"]}}',
+    );
     const rows = file(
       "mixed.jsonl",
       [
@@ -50,7 +53,11 @@ describe("reading questions", () => {
   const bad: [string, string, RegExp][] = [
     ["no answer", '{"instruction":"a"}', /line 1: wanted either "output" or "answers"/],
     ["two kinds of answer", '{"instruction":"a","output":"b","answers":["c"]}', /line 1: wanted either/],
-    ["an empty answer", '{"instruction":"a","output":"b"}\n{"instruction":"a","output":" "}', /line 2: "output": wanted some text/],
+    [
+      "an empty answer",
+      '{"instruction":"a","output":"b"}\n{"instruction":"a","output":" "}',
+      /line 2: "output": wanted some text/,
+    ],
     ["no instruction", '{"output":"b"}', /line 1: wanted an "instruction"/],
     ["a task without wordings", '{"task":"toString","output":"b"}', /line 1: .*for task "toString"/],
   ];
@@ -60,10 +67,13 @@ describe("reading questions", () => {
     await expect(readQuestions([{ domain: "d", path }])).rejects.toThrow(message);
   });
 
-  test.each(["{", "[]", '{"a":[]}', '{"a":{"train":[]}}'])("instructions that are %s are a FileError", async (content) => {
-    const path = file("bad-instructions.json", content);
-    await expect(readQuestions([], path)).rejects.toThrow(FileError);
-  });
+  test.each(["{", "[]", '{"a":[]}', '{"a":{"train":[]}}'])(
+    "instructions that are %s are a FileError",
+    async (content) => {
+      const path = file("bad-instructions.json", content);
+      await expect(readQuestions([], path)).rejects.toThrow(FileError);
+    },
+  );
 });
 
 describe("encoding questions", () => {
@@ -76,7 +86,10 @@ describe("encoding questions", () => {
   });
 
   test("an example is BOS, prompt in the template, answer, EOS; the predictor reads prompt and instruction raw", () => {
-    const data = encodeQuestions([question("d", "yes", ["ask", "do"])], tokenizer, { ...options, predictorInput: "both" });
+    const data = encodeQuestions([question("d", "yes", ["ask", "do"])], tokenizer, {
+      ...options,
+      predictorInput: "both",
+    });
     expect(data.questions).toEqual([[Int32Array.of(0, 1)]]);
     expect([...sequenceAt(data.prompts, 1)]).toEqual([0, ...codes("do Input: x\n")]);
     expect([...sequenceAt(data.answers, 1)]).toEqual([...codes("yes"), 1]);
@@ -89,16 +102,26 @@ describe("encoding questions", () => {
 
   test("too long examples are left out and counted, and so are domains that lose all of theirs", () => {
     const fits = "y".repeat(50 - codes("ask Input: x\n").length - 1); // prompt with BOS and answer: 50 positions
-    const data = encodeQuestions([question("a", fits, ["ask", "ask more"]), question("b", `${fits}y`)], tokenizer, options);
+    const data = encodeQuestions(
+      [question("a", fits, ["ask", "ask more"]), question("b", `${fits}y`)],
+      tokenizer,
+      options,
+    );
     expect([data.domains, data.weights, data.domainOf.length, data.numTooLong]).toEqual([["a"], [1], 1, 2]);
   });
 
   test("domains keep an order that is given, and weights are shares", () => {
     const questions = [{ ...question("b", "y"), weight: 3 }, question("a", "y")];
     const free = encodeQuestions(questions, tokenizer, options);
-    expect([free.domains, free.weights]).toEqual([["b", "a"], [0.75, 0.25]]);
+    expect([free.domains, free.weights]).toEqual([
+      ["b", "a"],
+      [0.75, 0.25],
+    ]);
     const fixed = encodeQuestions(questions, tokenizer, { ...options, domains: ["a", "c", "b"] });
-    expect([fixed.weights, [...fixed.domainOf]]).toEqual([[0.25, 0, 0.75], [2, 0]]);
+    expect([fixed.weights, [...fixed.domainOf]]).toEqual([
+      [0.25, 0, 0.75],
+      [2, 0],
+    ]);
     expect(fixed.questions.map((own) => own.length)).toEqual([1, 0, 1]);
   });
 
@@ -111,6 +134,21 @@ describe("encoding questions", () => {
   });
 });
 
+test("a question is read as a document in its wordings in turn; anything else is refused with the line", async () => {
+  const instructions = file("wordings.json", '{"plural":{"train":["Plural of","Pluralise"]}}');
+  const question = '{"task":"plural","input":"wolf","answers":["wolves"]}';
+  const path = file("documents.jsonl", `{"text":"once"}\n${question}\n${question}\n`);
+  const texts: string[] = [];
+  for await (const document of readDocuments([{ domain: "d", path }], instructions)) texts.push(document.text);
+  expect(texts).toEqual(["once", "Plural of Input: wolf\nwolves", "Pluralise Input: wolf\nwolves"]);
+  const bad = file("no-document.jsonl", '{"text":"once"}\n{"content":"once"}');
+  await expect(readDocuments([{ domain: "d", path: bad }]).next()).resolves.toMatchObject({ value: { text: "once" } });
+  const all = async () => {
+    for await (const _ of readDocuments([{ domain: "d", path: bad }]));
+  };
+  await expect(all()).rejects.toThrow(/no-document\.jsonl: line 2: wanted either "text", or a question/);
+});
+
 test("documents are joined by domain, EOS after each", async () => {
   const sources = [
     { domain: "a", path: file("a.jsonl", '{"text":"one"}\n{"text":"two"}') },
@@ -118,6 +156,9 @@ test("documents are joined by domain, EOS after each", async () => {
   ];
   const data = await encodeDocuments(readDocuments(sources), tokenizer);
   expect([data.domains, data.weights, data.bosId]).toEqual([["a", "b"], [0.2, 0.8], 0]);
-  expect(data.tokens.map((tokens) => [...tokens])).toEqual([[...codes("one"), 1, ...codes("two"), 1], [...codes("three"), 1]]);
+  expect(data.tokens.map((tokens) => [...tokens])).toEqual([
+    [...codes("one"), 1, ...codes("two"), 1],
+    [...codes("three"), 1],
+  ]);
   await expect(encodeDocuments([], tokenizer)).rejects.toThrow(OptionError);
 });

@@ -37,16 +37,23 @@ export interface Document {
 }
 
 const text = z.string().refine((value) => value.trim() !== "", "wanted some text");
-const questionRow = z
-  .object({
-    task: text.optional(),
-    instruction: text.optional(),
-    input: z.string().optional(),
-    output: text.optional(),
-    answers: z.array(text).min(1).optional(),
-  })
-  .refine((row) => (row.output === undefined) !== (row.answers === undefined), 'wanted either "output" or "answers"');
-const documentRow = z.object({ text });
+const anyRow = z.object({
+  text: text.optional(),
+  task: text.optional(),
+  instruction: text.optional(),
+  input: z.string().optional(),
+  output: text.optional(),
+  answers: z.array(text).min(1).optional(),
+});
+const hasOne = (...values: unknown[]) => values.filter((value) => value !== undefined).length === 1;
+const questionRow = anyRow.refine(
+  ({ output, answers }) => hasOne(output, answers),
+  'wanted either "output" or "answers"',
+);
+const documentRow = anyRow.refine(
+  ({ text, output, answers }) => hasOne(text, output, answers),
+  'wanted either "text", or a question with "output" or "answers"',
+);
 const instructionsFile = z.record(z.string(), z.object({ train: z.array(text).min(1) }));
 
 /**
@@ -82,7 +89,10 @@ function wordingsFor(
   const wordings = instruction === undefined ? wordingsOf.get(task ?? "") : [instruction];
   if (wordings) return wordings;
   const ofTask = task === undefined ? "" : ` for task "${task}"`;
-  throw new FileError(path, `line ${line}: wanted an "instruction", or wordings${ofTask} in the recipe's instructions file.`);
+  throw new FileError(
+    path,
+    `line ${line}: wanted an "instruction", or wordings${ofTask} in the recipe's instructions file.`,
+  );
 }
 
 function readInstructions(path: string): Map<string, readonly string[]> {
@@ -90,7 +100,9 @@ function readInstructions(path: string): Map<string, readonly string[]> {
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
   } catch (error) {
-    throw new FileError(path, `wanted instructions by task in JSON, got: ${(error as Error).message}.`, { cause: error });
+    throw new FileError(path, `wanted instructions by task in JSON, got: ${(error as Error).message}.`, {
+      cause: error,
+    });
   }
   const parsed = instructionsFile.safeParse(json);
   if (!parsed.success) {
@@ -106,11 +118,14 @@ function readInstructions(path: string): Map<string, readonly string[]> {
  *
  * @throws {FileError} that names file and line
  */
-export async function* readDocuments(sources: readonly DataSource[], instructionsPath?: string): AsyncGenerator<Document> {
+export async function* readDocuments(
+  sources: readonly DataSource[],
+  instructionsPath?: string,
+): AsyncGenerator<Document> {
   const wordingsOf = instructionsPath === undefined ? new Map() : readInstructions(instructionsPath);
   for (const { domain, path, weight = 1 } of sources) {
-    for await (const { line, row } of readJsonLines(path, z.union([documentRow, questionRow]))) {
-      if ("text" in row) {
+    for await (const { line, row } of readJsonLines(path, documentRow)) {
+      if (row.text !== undefined) {
         yield { domain, weight, text: row.text };
         continue;
       }
@@ -208,7 +223,8 @@ export function encodeQuestions(questions: readonly Question[], tokenizer: Token
   const domainOf: number[] = [];
   const [prompts, answers] = [new SequencesBuilder(), new SequencesBuilder()];
   const wholePrompts = predictorInput === "prompt" || predictorInput === "both" ? new SequencesBuilder() : undefined;
-  const instructions = predictorInput === "instruction" || predictorInput === "both" ? new SequencesBuilder() : undefined;
+  const instructions =
+    predictorInput === "instruction" || predictorInput === "both" ? new SequencesBuilder() : undefined;
   let numTooLong = 0;
   for (const { domain, weight, wordings, input, answer } of questions) {
     const answerIds = Int32Array.from([...tokenizer.encode(answer), tokenizer.eosId]);
@@ -227,7 +243,10 @@ export function encodeQuestions(questions: readonly Question[], tokenizer: Token
       wholePrompts?.push(predictorIds(tokenizer, prompt));
       instructions?.push(predictorIds(tokenizer, wording));
     }
-    if (examples.length > 0) (questionsOf[table.index(domain, weight)] ??= []).push(Int32Array.from(examples));
+    if (examples.length === 0) continue;
+    const index = table.index(domain, weight);
+    questionsOf[index] ??= [];
+    questionsOf[index].push(Int32Array.from(examples));
   }
   const domains = table.build(`a question of at most ${maxTokens} tokens`);
   return {
@@ -254,9 +273,10 @@ export async function encodeDocuments(
   const tokensOf: SequencesBuilder[] = [];
   const eos = Int32Array.of(tokenizer.eosId);
   for await (const { domain, weight, text } of documents) {
-    const tokens = (tokensOf[table.index(domain, weight)] ??= new SequencesBuilder());
-    tokens.push(tokenizer.encode(text));
-    tokens.push(eos);
+    const index = table.index(domain, weight);
+    tokensOf[index] ??= new SequencesBuilder();
+    tokensOf[index].push(tokenizer.encode(text));
+    tokensOf[index].push(eos);
   }
   const named = table.build("a document");
   return {
@@ -288,9 +308,10 @@ class DomainTable {
       index = this.#names.push(domain) - 1;
       this.#indexOf.set(domain, index);
     }
-    const known = (this.#weights[index] ??= weight);
-    if (known !== weight) {
-      throw new OptionError(`training data: wanted one weight for domain "${domain}", got ${known} and ${weight}.`);
+    this.#weights[index] ??= weight;
+    if (this.#weights[index] !== weight) {
+      const both = `${this.#weights[index]} and ${weight}`;
+      throw new OptionError(`training data: wanted one weight for domain "${domain}", got ${both}.`);
     }
     return index;
   }

@@ -22,15 +22,19 @@ describe("Random", () => {
     expect([random.uint32(), random.uint32()]).toEqual([3542772213, 812230391]);
   });
 
-  test.each([[[0, 0, 0, 0]], [[1, 2, 3]], [[1, 2, 3, 4, 5]], [[1, 2, 3, 0.5]], [[1, 2, 3, 2 ** 32]]])("refuses state %j", (state) => {
-    expect(() => Random.fromState(state)).toThrow(OptionError);
-  });
+  test.each([[[0, 0, 0, 0]], [[1, 2, 3]], [[1, 2, 3, 4, 5]], [[1, 2, 3, 0.5]], [[1, 2, 3, 2 ** 32]]])(
+    "refuses state %j",
+    (state) => {
+      expect(() => Random.fromState(state)).toThrow(OptionError);
+    },
+  );
 
   test("int is uniform, within 4.5 standard deviations over 30,000 draws of 3", () => {
     const random = new Random(1);
     const counts = [0, 0, 0];
     for (let i = 0; i < 30_000; i++) counts[random.int(3)]!++;
-    for (const count of counts) expect(Math.abs(count - 10_000)).toBeLessThan(4.5 * Math.sqrt(30_000 * (1 / 3) * (2 / 3)));
+    for (const count of counts)
+      expect(Math.abs(count - 10_000)).toBeLessThan(4.5 * Math.sqrt(30_000 * (1 / 3) * (2 / 3)));
   });
 
   test("normal has mean 0, variance 1 and the tails of a normal distribution", () => {
@@ -54,6 +58,7 @@ describe("Random", () => {
       counts.set(order, (counts.get(order) ?? 0) + 1);
     }
     expect(counts.size).toBe(6);
-    for (const count of counts.values()) expect(Math.abs(count - 1000)).toBeLessThan(4.5 * Math.sqrt(6000 * (1 / 6) * (5 / 6)));
+    for (const count of counts.values())
+      expect(Math.abs(count - 1000)).toBeLessThan(4.5 * Math.sqrt(6000 * (1 / 6) * (5 / 6)));
   });
 });
