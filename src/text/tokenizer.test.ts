@@ -183,6 +183,11 @@ describe("bad files", () => {
       (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: "1" } } }),
     ],
     ["a merge to nowhere", (json) => ({ ...json, model: { ...json.model, merges: [["b", "b"]] } })],
+    ["an unknown normalizer", (json) => ({ ...json, normalizer: { type: "Magic" } })],
+    [
+      "a regular expression that is none",
+      (json) => ({ ...json, pre_tokenizer: { type: "Split", pattern: { Regex: "(" } } }),
+    ],
     ["no BOS and EOS", (json) => ({ ...json, added_tokens: [] })],
     ["neither bytes nor byte fallback", (json) => ({ ...json, model: { ...json.model, byte_fallback: false } })],
     [

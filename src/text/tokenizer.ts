@@ -121,7 +121,7 @@ export function createTokenizer(json: unknown, where: string): Tokenizer {
     vocabSize: tokens.length,
     bosId: special.get(boundary[0])!,
     eosId: special.get(boundary[1])!,
-    encode: encoder(file),
+    encode: encoder(file, where),
     decode(ids) {
       const decoder = stream();
       let text = "";
@@ -191,9 +191,9 @@ export function byteTokens(isByteLevel: boolean): string[] {
 }
 
 /** Merges are the library's work; splitting ours into words is done here, so that a word is merged once and then looked up. */
-function encoder(file: TokenizerFile): (text: string) => Int32Array {
+function encoder(file: TokenizerFile, where: string): (text: string) => Int32Array {
   const splitsWords = wordsPreTokenizer.safeParse(file.pre_tokenizer).success && !file.normalizer;
-  const bpe = new BpeTokenizer(
+  const bpe = openBpe(
     {
       ...file,
       normalizer: file.normalizer ?? null,
@@ -203,7 +203,7 @@ function encoder(file: TokenizerFile): (text: string) => Int32Array {
       post_processor: null,
       added_tokens: file.added_tokens.filter((token) => !token.special), // special tokens are never read from text
     },
-    {},
+    where,
   );
   const merge = (text: string): number[] => bpe.encode(text, { add_special_tokens: false }).ids;
   if (!splitsWords) return (text) => Int32Array.from(merge(text));
@@ -222,6 +222,16 @@ function encoder(file: TokenizerFile): (text: string) => Int32Array {
     }
     return Int32Array.from(ids);
   };
+}
+
+function openBpe(file: TokenizerFile, where: string): BpeTokenizer {
+  try {
+    return new BpeTokenizer(file, {});
+  } catch (error) {
+    throw new FileError(where, `wanted a tokenizer.json of known parts, got: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
 }
 
 class Utf8Stream implements StreamDecoder {

@@ -85,7 +85,7 @@ export async function trainTokenizer(options: {
   renameSync(`${out}.tmp`, out);
 }
 
-/** Merges in the order they were learned. The native trainer reads and writes files only. */
+/** Merges in the order they were learned. The native trainer reads and writes files only, and prints three empty lines. */
 async function learnMerges(texts: Iterable<string> | AsyncIterable<string>): Promise<[string, string][]> {
   const folder = mkdtempSync(join(tmpdir(), "ifprune-tokenizer-"));
   try {
