@@ -1,0 +1,83 @@
+/** Progress of a long job: one line that is redrawn on a terminal, a plain line now and then elsewhere. */
+
+/** The part of a stream that is needed; `process.stderr` is one. */
+export interface ProgressStream {
+  isTTY?: boolean;
+  columns?: number;
+  write(text: string): unknown;
+}
+
+export interface ProgressOptions {
+  label: string;
+  /** Steps of the whole job. */
+  total: number;
+  /** Steps that were done before this process; they say nothing about its speed. */
+  done?: number;
+  stream?: ProgressStream;
+  /** Clock, ms. */
+  now?: () => number;
+}
+
+const TERMINAL_INTERVAL_MS = 100;
+const PLAIN_INTERVAL_MS = 10_000;
+const CLEAR_LINE = "\r\x1b[2K";
+
+export class Progress {
+  readonly #job: Required<ProgressOptions>;
+  readonly #started: number;
+  #shown = Number.NEGATIVE_INFINITY;
+  #line = "";
+  #tokens = 0;
+
+  constructor(options: ProgressOptions) {
+    this.#job = { done: 0, stream: process.stderr, now: () => performance.now(), ...options };
+    this.#started = this.#job.now();
+  }
+
+  /**
+   * Counts a step; shows it if the last one shown is long enough ago, or it is the last of all.
+   *
+   * @param done steps of the whole job that are done
+   * @param tokens of this step
+   */
+  update(done: number, tokens: number, loss: number): void {
+    const { label, total, done: doneBefore, stream, now } = this.#job;
+    this.#tokens += tokens;
+    const time = now();
+    if (done < total && time - this.#shown < (stream.isTTY ? TERMINAL_INTERVAL_MS : PLAIN_INTERVAL_MS)) return;
+    this.#shown = time;
+    const seconds = (time - this.#started) / 1000;
+    const left = (seconds / (done - doneBefore)) * (total - done);
+    const share = Math.floor((100 * done) / total);
+    const speed = `${Math.round(this.#tokens / seconds)} tokens/s`;
+    const end = done < total ? `ETA ${duration(left)}` : `done in ${duration(seconds)}`;
+    this.#line = `${label} ${done}/${total} (${share} %)  loss ${loss.toFixed(3)}  ${speed}  ${end}`;
+    if (stream.isTTY) this.#redraw();
+    else stream.write(`${this.#line}\n`);
+  }
+
+  /** Prints a line of its own, above the progress. */
+  note(text: string): void {
+    const { stream } = this.#job;
+    stream.write(`${stream.isTTY ? CLEAR_LINE : ""}${text}\n`);
+    if (stream.isTTY) this.#redraw();
+  }
+
+  /** Leaves the last state on the screen. Call at the end, however it came. */
+  finish(): void {
+    if (this.#job.stream.isTTY && this.#line !== "") this.#job.stream.write("\n");
+  }
+
+  #redraw(): void {
+    const { stream } = this.#job;
+    stream.write(CLEAR_LINE + this.#line.slice(0, (stream.columns ?? 80) - 1));
+  }
+}
+
+/** `1:02:03` or `02:03`, rounded to seconds. */
+function duration(seconds: number): string {
+  const whole = Math.round(seconds);
+  const pad = (n: number) => String(n).padStart(2, "0");
+  const clock = `${pad(Math.floor(whole / 60) % 60)}:${pad(whole % 60)}`;
+  return whole < 3600 ? clock : `${Math.floor(whole / 3600)}:${clock}`;
+}
