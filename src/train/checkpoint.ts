@@ -53,7 +53,7 @@ type Json = z.infer<ReturnType<typeof z.json>>;
 export interface Checkpoint extends SavedModel {
   /** Optimiser steps done since the start of the run. */
   step: number;
-  /** Index of the stage that the next step belongs to. */
+  /** Index of the stage that the next step belongs to; the number of stages when the run is done. */
   stage: number;
   /** Length of the run's log. */
   metricsBytes: number;

@@ -89,6 +89,8 @@ const stageShape = {
   /** Optimiser steps. */
   steps: integer(1),
   data: list(dataSchema, "a list of at least one {domain, path, licence}"),
+  /** JSON file with the wordings of each task's instruction. Absent: the rows carry their own. */
+  instructions: path.optional(),
   /** Of a micro-batch, padding included. */
   tokensPerBatch: integer(2),
   /** Micro-batches per step. */
@@ -125,12 +127,7 @@ const stageSchema = z.discriminatedUnion(
     /** The same in chunks: each chunk but the last makes the mask of the next. */
     section({ kind: z.literal("cpt"), ...stageShape, sequenceLength: integer(1), chunks: integer(2) }),
     /** Loss on answers to instructions. */
-    section({
-      kind: z.literal("sft"),
-      ...stageShape,
-      /** JSON file with the wordings of each task's instruction. Absent: the rows carry their own. */
-      instructions: path.optional(),
-    }),
+    section({ kind: z.literal("sft"), ...stageShape }),
   ],
   { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, sft" : "an object") },
 );
@@ -146,7 +143,13 @@ const recipeSchema = section({
   init: section({ run: path }).optional(),
   /** A tokenizer file, or how to train one. Absent with `init`. */
   tokenizer: z
-    .union([section({ path }), section({ vocabSize: integer(1), data: list(path, "a list of paths") })], tokenizerWords)
+    .union(
+      [
+        section({ path }),
+        section({ vocabSize: integer(1), data: list(path, "a list of paths"), instructions: path.optional() }),
+      ],
+      tokenizerWords,
+    )
     .optional(),
   llm: llmSchema,
   predictor: section({
