@@ -8,14 +8,22 @@ import { answer } from "../src/engine/answer.ts";
 import { openEngine, openFeatureEngine } from "../src/engine/engine.ts";
 import { Bundle, packBundle } from "../src/formats/bundle.ts";
 import type { WeightType } from "../src/formats/ggufModel.ts";
-import { type Model, readModelFolder } from "../src/formats/huggingface.ts";
+import { readModelFolder } from "../src/formats/huggingface.ts";
 import { fullMask, type Mask, maskFromScores } from "../src/mask/mask.ts";
 import type { Weights } from "../src/model/config.ts";
 import { openSubnetwork } from "../src/subnet/cache.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { channelWeights, forward, greedy, matVec } from "./reference/decoder.ts";
 import {
-  anyPredictor, families, goldenModel, goldenValues, randomMask, storiesCheckpoint, storiesReference, temporaryFolder, writeCheckpoint,
+  anyPredictor,
+  families,
+  goldenModel,
+  goldenValues,
+  randomMask,
+  storiesCheckpoint,
+  storiesReference,
+  temporaryFolder,
+  writeCheckpoint,
 } from "./support/models.ts";
 
 const exact = { contextLength: 512, threads: 1, kvType: "F32" } as const;
@@ -60,19 +68,26 @@ describe("the reference itself", () => {
   test.each(families)("reproduces the golden logits of %s under its masks to 1e-12", (family) => {
     const model = goldenModel(family);
     const { ids, mask, logits } = goldenValues(family);
-    for (const [b, row] of ids.entries()) expect(worst(forward(model, row, mask[b]).logits, logits[b]!)).toBeLessThan(1e-12);
+    for (const [b, row] of ids.entries())
+      expect(worst(forward(model, row, mask[b]).logits, logits[b]!)).toBeLessThan(1e-12);
   });
 });
 
 describe("stories260K", () => {
-  test.each(["F32", "F16"] as const)("imported and packed as %s, tells the reference's story when dense", async (type) => {
-    using bundle = await pack(await storiesCheckpoint(temporaryFolder()), type);
-    await using engine = await engineOf(bundle, fullMask(bundle.numLayers, bundle.ffnWidth));
-    const reference = storiesReference();
-    const tokens = [1, ...(await take(engine.generate(Int32Array.of(1), { maxTokens: reference.greedy_ids.length - 1 })))];
-    expect(tokens).toEqual(reference.greedy_ids);
-    expect(loadTokenizer(bundle.tokenizerPath).decode(tokens)).toBe(reference.greedy_text);
-  });
+  test.each(["F32", "F16"] as const)(
+    "imported and packed as %s, tells the reference's story when dense",
+    async (type) => {
+      using bundle = await pack(await storiesCheckpoint(temporaryFolder()), type);
+      await using engine = await engineOf(bundle, fullMask(bundle.numLayers, bundle.ffnWidth));
+      const reference = storiesReference();
+      const tokens = [
+        1,
+        ...(await take(engine.generate(Int32Array.of(1), { maxTokens: reference.greedy_ids.length - 1 }))),
+      ];
+      expect(tokens).toEqual(reference.greedy_ids);
+      expect(loadTokenizer(bundle.tokenizerPath).decode(tokens)).toBe(reference.greedy_text);
+    },
+  );
 
   test.each(["soft", "hard"] as const)("F32, %s mask: sub-network equals masked model", async (kind) => {
     const checkpoint = await storiesCheckpoint(temporaryFolder());
@@ -97,7 +112,11 @@ describe.each(families)("%s under a soft mask", (family) => {
 
   // Logits are about 1 in size. F32: rounding only. Below, the weights' own rounding comes on top of llama.cpp's, which rounds the
   // inputs of a matrix product to the weights' type; the weights in use are compared bit for bit in src/subnet/gather.test.ts.
-  test.each([["F32", 1e-5], ["F16", 0.01], ["Q8_0", 0.15]] as const)("%s: sub-network within %d of the masked model", async (type, bound) => {
+  test.each([
+    ["F32", 1e-5],
+    ["F16", 0.01],
+    ["Q8_0", 0.15],
+  ] as const)("%s: sub-network within %d of the masked model", async (type, bound) => {
     const checkpoint = await writeCheckpoint(temporaryFolder(), model, anyPredictor(model, "soft"));
     using bundle = await pack(checkpoint, type);
     await using engine = await engineOf(bundle, mask);
@@ -108,33 +127,45 @@ describe.each(families)("%s under a soft mask", (family) => {
 describe("predictor", () => {
   const model = goldenModel("llama");
 
-  test.each(families)("%s backbone: llama.cpp's feature is the hidden state of the last token to 1e-5", async (family) => {
-    const backbone = goldenModel(family);
-    const checkpoint = await writeCheckpoint(temporaryFolder(), model, { ...anyPredictor(model, "soft"), backbone });
-    using bundle = await pack(checkpoint, "F32");
-    await using engine = await openFeatureEngine(bundle.predictor!.backbone, { ...exact, contextLength: 128 });
-    for (const ids of goldenValues(family).ids) {
-      expect(worst([await engine.feature(Int32Array.from(ids))], [forward(backbone, ids).hidden.at(-1)!])).toBeLessThan(1e-5);
-    }
-  });
+  test.each(families)(
+    "%s backbone: llama.cpp's feature is the hidden state of the last token to 1e-5",
+    async (family) => {
+      const backbone = goldenModel(family);
+      const checkpoint = await writeCheckpoint(temporaryFolder(), model, { ...anyPredictor(model, "soft"), backbone });
+      using bundle = await pack(checkpoint, "F32");
+      await using engine = await openFeatureEngine(bundle.predictor!.backbone, { ...exact, contextLength: 128 });
+      for (const ids of goldenValues(family).ids) {
+        expect(
+          worst([await engine.feature(Int32Array.from(ids))], [forward(backbone, ids).hidden.at(-1)!]),
+        ).toBeLessThan(1e-5);
+      }
+    },
+  );
 
-  test.each(["soft", "hard"] as const)("answer: %s mask from the instruction, greedy tokens of the masked model", async (lambda) => {
-    const predictor = anyPredictor(model, lambda);
-    using bundle = await pack(await writeCheckpoint(temporaryFolder(), model, predictor), "F32");
-    const instruction = Int32Array.of(1, 9, 8, 7);
-    const prompt = [1, 9, 8, 7, 20];
-    const options = { kvType: "F32", threads: 1, maxTokens: 10, cache: { root: temporaryFolder() } } as const;
-    await using run = await answer(bundle, Int32Array.from(prompt), instruction, options);
-    const tokens = await take(run.tokens);
+  test.each(["soft", "hard"] as const)(
+    "answer: %s mask from the instruction, greedy tokens of the masked model",
+    async (lambda) => {
+      const predictor = anyPredictor(model, lambda);
+      using bundle = await pack(await writeCheckpoint(temporaryFolder(), model, predictor), "F32");
+      const instruction = Int32Array.of(1, 9, 8, 7);
+      const prompt = [1, 9, 8, 7, 20];
+      const options = { kvType: "F32", threads: 1, maxTokens: 10, cache: { root: temporaryFolder() } } as const;
+      await using run = await answer(bundle, Int32Array.from(prompt), instruction, options);
+      const tokens = await take(run.tokens);
 
-    const { numLayers, ffnWidth } = model.config;
-    const scores = referenceScores(predictor.head, forward(predictor.backbone, instruction).hidden.at(-1)!, numLayers);
-    const wanted = maskFromScores(scores, { dFfn: ffnWidth, tFfn: 32, epsilon: lambda === "soft" ? 0.3 : undefined });
-    expect(run.mask.layers).toEqual(wanted.layers);
-    expect(run.mask.lambda === undefined).toBe(lambda === "hard");
-    if (wanted.lambda) expect(worst(run.mask.lambda!, wanted.lambda)).toBeLessThan(1e-5);
-    const untilEos = greedy(model, prompt, 10, channelWeights(wanted)).slice(0, tokens.length);
-    expect(tokens).toEqual(untilEos);
-    expect(Object.values(run.ms).every((ms) => ms > 0)).toBe(true);
-  });
+      const { numLayers, ffnWidth } = model.config;
+      const scores = referenceScores(
+        predictor.head,
+        forward(predictor.backbone, instruction).hidden.at(-1)!,
+        numLayers,
+      );
+      const wanted = maskFromScores(scores, { dFfn: ffnWidth, tFfn: 32, epsilon: lambda === "soft" ? 0.3 : undefined });
+      expect(run.mask.layers).toEqual(wanted.layers);
+      expect(run.mask.lambda === undefined).toBe(lambda === "hard");
+      if (wanted.lambda) expect(worst(run.mask.lambda!, wanted.lambda)).toBeLessThan(1e-5);
+      const untilEos = greedy(model, prompt, 10, channelWeights(wanted)).slice(0, tokens.length);
+      expect(tokens).toEqual(untilEos);
+      expect(Object.values(run.ms).every((ms) => ms > 0)).toBe(true);
+    },
+  );
 });

@@ -33,14 +33,23 @@ export interface Predictor extends AsyncDisposable {
  *
  * @throws {FileError} if the bundle has none, or it is damaged
  */
-export async function openPredictor(bundle: Bundle, options: Omit<EngineOptions, "contextLength"> = {}): Promise<Predictor> {
+export async function openPredictor(
+  bundle: Bundle,
+  options: Omit<EngineOptions, "contextLength"> = {},
+): Promise<Predictor> {
   const { predictor, manifest, ffnWidth: dFfn } = bundle;
   const { tFfn, epsilon, lambda } = manifest;
   if (!predictor || !tFfn || !epsilon) {
-    throw new FileError(bundle.path, "wanted a bundle with a predictor, got one without. Give a mask, or run it dense.");
+    throw new FileError(
+      bundle.path,
+      "wanted a bundle with a predictor, got one without. Give a mask, or run it dense.",
+    );
   }
   const head = readHead(predictor.head, bundle);
-  const engine = await openFeatureEngine(predictor.backbone, { ...options, contextLength: contextLengthOf(predictor.backbone) });
+  const engine = await openFeatureEngine(predictor.backbone, {
+    ...options,
+    contextLength: contextLengthOf(predictor.backbone),
+  });
   return {
     async predict(ids) {
       const scores = scoreFeature(head, await engine.feature(ids));
@@ -85,7 +94,9 @@ export async function answer(
   { cache, predictor, maxTokens, temperature, seed, signal, ...options }: AnswerOptions,
 ): Promise<Answer> {
   if (promptIds.length >= bundle.contextLength) {
-    throw new InputError(`prompt: wanted fewer than ${bundle.contextLength} tokens, got ${promptIds.length}. Shorten it.`);
+    throw new InputError(
+      `prompt: wanted fewer than ${bundle.contextLength} tokens, got ${promptIds.length}. Shorten it.`,
+    );
   }
   const ms: StageTimes = { predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
   const timed = async <T>(stage: keyof StageTimes, work: () => Promise<T>): Promise<T> => {

@@ -3,6 +3,7 @@
  */
 import type { Llama, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp";
 import { FileError, InputError, OptionError } from "../errors.ts";
+import { GgufFile } from "../formats/gguf.ts";
 
 export interface EngineOptions {
   /** Most tokens of prompt and answer together. */
@@ -52,6 +53,7 @@ export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
 }
 
 async function loadModel(path: string, { kvType = "F16", gpu = false }: EngineOptions): Promise<LlamaModel> {
+  new GgufFile(path)[Symbol.dispose](); // node-llama-cpp hangs on a damaged header
   const llama = await startBackend(gpu);
   try {
     return await llama.loadModel({
@@ -149,6 +151,8 @@ function checkOptions({ contextLength, threads }: EngineOptions): void {
 function checkIds(ids: Int32Array, contextLength: number): void {
   if (ids.length === 0) throw new InputError("engine: wanted at least one token, got none.");
   if (ids.length >= contextLength) {
-    throw new InputError(`engine: wanted fewer than ${contextLength} tokens, the context length, got ${ids.length}. Shorten the text.`);
+    throw new InputError(
+      `engine: wanted fewer than ${contextLength} tokens, the context length, got ${ids.length}. Shorten the text.`,
+    );
   }
 }

@@ -32,7 +32,14 @@ import {
   type WeightType,
 } from "./ggufModel.ts";
 import { ModelFolder } from "./huggingface.ts";
-import { type BundleManifest, describeFiles, manifestName, readManifest, verifyFiles, writeManifest } from "./manifest.ts";
+import {
+  type BundleManifest,
+  describeFiles,
+  manifestName,
+  readManifest,
+  verifyFiles,
+  writeManifest,
+} from "./manifest.ts";
 import { blockBytes, blockLength, fromHalf, roundAwayFromZero, toHalf } from "./quantize.ts";
 import { SafetensorsFile } from "./safetensors.ts";
 
@@ -86,9 +93,12 @@ export class Bundle implements Disposable {
    */
   constructor(readonly path: string) {
     this.manifest = readManifest(path, "ifprune-bundle");
-    this.hash = createHash("sha256").update(readFileSync(join(path, manifestName))).digest("hex");
+    this.hash = createHash("sha256")
+      .update(readFileSync(join(path, manifestName)))
+      .digest("hex");
     for (const name of ["base.gguf", "ffn.gguf", "tokenizer.json"]) {
-      if (!this.manifest.files[name]) throw new FileError(join(path, manifestName), `wanted the file "${name}" in it, got none.`);
+      if (!this.manifest.files[name])
+        throw new FileError(join(path, manifestName), `wanted the file "${name}" in it, got none.`);
     }
     this.base = new GgufFile(join(path, "base.gguf"));
     try {
@@ -157,7 +167,8 @@ export class Bundle implements Disposable {
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
 export async function packBundle(checkpoint: string, outFolder: string, { type }: { type: WeightType }): Promise<void> {
-  if (existsSync(outFolder)) throw new OptionError(`pack: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
+  if (existsSync(outFolder))
+    throw new OptionError(`pack: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
   const manifest = readManifest(checkpoint, "ifprune-checkpoint");
   await verifyFiles(checkpoint, manifest);
   const partial = `${outFolder}.partial-${process.pid}`;
@@ -172,7 +183,10 @@ export async function packBundle(checkpoint: string, outFolder: string, { type }
       );
     }
     if (manifest.tFfn !== undefined && manifest.tFfn > ffnWidth) {
-      throw new FileError(join(checkpoint, manifestName), `wanted tFfn of at most ${ffnWidth}, the FFN width, got ${manifest.tFfn}.`);
+      throw new FileError(
+        join(checkpoint, manifestName),
+        `wanted tFfn of at most ${ffnWidth}, the FFN width, got ${manifest.tFfn}.`,
+      );
     }
     const tokenizer = join(checkpoint, "llm/tokenizer.json");
     const { bosId, eosId } = manifest;
@@ -215,7 +229,12 @@ async function writeBase(path: string, llm: ModelFolder, tokenizer: GgufMetadata
   await writeParameters(path, metadata, llm, names, type);
 }
 
-async function writeBackbone(path: string, backbone: ModelFolder, tokenizer: GgufMetadata, type: WeightType): Promise<void> {
+async function writeBackbone(
+  path: string,
+  backbone: ModelFolder,
+  tokenizer: GgufMetadata,
+  type: WeightType,
+): Promise<void> {
   const metadata: GgufMetadata = new Map([...modelMetadata(backbone.config), ...tokenizer]);
   await writeParameters(path, metadata, backbone, [...parameterShapes(backbone.config).keys()], type);
 }
@@ -238,7 +257,8 @@ async function writeParameters(
     metadata,
     tensors,
     (function* () {
-      for (const [i, name] of names.entries()) yield encodeParameter(config, name, model.read(name), tensors[i]!.type as WeightType);
+      for (const [i, name] of names.entries())
+        yield encodeParameter(config, name, model.read(name), tensors[i]!.type as WeightType);
     })(),
   );
 }
@@ -251,14 +271,18 @@ async function writeChannels(path: string, llm: ModelFolder, type: WeightType): 
     { name: channelsName(layer), type: "I8", shape: [F, 2 * row + column] },
     ...(type === "Q8_0" ? [{ name: downScaleName(layer), type: "F16", shape: [D] } as const] : []),
   ]);
-  const metadata: GgufMetadata = new Map([["general.architecture", { type: "string", value: `${family}-ffn-channels` }]]);
+  const metadata: GgufMetadata = new Map([
+    ["general.architecture", { type: "string", value: `${family}-ffn-channels` }],
+  ]);
   await writeGguf(
     path,
     metadata,
     tensors,
     (function* () {
       for (const layer of layers) {
-        const [gate, up, down] = ["gate", "up", "down"].map((name) => llm.read(`model.layers.${layer}.mlp.${name}_proj.weight`));
+        const [gate, up, down] = ["gate", "up", "down"].map((name) =>
+          llm.read(`model.layers.${layer}.mlp.${name}_proj.weight`),
+        );
         const scales = type === "Q8_0" ? rowScales(down!) : undefined;
         const records = new Uint8Array(F * (2 * row + column));
         for (let channel = 0; channel < F; channel++) {

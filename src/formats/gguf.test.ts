@@ -128,16 +128,19 @@ describe("refuses hostile files with a typed error:", () => {
     const original = readFileSync(await sample());
     const path = join(temporaryFolder(), "x.gguf");
     fc.assert(
-      fc.property(fc.array(fc.tuple(fc.nat({ max: original.length - 1 }), fc.nat({ max: 255 })), { minLength: 1, maxLength: 4 }), (damage) => {
-        const bytes = Buffer.from(original);
-        for (const [at, byte] of damage) bytes[at] = byte;
-        writeFileSync(path, bytes);
-        try {
-          new GgufFile(path)[Symbol.dispose]();
-        } catch (error) {
-          expect(error).toBeInstanceOf(FileError);
-        }
-      }),
+      fc.property(
+        fc.array(fc.tuple(fc.nat({ max: original.length - 1 }), fc.nat({ max: 255 })), { minLength: 1, maxLength: 4 }),
+        (damage) => {
+          const bytes = Buffer.from(original);
+          for (const [at, byte] of damage) bytes[at] = byte;
+          writeFileSync(path, bytes);
+          try {
+            new GgufFile(path)[Symbol.dispose]();
+          } catch (error) {
+            expect(error).toBeInstanceOf(FileError);
+          }
+        },
+      ),
       { seed: 4, numRuns: 500 },
     );
   });

@@ -10,22 +10,82 @@ import { ReadableFile, writeFully } from "./files.ts";
 import { blockBytes, blockLength } from "./quantize.ts";
 
 /** A scalar type of metadata values: its number in the format, its bytes (of a string: of its length), and how a view holds it. */
-function scalar<T extends GgufScalar>(id: number, bytes: number, get: (view: DataView) => T, set: (view: DataView, value: T) => void) {
+function scalar<T extends GgufScalar>(
+  id: number,
+  bytes: number,
+  get: (view: DataView) => T,
+  set: (view: DataView, value: T) => void,
+) {
   return { id, bytes, get, set: set as (view: DataView, value: GgufScalar) => void };
 }
 
 const scalars = {
-  uint8: scalar<number>(0, 1, (view) => view.getUint8(0), (view, value) => view.setUint8(0, value)),
-  int8: scalar<number>(1, 1, (view) => view.getInt8(0), (view, value) => view.setInt8(0, value)),
-  uint16: scalar<number>(2, 2, (view) => view.getUint16(0, true), (view, value) => view.setUint16(0, value, true)),
-  int16: scalar<number>(3, 2, (view) => view.getInt16(0, true), (view, value) => view.setInt16(0, value, true)),
-  uint32: scalar<number>(4, 4, (view) => view.getUint32(0, true), (view, value) => view.setUint32(0, value, true)),
-  int32: scalar<number>(5, 4, (view) => view.getInt32(0, true), (view, value) => view.setInt32(0, value, true)),
-  float32: scalar<number>(6, 4, (view) => view.getFloat32(0, true), (view, value) => view.setFloat32(0, value, true)),
-  bool: scalar<boolean>(7, 1, (view) => view.getUint8(0) !== 0, (view, value) => view.setUint8(0, Number(value))),
-  uint64: scalar<bigint>(10, 8, (view) => view.getBigUint64(0, true), (view, value) => view.setBigUint64(0, value, true)),
-  int64: scalar<bigint>(11, 8, (view) => view.getBigInt64(0, true), (view, value) => view.setBigInt64(0, value, true)),
-  float64: scalar<number>(12, 8, (view) => view.getFloat64(0, true), (view, value) => view.setFloat64(0, value, true)),
+  uint8: scalar<number>(
+    0,
+    1,
+    (view) => view.getUint8(0),
+    (view, value) => view.setUint8(0, value),
+  ),
+  int8: scalar<number>(
+    1,
+    1,
+    (view) => view.getInt8(0),
+    (view, value) => view.setInt8(0, value),
+  ),
+  uint16: scalar<number>(
+    2,
+    2,
+    (view) => view.getUint16(0, true),
+    (view, value) => view.setUint16(0, value, true),
+  ),
+  int16: scalar<number>(
+    3,
+    2,
+    (view) => view.getInt16(0, true),
+    (view, value) => view.setInt16(0, value, true),
+  ),
+  uint32: scalar<number>(
+    4,
+    4,
+    (view) => view.getUint32(0, true),
+    (view, value) => view.setUint32(0, value, true),
+  ),
+  int32: scalar<number>(
+    5,
+    4,
+    (view) => view.getInt32(0, true),
+    (view, value) => view.setInt32(0, value, true),
+  ),
+  float32: scalar<number>(
+    6,
+    4,
+    (view) => view.getFloat32(0, true),
+    (view, value) => view.setFloat32(0, value, true),
+  ),
+  bool: scalar<boolean>(
+    7,
+    1,
+    (view) => view.getUint8(0) !== 0,
+    (view, value) => view.setUint8(0, Number(value)),
+  ),
+  uint64: scalar<bigint>(
+    10,
+    8,
+    (view) => view.getBigUint64(0, true),
+    (view, value) => view.setBigUint64(0, value, true),
+  ),
+  int64: scalar<bigint>(
+    11,
+    8,
+    (view) => view.getBigInt64(0, true),
+    (view, value) => view.setBigInt64(0, value, true),
+  ),
+  float64: scalar<number>(
+    12,
+    8,
+    (view) => view.getFloat64(0, true),
+    (view, value) => view.setFloat64(0, value, true),
+  ),
 };
 const stringType = { id: 8, bytes: 8 };
 const arrayType = { id: 9 };
@@ -35,7 +95,9 @@ const scalarFormat = (type: ScalarType) => (type === "string" ? stringType : sca
 
 export type GgufScalar = number | bigint | boolean | string;
 /** A metadata value: 64-bit integers are bigint. */
-export type GgufValue = { type: ScalarType; value: GgufScalar } | { type: "array"; of: ScalarType; value: readonly GgufScalar[] };
+export type GgufValue =
+  | { type: ScalarType; value: GgufScalar }
+  | { type: "array"; of: ScalarType; value: readonly GgufScalar[] };
 export type GgufMetadata = Map<string, GgufValue>;
 
 /** Tensor types: number in the format, and elements and bytes of a block. */
@@ -87,26 +149,33 @@ export class GgufFile implements Disposable {
   /** A metadata number. @throws {FileError} if it is absent or no number */
   number(key: string): number {
     const value = this.metadata.get(key)?.value;
-    if (typeof value !== "number") throw new FileError(this.path, `metadata "${key}": wanted a number, got ${typeof value}.`);
+    if (typeof value !== "number")
+      throw new FileError(this.path, `metadata "${key}": wanted a number, got ${typeof value}.`);
     return value;
   }
 
   /** A metadata string. @throws {FileError} if it is absent or no string */
   string(key: string): string {
     const value = this.metadata.get(key)?.value;
-    if (typeof value !== "string") throw new FileError(this.path, `metadata "${key}": wanted a string, got ${typeof value}.`);
+    if (typeof value !== "string")
+      throw new FileError(this.path, `metadata "${key}": wanted a string, got ${typeof value}.`);
     return value;
   }
 
   /** The description of a tensor. @throws {FileError} if there is none of that name */
   tensor(name: string): GgufTensor & { start: number; bytes: number } {
     const tensor = this.tensors.get(name);
-    if (!tensor) throw new FileError(this.path, `wanted tensor "${name}", got none of that name. Is it another kind of file?`);
+    if (!tensor)
+      throw new FileError(this.path, `wanted tensor "${name}", got none of that name. Is it another kind of file?`);
     return tensor;
   }
 
   /** Fills `target` with a tensor's bytes from `offset` within it. */
-  readInto(target: Uint8Array, { name, start, bytes }: { name: string; start: number; bytes: number }, offset: number): void {
+  readInto(
+    target: Uint8Array,
+    { name, start, bytes }: { name: string; start: number; bytes: number },
+    offset: number,
+  ): void {
     if (offset + target.length > bytes) throw new Error(`internal: read beyond tensor "${name}"`);
     this.#file.readInto(target, start + offset, `tensor "${name}"`);
   }
@@ -145,7 +214,10 @@ class Cursor {
   size(what: string, max: number): number {
     const value = this.take(8, what).readBigUInt64LE();
     if (value > BigInt(Math.floor(max))) {
-      throw new FileError(this.file.path, `${what}: wanted at most ${Math.floor(max)}, got ${value}. Is the file corrupt?`);
+      throw new FileError(
+        this.file.path,
+        `${what}: wanted at most ${Math.floor(max)}, got ${value}. Is the file corrupt?`,
+      );
     }
     return Number(value);
   }
@@ -163,23 +235,27 @@ class Cursor {
 function readHeader(file: ReadableFile): Pick<GgufFile, "metadata" | "tensors"> {
   const { path } = file;
   const cursor = new Cursor(file);
-  if (cursor.uint32("magic") !== magic) throw new FileError(path, 'wanted the magic "GGUF", got other bytes. Is it a GGUF file?');
+  if (cursor.uint32("magic") !== magic)
+    throw new FileError(path, 'wanted the magic "GGUF", got other bytes. Is it a GGUF file?');
   const version = cursor.uint32("version");
-  if (version !== 2 && version !== 3) throw new FileError(path, `wanted GGUF version 2 or 3, got ${version}. Convert it first.`);
+  if (version !== 2 && version !== 3)
+    throw new FileError(path, `wanted GGUF version 2 or 3, got ${version}. Convert it first.`);
   const tensorCount = cursor.count("tensor count", 8 + 4 + 8 + 4 + 8);
   const metadataCount = cursor.count("metadata count", 8 + 4 + 1);
 
   const metadata: GgufMetadata = new Map();
   for (let i = 0; i < metadataCount; i++) {
     const key = cursor.string("metadata key");
-    if (metadata.has(key)) throw new FileError(path, `wanted distinct metadata keys, got "${key}" twice. Is the file corrupt?`);
+    if (metadata.has(key))
+      throw new FileError(path, `wanted distinct metadata keys, got "${key}" twice. Is the file corrupt?`);
     metadata.set(key, readValue(cursor, `metadata "${key}"`));
   }
 
   const infos = new Map<string, GgufTensor & { offset: number; bytes: number }>();
   for (let i = 0; i < tensorCount; i++) {
     const info = readTensorInfo(cursor);
-    if (infos.has(info.name)) throw new FileError(path, `wanted distinct tensors, got "${info.name}" twice. Is the file corrupt?`);
+    if (infos.has(info.name))
+      throw new FileError(path, `wanted distinct tensors, got "${info.name}" twice. Is the file corrupt?`);
     infos.set(info.name, info);
   }
 
@@ -188,15 +264,23 @@ function readHeader(file: ReadableFile): Pick<GgufFile, "metadata" | "tensors"> 
     throw new FileError(path, `wanted an alignment that is a multiple of 8, got ${alignment}. Is the file corrupt?`);
   }
   const dataStart = roundUp(cursor.offset, alignment);
-  const tensors = new Map([...infos].map(([name, { offset, ...info }]) => [name, { ...info, start: dataStart + offset }]));
+  const tensors = new Map(
+    [...infos].map(([name, { offset, ...info }]) => [name, { ...info, start: dataStart + offset }]),
+  );
   let end = dataStart;
   for (const { name, start, bytes } of [...tensors.values()].sort((a, b) => a.start - b.start)) {
     if (start < end || (start - dataStart) % alignment !== 0) {
-      throw new FileError(path, `tensor "${name}": wanted an aligned offset of its own, got ${start - dataStart}. Tensors overlap.`);
+      throw new FileError(
+        path,
+        `tensor "${name}": wanted an aligned offset of its own, got ${start - dataStart}. Tensors overlap.`,
+      );
     }
     end = start + bytes;
     if (end > file.size) {
-      throw new FileError(path, `tensor "${name}": wanted bytes ${start}..${end}, got a file of ${file.size}. Is it truncated?`);
+      throw new FileError(
+        path,
+        `tensor "${name}": wanted bytes ${start}..${end}, got a file of ${file.size}. Is it truncated?`,
+      );
     }
   }
   return { metadata, tensors };
@@ -205,7 +289,8 @@ function readHeader(file: ReadableFile): Pick<GgufFile, "metadata" | "tensors"> 
 function readScalarType(cursor: Cursor, what: string, id: number): ScalarType {
   const types: ScalarType[] = ["string", ...(Object.keys(scalars) as (keyof typeof scalars)[])];
   const type = types.find((name) => scalarFormat(name).id === id);
-  if (!type) throw new FileError(cursor.file.path, `${what}: wanted a known value type, got ${id}. Is the file corrupt?`);
+  if (!type)
+    throw new FileError(cursor.file.path, `${what}: wanted a known value type, got ${id}. Is the file corrupt?`);
   return type;
 }
 
@@ -237,17 +322,24 @@ function readTensorInfo(cursor: Cursor): GgufTensor & { offset: number; bytes: n
   const name = cursor.string("tensor name", maxNameBytes);
   const dimensions = cursor.uint32(`dimensions of "${name}"`);
   if (dimensions < 1 || dimensions > maxDimensions) {
-    throw new FileError(path, `tensor "${name}": wanted 1..${maxDimensions} dimensions, got ${dimensions}. Is the file corrupt?`);
+    throw new FileError(
+      path,
+      `tensor "${name}": wanted 1..${maxDimensions} dimensions, got ${dimensions}. Is the file corrupt?`,
+    );
   }
   const shape = Array.from({ length: dimensions }, () => cursor.size(`dimension of "${name}"`, size)).reverse();
   const typeId = cursor.uint32(`type of "${name}"`);
   const type = (Object.keys(tensorTypes) as GgufTensorType[]).find((key) => tensorTypes[key].id === typeId);
   if (!type) {
-    throw new FileError(path, `tensor "${name}": wanted type ${Object.keys(tensorTypes).join(", ")}, got number ${typeId}.`);
+    throw new FileError(
+      path,
+      `tensor "${name}": wanted type ${Object.keys(tensorTypes).join(", ")}, got number ${typeId}.`,
+    );
   }
   const offset = cursor.size(`offset of "${name}"`, size);
   const bytes = tensorBytes({ type, shape });
-  if (bytes === undefined) throw new FileError(path, `tensor "${name}": wanted rows of whole blocks, got [${shape}] ${type}.`);
+  if (bytes === undefined)
+    throw new FileError(path, `tensor "${name}": wanted rows of whole blocks, got [${shape}] ${type}.`);
   return { name, type, shape, offset, bytes };
 }
 
@@ -273,7 +365,8 @@ export async function writeGguf(
     let index = 0;
     for await (const bytes of data) {
       const tensor = tensors[index++];
-      if (bytes.length !== (tensor && tensorBytes(tensor))) throw new Error(`internal: ${bytes.length} bytes for "${tensor?.name}"`);
+      if (bytes.length !== (tensor && tensorBytes(tensor)))
+        throw new Error(`internal: ${bytes.length} bytes for "${tensor?.name}"`);
       write(bytes);
       write(new Uint8Array(roundUp(written, defaultAlignment) - written));
     }

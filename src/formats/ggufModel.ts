@@ -16,7 +16,11 @@ const string = (value: string): GgufValue => ({ type: "string", value });
 const uint32 = (value: number): GgufValue => ({ type: "uint32", value });
 const float32 = (value: number): GgufValue => ({ type: "float32", value });
 const bool = (value: boolean): GgufValue => ({ type: "bool", value });
-const array = (of: "string" | "float32" | "int32", value: readonly GgufScalar[]): GgufValue => ({ type: "array", of, value });
+const array = (of: "string" | "float32" | "int32", value: readonly GgufScalar[]): GgufValue => ({
+  type: "array",
+  of,
+  value,
+});
 
 /** Metadata that describes the network itself; the family's name is also GGUF's for the architecture. */
 export function modelMetadata(config: ModelConfig): GgufMetadata {
@@ -107,13 +111,18 @@ const tokenType = { normal: 1, unknown: 2, control: 3, unused: 5, byte: 6 } as c
 
 const space = "\u2581";
 const tokenizerSchema = z.object({
-  added_tokens: z.array(z.object({ id: z.number().int().nonnegative(), content: z.string(), special: z.boolean() })).default([]),
+  added_tokens: z
+    .array(z.object({ id: z.number().int().nonnegative(), content: z.string(), special: z.boolean() }))
+    .default([]),
   normalizer: z.unknown(),
   pre_tokenizer: z.unknown(),
   model: z.object({
     type: z.literal("BPE"),
     unk_token: z.string().nullish(),
-    vocab: z.custom<Record<string, number>>((value) => typeof value === "object" && value !== null, "wanted token -> id"),
+    vocab: z.custom<Record<string, number>>(
+      (value) => typeof value === "object" && value !== null,
+      "wanted token -> id",
+    ),
     merges: z.array(z.union([z.tuple([z.string(), z.string()]), z.string()])),
   }),
 });
@@ -136,7 +145,11 @@ const sentencePieceSchema = z.object({
     type: z.literal("Sequence"),
     normalizers: z.tuple([
       z.object({ type: z.literal("Prepend"), prepend: z.literal(space) }),
-      z.object({ type: z.literal("Replace"), pattern: z.object({ String: z.literal(" ") }), content: z.literal(space) }),
+      z.object({
+        type: z.literal("Replace"),
+        pattern: z.object({ String: z.literal(" ") }),
+        content: z.literal(space),
+      }),
     ]),
   }),
   pre_tokenizer: z.null().optional(),
@@ -163,7 +176,10 @@ export function tokenizerMetadata(
   const types: number[] = tokens.map(() => tokenType.unused);
   const place = (text: string, id: number, type: number) => {
     if (!(Number.isInteger(id) && id >= 0 && id < config.vocabSize)) {
-      throw new FileError(path, `wanted ids below the model's ${config.vocabSize}, got "${text}" = ${id}. Is it another model's?`);
+      throw new FileError(
+        path,
+        `wanted ids below the model's ${config.vocabSize}, got "${text}" = ${id}. Is it another model's?`,
+      );
     }
     tokens[id] = text;
     types[id] = type;
@@ -171,7 +187,8 @@ export function tokenizerMetadata(
   for (const [text, id] of Object.entries(model.vocab)) place(text, id, tokenType.normal);
   for (const { id, content, special } of added) if (special) place(content, id, tokenType.control);
   for (const id of [bosId, eosId]) {
-    if (types[id] !== tokenType.control) throw new FileError(path, `wanted BOS and EOS to be special tokens, got id ${id}.`);
+    if (types[id] !== tokenType.control)
+      throw new FileError(path, `wanted BOS and EOS to be special tokens, got id ${id}.`);
   }
 
   const metadata: GgufMetadata = new Map([
@@ -194,11 +211,20 @@ export function tokenizerMetadata(
     for (const [id, token] of tokens.entries()) if (/^<0x[0-9A-F]{2}>$/.test(token)) types[id] = tokenType.byte;
     if (model.unk_token) types[model.vocab[model.unk_token] ?? -1] = tokenType.unknown;
     metadata.set("tokenizer.ggml.model", string("llama"));
-    metadata.set("tokenizer.ggml.scores", array("float32", tokens.map((token) => -(ranks.get(token) ?? 0))));
+    metadata.set(
+      "tokenizer.ggml.scores",
+      array(
+        "float32",
+        tokens.map((token) => -(ranks.get(token) ?? 0)),
+      ),
+    );
     metadata.set("tokenizer.ggml.unknown_token_id", uint32(model.vocab[model.unk_token ?? ""] ?? 0));
     metadata.set("tokenizer.ggml.add_space_prefix", bool(true));
   } else {
-    throw new FileError(path, "wanted byte-level BPE with single digits, or a llama2.c import, got another pre-tokenizer.");
+    throw new FileError(
+      path,
+      "wanted byte-level BPE with single digits, or a llama2.c import, got another pre-tokenizer.",
+    );
   }
   metadata.set("tokenizer.ggml.tokens", array("string", tokens));
   metadata.set("tokenizer.ggml.token_type", array("int32", types));

@@ -33,9 +33,17 @@ test("a tied head stored beside the embedding is no extra tensor", () => {
 
 describe("refuses, naming the cause:", () => {
   test.each([
-    ["a layer too many in the config", { num_hidden_layers: 3 }, /missing: model\.layers\.2\.input_layernorm\.weight.*\(9\)/],
+    [
+      "a layer too many in the config",
+      { num_hidden_layers: 3 },
+      /missing: model\.layers\.2\.input_layernorm\.weight.*\(9\)/,
+    ],
     ["a layer too few in the config", { num_hidden_layers: 1 }, /extra: model\.layers\.1\./],
-    ["another width", { intermediate_size: 40 }, /"model\.layers\.0\.mlp\.gate_proj\.weight": wanted \[40, 32\], got \[48, 32\]/],
+    [
+      "another width",
+      { intermediate_size: 40 },
+      /"model\.layers\.0\.mlp\.gate_proj\.weight": wanted \[40, 32\], got \[48, 32\]/,
+    ],
     ["a missing key", { vocab_size: undefined }, /vocab_size/],
     ["another family", { model_type: "mamba" }, /model_type/],
     ["another activation", { hidden_act: "gelu" }, /hidden_act/],

@@ -6,7 +6,14 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { checkModelConfig, type ModelConfig, type ModelFamily, parameterShapes, type Weight, type Weights } from "../model/config.ts";
+import {
+  checkModelConfig,
+  type ModelConfig,
+  type ModelFamily,
+  parameterShapes,
+  type Weight,
+  type Weights,
+} from "../model/config.ts";
 import { readJson } from "./files.ts";
 import { SafetensorsFile, writeSafetensors } from "./safetensors.ts";
 
@@ -123,7 +130,8 @@ function checkTensors(file: SafetensorsFile, config: ModelConfig): void {
   const missing = [...wanted.keys()].filter((name) => !got.has(name));
   const extra = [...got.keys()].filter((name) => !wanted.has(name) && !isCopy(name));
   if (missing.length > 0 || extra.length > 0) {
-    const list = (names: string[]) => names.slice(0, 4).join(", ") + (names.length > 4 ? `, … (${names.length})` : "") || "none";
+    const list = (names: string[]) =>
+      names.slice(0, 4).join(", ") + (names.length > 4 ? `, … (${names.length})` : "") || "none";
     throw new FileError(
       file.path,
       `wanted the tensors of its config.json, got missing: ${list(missing)}; extra: ${list(extra)}. Do the two belong together?`,

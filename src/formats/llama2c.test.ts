@@ -23,7 +23,8 @@ function changed(bytes: Buffer, change: (bytes: Buffer) => Buffer | undefined): 
 
 test("stories260K computes the logits of the reference (given to 5 digits)", () => {
   const logits = forward(readLlama2c(modelPath), [1]).logits[0]!;
-  for (const [id, value] of storiesReference().logits_after_bos_top10) expect(Math.abs(logits[id]! - value)).toBeLessThan(1e-5);
+  for (const [id, value] of storiesReference().logits_after_bos_top10)
+    expect(Math.abs(logits[id]! - value)).toBeLessThan(1e-5);
 });
 
 test("its tokenizer encodes and decodes as the reference does", async () => {

@@ -5,7 +5,7 @@
  *
  * @see https://github.com/karpathy/llama2.c (run.c reads both files)
  */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
 import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../model/config.ts";
@@ -54,7 +54,13 @@ export function readLlama2c(path: string): Model {
   using file = new ReadableFile(path);
   const header = file.read(0, headerBytes, "header");
   const [D, F, L, H, G, signedV, contextLength] = Array.from({ length: 7 }, (_, i) => header.readInt32LE(4 * i)) as [
-    number, number, number, number, number, number, number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
   ];
   const config: ModelConfig = {
     family: "llama",
@@ -91,7 +97,10 @@ export function readLlama2c(path: string): Model {
   const bytesOf = (name: string) => 4 * shapes.get(name)!.reduce((product, n) => product * n, 1);
   const wantedBytes = order.reduce((sum, name) => sum + (name ? bytesOf(name) : ropeBytes), headerBytes);
   if (wantedBytes !== file.size) {
-    throw new FileError(path, `wanted ${wantedBytes} bytes as its header says, got ${file.size}. Is it of another version?`);
+    throw new FileError(
+      path,
+      `wanted ${wantedBytes} bytes as its header says, got ${file.size}. Is it of another version?`,
+    );
   }
   const weights: Weights = new Map();
   let offset = headerBytes;
@@ -124,7 +133,10 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
     const entry = file.read(offset, 8, `token ${id}`);
     const length = entry.readInt32LE(4);
     if (length < 0 || length > maxTokenBytes) {
-      throw new FileError(path, `token ${id}: wanted a length in 0..${maxTokenBytes}, got ${length}. Is the file corrupt?`);
+      throw new FileError(
+        path,
+        `token ${id}: wanted a length in 0..${maxTokenBytes}, got ${length}. Is the file corrupt?`,
+      );
     }
     const bytes = file.read(offset + 8, length, `token ${id}`);
     offset += 8 + length;
@@ -135,12 +147,16 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
     }
   }
   if (offset !== file.size) {
-    throw new FileError(path, `wanted ${vocabSize} tokens, got ${file.size - offset} bytes more. Is it another model's?`);
+    throw new FileError(
+      path,
+      `wanted ${vocabSize} tokens, got ${file.size - offset} bytes more. Is it another model's?`,
+    );
   }
   const specials = ["<unk>", "<s>", "</s>"];
   const names = tokens.map(({ text }, id) => specials[id] ?? text);
   const ids = new Map(names.map((name, id) => [name, id]));
-  if (ids.size !== names.length) throw new FileError(path, "wanted distinct tokens, got one twice. Is the file corrupt?");
+  if (ids.size !== names.length)
+    throw new FileError(path, "wanted distinct tokens, got one twice. Is the file corrupt?");
   // Merges of special and byte tokens never apply: their texts do not come up from single characters.
   const merges = tokens
     .slice(specials.length + 256)
@@ -148,7 +164,13 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
     .sort((a, b) => b.score - a.score)
     .map(({ pair }) => pair);
   const special = (content: string, id: number) => ({
-    id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true,
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
   });
   return {
     version: "1.0",

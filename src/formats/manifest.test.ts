@@ -3,7 +3,14 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError } from "../errors.ts";
-import { type CheckpointManifest, describeFiles, manifestName, readManifest, verifyFiles, writeManifest } from "./manifest.ts";
+import {
+  type CheckpointManifest,
+  describeFiles,
+  manifestName,
+  readManifest,
+  verifyFiles,
+  writeManifest,
+} from "./manifest.ts";
 
 async function sample(): Promise<{ folder: string; manifest: CheckpointManifest }> {
   const folder = temporaryFolder();
@@ -61,5 +68,6 @@ describe("refuses", () => {
     expect(() => readManifest(folder, "ifprune-checkpoint")).toThrow(FileError);
   });
 
-  test("a folder without one", () => expect(() => readManifest(temporaryFolder(), "ifprune-bundle")).toThrow(FileError));
+  test("a folder without one", () =>
+    expect(() => readManifest(temporaryFolder(), "ifprune-bundle")).toThrow(FileError));
 });

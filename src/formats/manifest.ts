@@ -67,14 +67,20 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
   const path = join(folder, manifestName);
   const parsed = schemas[format].safeParse(readJson(path));
   if (!parsed.success) {
-    throw new FileError(path, `wanted an ${format} manifest, got: ${z.prettifyError(parsed.error)}. Is it the right folder?`);
+    throw new FileError(
+      path,
+      `wanted an ${format} manifest, got: ${z.prettifyError(parsed.error)}. Is it the right folder?`,
+    );
   }
   const manifest = parsed.data as Manifest<Format>;
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
     const file = join(folder, name);
     const size = statSync(file, { throwIfNoEntry: false })?.size;
     if (size !== bytes) {
-      throw new FileError(file, `wanted ${bytes} bytes as in ${manifestName}, got ${size ?? "no file"}. Is the copy complete?`);
+      throw new FileError(
+        file,
+        `wanted ${bytes} bytes as in ${manifestName}, got ${size ?? "no file"}. Is the copy complete?`,
+      );
     }
   }
   return manifest;
@@ -85,7 +91,8 @@ export async function verifyFiles(folder: string, { files }: Pick<CheckpointMani
   for (const [name, { sha256 }] of Object.entries(files)) {
     const path = join(folder, name);
     const got = await hashFile(path);
-    if (got !== sha256) throw new FileError(path, `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged.`);
+    if (got !== sha256)
+      throw new FileError(path, `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged.`);
   }
 }
 

@@ -60,7 +60,9 @@ export function decodeBfloat16(halves: Uint16Array): Float32Array {
  */
 export function encodeQ8(values: Float32Array): Uint8Array {
   if (values.length % blockLength !== 0) {
-    throw new OptionError(`encodeQ8: wanted a multiple of ${blockLength} values, got ${values.length}. Use F16 instead.`);
+    throw new OptionError(
+      `encodeQ8: wanted a multiple of ${blockLength} values, got ${values.length}. Use F16 instead.`,
+    );
   }
   const bytes = new Uint8Array((values.length / blockLength) * blockBytes);
   const view = new DataView(bytes.buffer);

@@ -29,13 +29,17 @@ test("what is written is read back bit for bit, names of any kind included (seed
   const tensor = fc.float32Array({ maxLength: 8 }).map((data) => ({ shape: [data.length], data }));
   const path = join(temporaryFolder(), "x.safetensors");
   fc.assert(
-    fc.property(fc.uniqueArray(fc.tuple(fc.string(), tensor), { selector: ([name]) => name, maxLength: 5 }), (entries) => {
-      const weights: Weights = new Map(entries.filter(([name]) => name !== "__metadata__"));
-      writeSafetensors(path, weights);
-      const back = readSafetensors(path);
-      expect([...back.keys()].sort()).toEqual([...weights.keys()].sort());
-      for (const [name, { data }] of weights) expect(Buffer.from(back.get(name)!.data.buffer)).toEqual(Buffer.from(data.slice().buffer));
-    }),
+    fc.property(
+      fc.uniqueArray(fc.tuple(fc.string(), tensor), { selector: ([name]) => name, maxLength: 5 }),
+      (entries) => {
+        const weights: Weights = new Map(entries.filter(([name]) => name !== "__metadata__"));
+        writeSafetensors(path, weights);
+        const back = readSafetensors(path);
+        expect([...back.keys()].sort()).toEqual([...weights.keys()].sort());
+        for (const [name, { data }] of weights)
+          expect(Buffer.from(back.get(name)!.data.buffer)).toEqual(Buffer.from(data.slice().buffer));
+      },
+    ),
     { seed: 2, numRuns: 50 },
   );
 });
@@ -49,7 +53,10 @@ test("the header is 8-byte aligned and says that the tensors are PyTorch's", () 
 });
 
 test("F16 and BF16 become float32, other types are refused by name", () => {
-  const path = fileOf({ h: { dtype: "F16", shape: [2], data_offsets: [0, 4] }, i: { dtype: "I64", shape: [1], data_offsets: [4, 12] } }, 12);
+  const path = fileOf(
+    { h: { dtype: "F16", shape: [2], data_offsets: [0, 4] }, i: { dtype: "I64", shape: [1], data_offsets: [4, 12] } },
+    12,
+  );
   using file = new SafetensorsFile(path);
   expect([...file.read("h").data]).toEqual([0x101 * 2 ** -24, 0x101 * 2 ** -24]);
   expect(() => file.read("i")).toThrow(/tensor "i": wanted type F32, F16, BF16, got I64/);
@@ -60,12 +67,26 @@ describe("refuses hostile files with a typed error:", () => {
   test.each<[string, () => string]>([
     ["missing file", () => join(temporaryFolder(), "none")],
     ["a folder", temporaryFolder],
-    ["shorter than its length field", () => { const path = fileOf("", 0); writeFileSync(path, "abc"); return path; }],
+    [
+      "shorter than its length field",
+      () => {
+        const path = fileOf("", 0);
+        writeFileSync(path, "abc");
+        return path;
+      },
+    ],
     ["absurd header length", () => fileOf("{}", 0, 2 ** 52)],
     ["header longer than the file", () => fileOf("{}", 0, 1000)],
     ["header that is no JSON", () => fileOf("{", 0)],
     ["header that is no object", () => fileOf("[]", 0)],
-    ["header that is not UTF-8", () => { const path = fileOf("{}", 0); writeFileSync(path, Buffer.from([2, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe])); return path; }],
+    [
+      "header that is not UTF-8",
+      () => {
+        const path = fileOf("{}", 0);
+        writeFileSync(path, Buffer.from([2, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe]));
+        return path;
+      },
+    ],
     ["truncated data", () => fileOf({ a: f32([2], 0, 8) }, 7)],
     ["bytes after the data", () => fileOf({ a: f32([2], 0, 8) }, 9)],
     ["shape that is not its bytes", () => fileOf({ a: f32([3], 0, 8) }, 8)],
@@ -74,7 +95,10 @@ describe("refuses hostile files with a typed error:", () => {
     ["offsets backwards", () => fileOf({ a: f32([2], 8, 0) }, 8)],
     ["overlapping tensors", () => fileOf({ a: f32([2], 0, 8), b: f32([2], 4, 12) }, 12)],
     ["hole between tensors", () => fileOf({ a: f32([1], 0, 4), b: f32([1], 8, 12) }, 12)],
-    ["one name twice", () => fileOf(`{"a":${JSON.stringify(f32([1], 0, 4))},"a":${JSON.stringify(f32([1], 4, 8))}}`, 8)],
+    [
+      "one name twice",
+      () => fileOf(`{"a":${JSON.stringify(f32([1], 0, 4))},"a":${JSON.stringify(f32([1], 4, 8))}}`, 8),
+    ],
     ["__proto__ of a wrong form", () => fileOf('{"__proto__":{"x":1}}', 0)],
   ])("%s", (_, make) => expect(() => readSafetensors(make())).toThrow(FileError));
 
@@ -82,16 +106,21 @@ describe("refuses hostile files with a typed error:", () => {
     const original = readFileSync(join(fixtures, "golden/llama/model.safetensors"));
     const path = join(temporaryFolder(), "x.safetensors");
     fc.assert(
-      fc.property(fc.nat({ max: 3000 }), fc.nat({ max: 255 }), fc.option(fc.nat({ max: original.length })), (at, byte, cut) => {
-        const bytes = Buffer.from(original.subarray(0, cut ?? original.length));
-        if (at < bytes.length) bytes[at] = byte;
-        writeFileSync(path, bytes);
-        try {
-          readSafetensors(path);
-        } catch (error) {
-          expect(error).toBeInstanceOf(FileError);
-        }
-      }),
+      fc.property(
+        fc.nat({ max: 3000 }),
+        fc.nat({ max: 255 }),
+        fc.option(fc.nat({ max: original.length })),
+        (at, byte, cut) => {
+          const bytes = Buffer.from(original.subarray(0, cut ?? original.length));
+          if (at < bytes.length) bytes[at] = byte;
+          writeFileSync(path, bytes);
+          try {
+            readSafetensors(path);
+          } catch (error) {
+            expect(error).toBeInstanceOf(FileError);
+          }
+        },
+      ),
       { seed: 3, numRuns: 200 },
     );
   });

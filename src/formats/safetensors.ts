@@ -53,7 +53,8 @@ export class SafetensorsFile implements Disposable {
   /** @throws {FileError} if there is no such tensor or it is not of type F32, F16 or BF16 */
   read(name: string): Weight {
     const entry = this.#entries.get(name);
-    if (!entry) throw new FileError(this.path, `wanted tensor "${name}", got none of that name. Is it another model's file?`);
+    if (!entry)
+      throw new FileError(this.path, `wanted tensor "${name}", got none of that name. Is it another model's file?`);
     if (!isElementType(entry.type)) {
       throw new FileError(
         this.path,
@@ -83,7 +84,10 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
   const { path } = file;
   const headerBytes = Number(file.read(0, 8, "header length").readBigUInt64LE());
   if (headerBytes > maxHeaderBytes) {
-    throw new FileError(path, `wanted a header of at most ${maxHeaderBytes} bytes, got ${headerBytes}. Is it safetensors?`);
+    throw new FileError(
+      path,
+      `wanted a header of at most ${maxHeaderBytes} bytes, got ${headerBytes}. Is it safetensors?`,
+    );
   }
   const dataStart = 8 + headerBytes;
   let header: unknown;
@@ -107,7 +111,10 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
     const bytes = offsets[1] - offsets[0];
     const wanted = isElementType(type) ? shape.reduce((product, n) => product * n, elementBytes[type]) : bytes;
     if (bytes < 0 || bytes !== wanted) {
-      throw new FileError(path, `tensor "${name}": wanted ${wanted} bytes for [${shape}], got ${bytes}. Is the file corrupt?`);
+      throw new FileError(
+        path,
+        `tensor "${name}": wanted ${wanted} bytes for [${shape}], got ${bytes}. Is the file corrupt?`,
+      );
     }
     entries.set(name, { type, shape, start: dataStart + offsets[0], bytes });
   }
@@ -115,7 +122,10 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
   let end = dataStart;
   for (const [name, entry] of [...entries].sort(([, a], [, b]) => a.start - b.start || a.bytes - b.bytes)) {
     if (entry.start !== end) {
-      throw new FileError(path, `tensor "${name}": wanted offset ${end}, got ${entry.start}. Tensors overlap or leave a hole.`);
+      throw new FileError(
+        path,
+        `tensor "${name}": wanted offset ${end}, got ${entry.start}. Tensors overlap or leave a hole.`,
+      );
     }
     end += entry.bytes;
   }
@@ -146,7 +156,8 @@ export function writeSafetensors(path: string, weights: ReadonlyMap<string, Weig
   const descriptor = openSync(path, "w");
   try {
     writeFully(descriptor, header);
-    for (const { data } of weights.values()) writeFully(descriptor, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    for (const { data } of weights.values())
+      writeFully(descriptor, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);

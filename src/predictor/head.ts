@@ -29,7 +29,10 @@ export interface PredictorHead {
  *
  * @throws {FileError} if it is damaged or scores another model's channels
  */
-export function readHead(path: string, { numLayers: L, ffnWidth: F }: { numLayers: number; ffnWidth: number }): PredictorHead {
+export function readHead(
+  path: string,
+  { numLayers: L, ffnWidth: F }: { numLayers: number; ffnWidth: number },
+): PredictorHead {
   using file = new SafetensorsFile(path);
   const shapes = file.shapes;
   const Dp = shapes.get("feature.mean")?.[0] ?? 0;
@@ -37,7 +40,10 @@ export function readHead(path: string, { numLayers: L, ffnWidth: F }: { numLayer
   const read = (name: string, wanted: readonly number[]): Float32Array => {
     const { shape, data } = file.read(name);
     if (shape.join() === wanted.join()) return data;
-    throw new FileError(path, `tensor "${name}": wanted [${wanted.join(", ")}], got [${shape.join(", ")}]. Is it another model's?`);
+    throw new FileError(
+      path,
+      `tensor "${name}": wanted [${wanted.join(", ")}], got [${shape.join(", ")}]. Is it another model's?`,
+    );
   };
   return {
     featureMean: read("feature.mean", [Dp]),
@@ -55,7 +61,10 @@ export function readHead(path: string, { numLayers: L, ffnWidth: F }: { numLayer
  *
  * @throws {ShapeError} if the feature is of another width
  */
-export function scoreFeature({ featureMean, featureStd, w1, w2, importance, numLayers }: PredictorHead, feature: Float32Array): Float32Array {
+export function scoreFeature(
+  { featureMean, featureStd, w1, w2, importance, numLayers }: PredictorHead,
+  feature: Float32Array,
+): Float32Array {
   const Dp = featureMean.length;
   if (feature.length !== Dp) throw new ShapeError("predictor", `a feature [Dp=${Dp}]`, [feature.length]);
   const centred = Float64Array.from(feature, (value, i) => (value - featureMean[i]!) / featureStd[i]!);

@@ -7,7 +7,17 @@
  * them. (An opened one may go: the system keeps what is mapped.)
  */
 import { createHash, randomUUID } from "node:crypto";
-import { copyFileSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, utimesSync } from "node:fs";
+import {
+  copyFileSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+} from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -55,7 +65,7 @@ const sizesSchema = z.record(z.enum([metadataName, sharedName, ffnName]), z.numb
  */
 export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<Subnetwork> {
   checkBundleMask(bundle, mask);
-  const root = options.root ?? join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "ifprune", "subnetworks");
+  const root = options.root ?? join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "ifprune", "subnetworks");
   const parent = join(root, bundle.hash.slice(0, 32));
   const entry = join(parent, maskHash(mask));
   const path = join(entry, metadataName);
@@ -90,7 +100,8 @@ function publish(partial: string, entry: string): void {
 /** Identity of a mask within its bundle: kept channels and λ. */
 function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
   const hash = createHash("sha256").update(JSON.stringify([tFfn, dFfn, layers.length, lambda ? "soft" : "hard"]));
-  for (const values of [...layers, ...(lambda ?? [])]) hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  for (const values of [...layers, ...(lambda ?? [])])
+    hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   return hash.digest("hex").slice(0, 32);
 }
 
@@ -101,14 +112,20 @@ async function build(bundle: Bundle, mask: Mask, folder: string): Promise<void> 
   const splits = (index: number): GgufMetadata => splitMetadata(index, splitCount, shared + tensors.length);
   await writeGguf(
     join(folder, metadataName),
-    new Map([...bundle.base.metadata, [feedForwardKey(architecture), { type: "uint32", value: mask.tFfn }], ...splits(0)]),
+    new Map([
+      ...bundle.base.metadata,
+      [feedForwardKey(architecture), { type: "uint32", value: mask.tFfn }],
+      ...splits(0),
+    ]),
     [],
     [],
   );
   linkOrCopy(resolve(bundle.base.path), join(folder, sharedName));
   const own: GgufMetadata = new Map([["general.architecture", { type: "string", value: architecture }]]);
   await writeGguf(join(folder, ffnName), new Map([...own, ...splits(2)]), tensors, gatherFfn(bundle, mask));
-  const sizes = Object.fromEntries([metadataName, sharedName, ffnName].map((name) => [name, statSync(join(folder, name)).size]));
+  const sizes = Object.fromEntries(
+    [metadataName, sharedName, ffnName].map((name) => [name, statSync(join(folder, name)).size]),
+  );
   await writeFile(join(folder, sizesName), JSON.stringify(sizes));
 }
 
@@ -155,7 +172,9 @@ function evict(root: string, maxBytes: number): void {
 /** Folders in a folder, none if another process has just removed it. */
 function folders(parent: string): string[] {
   try {
-    return readdirSync(parent, { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? [join(parent, entry.name)] : []));
+    return readdirSync(parent, { withFileTypes: true }).flatMap((entry) =>
+      entry.isDirectory() ? [join(parent, entry.name)] : [],
+    );
   } catch {
     return [];
   }
@@ -163,5 +182,8 @@ function folders(parent: string): string[] {
 
 /** What removing an entry would free: its files, not what they link to. */
 function ownBytes(entry: string): number {
-  return [metadataName, ffnName].reduce((sum, name) => sum + (statSync(join(entry, name), { throwIfNoEntry: false })?.size ?? 0), 0);
+  return [metadataName, ffnName].reduce(
+    (sum, name) => sum + (statSync(join(entry, name), { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  );
 }

@@ -18,7 +18,9 @@ import { checkMask, type Mask } from "../mask/mask.ts";
 export function checkBundleMask(bundle: Bundle, mask: Mask): void {
   checkMask(mask, "sub-network", bundle);
   if (bundle.manifest.weightType === "Q8_0" && mask.tFfn % blockLength !== 0) {
-    throw new OptionError(`sub-network: Q8_0 wants t_ffn in multiples of ${blockLength}, got ${mask.tFfn}. Pack the bundle as F16.`);
+    throw new OptionError(
+      `sub-network: Q8_0 wants t_ffn in multiples of ${blockLength}, got ${mask.tFfn}. Pack the bundle as F16.`,
+    );
   }
 }
 
@@ -108,7 +110,11 @@ function transpose(columns: Uint8Array, K: number, bundle: Bundle, layer: number
 }
 
 /** `[K, D]` to `[D, K]`. */
-function transposeInto<Values extends Float32Array | Uint16Array | Uint8Array>(from: Values, to: Values, K: number): Values {
+function transposeInto<Values extends Float32Array | Uint16Array | Uint8Array>(
+  from: Values,
+  to: Values,
+  K: number,
+): Values {
   const D = from.length / K;
   for (let k = 0; k < K; k++) for (let d = 0; d < D; d++) to[d * K + k] = from[k * D + d]!;
   return to;

@@ -23,7 +23,11 @@ export interface Forward {
 }
 
 /** Runs the masked full model. @param mask m [L][F]; absent: all ones */
-export function forward({ config, weights }: Model, ids: ArrayLike<number>, mask?: readonly ArrayLike<number>[]): Forward {
+export function forward(
+  { config, weights }: Model,
+  ids: ArrayLike<number>,
+  mask?: readonly ArrayLike<number>[],
+): Forward {
   const { numLayers, numHeads: H, numKvHeads: G, headWidth: C, width: D, normEps, family } = config;
   const weight = (name: string) => weights.get(name)!.data;
   const embedding = weight("model.embed_tokens.weight");
@@ -36,7 +40,10 @@ export function forward({ config, weights }: Model, ids: ArrayLike<number>, mask
       if (family === "qwen2") add(y, weight(`${at}.self_attn.${name}_proj.bias`));
       const heads = Array.from({ length: y.length / C }, (_, head) => y.subarray(head * C, (head + 1) * C));
       if (name === "v") return heads;
-      const normed = family === "qwen3" ? heads.map((h) => rmsNorm(h, weight(`${at}.self_attn.${name}_norm.weight`), normEps)) : heads;
+      const normed =
+        family === "qwen3"
+          ? heads.map((h) => rmsNorm(h, weight(`${at}.self_attn.${name}_norm.weight`), normEps))
+          : heads;
       return normed.map((head) => rope(head, position, config.ropeTheta));
     };
     const inputs = x.map((row) => rmsNorm(row, weight(`${at}.input_layernorm.weight`), normEps));
@@ -45,7 +52,10 @@ export function forward({ config, weights }: Model, ids: ArrayLike<number>, mask
       const attended = new Float64Array(H * C);
       for (let head = 0; head < H; head++) {
         const group = Math.floor((head * G) / H);
-        const scores = Float64Array.from({ length: t + 1 }, (_, s) => dot(q![t]![head]!, k![s]![group]!) / Math.sqrt(C));
+        const scores = Float64Array.from(
+          { length: t + 1 },
+          (_, s) => dot(q![t]![head]!, k![s]![group]!) / Math.sqrt(C),
+        );
         for (const [s, p] of softmax(scores).entries()) {
           for (let c = 0; c < C; c++) attended[head * C + c]! += p * v![s]![group]![c]!;
         }
@@ -64,7 +74,12 @@ export function forward({ config, weights }: Model, ids: ArrayLike<number>, mask
 }
 
 /** Continues `ids` greedily by `count` tokens; lower id first among equals. Returns the new tokens. */
-export function greedy(model: Model, ids: readonly number[], count: number, mask?: readonly ArrayLike<number>[]): number[] {
+export function greedy(
+  model: Model,
+  ids: readonly number[],
+  count: number,
+  mask?: readonly ArrayLike<number>[],
+): number[] {
   const all = [...ids];
   for (let i = 0; i < count; i++) {
     const logits = forward(model, all, mask).logits.at(-1)!;

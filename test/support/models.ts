@@ -15,7 +15,12 @@ import type { Weights } from "../../src/model/config.ts";
 export const fixtures = fileURLToPath(new URL("../fixtures/", import.meta.url));
 export const families = ["llama", "qwen2", "qwen3"] as const;
 
-const provenance: CheckpointManifest["provenance"] = { recipe: "test", seed: 0, data: [], created: "2026-11-01T00:00:00Z" };
+const provenance: CheckpointManifest["provenance"] = {
+  recipe: "test",
+  seed: 0,
+  data: [],
+  created: "2026-11-01T00:00:00Z",
+};
 
 /** A folder that goes when the test ends. */
 export function temporaryFolder(): string {
@@ -116,7 +121,9 @@ export function anyPredictor({ config }: Model, lambda: "soft" | "hard"): TestPr
 /** Byte-level BPE of V tokens without merges. */
 function anyTokenizer(vocabSize: number): object {
   const names = ["<|pad|>", "<|bos|>", "<|eos|>"];
-  const vocab = Object.fromEntries(Array.from({ length: vocabSize }, (_, id) => [names[id] ?? String.fromCodePoint(0x4e00 + id), id]));
+  const vocab = Object.fromEntries(
+    Array.from({ length: vocabSize }, (_, id) => [names[id] ?? String.fromCodePoint(0x4e00 + id), id]),
+  );
   return {
     added_tokens: names.map((content, id) => ({ id, content, special: true })),
     normalizer: null,
@@ -146,7 +153,9 @@ export function randomNumbers(seed: number): () => number {
 export function randomMask(numLayers: number, dFfn: number, tFfn: number, kind: "soft" | "hard", seed: number): Mask {
   const random = randomNumbers(seed);
   const layers = Array.from({ length: numLayers }, () => {
-    const shuffled = Array.from({ length: dFfn }, (_, channel) => ({ channel, key: random() })).sort((a, b) => a.key - b.key);
+    const shuffled = Array.from({ length: dFfn }, (_, channel) => ({ channel, key: random() })).sort(
+      (a, b) => a.key - b.key,
+    );
     return Int32Array.from(shuffled.slice(0, tFfn).map(({ channel }) => channel)).sort();
   });
   const lambda = layers.map((kept) => Float32Array.from(kept, () => 1 - 0.9 * random()));

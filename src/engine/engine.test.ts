@@ -1,0 +1,115 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { storiesCheckpoint, storiesReference, temporaryFolder } from "../../test/support/models.ts";
+import { FileError, InputError, OptionError } from "../errors.ts";
+import { Bundle, packBundle } from "../formats/bundle.ts";
+import { writeGguf } from "../formats/gguf.ts";
+import { fullMask } from "../mask/mask.ts";
+import { openSubnetwork } from "../subnet/cache.ts";
+import { answer, openPredictor } from "./answer.ts";
+import { type Engine, openEngine } from "./engine.ts";
+
+const bos = Int32Array.of(1);
+
+async function storiesBundle(): Promise<Bundle> {
+  const folder = join(temporaryFolder(), "bundle");
+  await packBundle(await storiesCheckpoint(temporaryFolder()), folder, { type: "F32" });
+  return new Bundle(folder);
+}
+
+async function storiesEngine(contextLength = 512): Promise<Engine> {
+  using bundle = await storiesBundle();
+  const { path } = await openSubnetwork(bundle, fullMask(bundle.numLayers, bundle.ffnWidth), {
+    root: temporaryFolder(),
+  });
+  return openEngine(path, { contextLength, threads: 1, kvType: "F32" });
+}
+
+async function take(tokens: AsyncIterable<number>): Promise<number[]> {
+  const taken: number[] = [];
+  for await (const token of tokens) taken.push(token);
+  return taken;
+}
+
+describe("generate", () => {
+  test("repeats itself: greedy always, sampling for one seed; another seed differs", async () => {
+    await using engine = await storiesEngine();
+    const run = (options: { temperature?: number; seed?: number }) =>
+      take(engine.generate(bos, { maxTokens: 30, ...options }));
+    expect(await run({})).toEqual(storiesReference().greedy_ids.slice(1, 31));
+    expect(await run({})).toEqual(await run({ temperature: 0 }));
+    const sampled = await run({ temperature: 1, seed: 5 });
+    expect(await run({ temperature: 1, seed: 5 })).toEqual(sampled);
+    expect(await run({ temperature: 1, seed: 6 })).not.toEqual(sampled);
+  });
+
+  test("stops between two tokens when aborted, and goes on with the next prompt", async () => {
+    await using engine = await storiesEngine();
+    const controller = new AbortController();
+    const seen: number[] = [];
+    const run = async () => {
+      for await (const token of engine.generate(bos, { maxTokens: 100, signal: controller.signal })) {
+        seen.push(token);
+        if (seen.length === 3) controller.abort();
+      }
+    };
+    await expect(run()).rejects.toThrow(/abort/i);
+    expect(seen).toEqual(storiesReference().greedy_ids.slice(1, 4));
+    expect(await take(engine.generate(bos, { maxTokens: 5 }))).toEqual(storiesReference().greedy_ids.slice(1, 6));
+  });
+
+  test("ends at a full context, with the tokens of a larger one until there", async () => {
+    await using engine = await storiesEngine(256);
+    const prompt = Int32Array.from(storiesReference().greedy_ids.slice(0, 100));
+    const tokens = await take(engine.generate(prompt, { maxTokens: 1000 }));
+    expect(prompt.length + tokens.length).toBe(256);
+    expect(tokens.slice(0, 100)).toEqual(storiesReference().greedy_ids.slice(100, 200));
+  });
+
+  test("a prompt that is empty or fills the context, and options out of range, are refused", async () => {
+    await using engine = await storiesEngine();
+    const first = (ids: Int32Array, maxTokens = 1) => engine.generate(ids, { maxTokens }).next();
+    await expect(first(new Int32Array(0))).rejects.toThrow(InputError);
+    await expect(first(new Int32Array(512).fill(5))).rejects.toThrow(InputError);
+    await expect(first(bos, 0)).rejects.toThrow(OptionError);
+    await expect(openEngine("none.gguf", { contextLength: 0 })).rejects.toThrow(OptionError);
+    await expect(openEngine("none.gguf", { contextLength: 8, threads: 0.5 })).rejects.toThrow(OptionError);
+  });
+});
+
+test("a file that is no GGUF, or one that holds no model, is a typed error", async () => {
+  const path = join(temporaryFolder(), "x.gguf");
+  writeFileSync(path, "GGUF and nothing else");
+  await expect(openEngine(path, { contextLength: 8 })).rejects.toThrow(FileError);
+  await writeGguf(path, new Map([["general.architecture", { type: "string", value: "llama" }]]), [], []);
+  await expect(openEngine(path, { contextLength: 8 })).rejects.toThrow(FileError);
+});
+
+describe("answer", () => {
+  const options = { maxTokens: 3, threads: 1 };
+
+  test("without a predictor wants a mask", async () => {
+    using bundle = await storiesBundle();
+    await expect(openPredictor(bundle)).rejects.toThrow(/wanted a bundle with a predictor/);
+    await expect(answer(bundle, bos, bos, options)).rejects.toThrow(FileError);
+  });
+
+  test("a prompt longer than the model reads is refused before anything is built", async () => {
+    using bundle = await storiesBundle();
+    const root = temporaryFolder();
+    const long = new Int32Array(512).fill(5);
+    const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
+    await expect(answer(bundle, long, mask, { ...options, cache: { root } })).rejects.toThrow(InputError);
+  });
+
+  test("an answer left early frees its model", async () => {
+    using bundle = await storiesBundle();
+    const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
+    const run = await answer(bundle, bos, mask, { ...options, maxTokens: 50, cache: { root: temporaryFolder() } });
+    for await (const token of run.tokens) if (token) break;
+    await run[Symbol.asyncDispose]();
+    expect(run.ms.prefill).toBeGreaterThan(0);
+    expect(run.ms.decode).toBe(0);
+  });
+});
