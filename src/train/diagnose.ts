@@ -2,8 +2,9 @@
  * What a training run measures on held-out examples while it trains: the loss under the mask in use and under its controls, and
  * whether masks follow the prompt at all (method: the traps of mask collapse).
  */
+import { foreignPartners, genericMask } from "../eval/evaluate.ts";
 import type { Evaluator, LabelledSequence, SequenceScore } from "../eval/evaluator.ts";
-import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 
 export interface HeldOutExample extends LabelledSequence {
@@ -59,8 +60,7 @@ export async function diagnoseMasks(
   const perInput = await evaluator.predict(examples.map((e) => e.predictorPrompt));
   const perTask = await evaluator.predict(examples.map((e) => e.predictorInstruction));
   const own = perInput.map(({ mask }) => mask);
-  const meanScores = own[0]!.map((_, i) => perInput.reduce((sum, { scores }) => sum + scores[i]!, 0) / examples.length);
-  const generic = toDenseMask(maskFromScores(meanScores, { dFfn, tFfn, epsilon }));
+  const generic = genericMask(perInput.map(({ scores }) => scores), { dFfn, tFfn, epsilon });
   const under = async (masks?: readonly DenseMask[]) => summarize(await evaluator.score(examples, masks));
   const diagnostics = (predicted: typeof perInput) =>
     maskDiagnostics(
@@ -78,16 +78,4 @@ export async function diagnoseMasks(
     perInputMasks: diagnostics(perInput),
     perTaskMasks: diagnostics(perTask),
   };
-}
-
-/** For each example the index of one of another domain: the example half-way round in an order sorted by domain, or the next that differs. */
-export function foreignPartners(domains: readonly string[]): number[] {
-  const order = domains.map((_, i) => i).sort((a, b) => (domains[a]! < domains[b]! ? -1 : 1));
-  const partners: number[] = new Array(domains.length);
-  order.forEach((example, place) => {
-    const offset = Array.from(order.keys()).find((i) => domains[order[(place + i + (order.length >> 1)) % order.length]!] !== domains[example]);
-    if (offset === undefined) throw new Error("internal: foreign masks need examples of at least two domains");
-    partners[example] = order[(place + offset + (order.length >> 1)) % order.length]!;
-  });
-  return partners;
 }

@@ -1,6 +1,6 @@
 /** From a recipe to what the trainer runs: parameters of every part, and per stage its configuration and its stream of batches. */
 import { existsSync } from "node:fs";
-import { copyFile, writeFile } from "node:fs/promises";
+import { copyFile, rename, writeFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
 import { evalRow } from "../eval/scorers.ts";
@@ -31,16 +31,18 @@ const ADAM_EPSILON = 1e-8;
 export async function makeTokenizer({ recipe, pathOf }: RecipeFile, init: SavedModel | undefined, path: string): Promise<Tokenizer> {
   const { tokenizer } = recipe;
   if (!existsSync(path)) {
-    if (init) await writeFile(path, init.tokenizer);
-    else if ("path" in tokenizer!) await copyFile(pathOf(tokenizer.path), path);
+    const partial = `${path}.partial`;
+    if (init) await writeFile(partial, init.tokenizer);
+    else if ("path" in tokenizer!) await copyFile(pathOf(tokenizer.path), partial);
     else {
       const { vocabSize, data, instructions } = tokenizer!;
       const documents = readDocuments(data.map((file) => ({ domain: "", path: pathOf(file) })), instructions && pathOf(instructions));
       const texts = (async function* () {
         for await (const { text } of documents) yield text;
       })();
-      await trainTokenizer({ texts, vocabSize, out: path });
+      await trainTokenizer({ texts, vocabSize, out: partial });
     }
+    await rename(partial, path);
   }
   return loadTokenizer(path);
 }

@@ -1,0 +1,90 @@
+import { join } from "node:path";
+import { Command } from "commander";
+import { Progress } from "../train/progress.ts";
+import { readRecipe } from "../train/recipe.ts";
+import { type RunEvent, trainRecipe } from "../train/run.ts";
+import { type MetricsRow, readRunLog } from "../train/runLog.ts";
+import { integer, interruption, printJson } from "./options.ts";
+
+interface Options {
+  runs: string;
+  threads?: number;
+  spin?: boolean;
+  json?: boolean;
+}
+
+export function trainCommand(): Command {
+  return new Command("train")
+    .description("Train a recipe. A run that was interrupted goes on by itself; Ctrl-C saves and exits.")
+    .argument("<recipe>", "recipe file")
+    .option("--runs <folder>", "where the run's folder is made, by the recipe's name", "runs")
+    .option("--threads <n>", "worker threads (default: the recipe's, else all cores)", integer(1))
+    .option("--spin", "let idle threads spin: faster on a machine without other work, ruinous beside any")
+    .option("--json", "print the final configuration and every metrics row as JSON lines")
+    .action(train);
+}
+
+async function train(recipePath: string, { runs, threads, spin, json }: Options): Promise<void> {
+  const file = readRecipe(recipePath);
+  const { recipe } = file;
+  const runDir = join(runs, recipe.name);
+  const signal = interruption();
+  const settings = { runDir, signal, threads: threads ?? recipe.threads, spinning: spin ?? false };
+  if (json) printJson({ kind: "recipe", recipe, runDir });
+
+  let progress: Progress | undefined;
+  const say = (text: string): void => {
+    if (progress) progress.note(text);
+    else process.stderr.write(`${text}\n`);
+  };
+  const total = recipe.stages.reduce((sum, { steps }) => sum + steps, 0);
+  let done = 0;
+  const show = (event: RunEvent): void => {
+    switch (event.kind) {
+      case "damaged":
+        return say(`${event.error.message} Going back to the checkpoint before it.`);
+      case "resumed":
+        done = event.step;
+        return say(`resuming ${runDir} at step ${event.step} of ${total}`);
+      case "stage": {
+        const tooLong = event.numTooLong > 0 ? `; ${event.numTooLong} examples longer than the context are left out` : "";
+        say(`stage "${event.name}": ${event.steps} steps${tooLong}`);
+        progress ??= new Progress({ label: recipe.name, total, done });
+        return;
+      }
+      case "row":
+        if (json) printJson(event.row);
+        if (event.row.kind === "train") progress?.update(event.row.step, event.row.tokens, event.row.loss);
+        else say(describe(event.row));
+        return;
+      case "saved":
+        done = event.step;
+        return;
+      default:
+        return event satisfies never;
+    }
+  };
+  try {
+    for await (const event of trainRecipe(file, settings)) show(event);
+  } finally {
+    progress?.finish();
+  }
+  if (signal.aborted) return say(`stopped and saved at step ${done} of ${total}; the same command goes on`);
+  const last = readRunLog(join(runDir, "metrics.jsonl")).findLast((row) => row.kind === "evaluation");
+  say(`${runDir}: ${total} steps done${last ? `. ${describe(last)}` : ""}`);
+}
+
+/** One line for people. */
+function describe(row: MetricsRow): string {
+  const percent = (share: number | null) => (share === null ? "-" : (100 * share).toFixed(1));
+  switch (row.kind) {
+    case "evaluation": {
+      const columns = Object.keys(row.loss).map((mask) => `${mask} ${row.loss[mask]!.toFixed(3)} nats, ${percent(row.exactMatch[mask]!)} % exact`);
+      return `held out, step ${row.step}: ${columns.join(" · ")}`;
+    }
+    case "masks":
+      return `masks from the ${row.predictorInput}, step ${row.step}: overlap within a domain ${row.overlapWithin.map(percent).join(" ")} %, across ${row.overlapAcross.map(percent).join(" ")} %, chance ${percent(row.chance)} %`;
+    default:
+      return `step ${"step" in row ? row.step : 0}`;
+  }
+}

@@ -1,0 +1,95 @@
+/** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as the engine serves it. */
+import { join } from "node:path";
+import { FileError } from "../errors.ts";
+import type { SessionOptions } from "../graph/session.ts";
+import { readSafetensors } from "../formats/safetensors.ts";
+import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { randomMask } from "../mask/sources.ts";
+import type { PredictorConfig } from "../predictor/predictor.ts";
+import { standardizeScores } from "../predictor/standardize.ts";
+import { createTokenizer } from "../text/tokenizer.ts";
+import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
+import { joinParts, type Parts } from "../train/parameters.ts";
+import { parseRecipe } from "../train/recipe.ts";
+import type { EvaluatedText, MaskChoice, MaskedModel } from "./evaluate.ts";
+import { Evaluator } from "./evaluator.ts";
+
+export interface OpenedModel {
+  model: MaskedModel;
+  text: EvaluatedText;
+  /** The mask that the model was trained to run under. */
+  ownChoice: MaskChoice;
+  numLayers: number;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a checkpoint folder, or a run's newest checkpoint. What mask it runs under follows from the recipe in it; an imported one
+ * is dense.
+ *
+ * @throws {FileError} if the path is neither, or damaged
+ */
+export async function openCheckpoint(path: string, session: SessionOptions): Promise<OpenedModel> {
+  const folder = checkpointFolders(path)[0] ?? path;
+  const saved = await loadModel(folder);
+  const { card, llm, predictor } = saved;
+  const parts: Parts = { llm: llm.weights, ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }) };
+  const softTopK = card.tFfn && card.epsilon ? { tFfn: card.tFfn, epsilon: card.epsilon } : undefined;
+  const evaluator = new Evaluator(
+    {
+      llm: llm.config,
+      predictor: predictorOf(saved),
+      softTopK,
+      parameters: Object.fromEntries([...joinParts(parts)].map(([name, { data }]) => [name, data])),
+    },
+    session,
+  );
+  return {
+    model: evaluator,
+    text: {
+      tokenizer: createTokenizer(JSON.parse(new TextDecoder().decode(saved.tokenizer)), folder),
+      promptTemplate: card.promptTemplate,
+      predictorInput: card.predictorInput,
+      softTopK,
+      contextLength: llm.config.contextLength,
+      ffnWidth: llm.config.ffnWidth,
+    },
+    ownChoice: await ownChoice(folder, saved),
+    numLayers: llm.config.numLayers,
+    close: () => evaluator.release(),
+  };
+}
+
+function predictorOf({ llm, predictor }: SavedModel): PredictorConfig | undefined {
+  if (!predictor) return undefined;
+  return {
+    backbone: predictor.backbone.config,
+    rank: predictor.head.get("w1.weight")!.shape[0]!,
+    numLayers: llm.config.numLayers,
+    ffnWidth: llm.config.ffnWidth,
+    importance: predictor.head.has("importance"),
+  };
+}
+
+async function ownChoice(folder: string, { card, llm, predictor }: SavedModel): Promise<MaskChoice> {
+  if (predictor) return card.predictorInput === "instruction" ? "task" : "input";
+  if (card.provenance.recipe === "import") return "dense";
+  const { recipe: json } = await loadCheckpoint(folder);
+  const { mask, seed } = parseRecipe(json, folder);
+  const { numLayers, ffnWidth: dFfn } = llm.config;
+  if (mask?.source === "static") {
+    const scores = readSafetensors(join(folder, "static.safetensors")).get("scores");
+    if (!scores) throw new FileError(join(folder, "static.safetensors"), 'wanted the tensor "scores", got none.');
+    return { fixed: toDenseMask(maskFromScores(standardizeScores(scores.data, dFfn), { dFfn, ...mask })) };
+  }
+  if (mask?.source === "random-per-domain") {
+    const masks = new Map<string, DenseMask>();
+    const byTask = (task: string) => {
+      const known = masks.get(task) ?? toDenseMask(randomMask({ numLayers, dFfn, tFfn: mask.tFfn }, seed, task));
+      masks.set(task, known);
+      return known;
+    };
+    return { byTask };
+  }
+  return "dense";
+}
