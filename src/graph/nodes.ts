@@ -82,6 +82,7 @@ export function sumTo(x: Tensor, shape: Shape): Tensor {
 export function reshape(x: Tensor, shape: Shape): Tensor {
   if (size(shape) !== size(x.shape)) throw new ShapeError("reshape", `${size(x.shape)} elements as in [${x.shape.join(", ")}]`, shape);
   if (shape.length === x.shape.length && shape.every((n, i) => n === x.shape[i])) return x;
+  if (shape.length === 0) return x.graph.emit("Squeeze", [x], [], {}, x.dtype); // an empty list of dimensions is no constant
   return x.graph.emit("Reshape", [x, axesInput(x, shape)], shape, {}, x.dtype);
 }
 
