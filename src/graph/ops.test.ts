@@ -1,0 +1,443 @@
+/**
+ * Every operation against its float64 definition (`test/reference/ops.ts`): values, and gradients by central differences.
+ *
+ * The tolerance is for float32, relative above 1: sums of a few dozen terms, so some tens of its rounding error of 6e-8. The
+ * worst seen is 4.3e-6, in the gated FFN.
+ */
+import { readFileSync } from "node:fs";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Array64 } from "../../test/reference/ops.ts";
+import * as reference from "../../test/reference/ops.ts";
+import { difference, evaluate, integers, normal, numericGradient, quiet } from "../../test/support/graphs.ts";
+import { softTopK, softTopKGradient } from "../mask/softTopK.ts";
+import { gradients } from "./autodiff.ts";
+import { Graph, size, type Tensor } from "./graph.ts";
+import { ops } from "./ops.ts";
+import { compile, type Session } from "./session.ts";
+
+const TOLERANCE = 1e-5;
+
+interface Input {
+  shape: readonly number[];
+  /** From a standard normal sample to the value. */
+  from(z: number): number;
+}
+const any = (...shape: number[]): Input => ({ shape, from: (z) => z });
+const positive = (...shape: number[]): Input => ({ shape, from: (z) => 0.5 + Math.abs(z) });
+
+interface Case {
+  name: string;
+  /** All differentiable. Whatever else the operation takes is fixed by the case. */
+  inputs: readonly Input[];
+  graph(...inputs: Tensor[]): Tensor;
+  reference(...inputs: Array64[]): Array64;
+}
+const testCase = (name: string, inputs: readonly Input[], graph: Case["graph"], plain: Case["reference"]): Case => ({
+  name,
+  inputs,
+  graph,
+  reference: plain,
+});
+
+type Binary = "add" | "sub" | "mul" | "div";
+const binary = (op: Binary, b: (...shape: number[]) => Input = any): Case[] => [
+  testCase("equal shapes", [any(3, 4), b(3, 4)], ops[op], reference[op]),
+  testCase("a missing axis and an axis of length 1 on the right", [any(2, 3, 4), b(3, 1)], ops[op], reference[op]),
+  testCase("a broadcast left operand", [any(4), b(2, 3, 4)], ops[op], reference[op]),
+  testCase("both broadcast", [any(2, 1, 4), b(3, 1)], ops[op], reference[op]),
+  testCase("a scalar", [any(2, 3), b()], ops[op], reference[op]),
+];
+
+const ids = Int32Array.of(3, 0, 3, 3, 6, 0); // repeated, so that gradients of a row add up
+const labels = Int32Array.of(2, -100, 0, 8, -1, 2);
+
+const attentionCase = (H: number, G: number, T: number): Case =>
+  testCase(
+    `${H} query heads, ${G} key/value heads, T ${T}`,
+    [any(2, T, H * 4), any(2, T, G * 4), any(2, T, G * 4)],
+    (q, k, v) => ops.attention(q!, k!, v!, 4),
+    (q, k, v) => reference.attention(q!, k!, v!, 4),
+  );
+const ffnCase = (name: string, M?: number): Case =>
+  testCase(
+    name,
+    [any(12, 5), any(7, 5), any(7, 5), any(5, 7), ...(M ? [any(M, 7)] : [])],
+    (x, gate, up, down, mask) => ops.gatedFfn(x!, { gate: gate!, up: up!, down: down! }, mask),
+    (x, gate, up, down, mask) => reference.gatedFfn(x!, gate!, up!, down!, mask),
+  );
+const softTopKCase = (n: number, k: number, epsilon: number): Case =>
+  testCase(
+    `n ${n}, k ${k}, ε ${epsilon}`,
+    [any(3, n)],
+    (scores) => ops.softTopK(scores!, k, epsilon),
+    (scores) => reference.softTopK(scores!, k, epsilon),
+  );
+
+const cases: Record<keyof typeof ops, readonly Case[]> = {
+  add: binary("add"),
+  sub: binary("sub"),
+  mul: binary("mul"),
+  div: binary("div", positive),
+  scale: [
+    testCase(
+      "by −1.5",
+      [any(2, 3)],
+      (x) => ops.scale(x!, -1.5),
+      (x) => reference.scale(x!, -1.5),
+    ),
+  ],
+  exp: [testCase("a matrix", [any(2, 3)], ops.exp, reference.exp)],
+  log: [testCase("a matrix", [positive(2, 3)], ops.log, reference.log)],
+  silu: [testCase("a matrix", [any(4, 5)], ops.silu, reference.silu)],
+  sum: [
+    testCase(
+      "the first axis",
+      [any(2, 3, 4)],
+      (x) => ops.sum(x!, [0]),
+      (x) => reference.sum(x!, [0]),
+    ),
+    testCase(
+      "two axes, kept",
+      [any(2, 3, 4)],
+      (x) => ops.sum(x!, [0, 2], true),
+      (x) => reference.sum(x!, [0, 2], true),
+    ),
+    testCase(
+      "the last axis, counted from the end",
+      [any(2, 3)],
+      (x) => ops.sum(x!, [-1]),
+      (x) => reference.sum(x!, [1]),
+    ),
+    testCase(
+      "all axes",
+      [any(2, 3)],
+      (x) => ops.sum(x!, [0, 1]),
+      (x) => reference.sum(x!, [0, 1]),
+    ),
+  ],
+  reshape: [
+    testCase(
+      "two axes to three",
+      [any(4, 6)],
+      (x) => ops.reshape(x!, [2, 3, 4]),
+      (x) => reference.reshape(x!, [2, 3, 4]),
+    ),
+    testCase(
+      "to a scalar",
+      [any(1, 1)],
+      (x) => ops.reshape(x!, []),
+      (x) => reference.reshape(x!, []),
+    ),
+    testCase(
+      "from a scalar",
+      [any()],
+      (x) => ops.reshape(x!, [1, 1]),
+      (x) => reference.reshape(x!, [1, 1]),
+    ),
+  ],
+  transpose: [
+    testCase(
+      "a cycle of axes",
+      [any(2, 3, 4)],
+      (x) => ops.transpose(x!, [2, 0, 1]),
+      (x) => reference.transpose(x!, [2, 0, 1]),
+    ),
+  ],
+  concat: [
+    testCase(
+      "three parts along the middle axis",
+      [any(2, 1, 3), any(2, 4, 3), any(2, 2, 3)],
+      (...parts) => ops.concat(parts, 1),
+      (...parts) => reference.concat(parts, 1),
+    ),
+  ],
+  slice: [
+    testCase(
+      "the beginning",
+      [any(4, 3)],
+      (x) => ops.slice(x!, 0, 0, 2),
+      (x) => reference.slice(x!, 0, 0, 2),
+    ),
+    testCase(
+      "the middle",
+      [any(2, 5, 3)],
+      (x) => ops.slice(x!, 1, 1, 4),
+      (x) => reference.slice(x!, 1, 1, 4),
+    ),
+    testCase(
+      "the end",
+      [any(2, 5)],
+      (x) => ops.slice(x!, 1, 3, 5),
+      (x) => reference.slice(x!, 1, 3, 5),
+    ),
+    testCase(
+      "all of it",
+      [any(2, 5)],
+      (x) => ops.slice(x!, 1, 0, 5),
+      (x) => reference.slice(x!, 1, 0, 5),
+    ),
+  ],
+  matmul: [
+    testCase("matrices", [any(3, 4), any(4, 5)], ops.matmul, reference.matmul),
+    testCase("batches", [any(2, 3, 4), any(2, 4, 5)], ops.matmul, reference.matmul),
+    testCase("a batch and one matrix", [any(2, 3, 4), any(4, 5)], ops.matmul, reference.matmul),
+    testCase("one matrix and a batch", [any(3, 4), any(2, 4, 5)], ops.matmul, reference.matmul),
+  ],
+  linear: [testCase("rows by [out, in]", [any(6, 4), any(5, 4)], ops.linear, reference.linear)],
+  embedding: [
+    testCase(
+      "repeated ids",
+      [any(7, 4)],
+      (table) => ops.embedding(table!, table!.graph.constant(ids, [2, 3])),
+      (table) => reference.embedding(table!, { shape: [2, 3], data: ids }),
+    ),
+  ],
+  rmsNorm: [
+    testCase(
+      "rows",
+      [any(3, 8), any(8)],
+      (x, w) => ops.rmsNorm(x!, w!, 1e-5),
+      (x, w) => reference.rmsNorm(x!, w!, 1e-5),
+    ),
+    testCase(
+      "heads",
+      [any(2, 3, 4), any(4)],
+      (x, w) => ops.rmsNorm(x!, w!, 0.5),
+      (x, w) => reference.rmsNorm(x!, w!, 0.5),
+    ),
+  ],
+  standardize: [
+    testCase(
+      "rows",
+      [any(3, 8)],
+      (x) => ops.standardize(x!, 1e-6),
+      (x) => reference.standardize(x!, 1e-6),
+    ),
+    testCase(
+      "an ε that matters",
+      [any(3, 8)],
+      (x) => ops.standardize(x!, 0.5),
+      (x) => reference.standardize(x!, 0.5),
+    ),
+  ],
+  rope: [
+    testCase(
+      "one head",
+      [any(1, 7, 6)],
+      (x) => ops.rope(x!, 6, 10_000),
+      (x) => reference.rope(x!, 6, 10_000),
+    ),
+    testCase(
+      "three heads, two rows",
+      [any(2, 5, 12)],
+      (x) => ops.rope(x!, 4, 100),
+      (x) => reference.rope(x!, 4, 100),
+    ),
+  ],
+  attention: [attentionCase(1, 1, 1), attentionCase(2, 2, 5), attentionCase(4, 2, 5), attentionCase(6, 1, 3)],
+  gatedFfn: [
+    ffnCase("no mask"),
+    ffnCase("one mask for all", 1),
+    ffnCase("a mask per sequence (M = B)", 2),
+    ffnCase("a mask per chunk (M > B)", 4),
+    ffnCase("a mask per token", 12),
+  ],
+  crossEntropy: [
+    testCase(
+      "ignored labels",
+      [any(6, 9)],
+      (logits) => ops.crossEntropy(logits!, logits!.graph.constant(labels, [6])),
+      (logits) => reference.crossEntropy(logits!, labels),
+    ),
+    testCase(
+      "nothing but ignored labels",
+      [any(2, 9)],
+      (logits) => ops.crossEntropy(logits!, logits!.graph.constant(Int32Array.of(-100, -100), [2])),
+      (logits) => reference.crossEntropy(logits!, Int32Array.of(-100, -100)),
+    ),
+  ],
+  softTopK: [
+    softTopKCase(9, 4, 0.5),
+    softTopKCase(12, 1, 0.3),
+    softTopKCase(7, 6, 1),
+    softTopKCase(5, 5, 1),
+    softTopKCase(16, 8, 0.05), // most kept channels are saturated
+  ],
+};
+
+/** Bit i of the number of a subset says whether the subset holds the i-th input. */
+const subsets = (count: number): boolean[][] =>
+  Array.from({ length: 2 ** count - 1 }, (_, bits) =>
+    Array.from({ length: count }, (_, i) => ((bits + 1) >> i) % 2 === 1),
+  );
+
+describe("each operation, and its gradient for every choice of inputs that want one", () => {
+  test("has a case", () => {
+    for (const op of Object.keys(ops)) expect(cases[op as keyof typeof ops] ?? [], op).not.toHaveLength(0);
+  });
+
+  for (const [op, list] of Object.entries(cases)) {
+    test.each(list)(`${op}: $name`, async ({ name, inputs, graph: build, reference: plain }) => {
+      const values = inputs.map(({ shape, from }, i) => normal(`${op}/${name}/${i}`, size(shape)).map(from));
+      const exact = values.map((data, i) => ({ shape: inputs[i]!.shape, data: Float64Array.from(data) }));
+      const expected = plain(...exact);
+      const weights = normal(`${op}/${name}/weights`, size(expected.shape));
+      const weighted = (y: Array64) => y.data.reduce((sum, value, i) => sum + weights[i]! * value, 0);
+
+      const graph = new Graph(op);
+      const tensors = inputs.map(({ shape }, i) => graph.input(`x${i}`, shape));
+      const y = build(...tensors);
+      expect(y.shape).toEqual(expected.shape);
+      const products = ops.mul(y, graph.constant(weights, y.shape));
+      const loss = y.shape.length === 0 ? products : ops.sum(products, [...y.shape.keys()]);
+      graph.output("y", y);
+      const wanted = subsets(inputs.length);
+      for (const [s, subset] of wanted.entries()) {
+        const chosen = [...tensors.keys()].filter((i) => subset[i]);
+        const results = gradients(
+          loss,
+          chosen.map((i) => tensors[i]!),
+        );
+        for (const [at, i] of chosen.entries()) graph.output(`d${i} of ${s}`, results[at]!);
+      }
+      const outputs = await evaluate(graph, Object.fromEntries(values.map((data, i) => [`x${i}`, data])));
+
+      expect(difference(outputs.y!, expected.data)).toBeLessThan(TOLERANCE);
+      for (const [i, input] of exact.entries()) {
+        const moved = (data: Float64Array) => weighted(plain(...exact.with(i, { ...input, data })));
+        const numeric = numericGradient(moved, input.data);
+        for (const [s, subset] of wanted.entries()) {
+          if (!subset[i]) continue;
+          expect(difference(outputs[`d${i} of ${s}`]!, numeric), `input ${i}, subset ${s}`).toBeLessThan(TOLERANCE);
+        }
+      }
+    });
+  }
+});
+
+describe("gradients", () => {
+  test("add up over all uses of a tensor; are zero where nothing depends on it", async () => {
+    const graph = new Graph("fan-out");
+    const [x, unused] = [graph.input("x", [3]), graph.input("unused", [2])];
+    const loss = ops.sum(ops.add(ops.mul(x, x), ops.mul(ops.exp(x), x)), [0]); // Σ x² + x·eˣ
+    const [dx, dUnused] = gradients(loss, [x, unused]);
+    graph.output("dx", dx!);
+    graph.output("dUnused", dUnused!);
+    const values = normal("fan-out", 3);
+    const outputs = await evaluate(graph, { x: values, unused: normal("unused", 2) });
+    expect(
+      difference(
+        outputs.dx!,
+        values.map((v) => 2 * v + (1 + v) * Math.exp(v)),
+      ),
+    ).toBeLessThan(1e-6);
+    expect([...outputs.dUnused!]).toEqual([0, 0]);
+  });
+
+  test("are of scalars only", () => {
+    const x = new Graph("vector").input("x", [3]);
+    expect(() => gradients(ops.exp(x), [x])).toThrow(/internal: gradients of a tensor of shape \[3\]/);
+  });
+});
+
+/** Graph and float64 reference on many rows of one shape. */
+describe("softTopK in float32", () => {
+  interface GoldenCase {
+    n: number;
+    k: number;
+    eps: number;
+    scores: number[];
+    weights: number[] | null;
+    lambda: number[];
+    kept: number[];
+    grad: number[] | null;
+  }
+  /** Computed in float64 by an independent implementation with automatic differentiation. */
+  const golden: GoldenCase[] = JSON.parse(
+    readFileSync(new URL("../../test/fixtures/golden/soft-topk.json", import.meta.url), "utf8"),
+  );
+
+  /** Outputs `m`, and `d`: the gradient of Σ w·m. */
+  function softTopKGraph(rows: number, n: number, k: number, epsilon: number): Graph {
+    const graph = new Graph("softTopK");
+    const [scores, w] = [graph.input("scores", [rows, n]), graph.input("w", [rows, n])];
+    const m = ops.softTopK(scores, k, epsilon);
+    graph.output("m", m);
+    graph.output("d", gradients(ops.sum(ops.mul(m, w), [0, 1]), [scores])[0]!);
+    return graph;
+  }
+  const places = (m: Float32Array) => [...m.keys()].filter((i) => m[i] !== 0);
+  const masked = (lambda: ArrayLike<number>, kept: Iterable<number>) => {
+    const m = new Float64Array(lambda.length);
+    for (const i of kept) m[i] = lambda[i]!;
+    return m;
+  };
+
+  test.each(golden)("golden case n $n, k $k, ε $eps", async ({ n, k, eps, scores, weights, lambda, kept, grad }) => {
+    const w = Float32Array.from(weights ?? scores);
+    const { m, d } = await evaluate(softTopKGraph(1, n, k, eps), { scores: Float32Array.from(scores), w });
+    expect(places(m!)).toEqual(kept);
+    expect(difference(m!, masked(lambda, kept))).toBeLessThan(2e-6);
+    if (grad) expect(difference(d!, grad)).toBeLessThan(1e-5); // λ's error times 1/ε = 10
+  });
+
+  const ROWS = 32;
+  describe.each([
+    { n: 40, k: 10, epsilon: 0.3 },
+    { n: 40, k: 1, epsilon: 0.1 },
+    { n: 40, k: 39, epsilon: 0.3 },
+    { n: 96, k: 24, epsilon: 0.1 },
+    { n: 12, k: 12, epsilon: 1 },
+    { n: 64, k: 32, epsilon: 3 },
+  ])("agrees with the float64 reference, n $n, k $k, ε $epsilon, seed 5", ({ n, k, epsilon }) => {
+    let session: Session;
+    beforeAll(async () => {
+      session = await compile(softTopKGraph(ROWS, n, k, epsilon), quiet);
+    });
+    afterAll(() => session.release());
+
+    /** Rows of any spread from all but equal to far apart, many with ties. */
+    const row = fc
+      .tuple(fc.constantFrom(1e-3, 1, 10, 1e3), fc.boolean())
+      .chain(([spread, hasTies]) =>
+        fc.array(
+          hasTies
+            ? fc.integer({ min: -4, max: 4 }).map((x) => Math.fround((x / 4) * spread))
+            : fc.double({ min: -1, max: 1, noNaN: true }).map((x) => Math.fround(x * spread)),
+          { minLength: n, maxLength: n },
+        ),
+      );
+    /** Away from the kinks, where exp((s + a)/ε) reaches 1: there, float32 and float64 may fall on different sides. */
+    const isSmooth = (scores: readonly number[]) => {
+      const { lambda, kept } = softTopK(scores, k, epsilon);
+      const lowest = kept.reduce((low, i) => (scores[i]! <= scores[low]! ? i : low)); // never saturated, but for k = n
+      return (
+        k === n || scores.every((s) => Math.abs(lambda[lowest]! * Math.exp((s - scores[lowest]!) / epsilon) - 1) > 1e-4)
+      );
+    };
+
+    test("values, kept channels and gradient", async () => {
+      const w = integers("weights", ROWS * n, 7).map((x) => x - 3);
+      let smooth = 0;
+      await fc.assert(
+        fc.asyncProperty(fc.array(row, { minLength: ROWS, maxLength: ROWS }), async (rows) => {
+          const { m, d } = await session.run({ scores: Float32Array.from(rows.flat()), w: Float32Array.from(w) });
+          for (const [r, scores] of rows.entries()) {
+            const of = (array: ArrayLike<number>) => Array.prototype.slice.call(array, r * n, (r + 1) * n) as number[];
+            const { lambda, kept } = softTopK(scores, k, epsilon);
+            const own = Float32Array.from(of(m!));
+            expect(places(own)).toEqual([...kept]);
+            expect(difference(own, masked(lambda, kept))).toBeLessThan(2e-6);
+            if (!isSmooth(scores)) continue;
+            smooth++;
+            const wanted = softTopKGradient(scores, k, epsilon, of(w));
+            expect(difference(of(d!), wanted)).toBeLessThan(1e-5 / Math.min(1, epsilon)); // λ's error, times 1/ε
+          }
+        }),
+        { seed: 5, numRuns: 25 },
+      );
+      expect(smooth).toBeGreaterThan(0.25 * 25 * ROWS);
+    });
+  });
+});
