@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { OptionError, ShapeError } from "../errors.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
@@ -55,6 +56,18 @@ describe("weightNormMask", () => {
 });
 
 describe("griffinScores", () => {
+  test("equals the golden scores of both layers of a tiny model", () => {
+    const golden: { score: number[][]; activations: number[][][] } = JSON.parse(
+      readFileSync(new URL("../../test/fixtures/golden/griffin.json", import.meta.url), "utf8"),
+    );
+    golden.score.forEach((expected, layer) => {
+      const scores = griffinScores(golden.activations[layer]!.flat(), expected.length);
+      scores.forEach((score, channel) => {
+        expect(Math.abs(score - expected[channel]!)).toBeLessThan(1e-14);
+      });
+    });
+  });
+
   test("is the norm over tokens of activations that are normalised per token", () => {
     expect([...griffinScores([3, 4, 0, -30, 40, 0, 0, 0, 0], 3)]).toEqual([Math.sqrt(0.72), Math.sqrt(1.28), 0]);
   });
