@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { Command } from "commander";
 import { OptionError } from "../errors.ts";
 import { evaluateTasks, evaluateText, isTaskFile, type MaskChoice, type TaskReport } from "../eval/evaluate.ts";
-import { openCheckpoint, type OpenedModel } from "../eval/load.ts";
+import { openModel, type OpenedModel } from "../eval/load.ts";
 import { checkMask, toDenseMask } from "../mask/mask.ts";
 import { integer, printJson, readMask } from "./options.ts";
 
@@ -17,8 +17,8 @@ const NAMED = ["input", "task", "foreign", "generic", "dense"] as const;
 
 export function evalCommand(): Command {
   return new Command("eval")
-    .description("Score a checkpoint on a task file (accuracy per task) or a text (perplexity), exactly, in float32.")
-    .argument("<model>", "checkpoint folder, or run folder (its newest checkpoint)")
+    .description("Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served.")
+    .argument("<model>", "checkpoint folder, run folder (its newest checkpoint), or bundle folder")
     .argument("<data>", "task file (.jsonl, .jsonl.gz) or plain text")
     .option(
       "--mask <choice>",
@@ -32,7 +32,7 @@ export function evalCommand(): Command {
 }
 
 async function evaluate(path: string, data: string, { mask, threads, out, json }: Options): Promise<void> {
-  const opened = await openCheckpoint(path, { threads, spinning: false });
+  const opened = await openModel(path, { threads, spinning: false });
   const choice = maskChoice(mask, opened);
   const header = { model: path, data, mask };
   if (!isTaskFile(data)) {

@@ -3,8 +3,8 @@
  * choice of masks: the model's own and its controls.
  */
 import { extname } from "node:path";
-import { readFileSync } from "node:fs";
 import { FileError, OptionError } from "../errors.ts";
+import { readText } from "../formats/files.ts";
 import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 import { readJsonLines } from "../text/jsonl.ts";
@@ -201,7 +201,7 @@ export interface TextReport {
  */
 export async function evaluateText(model: MaskedModel, path: string, choice: "input" | "dense" | { fixed: DenseMask }, text: EvaluatedText): Promise<TextReport> {
   const { tokenizer, contextLength } = text;
-  const ids = tokenizer.encode(readFileSync(path, "utf8"));
+  const ids = tokenizer.encode(readText(path));
   const half = contextLength >> 1;
   const sequences: LabelledSequence[] = [];
   for (let start = 0; start + 2 * half <= ids.length; start += half) {

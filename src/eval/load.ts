@@ -1,16 +1,19 @@
 /** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as the engine serves it. */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
+import { Bundle } from "../formats/bundle.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { PredictorConfig } from "../predictor/predictor.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
-import { createTokenizer } from "../text/tokenizer.ts";
+import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
 import { joinParts, type Parts } from "../train/parameters.ts";
 import { parseRecipe } from "../train/recipe.ts";
+import { BundleEvaluator } from "./bundleEvaluator.ts";
 import type { EvaluatedText, MaskChoice, MaskedModel } from "./evaluate.ts";
 import { Evaluator } from "./evaluator.ts";
 
@@ -23,13 +26,32 @@ export interface OpenedModel {
   close(): Promise<void>;
 }
 
+/** Opens a checkpoint, a run or a bundle. @throws {FileError} if the path is none of these, or damaged */
+export function openModel(path: string, session: SessionOptions): Promise<OpenedModel> {
+  return existsSync(join(path, "base.gguf")) ? openBundle(path, session) : openCheckpoint(path, session);
+}
+
+async function openBundle(path: string, { threads }: SessionOptions): Promise<OpenedModel> {
+  const bundle = new Bundle(path);
+  const { tFfn, epsilon, promptTemplate, predictorInput } = bundle.manifest;
+  const { contextLength, ffnWidth, numLayers } = bundle;
+  const softTopK = tFfn && epsilon ? { tFfn, epsilon } : undefined;
+  return {
+    model: new BundleEvaluator(bundle, { threads }),
+    text: { tokenizer: loadTokenizer(bundle.tokenizerPath), promptTemplate, predictorInput, softTopK, contextLength, ffnWidth },
+    ownChoice: !bundle.predictor ? "dense" : predictorInput === "instruction" ? "task" : "input",
+    numLayers,
+    close: async () => bundle[Symbol.dispose](),
+  };
+}
+
 /**
  * Opens a checkpoint folder, or a run's newest checkpoint. What mask it runs under follows from the recipe in it; an imported one
  * is dense.
  *
  * @throws {FileError} if the path is neither, or damaged
  */
-export async function openCheckpoint(path: string, session: SessionOptions): Promise<OpenedModel> {
+async function openCheckpoint(path: string, session: SessionOptions): Promise<OpenedModel> {
   const folder = checkpointFolders(path)[0] ?? path;
   const saved = await loadModel(folder);
   const { card, llm, predictor } = saved;

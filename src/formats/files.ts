@@ -61,14 +61,18 @@ export function writeFully(descriptor: number, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done);
 }
 
-/** @throws {FileError} if the file is missing or not JSON */
-export function readJson(path: string): unknown {
-  let text: string;
+/** @throws {FileError} if the file is missing or unreadable */
+export function readText(path: string): string {
   try {
-    text = readFileSync(path, "utf8");
+    return readFileSync(path, "utf8");
   } catch (cause) {
     throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
   }
+}
+
+/** @throws {FileError} if the file is missing or not JSON */
+export function readJson(path: string): unknown {
+  const text = readText(path);
   try {
     return JSON.parse(text);
   } catch (cause) {
