@@ -1,7 +1,14 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { storiesCheckpoint, storiesReference, temporaryFolder } from "../../test/support/models.ts";
+import { greedy } from "../../test/reference/decoder.ts";
+import {
+  goldenModel,
+  storiesCheckpoint,
+  storiesReference,
+  temporaryFolder,
+  writeCheckpoint,
+} from "../../test/support/models.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
 import { Bundle, packBundle } from "../formats/bundle.ts";
 import { writeGguf } from "../formats/gguf.ts";
@@ -59,12 +66,25 @@ describe("generate", () => {
     expect(await take(engine.generate(bos, { maxTokens: 5 }))).toEqual(storiesReference().greedy_ids.slice(1, 6));
   });
 
+  test("ends before the end-of-sequence token", async () => {
+    const model = goldenModel("qwen2");
+    const prompt = [1, 53];
+    expect(greedy(model, prompt, 3)).toEqual([8, 27, 2]); // 2 is EOS
+    const folder = join(temporaryFolder(), "bundle");
+    await packBundle(await writeCheckpoint(temporaryFolder(), model), folder, { type: "F32" });
+    using bundle = new Bundle(folder);
+    const { path } = await openSubnetwork(bundle, fullMask(2, 48), { root: temporaryFolder() });
+    await using engine = await openEngine(path, { contextLength: 64, threads: 1, kvType: "F32" });
+    expect(await take(engine.generate(Int32Array.from(prompt), { maxTokens: 10 }))).toEqual([8, 27]);
+  });
+
   test("ends at a full context, with the tokens of a larger one until there", async () => {
+    await using larger = await storiesEngine();
     await using engine = await storiesEngine(256);
     const prompt = Int32Array.from(storiesReference().greedy_ids.slice(0, 100));
     const tokens = await take(engine.generate(prompt, { maxTokens: 1000 }));
     expect(prompt.length + tokens.length).toBe(256);
-    expect(tokens.slice(0, 100)).toEqual(storiesReference().greedy_ids.slice(100, 200));
+    expect(tokens).toEqual(await take(larger.generate(prompt, { maxTokens: tokens.length })));
   });
 
   test("a prompt that is empty or fills the context, and options out of range, are refused", async () => {
@@ -72,6 +92,8 @@ describe("generate", () => {
     const first = (ids: Int32Array, maxTokens = 1) => engine.generate(ids, { maxTokens }).next();
     await expect(first(new Int32Array(0))).rejects.toThrow(InputError);
     await expect(first(new Int32Array(512).fill(5))).rejects.toThrow(InputError);
+    await expect(first(Int32Array.of(1, 512))).rejects.toThrow(InputError);
+    await expect(first(Int32Array.of(1, -1))).rejects.toThrow(InputError);
     await expect(first(bos, 0)).rejects.toThrow(OptionError);
     await expect(openEngine("none.gguf", { contextLength: 0 })).rejects.toThrow(OptionError);
     await expect(openEngine("none.gguf", { contextLength: 8, threads: 0.5 })).rejects.toThrow(OptionError);

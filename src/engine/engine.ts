@@ -31,7 +31,7 @@ export interface Engine extends AsyncDisposable {
   /**
    * The answer to `ids`, token by token, without the end-of-sequence token that ends it. Ends also at `maxTokens` or a full context.
    *
-   * @throws {InputError} if `ids` is empty or leaves no room in the context
+   * @throws {InputError} if `ids` is empty, leaves no room in the context, or is not of this vocabulary
    */
   generate(ids: Int32Array, options: GenerateOptions): AsyncGenerator<number, void, void>;
   /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
@@ -52,45 +52,77 @@ export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
   return started;
 }
 
-async function loadModel(path: string, { kvType = "F16", gpu = false }: EngineOptions): Promise<LlamaModel> {
-  new GgufFile(path)[Symbol.dispose](); // node-llama-cpp hangs on a damaged header
+interface Loaded<Context> {
+  context: Context;
+  /** V */
+  vocabSize: number;
+  dispose(): Promise<void>;
+}
+
+async function load<Context>(
+  path: string,
+  { contextLength, threads, kvType = "F16", gpu = false }: EngineOptions,
+  createContext: (model: LlamaModel) => Promise<Context>,
+): Promise<Loaded<Context>> {
+  if (!Number.isInteger(contextLength) || contextLength < 2) {
+    throw new OptionError(`engine: "contextLength" must be an integer of at least 2, got ${contextLength}.`);
+  }
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
+    throw new OptionError(`engine: "threads" must be a positive integer, got ${threads}.`);
+  }
+  const vocabSize = countTokens(path);
   const llama = await startBackend(gpu);
+  let model: LlamaModel | undefined;
   try {
-    return await llama.loadModel({
+    model = await llama.loadModel({
       modelPath: path,
       defaultContextFlashAttention: kvType === "F32" ? false : "auto", // llama.cpp computes it with F16 keys and values
       experimentalDefaultContextKvCacheKeyType: kvType,
       experimentalDefaultContextKvCacheValueType: kvType,
     });
+    const context = await createContext(model);
+    const { dispose } = model; // also frees its contexts
+    return { context, vocabSize, dispose: dispose.bind(model) };
   } catch (cause) {
-    throw new FileError(path, `wanted a model that llama.cpp loads, got: ${(cause as Error).message}`, { cause });
+    await model?.dispose();
+    throw new FileError(path, `wanted a model that llama.cpp runs, got: ${(cause as Error).message}`, { cause });
   }
 }
 
-/** @throws {FileError} if llama.cpp cannot load the model */
+/** Tokens of a model file. Opening it also keeps damaged headers from node-llama-cpp, which hangs on them. */
+function countTokens(path: string): number {
+  using file = new GgufFile(path);
+  const tokens = file.metadata.get("tokenizer.ggml.tokens");
+  if (tokens?.type !== "array")
+    throw new FileError(path, "wanted a model with a tokenizer, got none. Is it a model's first file?");
+  return tokens.value.length;
+}
+
+/** @throws {FileError} if llama.cpp cannot load the model or has no memory for it */
 export async function openEngine(path: string, options: EngineOptions): Promise<Engine> {
-  checkOptions(options);
-  const model = await loadModel(path, options);
   const { contextLength, threads } = options;
-  const context = await model.createContext({ contextSize: contextLength, threads, sequences: 1 });
+  const { context, vocabSize, dispose } = await load(path, options, (model) =>
+    model.createContext({ contextSize: contextLength, threads, sequences: 1 }),
+  );
   const sequence = context.getSequence();
+  const check = (ids: Int32Array) => checkIds(ids, contextLength, vocabSize);
   return {
-    generate: (ids, generateOptions) => generate(sequence, contextLength, ids, generateOptions),
+    async *generate(ids, generateOptions) {
+      check(ids);
+      yield* generate(sequence, contextLength, ids, generateOptions);
+    },
     async logits(ids) {
-      checkIds(ids, contextLength);
+      check(ids);
       await sequence.clearHistory();
-      const input = Array.from(ids, (id) => [id as Token, { generateNext: { logits: true } }] as [Token, object]);
+      const input = Array.from(ids, (id): [Token, object] => [id as Token, { generateNext: { logits: true } }]);
       const outputs = await sequence.controlledEvaluate(input);
       return outputs.map((output) => {
-        const entries = output!.next.logits!;
-        const logits = new Float32Array(entries.size);
-        for (const [token, logit] of entries) logits[token] = logit;
+        const logits = new Float32Array(vocabSize);
+        for (const [token, logit] of output!.next.logits!) logits[token] = logit;
         return logits;
       });
     },
-    async [Symbol.asyncDispose]() {
-      await model.dispose(); // and its contexts
-    },
+    [Symbol.asyncDispose]: dispose,
   };
 }
 
@@ -100,7 +132,6 @@ async function* generate(
   ids: Int32Array,
   { maxTokens, temperature = 0, seed = 0, signal }: GenerateOptions,
 ): AsyncGenerator<number, void, void> {
-  checkIds(ids, contextLength);
   if (!Number.isInteger(maxTokens) || maxTokens < 1) {
     throw new OptionError(`engine: "maxTokens" must be a positive integer, got ${maxTokens}.`);
   }
@@ -117,42 +148,35 @@ async function* generate(
 
 /** A model that turns token ids into a feature. */
 export interface FeatureEngine extends AsyncDisposable {
-  /** Final-norm hidden state [D] of the last token. @throws {InputError} if `ids` is empty or too long */
+  /** Final-norm hidden state [D] of the last token. @throws {InputError} as {@link Engine.generate} */
   feature(ids: Int32Array): Promise<Float32Array>;
 }
 
-/** @throws {FileError} if llama.cpp cannot load the model */
+/** @throws {FileError} if llama.cpp cannot load the model or has no memory for it */
 export async function openFeatureEngine(path: string, options: EngineOptions): Promise<FeatureEngine> {
-  checkOptions(options);
-  const model = await loadModel(path, options);
   const { contextLength, threads } = options;
-  const context = await model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads });
+  const { context, vocabSize, dispose } = await load(path, options, (model) =>
+    model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads }),
+  );
   return {
     async feature(ids) {
-      checkIds(ids, contextLength);
+      checkIds(ids, contextLength, vocabSize);
       const { vector } = await context.getEmbeddingFor(Array.from(ids) as Token[]);
       return Float32Array.from(vector);
     },
-    async [Symbol.asyncDispose]() {
-      await model.dispose(); // and its contexts
-    },
+    [Symbol.asyncDispose]: dispose,
   };
 }
 
-function checkOptions({ contextLength, threads }: EngineOptions): void {
-  if (!Number.isInteger(contextLength) || contextLength < 2) {
-    throw new OptionError(`engine: "contextLength" must be an integer of at least 2, got ${contextLength}.`);
-  }
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
-    throw new OptionError(`engine: "threads" must be a positive integer, got ${threads}.`);
-  }
-}
-
-function checkIds(ids: Int32Array, contextLength: number): void {
+function checkIds(ids: Int32Array, contextLength: number, vocabSize: number): void {
   if (ids.length === 0) throw new InputError("engine: wanted at least one token, got none.");
   if (ids.length >= contextLength) {
     throw new InputError(
       `engine: wanted fewer than ${contextLength} tokens, the context length, got ${ids.length}. Shorten the text.`,
     );
+  }
+  const stranger = ids.find((id) => id < 0 || id >= vocabSize);
+  if (stranger !== undefined) {
+    throw new InputError(`engine: wanted token ids below ${vocabSize}, got ${stranger}. Is the tokenizer the model's?`);
   }
 }

@@ -42,6 +42,7 @@ import {
 } from "./manifest.ts";
 import { blockBytes, blockLength, fromHalf, roundAwayFromZero, toHalf } from "./quantize.ts";
 import { SafetensorsFile } from "./safetensors.ts";
+import { transpose } from "./transpose.ts";
 
 /** Files of a sub-network: metadata, what is shared, FFN. */
 export const splitCount = 3;
@@ -282,15 +283,16 @@ async function writeChannels(path: string, llm: ModelFolder, type: WeightType): 
       for (const layer of layers) {
         const [gate, up, down] = ["gate", "up", "down"].map((name) =>
           llm.read(`model.layers.${layer}.mlp.${name}_proj.weight`),
-        );
-        const scales = type === "Q8_0" ? rowScales(down!) : undefined;
+        ) as [Weight, Weight, Weight];
+        const scales = type === "Q8_0" ? rowScales(down) : undefined;
+        const columns = transpose(down.data, new Float32Array(D * F), D); // [F, D]
         const records = new Uint8Array(F * (2 * row + column));
         for (let channel = 0; channel < F; channel++) {
           const at = channel * (2 * row + column);
-          records.set(encodeWeights(gate!.data.subarray(channel * D, (channel + 1) * D), type), at);
-          records.set(encodeWeights(up!.data.subarray(channel * D, (channel + 1) * D), type), at + row);
-          const values = Float32Array.from({ length: D }, (_, output) => down!.data[output * F + channel]!);
-          records.set(scales ? quantizeColumn(values, scales) : encodeWeights(values, type), at + 2 * row);
+          const of = (matrix: Float32Array) => matrix.subarray(channel * D, (channel + 1) * D);
+          records.set(encodeWeights(of(gate.data), type), at);
+          records.set(encodeWeights(of(up.data), type), at + row);
+          records.set(scales ? quantizeColumn(of(columns), scales) : encodeWeights(of(columns), type), at + 2 * row);
         }
         yield records;
         if (scales) yield new Uint8Array(scales.buffer);
@@ -300,21 +302,24 @@ async function writeChannels(path: string, llm: ModelFolder, type: WeightType): 
 }
 
 /** Half-precision scale of each row of `down` [D, F], rounded up so that no quant exceeds 127. */
-function rowScales({ shape: [D, F], data }: Weight): Uint16Array {
-  return Uint16Array.from({ length: D! }, (_, output) => {
-    const row = data.subarray(output * F!, (output + 1) * F!);
-    const scale = row.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0) / 127;
-    const half = toHalf(scale);
-    return fromHalf(half) < scale ? half + 1 : half;
-  });
+function rowScales({ shape: [D, F], data }: Weight): Uint16Array<ArrayBuffer> {
+  const scales = new Uint16Array(D!);
+  for (let output = 0; output < D!; output++) {
+    let largest = 0;
+    for (let i = output * F!; i < (output + 1) * F!; i++) largest = Math.max(largest, Math.abs(data[i]!));
+    const half = toHalf(largest / 127);
+    scales[output] = fromHalf(half) < largest / 127 ? half + 1 : half;
+  }
+  return scales;
 }
 
 /** One channel's column of `down` as signed bytes, in units of each output's scale. */
 function quantizeColumn(values: Float32Array, scales: Uint16Array): Uint8Array {
-  const quants = Int8Array.from(values, (value, output) => {
+  const quants = new Int8Array(values.length);
+  for (let output = 0; output < values.length; output++) {
     const scale = fromHalf(scales[output]!);
-    return scale ? roundAwayFromZero(value / scale) : 0;
-  });
+    quants[output] = scale ? roundAwayFromZero(values[output]! / scale) : 0;
+  }
   return new Uint8Array(quants.buffer);
 }
 

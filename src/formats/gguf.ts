@@ -5,6 +5,7 @@
  * @see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  */
 import { closeSync, openSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 import { FileError } from "../errors.ts";
 import { ReadableFile, writeFully } from "./files.ts";
 import { blockBytes, blockLength } from "./quantize.ts";
@@ -352,7 +353,7 @@ export async function writeGguf(
   path: string,
   metadata: GgufMetadata,
   tensors: readonly GgufTensor[],
-  data: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  data: Iterable<Uint8Array>,
 ): Promise<void> {
   const descriptor = openSync(path, "w");
   try {
@@ -363,12 +364,13 @@ export async function writeGguf(
     };
     write(encodeHeader(metadata, tensors));
     let index = 0;
-    for await (const bytes of data) {
+    for (const bytes of data) {
       const tensor = tensors[index++];
       if (bytes.length !== (tensor && tensorBytes(tensor)))
         throw new Error(`internal: ${bytes.length} bytes for "${tensor?.name}"`);
       write(bytes);
       write(new Uint8Array(roundUp(written, defaultAlignment) - written));
+      await setImmediate(); // all else is synchronous: let others in between tensors
     }
     if (index !== tensors.length) throw new Error(`internal: data for ${index} of ${tensors.length} tensors`);
   } finally {

@@ -6,6 +6,7 @@ import { FileError } from "../errors.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
 import { readJson } from "./files.ts";
 import type { GgufFile, GgufMetadata, GgufScalar, GgufTensorType, GgufValue } from "./gguf.ts";
+import { space } from "./llama2c.ts";
 import { blockLength, encodeHalf, encodeQ8 } from "./quantize.ts";
 import { halvesToPairs } from "./rope.ts";
 
@@ -109,7 +110,6 @@ export function encodeWeights(values: Float32Array, type: WeightType): Uint8Arra
 /** llama.cpp's kinds of tokens. */
 const tokenType = { normal: 1, unknown: 2, control: 3, unused: 5, byte: 6 } as const;
 
-const space = "\u2581";
 const tokenizerSchema = z.object({
   added_tokens: z
     .array(z.object({ id: z.number().int().nonnegative(), content: z.string(), special: z.boolean() }))

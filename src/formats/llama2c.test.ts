@@ -1,5 +1,6 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { forward } from "../../test/reference/decoder.ts";
 import { stories, storiesCheckpoint, storiesReference, temporaryFolder } from "../../test/support/models.ts";
@@ -64,6 +65,32 @@ describe("refuses with a typed error:", () => {
     ["a token that is not UTF-8", (bytes) => void bytes.writeUInt8(0xff, 12)],
   ])("%s", (_, change) => {
     expect(() => readLlama2cTokenizer(changed(readFileSync(tokenizerPath), change), 512)).toThrow(FileError);
+  });
+
+  test("random damage is refused or changes values only (seed 5)", () => {
+    const path = join(temporaryFolder(), "x.bin");
+    const tokenizerBytes = readFileSync(tokenizerPath);
+    const damage = fc.tuple(fc.nat({ max: tokenizerBytes.length - 1 }), fc.nat({ max: 255 }));
+    fc.assert(
+      fc.property(damage, fc.nat({ max: 27 }), ([at, byte], headerAt) => {
+        const bytes = Buffer.from(tokenizerBytes);
+        bytes[at] = byte;
+        const header = Buffer.from(modelBytes.subarray(0, 28));
+        header[headerAt] = byte;
+        for (const [content, read] of [
+          [bytes, () => readLlama2cTokenizer(path, 512)],
+          [header, () => readLlama2c(path)],
+        ] as const) {
+          writeFileSync(path, content);
+          try {
+            read();
+          } catch (error) {
+            expect(error).toBeInstanceOf(FileError);
+          }
+        }
+      }),
+      { seed: 5, numRuns: 100 },
+    );
   });
 
   test("another model's tokenizer", () => expect(() => readLlama2cTokenizer(tokenizerPath, 500)).toThrow(FileError));

@@ -221,7 +221,7 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
 }
 
 /** SentencePiece's visible space, which Hugging Face and GGUF vocabularies of this kind use. */
-const space = "\u2581";
+export const space = "\u2581";
 
 /** The ways to put a token together from two others. */
 function splits(text: string, ids: ReadonlyMap<string, number>): [string, string][] {

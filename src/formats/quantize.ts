@@ -31,25 +31,36 @@ export function toHalf(value: number): number {
 
 /** Value of a half-precision number given by its 16 bits. */
 export function fromHalf(half: number): number {
+  return halfValues[half]!;
+}
+
+/** Values of all half-precision numbers: looking one up is ten times as fast as taking it apart. */
+const halfValues = new Float32Array(0x10000).map((_, half) => {
   const sign = half & 0x8000 ? -1 : 1;
   const exponent = (half >>> 10) & 0x1f;
   const fraction = half & 0x3ff;
   if (exponent === 0) return sign * fraction * 2 ** -24;
   if (exponent === 0x1f) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   return sign * (1024 + fraction) * 2 ** (exponent - 25);
-}
+});
 
-export function encodeHalf(values: Float32Array): Uint16Array {
-  return Uint16Array.from(values, toHalf);
+export function encodeHalf(values: Float32Array): Uint16Array<ArrayBuffer> {
+  const halves = new Uint16Array(values.length);
+  for (let i = 0; i < values.length; i++) halves[i] = toHalf(values[i]!);
+  return halves;
 }
 
 export function decodeHalf(halves: Uint16Array): Float32Array {
-  return Float32Array.from(halves, fromHalf);
+  const values = new Float32Array(halves.length);
+  for (let i = 0; i < values.length; i++) values[i] = fromHalf(halves[i]!);
+  return values;
 }
 
 /** bfloat16 is the upper half of a float32. */
 export function decodeBfloat16(halves: Uint16Array): Float32Array {
-  return new Float32Array(Uint32Array.from(halves, (half) => half << 16).buffer);
+  const words = new Uint32Array(halves.length);
+  for (let i = 0; i < words.length; i++) words[i] = halves[i]! << 16;
+  return new Float32Array(words.buffer);
 }
 
 /**

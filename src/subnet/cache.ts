@@ -22,6 +22,7 @@ import { writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
+import { FileError } from "../errors.ts";
 import { type Bundle, splitCount } from "../formats/bundle.ts";
 import { readJson } from "../formats/files.ts";
 import { type GgufMetadata, type GgufTensor, writeGguf } from "../formats/gguf.ts";
@@ -69,13 +70,9 @@ export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheO
   const parent = join(root, bundle.hash.slice(0, 32));
   const entry = join(parent, maskHash(mask));
   const path = join(entry, metadataName);
-  if (isWhole(entry)) {
-    const now = new Date();
-    utimesSync(entry, now, now);
-    return { path, cached: true };
-  }
+  if (touch(entry)) return { path, cached: true };
   const partial = join(parent, partialPrefix + randomUUID());
-  mkdirSync(partial, { recursive: true });
+  makeFolder(partial);
   try {
     await build(bundle, mask, partial);
     publish(partial, entry);
@@ -141,6 +138,28 @@ function linkOrCopy(target: string, path: string): void {
   }
 }
 
+/** Marks an entry as just used, which keeps it from eviction, and then says whether it is whole. */
+function touch(entry: string): boolean {
+  const now = new Date();
+  try {
+    utimesSync(entry, now, now);
+  } catch {
+    return false;
+  }
+  return isWhole(entry);
+}
+
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new FileError(path, `wanted to make a cache folder, got ${code}. Set XDG_CACHE_HOME to a writable folder.`, {
+      cause,
+    });
+  }
+}
+
 function isWhole(entry: string): boolean {
   try {
     const sizes = Object.entries(sizesSchema.parse(readJson(join(entry, sizesName))));
@@ -164,8 +183,12 @@ function evict(root: string, maxBytes: number): void {
     const isPartial = basename(path).startsWith(partialPrefix);
     const goes = isPartial ? idleMs > abandonedMs : total > maxBytes && idleMs > graceMs;
     if (!goes) continue;
-    rmSync(path, { recursive: true, force: true });
-    total -= bytes;
+    try {
+      rmSync(path, { recursive: true, force: true });
+      total -= bytes;
+    } catch {
+      // Windows keeps files that someone has open: they go another time.
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import { type Bundle, channelBytes, channelsName, downScaleName } from "../forma
 import type { GgufTensor } from "../formats/gguf.ts";
 import type { WeightType } from "../formats/ggufModel.ts";
 import { blockBytes, blockLength, fromHalf, toHalf } from "../formats/quantize.ts";
+import { transpose } from "../formats/transpose.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 
 /**
@@ -50,7 +51,7 @@ export function* gatherFfn(bundle: Bundle, mask: Mask): Generator<Uint8Array> {
     if (mask.lambda) scaleRows(up, mask.lambda[layer]!, type);
     yield up;
     const columns = cut(records, kept.length, record, 2 * row, column);
-    yield transpose(columns, kept.length, bundle, layer);
+    yield downRows(columns, kept.length, bundle, layer);
   }
 }
 
@@ -68,7 +69,13 @@ function readChannels(bundle: Bundle, layer: number, kept: Int32Array, record: n
 }
 
 /** Bytes `start .. start + length` of each of `count` records, one after the other. */
-function cut(records: Uint8Array, count: number, record: number, start: number, length: number): Uint8Array {
+function cut(
+  records: Uint8Array,
+  count: number,
+  record: number,
+  start: number,
+  length: number,
+): Uint8Array<ArrayBuffer> {
   const result = new Uint8Array(count * length);
   for (let i = 0; i < count; i++) {
     const at = i * record + start;
@@ -78,46 +85,47 @@ function cut(records: Uint8Array, count: number, record: number, start: number, 
 }
 
 /** Multiplies row i of `rows` by λ_i: every value, or every block's scale. Rounds to the type. */
-function scaleRows(rows: Uint8Array, lambda: Float32Array, type: WeightType): void {
-  if (type === "F32") {
-    const values = new Float32Array(rows.buffer);
-    const width = values.length / lambda.length;
-    for (let i = 0; i < values.length; i++) values[i]! *= lambda[Math.floor(i / width)]!;
-    return;
-  }
-  const view = new DataView(rows.buffer);
-  const step = type === "Q8_0" ? blockBytes : 2;
+function scaleRows(rows: Uint8Array<ArrayBuffer>, lambda: Float32Array, type: WeightType): void {
   const rowBytes = rows.length / lambda.length;
-  for (let at = 0; at < rows.length; at += step) {
-    view.setUint16(at, toHalf(fromHalf(view.getUint16(at, true)) * lambda[Math.floor(at / rowBytes)]!), true);
+  for (const [i, factor] of lambda.entries()) {
+    switch (type) {
+      case "F32": {
+        const values = new Float32Array(rows.buffer, i * rowBytes, rowBytes / 4);
+        for (let j = 0; j < values.length; j++) values[j]! *= factor;
+        break;
+      }
+      case "F16": {
+        const halves = new Uint16Array(rows.buffer, i * rowBytes, rowBytes / 2);
+        for (let j = 0; j < halves.length; j++) halves[j] = toHalf(fromHalf(halves[j]!) * factor);
+        break;
+      }
+      case "Q8_0": {
+        const blocks = new DataView(rows.buffer, i * rowBytes, rowBytes);
+        for (let at = 0; at < rowBytes; at += blockBytes) {
+          blocks.setUint16(at, toHalf(fromHalf(blocks.getUint16(at, true)) * factor), true);
+        }
+        break;
+      }
+      default:
+        return type satisfies never;
+    }
   }
 }
 
 /** `down` [D, K] from its K columns of D values. */
-function transpose(columns: Uint8Array, K: number, bundle: Bundle, layer: number): Uint8Array {
+function downRows(columns: Uint8Array, K: number, bundle: Bundle, layer: number): Uint8Array {
   const D = bundle.width;
   const type = bundle.manifest.weightType;
   switch (type) {
     case "F32":
-      return new Uint8Array(transposeInto(new Float32Array(columns.buffer), new Float32Array(K * D), K).buffer);
+      return new Uint8Array(transpose(new Float32Array(columns.buffer), new Float32Array(K * D), K).buffer);
     case "F16":
-      return new Uint8Array(transposeInto(new Uint16Array(columns.buffer), new Uint16Array(K * D), K).buffer);
+      return new Uint8Array(transpose(new Uint16Array(columns.buffer), new Uint16Array(K * D), K).buffer);
     case "Q8_0":
-      return interleaveScales(transposeInto(columns, new Uint8Array(K * D), K), downScales(bundle, layer));
+      return interleaveScales(transpose(columns, new Uint8Array(K * D), K), downScales(bundle, layer));
     default:
       return type satisfies never;
   }
-}
-
-/** `[K, D]` to `[D, K]`. */
-function transposeInto<Values extends Float32Array | Uint16Array | Uint8Array>(
-  from: Values,
-  to: Values,
-  K: number,
-): Values {
-  const D = from.length / K;
-  for (let k = 0; k < K; k++) for (let d = 0; d < D; d++) to[d * K + k] = from[k * D + d]!;
-  return to;
 }
 
 /** Half-precision scale of each row of `down`, `[D]`. */
