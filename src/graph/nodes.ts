@@ -64,6 +64,7 @@ function axesInput(x: Tensor, axes: Shape): Tensor {
 
 function reduce(op: string, x: Tensor, axes: readonly number[], keepDims: boolean): Tensor {
   const positive = axes.map((axis) => (axis < 0 ? axis + x.shape.length : axis));
+  if (!positive.every((axis) => axis in x.shape)) throw new ShapeError(op, `axes of [${x.shape.join(", ")}]`, axes);
   const shape = x.shape.flatMap((n, i) => (positive.includes(i) ? (keepDims ? [1] : []) : [n]));
   return x.graph.emit(op, [x, axesInput(x, axes)], shape, { keepdims: Number(keepDims) }, x.dtype);
 }
@@ -87,7 +88,9 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 }
 
 export function transpose(x: Tensor, perm: readonly number[]): Tensor {
-  if (perm.length !== x.shape.length) throw new ShapeError("transpose", `${x.shape.length} axes`, perm);
+  if (perm.toSorted((a, b) => a - b).join() !== [...x.shape.keys()].join()) {
+    throw new ShapeError("transpose", `every axis of [${x.shape.join(", ")}] once`, perm);
+  }
   return x.graph.emit("Transpose", [x], perm.map((axis) => x.shape[axis]!), { perm }, x.dtype);
 }
 
@@ -124,6 +127,9 @@ export function scatterElements(base: Tensor, indices: Tensor, updates: Tensor, 
 }
 
 export function expand(x: Tensor, shape: Shape): Tensor {
+  if (broadcastShapes("expand", x.shape, shape).join() !== shape.join()) {
+    throw new ShapeError("expand", `a shape that [${x.shape.join(", ")}] broadcasts to`, shape);
+  }
   return x.graph.emit("Expand", [x, axesInput(x, shape)], shape, {}, x.dtype);
 }
 
@@ -133,6 +139,10 @@ export function zeros(like: Tensor, shape: Shape = like.shape): Tensor {
 
 export function concat(parts: readonly Tensor[], axis: number): Tensor {
   const shape = [...parts[0]!.shape];
+  for (const part of parts) {
+    const fits = part.shape.length === shape.length && shape.every((n, i) => i === axis || n === part.shape[i]);
+    if (!fits) throw new ShapeError("concat", `shapes like [${shape.join(", ")}] but for axis ${axis}`, part.shape);
+  }
   shape[axis] = parts.reduce((sum, part) => sum + part.shape[axis]!, 0);
   return parts[0]!.graph.emit("Concat", parts, shape, { axis }, parts[0]!.dtype);
 }

@@ -152,6 +152,7 @@ function matmul(a: Tensor, b: Tensor): Tensor {
 
 /** x Wᵀ: [N, in] × weight [out, in] (Hugging Face layout) → [N, out]. */
 function linear(x: Tensor, weight: Tensor): Tensor {
+  if (x.shape.length !== 2) throw new ShapeError("linear", "x [N, in]", x.shape);
   return x.graph.record({
     op: "linear",
     inputs: [x, weight],
