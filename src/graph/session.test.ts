@@ -1,0 +1,73 @@
+import { describe, expect, test } from "vitest";
+import { quiet } from "../../test/support/graphs.ts";
+import { Graph } from "./graph.ts";
+import { ops } from "./ops.ts";
+import { compile, SessionCache } from "./session.ts";
+
+/** y = x · factor */
+function scaling(factor: number): Graph {
+  const graph = new Graph("scaling");
+  graph.output("y", ops.scale(graph.input("x", [3]), factor));
+  return graph;
+}
+const x = Float32Array.of(1, 2, 3);
+
+describe("a session", () => {
+  test("writes results into one buffer of its own, or into the caller's", async () => {
+    const session = await compile(scaling(2), quiet);
+    const first = await session.run({ x });
+    const second = await session.run({ x: Float32Array.of(5, 6, 7) });
+    expect(second.y).toBe(first.y);
+    expect([...second.y!]).toEqual([10, 12, 14]);
+    const own = new Float32Array(3);
+    const third = await session.run({ x }, { y: own });
+    expect(third.y).toBe(own);
+    expect([...own]).toEqual([2, 4, 6]);
+    expect([...second.y!]).toEqual([10, 12, 14]);
+    await session.release();
+  });
+
+  test("refuses an input that is missing or of another length", async () => {
+    const session = await compile(scaling(2), quiet);
+    for (const [feeds, got] of [
+      [{}, "nothing"],
+      [{ x: new Float32Array(4) }, "4"],
+    ] as const) {
+      const message = `scaling: input "x": wanted [3], got [${got}].`;
+      await expect(session.run(feeds)).rejects.toThrow(expect.objectContaining({ name: "ShapeError", message }));
+    }
+    await session.release();
+  });
+
+  test("counts the work of matrix products", async () => {
+    const graph = new Graph("products");
+    const [a, b] = [graph.input("a", [2, 3, 4]), graph.input("b", [4, 5])];
+    graph.output("c", ops.matmul(a, b));
+    expect(graph.flops).toBe(2 * 2 * 3 * 4 * 5);
+  });
+});
+
+test("a cache builds and compiles each key once, even when asked twice at once", async () => {
+  const cache = new SessionCache(quiet);
+  let built = 0;
+  const get = (key: string, factor: number) =>
+    cache.get(key, () => {
+      built++;
+      return scaling(factor);
+    });
+  const [a, again, b] = await Promise.all([get("a", 2), get("a", 2), get("b", 3)]);
+  expect(again).toBe(a);
+  expect(built).toBe(2);
+  expect([...(await b.run({ x })).y!]).toEqual([3, 6, 9]);
+  await cache.release();
+});
+
+test("a compiled graph is an ONNX file of the stated name; equal constants are stored once", () => {
+  const graph = new Graph("constants");
+  const y = ops.scale(ops.scale(graph.input("x", [3]), 2), 2);
+  graph.output("y", y);
+  expect(graph.scalar(2)).toBe(graph.scalar(2));
+  expect(graph.scalar(2)).not.toBe(graph.scalar(3));
+  expect(graph.constant(Int32Array.of(2), [])).not.toBe(graph.constant(Float32Array.of(2), []));
+  expect(Buffer.from(graph.encode()).includes("constants")).toBe(true);
+});
