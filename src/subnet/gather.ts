@@ -84,33 +84,29 @@ function cut(
   return result;
 }
 
-/** Multiplies row i of `rows` by λ_i: every value, or every block's scale. Rounds to the type. */
+/** Multiplies row i of `rows` by λ_i. */
 function scaleRows(rows: Uint8Array<ArrayBuffer>, lambda: Float32Array, type: WeightType): void {
-  const rowBytes = rows.length / lambda.length;
-  for (const [i, factor] of lambda.entries()) {
-    switch (type) {
-      case "F32": {
-        const values = new Float32Array(rows.buffer, i * rowBytes, rowBytes / 4);
-        for (let j = 0; j < values.length; j++) values[j]! *= factor;
-        break;
-      }
-      case "F16": {
-        const halves = new Uint16Array(rows.buffer, i * rowBytes, rowBytes / 2);
-        for (let j = 0; j < halves.length; j++) halves[j] = toHalf(fromHalf(halves[j]!) * factor);
-        break;
-      }
-      case "Q8_0": {
-        const blocks = new DataView(rows.buffer, i * rowBytes, rowBytes);
-        for (let at = 0; at < rowBytes; at += blockBytes) {
-          blocks.setUint16(at, toHalf(fromHalf(blocks.getUint16(at, true)) * factor), true);
-        }
-        break;
-      }
-      default:
-        return type satisfies never;
-    }
-  }
+  const bytes = rows.length / lambda.length;
+  for (const [i, factor] of lambda.entries()) scaleRow[type](rows.buffer, i * bytes, bytes, factor);
 }
+
+/** Multiplies a row's values, or its blocks' scales, and rounds them to their type. */
+const scaleRow: Record<WeightType, (buffer: ArrayBuffer, start: number, bytes: number, factor: number) => void> = {
+  F32(buffer, start, bytes, factor) {
+    const values = new Float32Array(buffer, start, bytes / 4);
+    for (let i = 0; i < values.length; i++) values[i]! *= factor;
+  },
+  F16(buffer, start, bytes, factor) {
+    const halves = new Uint16Array(buffer, start, bytes / 2);
+    for (let i = 0; i < halves.length; i++) halves[i] = toHalf(fromHalf(halves[i]!) * factor);
+  },
+  Q8_0(buffer, start, bytes, factor) {
+    const blocks = new DataView(buffer, start, bytes);
+    for (let at = 0; at < bytes; at += blockBytes) {
+      blocks.setUint16(at, toHalf(fromHalf(blocks.getUint16(at, true)) * factor), true);
+    }
+  },
+};
 
 /** `down` [D, K] from its K columns of D values. */
 function downRows(columns: Uint8Array, K: number, bundle: Bundle, layer: number): Uint8Array {
