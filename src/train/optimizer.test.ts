@@ -110,7 +110,7 @@ describe("AdamW", () => {
   const options = { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 };
 
   test("a gradient above the limit acts as the same direction of that norm; one below acts as it is", async () => {
-    const after = async (factor: number, clipNorm: number) => {
+    const updated = async (factor: number, clipNorm: number) => {
       const trained = start(1);
       // An epsilon of 1 makes the update depend on the gradient's size, which Adam otherwise cancels.
       const optimizer = await adamW(trained, { ...options, epsilon: 1, clipNorm }, quiet);
@@ -118,12 +118,12 @@ describe("AdamW", () => {
       await optimizer.release();
       return { norm, p: [...trained.values()].flatMap(({ data }) => [...data]) };
     };
-    const { norm, p: free } = await after(1, Number.POSITIVE_INFINITY);
-    const { norm: larger, p: clipped } = await after(5, norm);
+    const { norm, p: free } = await updated(1, Number.POSITIVE_INFINITY);
+    const { norm: larger, p: clipped } = await updated(5, norm);
     expect(larger / norm).toBeCloseTo(5, 5);
     expect(difference(clipped, free)).toBeLessThan(1e-6);
-    expect((await after(1, 2 * norm)).p).toEqual(free);
-    expect(difference((await after(5, 5 * norm)).p, free)).toBeGreaterThan(1e-3);
+    expect((await updated(1, 2 * norm)).p).toEqual(free);
+    expect(difference((await updated(5, 5 * norm)).p, free)).toBeGreaterThan(1e-3);
   });
 
   test("a gradient of zeros moves parameters by weight decay alone, matrices only here", async () => {
