@@ -79,6 +79,9 @@ const stepFolder = /^step-(\d{6,15})$/;
 const folderOfRun = (runDir: string) => join(runDir, "checkpoints");
 const folderName = (step: number) => `step-${String(step).padStart(6, "0")}`;
 
+/** Where the run's checkpoint of a step is, or would be. */
+export const checkpointFolder = (runDir: string, step: number) => join(folderOfRun(runDir), folderName(step));
+
 /** Removes what writers of this run that were killed have left. For the holder of the run's lock. */
 export function removeLeftovers(runDir: string): void {
   for (const name of entries(folderOfRun(runDir))) {
@@ -94,9 +97,8 @@ export function removeLeftovers(runDir: string): void {
  */
 export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Promise<string> {
   const parent = folderOfRun(runDir);
-  const name = folderName(checkpoint.step);
-  const target = join(parent, name);
-  const temporary = join(parent, `${HIDDEN}writing-${name}`);
+  const target = checkpointFolder(runDir, checkpoint.step);
+  const temporary = join(parent, `${HIDDEN}writing-${folderName(checkpoint.step)}`);
   if (mkdirSync(parent, { recursive: true }) !== undefined) syncFolder(runDir);
   rmSync(temporary, { recursive: true, force: true });
   mkdirSync(temporary);

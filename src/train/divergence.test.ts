@@ -8,35 +8,40 @@ function after(times: number, loss: number): DivergenceGuard {
   return new DivergenceGuard(Array<number>(times).fill(loss));
 }
 
+function row(step: number, loss: number, gradientNorm = 1) {
+  return { step, loss, gradientNorm };
+}
+
 test("NaN and infinity stop a run at its first step", () => {
   for (const loss of [Number.NaN, Number.POSITIVE_INFINITY]) {
-    expect(() => new DivergenceGuard().check(1, loss, undefined)).toThrow(DivergenceError);
+    expect(() => new DivergenceGuard().check(row(1, loss), undefined)).toThrow(DivergenceError);
+    expect(() => new DivergenceGuard().check(row(1, 2, loss), undefined)).toThrow(/wanted a finite gradient/);
   }
 });
 
 test("the message names the step, the loss and the checkpoint that is kept", () => {
-  expect(() => after(20, 2).check(7, 6.5, "runs/a/checkpoints/step-000005")).toThrow(
+  expect(() => after(20, 2).check(row(7, 6.5), "runs/a/checkpoints/step-000005")).toThrow(
     "training: wanted a loss of at most 6.000 nats at step 7, got 6.5. " +
       "The last good checkpoint is kept: runs/a/checkpoints/step-000005. Try a lower learning rate or a longer warm-up.",
   );
-  expect(() => after(20, 2).check(7, 6.5, undefined)).toThrow("There is no checkpoint yet.");
+  expect(() => after(20, 2).check(row(7, 6.5), undefined)).toThrow("There is no checkpoint yet.");
 });
 
 test("the limit is three times the median, judged from the 21st loss, and never below 3 nats", () => {
-  after(20, 2).check(21, 6, undefined);
-  expect(() => after(20, 2).check(21, 6.01, undefined)).toThrow(DivergenceError);
-  after(19, 2).check(20, 100, undefined);
-  after(20, 0.01).check(21, 3, undefined);
-  expect(() => after(20, 0.01).check(21, 3.01, undefined)).toThrow(DivergenceError);
+  after(20, 2).check(row(21, 6), undefined);
+  expect(() => after(20, 2).check(row(21, 6.01), undefined)).toThrow(DivergenceError);
+  after(19, 2).check(row(20, 100), undefined);
+  after(20, 0.01).check(row(21, 3), undefined);
+  expect(() => after(20, 0.01).check(row(21, 3.01), undefined)).toThrow(DivergenceError);
 });
 
 test("one bad batch does not move the limit, 100 old losses do not hold it", () => {
   const guard = after(20, 2);
-  guard.check(21, 5.9, undefined);
-  expect(() => guard.check(22, 6.1, undefined)).toThrow(DivergenceError);
+  guard.check(row(21, 5.9), undefined);
+  expect(() => guard.check(row(22, 6.1), undefined)).toThrow(DivergenceError);
   const drifted = after(100, 1);
-  for (let step = 101; step <= 151; step++) drifted.check(step, 2.5, undefined);
-  drifted.check(152, 7.4, undefined);
+  for (let step = 101; step <= 151; step++) drifted.check(row(step, 2.5), undefined);
+  drifted.check(row(152, 7.4), undefined);
   expect(drifted.losses).toHaveLength(100);
 });
 
@@ -44,7 +49,7 @@ test("a guard that goes on from saved losses judges as if it had never stopped, 
   const losses = fc.array(fc.double({ min: 0, max: 20, noNaN: true }), { minLength: 30, maxLength: 250 });
   const verdict = (guard: DivergenceGuard, loss: number): boolean => {
     try {
-      guard.check(1, loss, undefined);
+      guard.check(row(1, loss), undefined);
       return true;
     } catch {
       return false;

@@ -1,5 +1,6 @@
 /** Stops a run whose loss has left the numbers or the neighbourhood of what it was. */
 import { DivergenceError } from "../errors.ts";
+import type { TrainRow } from "./runLog.ts";
 
 /** Losses that the running median is taken over. */
 const WINDOW = 100;
@@ -25,22 +26,28 @@ export class DivergenceGuard {
   }
 
   /**
-   * Takes in the loss of a step.
+   * Takes in a step.
    *
-   * @param loss mean over labels, nats
+   * @param row with the loss, mean over labels in nats, and the global norm of its gradient
    * @param checkpoint the last good one, for the message
-   * @throws {DivergenceError} if it is not finite, or above 3 times the median of the last 100 (at least 1 nat)
+   * @throws {DivergenceError} if either is not finite, or the loss above 3 times the median of the last 100 (at least 1 nat)
    */
-  check(step: number, loss: number, checkpoint: string | undefined): void {
+  check(
+    { step, loss, gradientNorm }: Pick<TrainRow, "step" | "loss" | "gradientNorm">,
+    checkpoint: string | undefined,
+  ): void {
     const limit =
       this.#losses.length < MIN_LOSSES ? Number.POSITIVE_INFINITY : FACTOR * Math.max(MIN_MEDIAN, median(this.#losses));
-    if (!Number.isFinite(loss) || loss > limit) {
-      const wanted =
-        limit === Number.POSITIVE_INFINITY ? "a finite loss" : `a loss of at most ${limit.toPrecision(4)} nats`;
+    const flaw = !Number.isFinite(loss)
+      ? `a finite loss at step ${step}, got ${loss}`
+      : loss > limit
+        ? `a loss of at most ${limit.toPrecision(4)} nats at step ${step}, got ${loss}`
+        : !Number.isFinite(gradientNorm)
+          ? `a finite gradient at step ${step}, got norm ${gradientNorm}`
+          : undefined;
+    if (flaw) {
       const kept = checkpoint ? `The last good checkpoint is kept: ${checkpoint}.` : "There is no checkpoint yet.";
-      throw new DivergenceError(
-        `training: wanted ${wanted} at step ${step}, got ${loss}. ${kept} Try a lower learning rate or a longer warm-up.`,
-      );
+      throw new DivergenceError(`training: wanted ${flaw}. ${kept} Try a lower learning rate or a longer warm-up.`);
     }
     this.#losses.push(loss);
     if (this.#losses.length > WINDOW) this.#losses.shift();

@@ -6,12 +6,12 @@ import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Checkpoint, loadLatestCheckpoint, loadModel, type ModelCard, removeLeftovers, saveCheckpoint } from "./checkpoint.ts";
+import { type Checkpoint, checkpointFolder, loadLatestCheckpoint, loadModel, type ModelCard, removeLeftovers, saveCheckpoint } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import type { Parts } from "./parameters.ts";
 import { checkSameRecipe, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
 import { lockRun } from "./runLock.ts";
-import { type MetricsRow, RunLog } from "./runLog.ts";
+import { type MetricsRow, RunLog, type TrainRow } from "./runLog.ts";
 import { initialParts, makeTokenizer, partsOf, prepareStage } from "./stages.ts";
 import { newStageState, runStage, type StageState } from "./trainer.ts";
 
@@ -62,7 +62,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   if (!saved) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(parts) });
 
   const values = (saved?.values ?? { step: 0, losses: [] }) as { step: number; losses: number[] };
-  let folder: string | undefined;
+  let folder = saved && checkpointFolder(runDir, saved.step);
   for (let index = saved?.stage ?? 0; index < recipe.stages.length; index++) {
     const stage = recipe.stages[index]!;
     const stageParts = partsOf(parts, recipe, stage);
@@ -90,8 +90,8 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
       return { kind: "saved", folder, step: position.step } as const;
     };
 
-    for await (const rows of runStage(stageParts, config, state, stepsBefore, stream, session)) {
-      guard.check(rows[0].step, rows[0].loss, folder);
+    const check = (row: TrainRow) => guard.check(row, folder);
+    for await (const rows of runStage(stageParts, config, state, stepsBefore, stream, session, check)) {
       for (const row of rows) {
         log.append(row);
         yield { kind: "row", row, totalSteps };

@@ -3,7 +3,6 @@
  * One step: batches → masks, loss and gradients (`step.ts`) → AdamW (`optimizer.ts`). Everything that a step depends on is in the
  * checkpoint or follows from the recipe and the step number, so that a resumed run repeats an uninterrupted one bit for bit.
  */
-import { DivergenceError } from "../errors.ts";
 import { Evaluator } from "../eval/evaluator.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
@@ -75,7 +74,7 @@ function trainedNames(parts: Parts, { step, trains }: StageConfig): string[] {
  *
  * @param stepsBefore steps of the run's earlier stages, for the rows
  * @param stream batches, already at the first batch that is not yet used
- * @throws {DivergenceError} on a loss that is not finite or has left its usual range
+ * @param check sees every step before it is evaluated, and throws to end the run there
  */
 export async function* runStage(
   parts: Parts,
@@ -84,6 +83,7 @@ export async function* runStage(
   stepsBefore: number,
   stream: BatchStream,
   session: SessionOptions,
+  check: (row: TrainRow) => void,
 ): AsyncGenerator<[TrainRow, ...(EvaluationRow | MaskRow)[]]> {
   const weights = joinParts(parts);
   const parameters = Object.fromEntries([...weights].map(([name, { data }]) => [name, data]));
@@ -124,11 +124,11 @@ export async function* runStage(
         predictor: learningRate(state.step + 1, { ...stage.schedule, peak: stage.schedule.predictor, totalSteps: stage.steps }),
       };
       const gradientNorm = await optimizer.update(gradients, 1 / labels, state.step + 1, rates);
-      if (!Number.isFinite(gradientNorm)) throw new DivergenceError(`training: wanted a finite gradient, got norm ${gradientNorm} at step ${state.step + 1} of stage "${stage.name}". Lower the learning rate or the clip norm.`);
       state.step++;
       const position = { stage: stage.name, step: stepsBefore + state.step };
       const ms = performance.now() - start;
       const row: TrainRow = { kind: "train", ...position, loss: loss / labels, tokens, positions, labels, gradientNorm, learningRate: rates, ms };
+      check(row);
       const isEvaluated = stage.evaluation && (state.step % stage.evaluation.every === 0 || state.step === stage.steps);
       const evaluations = isEvaluated ? await evaluateStage(stage, evaluator, parameters) : [];
       yield [row, ...evaluations.map((evaluation) => ({ ...evaluation, ...position }))];
