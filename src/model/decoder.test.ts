@@ -4,7 +4,7 @@
  */
 import { beforeAll, describe, expect, test } from "vitest";
 import { forward as plainForward } from "../../test/reference/decoder.ts";
-import { difference, evaluate, integers, normal, quiet } from "../../test/support/graphs.ts";
+import { difference, evaluate, integers, normal, quiet, slopeError } from "../../test/support/graphs.ts";
 import { families, type Golden, goldenModel, goldenValues } from "../../test/support/models.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { gradients } from "../graph/autodiff.ts";
@@ -185,11 +185,7 @@ describe("a tied output matrix", () => {
     });
     const embedding = model.weights.get(name)!.data;
     expect(difference(loss!, [plainLoss(embedding)])).toBeLessThan(1e-6);
-    const direction = normal("direction", embedding.length);
-    const moved = (h: number) => embedding.map((value, i) => value + h * direction[i]!);
-    const [ahead, behind] = [moved(1e-3), moved(-1e-3)];
-    const rise = gradient!.reduce((sum, d, i) => sum + d * (ahead[i]! - behind[i]!), 0);
-    expect(Math.abs((plainLoss(ahead) - plainLoss(behind)) / rise - 1)).toBeLessThan(1e-3);
+    expect(slopeError(plainLoss, embedding, gradient!, { seed: "direction", h: 1e-4 })).toBeLessThan(1e-3);
   });
 });
 

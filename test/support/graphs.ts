@@ -47,3 +47,20 @@ export function numericGradient(f: (x: Float64Array) => number, x: Float64Array,
     return (at(value + h) - at(value - h)) / (2 * h);
   });
 }
+
+/**
+ * How far a gradient is from the slope of `f` along one random direction, in units of the gradient's norm (the slope's usual
+ * size). Moved values are float32, as the graph's; `f` is to compute in float64.
+ */
+export function slopeError(
+  f: (data: Float32Array) => number,
+  data: Float32Array,
+  gradient: Float32Array,
+  { seed, h }: { seed: string; h: number },
+): number {
+  const direction = normal(seed, data.length);
+  const moved = (step: number) => data.map((value, i) => value + step * direction[i]!);
+  const [ahead, behind] = [moved(h), moved(-h)];
+  const predicted = gradient.reduce((sum, slope, i) => sum + slope * (ahead[i]! - behind[i]!), 0);
+  return Math.abs(predicted - (f(ahead) - f(behind))) / (2 * h * Math.hypot(...gradient));
+}
