@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { forward as plainForward } from "../../test/reference/decoder.ts";
-import * as plain from "../../test/reference/ops.ts";
+import { scoreInstruction } from "../../test/reference/predictor.ts";
 import { difference, evaluate, integers, normal, slopeError } from "../../test/support/graphs.ts";
 import { goldenModel } from "../../test/support/models.ts";
 import type { Model } from "../formats/huggingface.ts";
@@ -58,22 +57,12 @@ function run(config: PredictorConfig, T: number, filler: number): Promise<Record
   return evaluate(scoreGraph(config, T), { ...parametersOf(backbone, "backbone."), ...head, ...padded(T, filler) });
 }
 
-/** Feature and scores in float64, written from the definition. */
+/** The same in float64. */
 function plainScores(model: Model, head: Record<string, Float32Array>) {
-  const tensor = (name: string, shape: number[]) => ({ shape, data: Float64Array.from(head[name]!) });
-  const results = instructions.map((ids) => {
-    const feature = plainForward(model, ids).hidden.at(-1)!;
-    const centred = plain.div(
-      plain.sub({ shape: [1, Dp], data: feature }, tensor("feature.mean", [Dp])),
-      tensor("feature.std", [Dp]),
-    );
-    const z = plain.linear(plain.linear(centred, tensor("w1.weight", [rank, Dp])), tensor("w2.weight", [L * F, rank]));
-    const scores = plain.standardize(plain.reshape(z, [L, F]), 1e-6);
-    return { feature, scores: head.importance ? plain.add(scores, tensor("importance", [L, F])) : scores };
-  });
+  const results = instructions.map((ids) => scoreInstruction(model, head, L, ids));
   return {
     feature: results.flatMap(({ feature }) => [...feature]),
-    scores: results.flatMap(({ scores }) => [...scores.data]),
+    scores: results.flatMap(({ scores }) => [...scores]),
   };
 }
 
