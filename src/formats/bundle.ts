@@ -15,10 +15,11 @@
  * Shapes: D model width · F FFN width · L layers · R head rank
  */
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { parameterShapes, type Weight } from "../model/config.ts";
+import { makeFolder } from "./files.ts";
 import { GgufFile, type GgufMetadata, type GgufTensor, writeGguf } from "./gguf.ts";
 import {
   encodeParameter,
@@ -168,14 +169,9 @@ export class Bundle implements Disposable {
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
 export async function packBundle(checkpoint: string, outFolder: string, { type }: { type: WeightType }): Promise<void> {
-  if (existsSync(outFolder))
-    throw new OptionError(`pack: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
   const manifest = readManifest(checkpoint, "ifprune-checkpoint");
   await verifyFiles(checkpoint, manifest);
-  const partial = `${outFolder}.partial-${process.pid}`;
-  rmSync(partial, { recursive: true, force: true });
-  mkdirSync(partial, { recursive: true });
-  try {
+  await makeFolder(outFolder, "pack", async (partial) => {
     using llm = new ModelFolder(join(checkpoint, "llm"));
     const { width, ffnWidth, numLayers } = llm.config;
     if (type === "Q8_0" && (width % blockLength !== 0 || (manifest.tFfn ?? ffnWidth) % blockLength !== 0)) {
@@ -210,11 +206,7 @@ export async function packBundle(checkpoint: string, outFolder: string, { type }
     }
     const files = await describeFiles(partial, names);
     writeManifest(partial, { ...manifest, format: "ifprune-bundle", weightType: type, files });
-    renameSync(partial, outFolder);
-  } catch (error) {
-    rmSync(partial, { recursive: true, force: true });
-    throw error;
-  }
+  });
 }
 
 const isFfn = (name: string) => name.includes(".mlp.");

@@ -2,8 +2,19 @@
  * Positioned reads from files that may be hostile, and whole writes. Both are synchronous: a gather makes thousands of small
  * reads, which the page cache serves faster than the thread pool hands them over.
  */
-import { closeSync, fstatSync, openSync, readFileSync, readSync, writeSync } from "node:fs";
-import { FileError } from "../errors.ts";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
+import { FileError, OptionError } from "../errors.ts";
 
 /** An open file. Every read is checked against the size at opening, so no header can make us allocate more than that. */
 export class ReadableFile implements Disposable {
@@ -59,6 +70,33 @@ export class ReadableFile implements Disposable {
 /** Writes all of `bytes` at the current position: one write call may take only a part. */
 export function writeFully(descriptor: number, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done);
+}
+
+/**
+ * Makes a folder that appears whole or not at all.
+ *
+ * @param operation for the message
+ * @param write fills a folder of another name, which is then renamed; if it throws, nothing is left
+ * @throws {OptionError} if `path` exists
+ */
+export async function makeFolder(
+  path: string,
+  operation: string,
+  write: (partial: string) => Promise<void>,
+): Promise<void> {
+  if (existsSync(path)) {
+    throw new OptionError(`${operation}: wanted a new folder, got "${path}", which exists. Remove it first.`);
+  }
+  const partial = `${path}.partial-${process.pid}`;
+  rmSync(partial, { recursive: true, force: true });
+  try {
+    mkdirSync(partial, { recursive: true });
+    await write(partial);
+    renameSync(partial, path);
+  } catch (error) {
+    rmSync(partial, { recursive: true, force: true });
+    throw error;
+  }
 }
 
 /** @throws {FileError} if the file is missing or unreadable */

@@ -9,7 +9,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
 import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../model/config.ts";
-import { ReadableFile } from "./files.ts";
+import { makeFolder, ReadableFile } from "./files.ts";
 import { type Model, writeModelFolder } from "./huggingface.ts";
 import { type CheckpointManifest, describeFiles, writeManifest } from "./manifest.ts";
 import { pairsToHalves } from "./rope.ts";
@@ -22,8 +22,10 @@ const eosId = 2;
 /**
  * Imports a model and its tokenizer as a checkpoint folder without a predictor.
  *
+ * @param folder must not exist; it appears whole or not at all
  * @param provenance name and licence of the model, for the manifest
  * @throws {FileError} if a file is not what its header says
+ * @throws {OptionError} if the folder exists
  */
 export async function importLlama2c(
   modelPath: string,
@@ -33,19 +35,20 @@ export async function importLlama2c(
 ): Promise<void> {
   const model = readLlama2c(modelPath);
   const tokenizer = readLlama2cTokenizer(tokenizerPath, model.config.vocabSize);
-  writeModelFolder(join(folder, "llm"), model);
-  writeFileSync(join(folder, "llm/tokenizer.json"), `${JSON.stringify(tokenizer)}\n`);
-  const files = await describeFiles(folder, ["llm/config.json", "llm/model.safetensors", "llm/tokenizer.json"]);
-  writeManifest(folder, {
-    format: "ifprune-checkpoint",
-    version: 1,
-    lambda: "hard",
-    predictorInput: "prompt",
-    promptTemplate: "{prompt}",
-    bosId,
-    eosId,
-    provenance,
-    files,
+  await makeFolder(folder, "import", async (partial) => {
+    writeModelFolder(join(partial, "llm"), model);
+    writeFileSync(join(partial, "llm/tokenizer.json"), `${JSON.stringify(tokenizer)}\n`);
+    writeManifest(partial, {
+      format: "ifprune-checkpoint",
+      version: 1,
+      lambda: "hard",
+      predictorInput: "prompt",
+      promptTemplate: "{prompt}",
+      bosId,
+      eosId,
+      provenance,
+      files: await describeFiles(partial, ["llm/config.json", "llm/model.safetensors", "llm/tokenizer.json"]),
+    });
   });
 }
 

@@ -59,8 +59,9 @@ export function storiesReference(): StoriesReference {
   return JSON.parse(readFileSync(join(stories, "reference.json"), "utf8"));
 }
 
-/** Imports stories260K as a checkpoint. */
-export async function storiesCheckpoint(folder: string): Promise<string> {
+/** Imports stories260K as a checkpoint in `parent`. @returns its folder */
+export async function storiesCheckpoint(parent: string): Promise<string> {
+  const folder = join(parent, "stories260K");
   await importLlama2c(join(stories, "stories260K.bin"), join(stories, "tok512.bin"), folder, provenance);
   return folder;
 }
