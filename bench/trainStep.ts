@@ -19,7 +19,9 @@ import { adamW, type Trained } from "../src/train/optimizer.ts";
 import { Random } from "../src/train/random.ts";
 import { type StepConfig, trainingGraph } from "../src/train/step.ts";
 
-const { values } = parseArgs({ options: { threads: { type: "string", default: "2" }, rounds: { type: "string", default: "12" } } });
+const { values } = parseArgs({
+  options: { threads: { type: "string", default: "2" }, rounds: { type: "string", default: "12" } },
+});
 const threads = Number(values.threads);
 const rounds = Number(values.rounds);
 
@@ -59,7 +61,10 @@ async function step(config: StepConfig) {
   const trained = new Map<string, Trained>();
   for (const { name, shape, dtype } of graph.inputs) {
     const length = size(shape);
-    if (dtype === "int32") feeds[name] = Int32Array.from({ length }, (_, i) => (name === "predictorLastRows" ? i * Tp + Tp - 1 : random.int(4096)));
+    if (dtype === "int32")
+      feeds[name] = Int32Array.from({ length }, (_, i) =>
+        name === "predictorLastRows" ? i * Tp + Tp - 1 : random.int(4096),
+      );
     else if (name.endsWith("feature.mean")) feeds[name] = new Float32Array(length);
     else {
       const data = Float32Array.from({ length }, () => (shape.length === 1 ? 1 : 0.05 * random.normal()));
@@ -71,7 +76,11 @@ async function step(config: StepConfig) {
     }
   }
   const session = await compile(graph, { threads });
-  const optimizer = await adamW(trained, { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 }, { threads });
+  const optimizer = await adamW(
+    trained,
+    { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },
+    { threads },
+  );
   let updates = 0;
   return {
     flops: graph.flops,
@@ -96,7 +105,13 @@ const variants = {
   dense: await step({ llm, source: "none" }),
   joint: await step({ llm, source: "predictor", predictor, softTopK: { tFfn: 256, epsilon: 0.3 } }),
 };
-const times = { product: [] as number[], dense: [] as number[], denseUpdate: [] as number[], joint: [] as number[], jointUpdate: [] as number[] };
+const times = {
+  product: [] as number[],
+  dense: [] as number[],
+  denseUpdate: [] as number[],
+  joint: [] as number[],
+  jointUpdate: [] as number[],
+};
 for (let round = -2; round < rounds; round++) {
   const into = round < 0 ? { product: [], dense: [], denseUpdate: [], joint: [], jointUpdate: [] } : times;
   await timed(into.product, () => bare.run(bare.feeds));
@@ -116,9 +131,25 @@ const report = (name: "dense" | "joint") => {
     `${name.padEnd(6)} gradients ${ms.toFixed(0)} ms (${Math.min(...times[name]).toFixed(0)}-${Math.max(...times[name]).toFixed(0)}), ${gflops.toFixed(0)} GFLOP/s = ${((100 * gflops) / peak).toFixed(0)} % of peak;` +
       ` with clipping and AdamW (${updateMs.toFixed(0)} ms) ${withUpdate.toFixed(0)} GFLOP/s = ${((100 * withUpdate) / peak).toFixed(0)} %; ${((B * T * 1000) / (ms + updateMs)).toFixed(0)} tokens/s`,
   );
-  return { gradientMs: ms, updateMs, gflops, shareOfPeak: gflops / peak, gflopsWithUpdate: withUpdate, shareWithUpdate: withUpdate / peak };
+  return {
+    gradientMs: ms,
+    updateMs,
+    gflops,
+    shareOfPeak: gflops / peak,
+    gflopsWithUpdate: withUpdate,
+    shareWithUpdate: withUpdate / peak,
+  };
 };
-console.log(`bare 2048³ product: best ${peak.toFixed(0)} GFLOP/s, median ${(bare.flops / median(times.product) / 1e6).toFixed(0)}; ${threads} threads, ${os.cpus()[0]!.model}`);
-const result = { date: new Date().toISOString().slice(0, 10), onnxruntime: ort.env.versions.common, threads, peak, dense: report("dense"), joint: report("joint") };
+console.log(
+  `bare 2048³ product: best ${peak.toFixed(0)} GFLOP/s, median ${(bare.flops / median(times.product) / 1e6).toFixed(0)}; ${threads} threads, ${os.cpus()[0]!.model}`,
+);
+const result = {
+  date: new Date().toISOString().slice(0, 10),
+  onnxruntime: ort.env.versions.common,
+  threads,
+  peak,
+  dense: report("dense"),
+  joint: report("joint"),
+};
 console.log(JSON.stringify(result));
 process.exit(0);

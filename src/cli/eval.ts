@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { Command } from "commander";
 import { OptionError } from "../errors.ts";
 import { evaluateTasks, evaluateText, isTaskFile, type MaskChoice, type TaskReport } from "../eval/evaluate.ts";
-import { openModel, type OpenedModel } from "../eval/load.ts";
+import { type OpenedModel, openModel } from "../eval/load.ts";
 import { checkMask, toDenseMask } from "../mask/mask.ts";
 import { integer, printJson, readMask } from "./options.ts";
 
@@ -17,7 +17,9 @@ const NAMED = ["input", "task", "foreign", "generic", "dense"] as const;
 
 export function evalCommand(): Command {
   return new Command("eval")
-    .description("Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served.")
+    .description(
+      "Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served.",
+    )
     .argument("<model>", "checkpoint folder, run folder (its newest checkpoint), or bundle folder")
     .argument("<data>", "task file (.jsonl, .jsonl.gz) or plain text")
     .option(
@@ -37,12 +39,16 @@ async function evaluate(path: string, data: string, { mask, threads, out, json }
   const header = { model: path, data, mask };
   if (!isTaskFile(data)) {
     if (choice !== "input" && choice !== "dense" && !(typeof choice === "object" && "fixed" in choice)) {
-      throw new OptionError(`eval: wanted --mask input, dense, or a mask file for a text, got "${mask}". Others need tasks.`);
+      throw new OptionError(
+        `eval: wanted --mask input, dense, or a mask file for a text, got "${mask}". Others need tasks.`,
+      );
     }
     const report = { ...header, ...(await evaluateText(opened.model, data, choice, opened.text)) };
     if (out) writeFileSync(out, `${JSON.stringify(report, null, 2)}\n`);
     if (json) return printJson(report);
-    process.stdout.write(`perplexity ${report.perplexity.toFixed(3)} · ${report.loss.toFixed(4)} nats · ${(100 * report.tokenAccuracy).toFixed(1)} % of ${report.tokens} tokens\n`);
+    process.stdout.write(
+      `perplexity ${report.perplexity.toFixed(3)} · ${report.loss.toFixed(4)} nats · ${(100 * report.tokenAccuracy).toFixed(1)} % of ${report.tokens} tokens\n`,
+    );
     return;
   }
   const report = await evaluateTasks(opened.model, data, choice, opened.text);
@@ -57,7 +63,10 @@ function maskChoice(name: string, { ownChoice, text, numLayers }: OpenedModel): 
   if (name === "own") return ownChoice;
   const named = NAMED.find((choice) => choice === name);
   if (named !== undefined) {
-    if (named !== "dense" && !text.softTopK) throw new OptionError(`eval: wanted a model with a predictor for --mask ${name}, got one without. Use own, dense or a file.`);
+    if (named !== "dense" && !text.softTopK)
+      throw new OptionError(
+        `eval: wanted a model with a predictor for --mask ${name}, got one without. Use own, dense or a file.`,
+      );
     return named;
   }
   const mask = readMask(name);

@@ -11,7 +11,9 @@ import { runCommand } from "./run.ts";
 import { trainCommand } from "./train.ts";
 
 const program = new Command("ifprune")
-  .description("A language model that activates, for every instruction, only the part of itself that the instruction needs.")
+  .description(
+    "A language model that activates, for every instruction, only the part of itself that the instruction needs.",
+  )
   .version(packageJson.version)
   .showHelpAfterError("(--help shows the options)")
   .exitOverride();
@@ -25,7 +27,8 @@ try {
 } catch (error) {
   if (error instanceof CommanderError) process.exit(error.exitCode);
   const isExpected = error instanceof IfpruneError || (error as Error).name === "AbortError";
-  const text = isExpected && !process.env["IFPRUNE_STACK"] ? (error as Error).message : ((error as Error).stack ?? String(error));
+  const text =
+    isExpected && !process.env.IFPRUNE_STACK ? (error as Error).message : ((error as Error).stack ?? String(error));
   process.stderr.write(`ifprune: ${text}\n`);
   process.exit(1);
 }

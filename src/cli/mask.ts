@@ -15,7 +15,11 @@ export function maskCommand(): Command {
     .action(showMask);
 }
 
-async function showMask(instruction: string, other: string | undefined, options: { model?: string; threads?: number; json?: boolean }) {
+async function showMask(
+  instruction: string,
+  other: string | undefined,
+  options: { model?: string; threads?: number; json?: boolean },
+) {
   using model = new InstructionModel(options.model ?? DEFAULT_MODEL);
   const [mask, second] = await model.masks(other === undefined ? [instruction] : [instruction, other], options);
   if (!mask) throw new Error("internal: no mask for the instruction");
@@ -26,15 +30,21 @@ async function showMask(instruction: string, other: string | undefined, options:
     const shared = overlap(mask, second);
     if (options.json) return printJson({ tFfn, dFfn, chance, overlap: shared });
     process.stdout.write(`Kept channels in common, per layer (two random masks: ${percent(chance)})\n`);
-    shared.forEach((share, layer) => process.stdout.write(`layer ${String(layer).padStart(2)}  ${bar(share)} ${percent(share)}\n`));
+    for (const [layer, share] of shared.entries()) line(layer, `${bar(share)} ${percent(share)}`);
     return;
   }
   if (options.json) return printJson(maskToJson(mask));
-  process.stdout.write(`${tFfn} of ${dFfn} channels kept in each layer (${percent(chance)}); one column is ${Math.ceil(dFfn / COLUMNS)} channels\n`);
-  layers.forEach((kept, layer) => {
+  process.stdout.write(
+    `${tFfn} of ${dFfn} channels kept in each layer (${percent(chance)}); one column is ${Math.ceil(dFfn / COLUMNS)} channels\n`,
+  );
+  for (const [layer, kept] of layers.entries()) {
     const mean = lambda ? ` mean λ ${(lambda[layer]!.reduce((a, b) => a + b, 0) / tFfn).toFixed(2)}` : "";
-    process.stdout.write(`layer ${String(layer).padStart(2)}  ${strip(kept, dFfn)}${mean}\n`);
-  });
+    line(layer, strip(kept, dFfn) + mean);
+  }
+}
+
+function line(layer: number, text: string): void {
+  process.stdout.write(`layer ${String(layer).padStart(2)}  ${text}\n`);
 }
 
 const COLUMNS = 64;

@@ -12,7 +12,8 @@ export const MODEL_HELP = "bundle folder (default: the model in this package)";
 export function integer(min: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() === "" || !Number.isInteger(value) || value < min) throw new InvalidArgumentError(`Wanted an integer of at least ${min}.`);
+    if (text.trim() === "" || !Number.isInteger(value) || value < min)
+      throw new InvalidArgumentError(`Wanted an integer of at least ${min}.`);
     return value;
   };
 }
@@ -20,7 +21,8 @@ export function integer(min: number): (text: string) => number {
 export function numberFrom(min: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
-    if (text.trim() === "" || !Number.isFinite(value) || value < min) throw new InvalidArgumentError(`Wanted a number of at least ${min}.`);
+    if (text.trim() === "" || !Number.isFinite(value) || value < min)
+      throw new InvalidArgumentError(`Wanted a number of at least ${min}.`);
     return value;
   };
 }

@@ -1,6 +1,7 @@
 import { Command, Option } from "commander";
-import { composePrompt } from "../text/prompt.ts";
+import { startBackend } from "../engine/engine.ts";
 import { InstructionModel } from "../serve/model.ts";
+import { composePrompt } from "../text/prompt.ts";
 import { DEFAULT_MODEL, integer, interruption, MODEL_HELP, numberFrom, printJson, readMask } from "./options.ts";
 
 interface Options {
@@ -35,6 +36,7 @@ async function run(instruction: string, options: Options): Promise<void> {
   const { model: path = DEFAULT_MODEL, input, dense, mask, json, ...engine } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
+  await Promise.all([model.bundle.verify(), startBackend()]); // a damaged file is told from a bad answer; both take a while
   const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
   await using answer = await model.ask(composePrompt(instruction, input), { ...engine, mask: choice, signal });
 

@@ -42,26 +42,28 @@ async function train(recipePath: string, { runs, threads, spin, json }: Options)
   const show = (event: RunEvent): void => {
     switch (event.kind) {
       case "damaged":
-        return say(`${event.error.message} Going back to the checkpoint before it.`);
+        say(`${event.error.message} Going back to the checkpoint before it.`);
+        break;
       case "resumed":
         done = event.step;
-        return say(`resuming ${runDir} at step ${event.step} of ${total}`);
+        say(`resuming ${runDir} at step ${event.step} of ${total}`);
+        break;
       case "stage": {
-        const tooLong = event.numTooLong > 0 ? `; ${event.numTooLong} examples longer than the context are left out` : "";
-        say(`stage "${event.name}": ${event.steps} steps${tooLong}`);
+        const left = `; ${event.numTooLong} examples longer than the context are left out`;
+        say(`stage "${event.name}": ${event.steps} steps${event.numTooLong > 0 ? left : ""}`);
         progress ??= new Progress({ label: recipe.name, total, done });
-        return;
+        break;
       }
       case "row":
         if (json) printJson(event.row);
         if (event.row.kind === "train") progress?.update(event.row.step, event.row.tokens, event.row.loss);
         else say(describe(event.row));
-        return;
+        break;
       case "saved":
         done = event.step;
-        return;
+        break;
       default:
-        return event satisfies never;
+        event satisfies never;
     }
   };
   try {
@@ -79,7 +81,9 @@ function describe(row: MetricsRow): string {
   const percent = (share: number | null) => (share === null ? "-" : (100 * share).toFixed(1));
   switch (row.kind) {
     case "evaluation": {
-      const columns = Object.keys(row.loss).map((mask) => `${mask} ${row.loss[mask]!.toFixed(3)} nats, ${percent(row.exactMatch[mask]!)} % exact`);
+      const columns = Object.keys(row.loss).map(
+        (mask) => `${mask} ${row.loss[mask]!.toFixed(3)} nats, ${percent(row.exactMatch[mask]!)} % exact`,
+      );
       return `held out, step ${row.step}: ${columns.join(" · ")}`;
     }
     case "masks":

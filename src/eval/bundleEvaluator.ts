@@ -3,7 +3,7 @@
  * prompt; prompts that share a mask share a loaded sub-network.
  */
 import { createHash } from "node:crypto";
-import { openEngine, openFeatureEngine, type Engine } from "../engine/engine.ts";
+import { type Engine, openEngine, openFeatureEngine } from "../engine/engine.ts";
 import { FileError } from "../errors.ts";
 import type { Bundle } from "../formats/bundle.ts";
 import { type DenseMask, fromDenseMask, fullMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
@@ -28,7 +28,8 @@ export class BundleEvaluator implements MaskedModel {
   async predict(instructions: readonly Int32Array[]): Promise<{ mask: DenseMask; scores: Float32Array }[]> {
     const { predictor, manifest, ffnWidth: dFfn, contextLength, path } = this.#bundle;
     const { tFfn, epsilon, lambda } = manifest;
-    if (!predictor || !tFfn || !epsilon) throw new FileError(path, "wanted a bundle with a predictor, got one without.");
+    if (!predictor || !tFfn || !epsilon)
+      throw new FileError(path, "wanted a bundle with a predictor, got one without.");
     const head = readHead(predictor.head, this.#bundle);
     await using engine = await openFeatureEngine(predictor.backbone, { ...this.#options, contextLength });
     const results: { mask: DenseMask; scores: Float32Array }[] = [];

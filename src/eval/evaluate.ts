@@ -28,7 +28,14 @@ export interface MaskedModel {
  * of a prompt of another task · `generic`: one mask for all, from the mean scores · `dense`: every channel.
  * A mask given by task holds for prompts of that task.
  */
-export type MaskChoice = "input" | "task" | "foreign" | "generic" | "dense" | { fixed: DenseMask } | { byTask: (task: string) => DenseMask };
+export type MaskChoice =
+  | "input"
+  | "task"
+  | "foreign"
+  | "generic"
+  | "dense"
+  | { fixed: DenseMask }
+  | { byTask: (task: string) => DenseMask };
 
 export interface EvaluatedText {
   /** The task file's rows as token ids. */
@@ -76,7 +83,12 @@ interface Case {
 const MIN_ANSWER_TOKENS = 16;
 
 /** @throws {FileError} that names file and line, or if no row fits the context */
-export async function evaluateTasks(model: MaskedModel, path: string, choice: MaskChoice, text: EvaluatedText): Promise<TaskReport> {
+export async function evaluateTasks(
+  model: MaskedModel,
+  path: string,
+  choice: MaskChoice,
+  text: EvaluatedText,
+): Promise<TaskReport> {
   const { tokenizer, promptTemplate, contextLength } = text;
   const cases: Case[] = [];
   let numTooLong = 0;
@@ -89,18 +101,29 @@ export async function evaluateTasks(model: MaskedModel, path: string, choice: Ma
       continue;
     }
     const labels = Int32Array.of(...new Int32Array(ids.length - 1).fill(-100), ...answer);
-    cases.push({ row, prompt, promptIds: ids, sequence: { ids: Int32Array.of(...ids, ...answer.subarray(0, -1)), labels } });
+    cases.push({
+      row,
+      prompt,
+      promptIds: ids,
+      sequence: { ids: Int32Array.of(...ids, ...answer.subarray(0, -1)), labels },
+    });
   }
   if (cases.length === 0) throw new FileError(path, `wanted questions of at most ${contextLength} tokens, got none.`);
 
   const { masks, diagnostics } = await chooseMasks(model, cases, choice, text);
-  const scores = await model.score(cases.map(({ sequence }) => sequence), masks);
-  const longest = Math.max(...cases.map(({ sequence, promptIds }) => sequence.ids.length - promptIds.length + 1));
-  const outputs = await model.generate(cases.map((c) => c.promptIds), {
+  const scores = await model.score(
+    cases.map(({ sequence }) => sequence),
     masks,
-    maxTokens: Math.max(MIN_ANSWER_TOKENS, 2 * longest),
-    eosId: tokenizer.eosId,
-  });
+  );
+  const longest = Math.max(...cases.map(({ sequence, promptIds }) => sequence.ids.length - promptIds.length + 1));
+  const outputs = await model.generate(
+    cases.map((c) => c.promptIds),
+    {
+      masks,
+      maxTokens: Math.max(MIN_ANSWER_TOKENS, 2 * longest),
+      eosId: tokenizer.eosId,
+    },
+  );
   const answers = cases.map(({ row, prompt }, i) => {
     const answer = tokenizer.decode(outputs[i]!);
     return { task: row.task, prompt, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };
@@ -118,7 +141,8 @@ export async function evaluateTasks(model: MaskedModel, path: string, choice: Ma
       loss: sum((i) => scores[i]!.nll) / tokens,
     };
   });
-  const mean = (key: "accuracy" | "tokenAccuracy" | "loss") => tasks.reduce((total, task) => total + task[key], 0) / tasks.length;
+  const mean = (key: "accuracy" | "tokenAccuracy" | "loss") =>
+    tasks.reduce((total, task) => total + task[key], 0) / tasks.length;
   return {
     tasks,
     mean: { count: cases.length, accuracy: mean("accuracy"), tokenAccuracy: mean("tokenAccuracy"), loss: mean("loss") },
@@ -139,7 +163,9 @@ async function chooseMasks(
     return { masks: cases.map(({ row }) => ("fixed" in choice ? choice.fixed : choice.byTask(row.task))) };
   }
   const readsInstruction = choice === "task" || (choice !== "input" && predictorInput === "instruction");
-  const predicted = await model.predict(cases.map(({ row, prompt }) => predictorIds(tokenizer, readsInstruction ? row.instruction : prompt)));
+  const predicted = await model.predict(
+    cases.map(({ row, prompt }) => predictorIds(tokenizer, readsInstruction ? row.instruction : prompt)),
+  );
   const masks = predicted.map(({ mask }) => mask);
   const tasks = cases.map(({ row }) => row.task);
   switch (choice) {
@@ -155,14 +181,24 @@ async function chooseMasks(
     case "foreign":
       return { masks: foreignPartners(tasks).map((partner) => masks[partner]!) };
     case "generic":
-      return { masks: masks.map(() => genericMask(predicted.map(({ scores }) => scores), { dFfn, ...softTopK! })) };
+      return {
+        masks: masks.map(() =>
+          genericMask(
+            predicted.map(({ scores }) => scores),
+            { dFfn, ...softTopK! },
+          ),
+        ),
+      };
     default:
       return choice satisfies never;
   }
 }
 
 /** One fixed mask from a predictor: that of the mean of its scores over prompts. */
-export function genericMask(scores: readonly Float32Array[], options: { dFfn: number; tFfn: number; epsilon: number }): DenseMask {
+export function genericMask(
+  scores: readonly Float32Array[],
+  options: { dFfn: number; tFfn: number; epsilon: number },
+): DenseMask {
   const mean = scores[0]!.map((_, i) => scores.reduce((sum, row) => sum + row[i]!, 0) / scores.length);
   return toDenseMask(maskFromScores(mean, options));
 }
@@ -174,7 +210,9 @@ export function genericMask(scores: readonly Float32Array[], options: { dFfn: nu
 export function foreignPartners(domains: readonly string[]): number[] {
   if (new Set(domains).size < 2) throw new OptionError("foreign masks: wanted prompts of at least two tasks, got one.");
   const N = domains.length;
-  const order = domains.map((_, i) => i).sort((a, b) => (domains[a]! < domains[b]! ? -1 : domains[a]! > domains[b]! ? 1 : a - b));
+  const order = domains
+    .map((_, i) => i)
+    .sort((a, b) => (domains[a]! < domains[b]! ? -1 : domains[a]! > domains[b]! ? 1 : a - b));
   const partners = new Array<number>(N);
   order.forEach((example, place) => {
     let at = place + (N >> 1);
@@ -193,16 +231,21 @@ export interface TextReport {
 }
 
 /**
- * Perplexity of plain text. Text is cut into windows of the context's length; the first
+ * Perplexity of plain text. Text is cut into windows that fit the context; the first
  * half of a window is read by the predictor and kept as context, the second half is scored, so that every mask comes from text
  * before the text it is judged by.
  *
  * @throws {FileError} if the text is shorter than one window
  */
-export async function evaluateText(model: MaskedModel, path: string, choice: "input" | "dense" | { fixed: DenseMask }, text: EvaluatedText): Promise<TextReport> {
+export async function evaluateText(
+  model: MaskedModel,
+  path: string,
+  choice: "input" | "dense" | { fixed: DenseMask },
+  text: EvaluatedText,
+): Promise<TextReport> {
   const { tokenizer, contextLength } = text;
   const ids = tokenizer.encode(readText(path));
-  const half = contextLength >> 1;
+  const half = (contextLength - 1) >> 1;
   const sequences: LabelledSequence[] = [];
   for (let start = 0; start + 2 * half <= ids.length; start += half) {
     const window = ids.subarray(start, start + 2 * half);
@@ -211,7 +254,8 @@ export async function evaluateText(model: MaskedModel, path: string, choice: "in
       labels: window.map((id, i) => (i < half ? -100 : id)),
     });
   }
-  if (sequences.length === 0) throw new FileError(path, `wanted a text of at least ${2 * half} tokens, got ${ids.length}.`);
+  if (sequences.length === 0)
+    throw new FileError(path, `wanted a text of at least ${2 * half} tokens, got ${ids.length}.`);
   const masks =
     choice === "dense"
       ? undefined

@@ -63,9 +63,19 @@ export class Evaluator {
     const results: { mask: DenseMask; scores: Float32Array; feature: Float32Array }[] = new Array(instructions.length);
     for (const { indices, T } of batches(instructions.map((ids) => ids.length))) {
       const session = await this.sessions.get(`predict ${T}`, () => predictorGraph(predictor, softTopK, BATCH, T));
-      const predictorIds = padded(indices.map((i) => instructions[i]!), T);
-      const predictorLastRows = Int32Array.from({ length: BATCH }, (_, row) => row * T + (instructions[indices[row] ?? indices[0]!]!.length - 1));
-      const { masks, scores, feature } = (await session.run({ ...parameters, predictorIds, predictorLastRows })) as Record<string, Float32Array>;
+      const predictorIds = padded(
+        indices.map((i) => instructions[i]!),
+        T,
+      );
+      const predictorLastRows = Int32Array.from(
+        { length: BATCH },
+        (_, row) => row * T + (instructions[indices[row] ?? indices[0]!]!.length - 1),
+      );
+      const { masks, scores, feature } = (await session.run({
+        ...parameters,
+        predictorIds,
+        predictorLastRows,
+      })) as Record<string, Float32Array>;
       indices.forEach((i, row) => {
         results[i] = {
           mask: masks!.slice(row * LF, (row + 1) * LF),
@@ -82,8 +92,13 @@ export class Evaluator {
     const results: SequenceScore[] = new Array(sequences.length);
     for (const { indices, T } of batches(sequences.map(({ ids }) => ids.length))) {
       const labels = new Int32Array(BATCH * T).fill(-100);
-      indices.forEach((i, row) => labels.set(sequences[i]!.labels, row * T));
-      const { nll, best } = await this.forward(indices.map((i) => sequences[i]!.ids), labels, T, masks && indices.map((i) => masks[i]!));
+      for (const [row, i] of indices.entries()) labels.set(sequences[i]!.labels, row * T);
+      const { nll, best } = await this.forward(
+        indices.map((i) => sequences[i]!.ids),
+        labels,
+        T,
+        masks && indices.map((i) => masks[i]!),
+      );
       indices.forEach((i, row) => {
         const score = { nll: 0, tokens: 0, correctTokens: 0 };
         sequences[i]!.labels.forEach((label, t) => {
@@ -134,12 +149,14 @@ export class Evaluator {
 
   private async forward(ids: readonly Int32Array[], labels: Int32Array, T: number, masks?: readonly DenseMask[]) {
     const { llm, parameters } = this.model;
-    const session = await this.sessions.get(`forward ${T} ${masks ? "masked" : "dense"}`, () => forwardGraph(llm, BATCH, T, masks !== undefined));
+    const session = await this.sessions.get(`forward ${T} ${masks ? "masked" : "dense"}`, () =>
+      forwardGraph(llm, BATCH, T, masks !== undefined),
+    );
     const LF = llm.numLayers * llm.ffnWidth;
     const feeds: Record<string, Float32Array | Int32Array> = { ...parameters, ids: padded(ids, T), labels };
     if (masks) {
       const all = new Float32Array(BATCH * LF);
-      masks.forEach((mask, row) => all.set(mask, row * LF));
+      for (const [row, mask] of masks.entries()) all.set(mask, row * LF);
       feeds.masks = all;
     }
     return (await session.run(feeds)) as { nll: Float32Array; best: Int32Array };
@@ -151,7 +168,9 @@ function forwardGraph(llm: ModelConfig, B: number, T: number, masked: boolean): 
   const graph = new Graph(`forward B=${B} T=${T}`);
   const ids = graph.input("ids", [B, T], "int32");
   const labels = n.reshape(graph.input("labels", [B * T], "int32"), [B * T, 1]);
-  const masks = masked ? masksPerLayer(graph.input("masks", [B * llm.numLayers, llm.ffnWidth]), llm.numLayers) : undefined;
+  const masks = masked
+    ? masksPerLayer(graph.input("masks", [B * llm.numLayers, llm.ffnWidth]), llm.numLayers)
+    : undefined;
   const parameters = parameterInputs(graph, llm, PREFIX.llm);
   const y = logits(llm, parameters, decoder(llm, parameters, ids, masks));
   const zero = graph.constant(Int32Array.of(0), []);
@@ -176,6 +195,6 @@ function batches(lengths: readonly number[]): { indices: number[]; T: number }[]
 
 function padded(rows: readonly Int32Array[], T: number): Int32Array {
   const all = new Int32Array(BATCH * T);
-  rows.forEach((ids, row) => all.set(ids, row * T));
+  for (const [row, ids] of rows.entries()) all.set(ids, row * T);
   return all;
 }

@@ -3,8 +3,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
 import { Bundle } from "../formats/bundle.ts";
-import type { SessionOptions } from "../graph/session.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
+import type { SessionOptions } from "../graph/session.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { PredictorConfig } from "../predictor/predictor.ts";
@@ -38,7 +38,14 @@ async function openBundle(path: string, { threads }: SessionOptions): Promise<Op
   const softTopK = tFfn && epsilon ? { tFfn, epsilon } : undefined;
   return {
     model: new BundleEvaluator(bundle, { threads }),
-    text: { tokenizer: loadTokenizer(bundle.tokenizerPath), promptTemplate, predictorInput, softTopK, contextLength, ffnWidth },
+    text: {
+      tokenizer: loadTokenizer(bundle.tokenizerPath),
+      promptTemplate,
+      predictorInput,
+      softTopK,
+      contextLength,
+      ffnWidth,
+    },
     ownChoice: !bundle.predictor ? "dense" : predictorInput === "instruction" ? "task" : "input",
     numLayers,
     close: async () => bundle[Symbol.dispose](),
@@ -55,7 +62,10 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const folder = checkpointFolders(path)[0] ?? path;
   const saved = await loadModel(folder);
   const { card, llm, predictor } = saved;
-  const parts: Parts = { llm: llm.weights, ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }) };
+  const parts: Parts = {
+    llm: llm.weights,
+    ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }),
+  };
   const softTopK = card.tFfn && card.epsilon ? { tFfn: card.tFfn, epsilon: card.epsilon } : undefined;
   const evaluator = new Evaluator(
     {

@@ -9,7 +9,8 @@ import * as n from "./nodes.ts";
  */
 export function gradients(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   const { graph } = loss;
-  if (loss.shape.length !== 0) throw new Error(`internal: gradients of a tensor of shape [${loss.shape}], not of a scalar`);
+  if (loss.shape.length !== 0)
+    throw new Error(`internal: gradients of a tensor of shape [${loss.shape}], not of a scalar`);
   const relevant = new Set<Tensor>(wrt);
   for (const { inputs, output } of graph.tape) if (inputs.some((t) => relevant.has(t))) relevant.add(output);
 
@@ -17,7 +18,10 @@ export function gradients(loss: Tensor, wrt: readonly Tensor[]): Tensor[] {
   for (const entry of graph.tape.toReversed()) {
     const dOutput = gradient.get(entry.output);
     if (!dOutput || !relevant.has(entry.output)) continue;
-    const parts = entry.backward(dOutput, entry.inputs.map((t) => relevant.has(t)));
+    const parts = entry.backward(
+      dOutput,
+      entry.inputs.map((t) => relevant.has(t)),
+    );
     entry.inputs.forEach((input, i) => {
       const part = parts[i];
       if (!part || !relevant.has(input)) return;

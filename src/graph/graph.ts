@@ -98,9 +98,12 @@ export class Graph {
     domain: OnnxNode["domain"] = "",
   ): Tensor[] {
     for (const input of inputs) {
-      if (input.graph !== this) throw new Error(`internal: ${op} mixes tensors of graphs "${this.name}" and "${input.graph.name}"`);
+      if (input.graph !== this)
+        throw new Error(`internal: ${op} mixes tensors of graphs "${this.name}" and "${input.graph.name}"`);
     }
-    const outputs = results.map((r) => (r ? this.tensor(`${op}_${this.counter++}`, r.shape, r.dtype ?? "float32") : null));
+    const outputs = results.map((r) =>
+      r ? this.tensor(`${op}_${this.counter++}`, r.shape, r.dtype ?? "float32") : null,
+    );
     this.nodes.push({
       op,
       domain,
@@ -123,7 +126,11 @@ export class Graph {
     const rename = (name: string) => names.get(name) ?? name;
     return encodeOnnx({
       name: this.name,
-      nodes: this.nodes.map((node) => ({ ...node, outputs: node.outputs.map(rename), inputs: node.inputs.map(rename) })),
+      nodes: this.nodes.map((node) => ({
+        ...node,
+        outputs: node.outputs.map(rename),
+        inputs: node.inputs.map(rename),
+      })),
       inputs: this.inputs,
       outputs: [...this.outputs].map(([name, { dtype, shape }]) => ({ name, dtype, shape })),
       initializers: this.initializers,

@@ -47,10 +47,12 @@ export const neg = unary("Neg");
  * Transposed operands cost nothing: the kernel reads them in place.
  */
 export function matmul(a: Tensor, b: Tensor, { transA = false, transB = false, alpha = 1 } = {}): Tensor {
-  if (a.shape.length < 2 || b.shape.length < 2) throw new ShapeError("matmul", "two matrices", a.shape.length < 2 ? a.shape : b.shape);
+  if (a.shape.length < 2 || b.shape.length < 2)
+    throw new ShapeError("matmul", "two matrices", a.shape.length < 2 ? a.shape : b.shape);
   const [am, ak] = transA ? [a.shape.at(-1)!, a.shape.at(-2)!] : [a.shape.at(-2)!, a.shape.at(-1)!];
   const [bk, bn] = transB ? [b.shape.at(-1)!, b.shape.at(-2)!] : [b.shape.at(-2)!, b.shape.at(-1)!];
-  if (ak !== bk) throw new ShapeError("matmul", `inner dimension ${ak} (left operand [${a.shape.join(", ")}])`, b.shape);
+  if (ak !== bk)
+    throw new ShapeError("matmul", `inner dimension ${ak} (left operand [${a.shape.join(", ")}])`, b.shape);
   const batch = broadcastShapes("matmul", a.shape.slice(0, -2), b.shape.slice(0, -2));
   const graph = a.graph;
   graph.flops += 2 * size(batch) * am * ak * bn;
@@ -68,8 +70,10 @@ function reduce(op: string, x: Tensor, axes: readonly number[], keepDims: boolea
   const shape = x.shape.flatMap((n, i) => (positive.includes(i) ? (keepDims ? [1] : []) : [n]));
   return x.graph.emit(op, [x, axesInput(x, axes)], shape, { keepdims: Number(keepDims) }, x.dtype);
 }
-export const reduceSum = (x: Tensor, axes: readonly number[], keepDims = false) => reduce("ReduceSum", x, axes, keepDims);
-export const reduceMean = (x: Tensor, axes: readonly number[], keepDims = false) => reduce("ReduceMean", x, axes, keepDims);
+export const reduceSum = (x: Tensor, axes: readonly number[], keepDims = false) =>
+  reduce("ReduceSum", x, axes, keepDims);
+export const reduceMean = (x: Tensor, axes: readonly number[], keepDims = false) =>
+  reduce("ReduceMean", x, axes, keepDims);
 export const reduceSumSquare = (x: Tensor, axes: readonly number[], keepDims = false) =>
   reduce("ReduceSumSquare", x, axes, keepDims);
 
@@ -81,7 +85,8 @@ export function sumTo(x: Tensor, shape: Shape): Tensor {
 }
 
 export function reshape(x: Tensor, shape: Shape): Tensor {
-  if (size(shape) !== size(x.shape)) throw new ShapeError("reshape", `${size(x.shape)} elements as in [${x.shape.join(", ")}]`, shape);
+  if (size(shape) !== size(x.shape))
+    throw new ShapeError("reshape", `${size(x.shape)} elements as in [${x.shape.join(", ")}]`, shape);
   if (shape.length === x.shape.length && shape.every((n, i) => n === x.shape[i])) return x;
   if (shape.length === 0) return x.graph.emit("Squeeze", [x], [], {}, x.dtype); // an empty list of dimensions is no constant
   return x.graph.emit("Reshape", [x, axesInput(x, shape)], shape, {}, x.dtype);
@@ -91,7 +96,13 @@ export function transpose(x: Tensor, perm: readonly number[]): Tensor {
   if (perm.toSorted((a, b) => a - b).join() !== [...x.shape.keys()].join()) {
     throw new ShapeError("transpose", `every axis of [${x.shape.join(", ")}] once`, perm);
   }
-  return x.graph.emit("Transpose", [x], perm.map((axis) => x.shape[axis]!), { perm }, x.dtype);
+  return x.graph.emit(
+    "Transpose",
+    [x],
+    perm.map((axis) => x.shape[axis]!),
+    { perm },
+    x.dtype,
+  );
 }
 
 export function softmax(x: Tensor): Tensor {
@@ -113,7 +124,13 @@ export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
 
 /** Rows `indices` (any shape) of `table` [N, ...rest]: result [...indices, ...rest]. */
 export function gather(table: Tensor, indices: Tensor): Tensor {
-  return table.graph.emit("Gather", [table, indices], [...indices.shape, ...table.shape.slice(1)], { axis: 0 }, table.dtype);
+  return table.graph.emit(
+    "Gather",
+    [table, indices],
+    [...indices.shape, ...table.shape.slice(1)],
+    { axis: 0 },
+    table.dtype,
+  );
 }
 
 /** Along the last axis: result[..., j] = x[..., indices[..., j]]. */
@@ -122,7 +139,13 @@ export function gatherElements(x: Tensor, indices: Tensor): Tensor {
 }
 
 /** `base` with `updates` written (or added) at `indices` along `axis`. Never `ScatterND` with duplicates: it races. */
-export function scatterElements(base: Tensor, indices: Tensor, updates: Tensor, axis: number, reduction: "none" | "add"): Tensor {
+export function scatterElements(
+  base: Tensor,
+  indices: Tensor,
+  updates: Tensor,
+  axis: number,
+  reduction: "none" | "add",
+): Tensor {
   return base.graph.emit("ScatterElements", [base, indices, updates], base.shape, { axis, reduction }, base.dtype);
 }
 
@@ -150,7 +173,8 @@ export function concat(parts: readonly Tensor[], axis: number): Tensor {
 /** x[..., start:end, ...] along one axis. */
 export function slice(x: Tensor, axis: number, start: number, end: number): Tensor {
   const at = axis < 0 ? axis + x.shape.length : axis;
-  if (start < 0 || end > x.shape[at]! || start >= end) throw new ShapeError("slice", `a range in 0..${x.shape[at]}`, [start, end]);
+  if (start < 0 || end > x.shape[at]! || start >= end)
+    throw new ShapeError("slice", `a range in 0..${x.shape[at]}`, [start, end]);
   const shape = x.shape.map((n, i) => (i === at ? end - start : n));
   const int64 = (value: number) => x.graph.constant(BigInt64Array.of(BigInt(value)), [1]);
   return x.graph.emit("Slice", [x, int64(start), int64(end), int64(at)], shape, {}, x.dtype);
@@ -172,5 +196,11 @@ export function suffixSum(x: Tensor, { exclusive = false } = {}): Tensor {
 
 /** Place of the first maximum along the last axis, kept as an axis of length 1. */
 export function argMax(x: Tensor): Tensor {
-  return x.graph.emit("ArgMax", [x], [...x.shape.slice(0, -1), 1], { axis: -1, keepdims: 1, select_last_index: 0 }, "int64");
+  return x.graph.emit(
+    "ArgMax",
+    [x],
+    [...x.shape.slice(0, -1), 1],
+    { axis: -1, keepdims: 1, select_last_index: 0 },
+    "int64",
+  );
 }

@@ -13,7 +13,11 @@ export type DType = keyof typeof DTYPES;
 
 export type Attribute = number | readonly number[] | string | { readonly float: number };
 
-const field = (id: number, type: string, repeated = false) => ({ id, type, ...(repeated && { rule: "repeated" as const }) });
+const field = (id: number, type: string, repeated = false) => ({
+  id,
+  type,
+  ...(repeated && { rule: "repeated" as const }),
+});
 
 const schema = protobuf.Root.fromJSON({
   nested: {

@@ -15,7 +15,10 @@ function add(a: Tensor, b: Tensor): Tensor {
     op: "add",
     inputs: [a, b],
     output: n.add(a, b),
-    backward: (dy, [needA, needB]) => [needA ? n.sumTo(dy, a.shape) : undefined, needB ? n.sumTo(dy, b.shape) : undefined],
+    backward: (dy, [needA, needB]) => [
+      needA ? n.sumTo(dy, a.shape) : undefined,
+      needB ? n.sumTo(dy, b.shape) : undefined,
+    ],
   });
 }
 
@@ -74,7 +77,12 @@ function log(x: Tensor): Tensor {
 function silu(x: Tensor): Tensor {
   const sigma = n.sigmoid(x);
   const output = n.mul(x, sigma);
-  return x.graph.record({ op: "silu", inputs: [x], output, backward: (dy) => [n.mul(dy, siluSlope(x, sigma, output))] });
+  return x.graph.record({
+    op: "silu",
+    inputs: [x],
+    output,
+    backward: (dy) => [n.mul(dy, siluSlope(x, sigma, output))],
+  });
 }
 
 /** d silu(x)/dx = σ·(1 + x − silu(x)), σ = sigmoid(x). */
@@ -83,7 +91,9 @@ function siluSlope(x: Tensor, sigma: Tensor, y: Tensor): Tensor {
 }
 
 function sum(x: Tensor, axes: readonly number[], keepDims = false): Tensor {
-  const kept = x.shape.map((length, i) => (axes.some((axis) => axis === i || axis + x.shape.length === i) ? 1 : length));
+  const kept = x.shape.map((length, i) =>
+    axes.some((axis) => axis === i || axis + x.shape.length === i) ? 1 : length,
+  );
   return x.graph.record({
     op: "sum",
     inputs: [x],
@@ -125,14 +135,27 @@ function concat(parts: readonly Tensor[], axis: number): Tensor {
 /** x[..., start:end, ...] along one axis. */
 function slice(x: Tensor, axis: number, start: number, end: number): Tensor {
   const output = n.slice(x, axis, start, end);
-  const pad = (length: number) => n.zeros(x, x.shape.map((size, i) => (i === axis ? length : size)));
+  const pad = (length: number) =>
+    n.zeros(
+      x,
+      x.shape.map((size, i) => (i === axis ? length : size)),
+    );
   return x.graph.record({
     op: "slice",
     inputs: [x],
     output,
     backward: (dy) => {
-      const parts = [start > 0 ? pad(start) : undefined, dy, end < x.shape[axis]! ? pad(x.shape[axis]! - end) : undefined];
-      return [n.concat(parts.filter((part) => part !== undefined), axis)];
+      const parts = [
+        start > 0 ? pad(start) : undefined,
+        dy,
+        end < x.shape[axis]! ? pad(x.shape[axis]! - end) : undefined,
+      ];
+      return [
+        n.concat(
+          parts.filter((part) => part !== undefined),
+          axis,
+        ),
+      ];
     },
   });
 }
@@ -185,7 +208,8 @@ function embedding(table: Tensor, ids: Tensor): Tensor {
 /** x / rms(x) · weight over the last axis; x [..., D], weight [D]. */
 function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
   const D = x.shape.at(-1)!;
-  if (weight.shape.length !== 1 || weight.shape[0] !== D) throw new ShapeError("rmsNorm", `weight [${D}]`, weight.shape);
+  if (weight.shape.length !== 1 || weight.shape[0] !== D)
+    throw new ShapeError("rmsNorm", `weight [${D}]`, weight.shape);
   const perRow = [...x.shape.slice(0, -1), 1];
   const results = [{ shape: x.shape }, { shape: perRow }];
   const attributes = { axis: -1, epsilon: { float: epsilon }, stash_type: 1 };
@@ -228,19 +252,36 @@ function standardize(x: Tensor, epsilon: number): Tensor {
 function rope(x: Tensor, headWidth: number, theta: number): Tensor {
   const { graph } = x;
   const [B, T, width] = x.shape;
-  if (x.shape.length !== 3 || width! % headWidth !== 0) throw new ShapeError("rope", `[B, T, heads·${headWidth}]`, x.shape);
+  if (x.shape.length !== 3 || width! % headWidth !== 0)
+    throw new ShapeError("rope", `[B, T, heads·${headWidth}]`, x.shape);
   const half = headWidth / 2;
   const angle = (i: number) => Math.floor(i / half) * theta ** (-(i % half) / half);
   const table = (f: (angle: number) => number) =>
-    graph.constant(Float32Array.from({ length: T! * half }, (_, i) => f(angle(i))), [T!, half]);
+    graph.constant(
+      Float32Array.from({ length: T! * half }, (_, i) => f(angle(i))),
+      [T!, half],
+    );
   const cosine = table(Math.cos);
   const sine = table(Math.sin);
-  const positions = graph.constant(BigInt64Array.from({ length: B! * T! }, (_, i) => BigInt(i % T!)), [B!, T!]);
+  const positions = graph.constant(
+    BigInt64Array.from({ length: B! * T! }, (_, i) => BigInt(i % T!)),
+    [B!, T!],
+  );
   const attributes = { interleaved: 0, num_heads: width! / headWidth };
   const rotate = (y: Tensor, sin: Tensor) =>
     graph.emit("RotaryEmbedding", [y, positions, cosine, sin], x.shape, attributes, "float32", "com.microsoft");
   // A rotation's transpose is the rotation by the opposite angle.
-  return graph.record({ op: "rope", inputs: [x], output: rotate(x, sine), backward: (dy) => [rotate(dy, table((a) => -Math.sin(a)))] });
+  return graph.record({
+    op: "rope",
+    inputs: [x],
+    output: rotate(x, sine),
+    backward: (dy) => [
+      rotate(
+        dy,
+        table((a) => -Math.sin(a)),
+      ),
+    ],
+  });
 }
 
 /**
@@ -252,7 +293,8 @@ function attention(q: Tensor, k: Tensor, v: Tensor, headWidth: number): Tensor {
   const [B, T, qWidth] = q.shape as [number, number, number];
   const C = headWidth;
   const [H, G] = [qWidth / C, k.shape[2]! / C];
-  if (!Number.isInteger(H) || !Number.isInteger(G) || H % G !== 0) throw new ShapeError("attention", `heads of width ${C}`, [qWidth, k.shape[2]!]);
+  if (!Number.isInteger(H) || !Number.isInteger(G) || H % G !== 0)
+    throw new ShapeError("attention", `heads of width ${C}`, [qWidth, k.shape[2]!]);
   const R = H / G;
   const split = (x: Tensor, heads: number) =>
     n.reshape(n.transpose(n.reshape(x, [B, T, heads, C]), [0, 2, 1, 3]), [B, G, (heads / G) * T, C]);
@@ -369,7 +411,8 @@ function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
 function softTopK(scores: Tensor, k: number, epsilon: number): Tensor {
   const { graph } = scores;
   const [rows, F] = scores.shape as [number, number];
-  if (scores.shape.length !== 2 || !(k >= 1 && k <= F)) throw new ShapeError("softTopK", `[rows, n] with n ≥ k = ${k}`, scores.shape);
+  if (scores.shape.length !== 2 || !(k >= 1 && k <= F))
+    throw new ShapeError("softTopK", `[rows, n] with n ≥ k = ${k}`, scores.shape);
   if (k === F) {
     const output = n.expand(graph.scalar(1), scores.shape);
     return graph.record({ op: "softTopK", inputs: [scores], output, backward: () => [n.zeros(scores)] });
@@ -382,7 +425,10 @@ function softTopK(scores: Tensor, k: number, epsilon: number): Tensor {
 
   // r saturated entries: the first r with e_{r+1} · (k − r) ≤ T_r, T_r = Σ_{j>r} e_j; the last one if rounding leaves none.
   const tail = n.slice(n.suffixSum(e), 1, 0, k); // T_r for r = 0..k-1
-  const room = graph.constant(Float32Array.from({ length: k }, (_, r) => k - r), [1, k]); // k − r
+  const room = graph.constant(
+    Float32Array.from({ length: k }, (_, r) => k - r),
+    [1, k],
+  ); // k − r
   const fits = n.lessOrEqual(n.mul(n.slice(e, 1, 0, k), room), tail);
   const isLast = Float32Array.from({ length: k }, (_, r) => (r === k - 1 ? 1 : 0));
   const r = n.argMax(n.where(fits, graph.scalar(1), graph.constant(isLast, [1, k]))); // [rows, 1]
@@ -400,7 +446,10 @@ function softTopK(scores: Tensor, k: number, epsilon: number): Tensor {
     output,
     backward: (dm) => {
       // grad_s = (λ_U/ε) ⊙ (g_U − ⟨λ_U, g_U⟩ / S_U); g is 0 on dropped channels, grad_s is not. S_U = k − r.
-      const isKept = graph.constant(ranks.map((j) => (j < k ? 1 : 0)), [1, F]);
+      const isKept = graph.constant(
+        ranks.map((j) => (j < k ? 1 : 0)),
+        [1, F],
+      );
       const g = n.mul(n.gatherElements(dm, indices), isKept);
       const lambdaU = n.where(isSaturated, graph.scalar(0), lambda);
       const mean = n.div(n.reduceSum(n.mul(lambdaU, g), [-1], true), roomLeft);

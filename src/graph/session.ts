@@ -23,7 +23,10 @@ export interface Session {
    * @returns the outputs; valid until the next run
    * @throws {ShapeError} if an input is missing or of the wrong length
    */
-  run(feeds: Readonly<Record<string, TensorData>>, into?: Readonly<Record<string, TensorData>>): Promise<Record<string, TensorData>>;
+  run(
+    feeds: Readonly<Record<string, TensorData>>,
+    into?: Readonly<Record<string, TensorData>>,
+  ): Promise<Record<string, TensorData>>;
   release(): Promise<void>;
 }
 
@@ -48,14 +51,17 @@ export async function compile(graph: Graph, { threads = 0, spinning = true }: Se
       const inputs: Record<string, ort.Tensor> = {};
       for (const { name, shape } of graph.inputs) {
         const data = feeds[name];
-        if (data?.length !== size(shape)) throw new ShapeError(`${graph.name}: input "${name}"`, `[${shape.join(", ")}]`, [data?.length ?? "nothing"]);
+        if (data?.length !== size(shape))
+          throw new ShapeError(`${graph.name}: input "${name}"`, `[${shape.join(", ")}]`, [data?.length ?? "nothing"]);
         inputs[name] = wrap(data, shape);
       }
       const results: Record<string, TensorData> = {};
       const fetches: Record<string, ort.Tensor> = {};
       for (const [name, { shape, dtype }] of graph.outputs) {
-        results[name] = into[name] ?? (own[name] ??= dtype === "int32" ? new Int32Array(size(shape)) : new Float32Array(size(shape)));
-        fetches[name] = wrap(results[name], shape);
+        if (!into[name]) own[name] ??= new (dtype === "int32" ? Int32Array : Float32Array)(size(shape));
+        const buffer = (into[name] ?? own[name])!;
+        results[name] = buffer;
+        fetches[name] = wrap(buffer, shape);
       }
       await session.run(inputs, fetches);
       return results;
@@ -75,8 +81,8 @@ export class SessionCache {
   }
 
   get(key: string, build: () => Graph): Promise<Session> {
-    let session = this.sessions.get(key);
-    if (!session) this.sessions.set(key, (session = compile(build(), this.options)));
+    const session = this.sessions.get(key) ?? compile(build(), this.options);
+    this.sessions.set(key, session);
     return session;
   }
 

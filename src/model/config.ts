@@ -51,7 +51,11 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
   for (let layer = 0; layer < config.numLayers; layer++) {
     const at = `model.layers.${layer}`;
     shapes.set(`${at}.input_layernorm.weight`, [D]);
-    for (const [name, rows] of [["q", H * C], ["k", G * C], ["v", G * C]] as const) {
+    for (const [name, rows] of [
+      ["q", H * C],
+      ["k", G * C],
+      ["v", G * C],
+    ] as const) {
       shapes.set(`${at}.self_attn.${name}_proj.weight`, [rows, D]);
       if (config.family === "qwen2") shapes.set(`${at}.self_attn.${name}_proj.bias`, [rows]);
       if (config.family === "qwen3" && name !== "v") shapes.set(`${at}.self_attn.${name}_norm.weight`, [C]);
@@ -90,7 +94,11 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
     throw new OptionError(`${where}: key/value heads must divide query heads, got ${numHeads} and ${numKvHeads}.`);
   }
   if (headWidth % 2 !== 0) throw new OptionError(`${where}: head width must be even for RoPE, got ${headWidth}.`);
-  for (const [name, value] of [["normEps", config.normEps], ["ropeTheta", config.ropeTheta]] as const) {
-    if (!(value > 0 && Number.isFinite(value))) throw new OptionError(`${where}: "${name}" must be positive, got ${value}.`);
+  for (const [name, value] of [
+    ["normEps", config.normEps],
+    ["ropeTheta", config.ropeTheta],
+  ] as const) {
+    if (!(value > 0 && Number.isFinite(value)))
+      throw new OptionError(`${where}: "${name}" must be positive, got ${value}.`);
   }
 }

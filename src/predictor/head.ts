@@ -6,9 +6,7 @@
  */
 import { FileError, ShapeError } from "../errors.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
-
-/** Added to the variance when scores are standardised. */
-const scoreEpsilon = 1e-6;
+import { standardizeScores } from "./standardize.ts";
 
 export interface PredictorHead {
   /** Mean and standard deviation of the feature over training prompts, [Dp] each. */
@@ -68,18 +66,9 @@ export function scoreFeature(
   const Dp = featureMean.length;
   if (feature.length !== Dp) throw new ShapeError("predictor", `a feature [Dp=${Dp}]`, [feature.length]);
   const centred = Float64Array.from(feature, (value, i) => (value - featureMean[i]!) / featureStd[i]!);
-  const scores = Float32Array.from(matVec(w2, matVec(w1, centred)));
-  const F = scores.length / numLayers;
-  for (let layer = 0; layer < numLayers; layer++) standardize(scores.subarray(layer * F, (layer + 1) * F));
+  const z = matVec(w2, matVec(w1, centred));
+  const scores = standardizeScores(z, z.length / numLayers);
   return importance ? scores.map((score, i) => score + importance[i]!) : scores;
-}
-
-/** In place: mean 0, variance 1. */
-function standardize(values: Float32Array): void {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length;
-  const scale = 1 / Math.sqrt(variance + scoreEpsilon);
-  for (let i = 0; i < values.length; i++) values[i] = (values[i]! - mean) * scale;
 }
 
 /** `[rows, columns] · [columns]`, summed in float64. */

@@ -26,7 +26,13 @@ export interface PredictorConfig {
 }
 
 /** Trained parameters of the head with their shapes. */
-export function headShapes({ backbone, rank, numLayers, ffnWidth, importance }: PredictorConfig): Map<string, readonly number[]> {
+export function headShapes({
+  backbone,
+  rank,
+  numLayers,
+  ffnWidth,
+  importance,
+}: PredictorConfig): Map<string, readonly number[]> {
   return new Map<string, readonly number[]>([
     ["w1.weight", [rank, backbone.width]],
     ["w2.weight", [numLayers * ffnWidth, rank]],

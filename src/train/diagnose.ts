@@ -60,7 +60,10 @@ export async function diagnoseMasks(
   const perInput = await evaluator.predict(examples.map((e) => e.predictorPrompt));
   const perTask = await evaluator.predict(examples.map((e) => e.predictorInstruction));
   const own = perInput.map(({ mask }) => mask);
-  const generic = genericMask(perInput.map(({ scores }) => scores), { dFfn, tFfn, epsilon });
+  const generic = genericMask(
+    perInput.map(({ scores }) => scores),
+    { dFfn, tFfn, epsilon },
+  );
   const under = async (masks?: readonly DenseMask[]) => summarize(await evaluator.score(examples, masks));
   const diagnostics = (predicted: typeof perInput) =>
     maskDiagnostics(

@@ -45,14 +45,23 @@ export interface Optimizer {
   release(): Promise<void>;
 }
 
-export async function adamW(trained: ReadonlyMap<string, Trained>, options: AdamWOptions, session: SessionOptions): Promise<Optimizer> {
+export async function adamW(
+  trained: ReadonlyMap<string, Trained>,
+  options: AdamWOptions,
+  session: SessionOptions,
+): Promise<Optimizer> {
   const { beta1, beta2, epsilon, weightDecay, clipNorm } = options;
   const graph = new Graph("adamw");
   const scalar = (name: string) => graph.input(name, []);
   const constant = (value: number) => graph.scalar(value);
 
   const gradient = new Map([...trained].map(([name, { shape }]) => [name, graph.input(`g:${name}`, shape)]));
-  const squares = [...gradient.values()].map((g) => n.reduceSumSquare(g, g.shape.map((_, i) => i)));
+  const squares = [...gradient.values()].map((g) =>
+    n.reduceSumSquare(
+      g,
+      g.shape.map((_, i) => i),
+    ),
+  );
   const scale = scalar("scale");
   const norm = n.mul(n.sqrt(squares.reduce(n.add)), scale);
   const factor = n.mul(scale, n.min(constant(1), n.div(constant(clipNorm), n.add(norm, constant(1e-12)))));
@@ -61,7 +70,9 @@ export async function adamW(trained: ReadonlyMap<string, Trained>, options: Adam
   // p − lr·(m/c1)/(√(v/c2) + ε), with the corrections c1, c2 moved into one rate and one epsilon (both are scalars).
   const correctedEpsilon = scalar("epsilon");
   const groups = new Set([...trained.values()].map(({ group }) => group));
-  const rates = new Map([...groups].map((group) => [group, { rate: scalar(`rate:${group}`), keep: scalar(`keep:${group}`) }]));
+  const rates = new Map(
+    [...groups].map((group) => [group, { rate: scalar(`rate:${group}`), keep: scalar(`keep:${group}`) }]),
+  );
 
   graph.output("norm", norm);
   for (const [name, { shape, group, decays }] of trained) {
@@ -80,7 +91,11 @@ export async function adamW(trained: ReadonlyMap<string, Trained>, options: Adam
   const feeds: Record<string, Float32Array> = {};
   const into: Record<string, Float32Array> = {};
   for (const [name, { data, m, v }] of trained) {
-    for (const [kind, array] of [["p", data], ["m", m], ["v", v]] as const) {
+    for (const [kind, array] of [
+      ["p", data],
+      ["m", m],
+      ["v", v],
+    ] as const) {
       feeds[`${kind}:${name}`] = array;
       into[`${kind}':${name}`] = array;
     }

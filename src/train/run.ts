@@ -6,7 +6,15 @@ import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Checkpoint, checkpointFolder, loadLatestCheckpoint, loadModel, type ModelCard, removeLeftovers, saveCheckpoint } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  checkpointFolder,
+  loadLatestCheckpoint,
+  loadModel,
+  type ModelCard,
+  removeLeftovers,
+  saveCheckpoint,
+} from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import type { Parts } from "./parameters.ts";
 import { checkSameRecipe, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
@@ -69,7 +77,9 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
     const { config, stream, numTooLong } = await prepareStage(file, stage, tokenizer);
     yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
     const resumed = index === saved?.stage && values.step > 0; // else the stage begins here
-    const state: StageState = resumed ? { step: values.step, m: saved!.tensors["adam-m"]!, v: saved!.tensors["adam-v"]! } : newStageState(stageParts, config);
+    const state: StageState = resumed
+      ? { step: values.step, m: saved!.tensors["adam-m"]!, v: saved!.tensors["adam-v"]! }
+      : newStageState(stageParts, config);
     const guard = new DivergenceGuard(resumed ? values.losses : []);
     stream.skip(state.step * stage.accumulate);
     const stepsBefore = recipe.stages.slice(0, index).reduce((sum, { steps }) => sum + steps, 0);
@@ -96,7 +106,8 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
         log.append(row);
         yield { kind: "row", row, totalSteps };
       }
-      if (state.step === stage.steps || rows[0].step % recipe.checkpointEvery === 0 || signal?.aborted) yield await save();
+      if (state.step === stage.steps || rows[0].step % recipe.checkpointEvery === 0 || signal?.aborted)
+        yield await save();
       if (signal?.aborted) return;
     }
   }
@@ -113,7 +124,13 @@ function savedParts({ llm, predictor, tensors }: Checkpoint): Parts {
 type DataOrigin = ModelCard["provenance"]["data"][number];
 
 /** @param inherited data that the model has already learned from */
-function savedModel(recipe: Recipe, parts: Parts, tokenizer: Tokenizer, tokenizerPath: string, inherited: readonly DataOrigin[]) {
+function savedModel(
+  recipe: Recipe,
+  parts: Parts,
+  tokenizer: Tokenizer,
+  tokenizerPath: string,
+  inherited: readonly DataOrigin[],
+) {
   const own = recipe.stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence })));
   const origins = new Map([...inherited, ...own].map((origin) => [JSON.stringify(origin), origin]));
   const predictor = predictorConfig(recipe, tokenizer.vocabSize);
@@ -136,7 +153,9 @@ function savedModel(recipe: Recipe, parts: Parts, tokenizer: Tokenizer, tokenize
     card,
     tokenizer: readFileSync(tokenizerPath),
     llm: { config: llmConfig(recipe, tokenizer.vocabSize), weights: parts.llm! },
-    ...(predictor && { predictor: { backbone: { config: predictor.backbone, weights: parts.backbone! }, head: parts.head! } }),
+    ...(predictor && {
+      predictor: { backbone: { config: predictor.backbone, weights: parts.backbone! }, head: parts.head! },
+    }),
   };
 }
 

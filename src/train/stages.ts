@@ -28,7 +28,11 @@ const ADAM_EPSILON = 1e-8;
  * Puts the recipe's tokenizer at `path`: that of the model it starts from, a copy, or one trained from the corpus. One that an
  * earlier start left there stays.
  */
-export async function makeTokenizer({ recipe, pathOf }: RecipeFile, init: SavedModel | undefined, path: string): Promise<Tokenizer> {
+export async function makeTokenizer(
+  { recipe, pathOf }: RecipeFile,
+  init: SavedModel | undefined,
+  path: string,
+): Promise<Tokenizer> {
   const { tokenizer } = recipe;
   if (!existsSync(path)) {
     const partial = `${path}.partial`;
@@ -36,7 +40,10 @@ export async function makeTokenizer({ recipe, pathOf }: RecipeFile, init: SavedM
     else if ("path" in tokenizer!) await copyFile(pathOf(tokenizer.path), partial);
     else {
       const { vocabSize, data, instructions } = tokenizer!;
-      const documents = readDocuments(data.map((file) => ({ domain: "", path: pathOf(file) })), instructions && pathOf(instructions));
+      const documents = readDocuments(
+        data.map((file) => ({ domain: "", path: pathOf(file) })),
+        instructions && pathOf(instructions),
+      );
       const texts = (async function* () {
         for await (const { text } of documents) yield text;
       })();
@@ -63,7 +70,9 @@ export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocab
   return {
     llm: from("llm", init?.llm, llm) ?? randomDecoder(llm, random("llm")),
     ...(predictor && {
-      backbone: from("predictor.backbone", init?.predictor?.backbone, predictor.backbone) ?? randomDecoder(predictor.backbone, random("backbone")),
+      backbone:
+        from("predictor.backbone", init?.predictor?.backbone, predictor.backbone) ??
+        randomDecoder(predictor.backbone, random("backbone")),
       head: randomHead(predictor, random("head")),
     }),
     ...(recipe.mask?.source === "static" && { static: randomStatic(llm, random("static")) }),
@@ -122,12 +131,22 @@ export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: To
       accumulate: stage.accumulate,
       trains: onBackbone ? { llm: true, predictor: false } : { llm: learns("llm"), predictor: learns("predictor") },
       optimizer: { beta1, beta2, weightDecay, clipNorm, epsilon: ADAM_EPSILON },
-      schedule: { llm: (onBackbone ? rate.predictor : rate.llm) ?? 0, predictor: rate.predictor ?? 0, warmupSteps, minShare: minLearningRateShare },
+      schedule: {
+        llm: (onBackbone ? rate.predictor : rate.llm) ?? 0,
+        predictor: rate.predictor ?? 0,
+        warmupSteps,
+        minShare: minLearningRateShare,
+      },
       domains,
       domainMasks: step.source === "given" ? domainMasks(recipe, domains) : undefined,
       evaluation: stage.evaluate && {
         every: stage.evaluate.every,
-        examples: await heldOutExamples(pathOf(stage.evaluate.path), tokenizer, recipe.llm.contextLength, stage.evaluate.examples),
+        examples: await heldOutExamples(
+          pathOf(stage.evaluate.path),
+          tokenizer,
+          recipe.llm.contextLength,
+          stage.evaluate.examples,
+        ),
       },
     },
     stream,
@@ -141,7 +160,11 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
   const llm = llmConfig(recipe, vocabSize);
   const { mask } = recipe;
   const source: MaskSource =
-    !mask || (mask.source === "predictor" && stage.kind === "pretrain") ? "none" : mask.source === "random-per-domain" ? "given" : mask.source;
+    !mask || (mask.source === "predictor" && stage.kind === "pretrain")
+      ? "none"
+      : mask.source === "random-per-domain"
+        ? "given"
+        : mask.source;
   const softTopK = mask && mask.source !== "random-per-domain" ? { tFfn: mask.tFfn, epsilon: mask.epsilon } : undefined;
   return { llm, source, softTopK, ...(source === "predictor" && { predictor }) };
 }
@@ -158,7 +181,12 @@ export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly strin
  *
  * @throws {FileError} that names file and line
  */
-export async function heldOutExamples(path: string, tokenizer: Tokenizer, maxTokens: number, limit = Infinity): Promise<HeldOutExample[]> {
+export async function heldOutExamples(
+  path: string,
+  tokenizer: Tokenizer,
+  maxTokens: number,
+  limit = Infinity,
+): Promise<HeldOutExample[]> {
   const examples: HeldOutExample[] = [];
   for await (const { row } of readJsonLines(path, evalRow)) {
     const text = composePrompt(row.instruction, row.input);

@@ -48,7 +48,11 @@ interface MaskNodes {
 }
 
 /** Declares what the chosen mask source reads and returns one mask [rows, F] per layer. */
-function maskNodes(graph: Graph, { llm, source, predictor, softTopK }: StepConfig, { B, Tp, chunks }: StepShape): MaskNodes {
+function maskNodes(
+  graph: Graph,
+  { llm, source, predictor, softTopK }: StepConfig,
+  { B, Tp, chunks }: StepShape,
+): MaskNodes {
   const { numLayers: L, ffnWidth: F } = llm;
   switch (source) {
     case "none":
@@ -99,7 +103,7 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   graph.output("loss", loss);
   if (feature) graph.output("feature", feature);
   const parameters = graph.inputs.filter(({ name }) => trained.has(name));
-  gradients(loss, parameters).forEach((gradient, i) => graph.output(`d:${parameters[i]!.name}`, gradient));
+  for (const [i, gradient] of gradients(loss, parameters).entries()) graph.output(`d:${parameters[i]!.name}`, gradient);
   return graph;
 }
 
@@ -107,12 +111,22 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
  * The masks of a batch and nothing else. Outputs: `masks` [rows·L, F] as SoftTopK gives them, `scores` [rows·L, F] and
  * `feature` [rows, Dp].
  */
-export function predictorGraph(predictor: PredictorConfig, { tFfn, epsilon }: { tFfn: number; epsilon: number }, rows: number, Tp: number): Graph {
+export function predictorGraph(
+  predictor: PredictorConfig,
+  { tFfn, epsilon }: { tFfn: number; epsilon: number },
+  rows: number,
+  Tp: number,
+): Graph {
   const graph = new Graph(`predict rows=${rows} Tp=${Tp}`);
   const ids = graph.input("predictorIds", [rows, Tp], "int32");
   const lastRows = graph.input("predictorLastRows", [rows], "int32");
   const backbone = parameterInputs(graph, predictor.backbone, PREFIX.backbone);
-  const { feature, scores } = predictScores(predictor, { backbone, ...headInputs(graph, predictor, PREFIX.head) }, ids, lastRows);
+  const { feature, scores } = predictScores(
+    predictor,
+    { backbone, ...headInputs(graph, predictor, PREFIX.head) },
+    ids,
+    lastRows,
+  );
   graph.output("feature", feature);
   graph.output("scores", scores);
   graph.output("masks", ops.softTopK(scores, tFfn, epsilon));

@@ -10,7 +10,7 @@ import type { Weight } from "../model/config.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
 import type { Batch, BatchStream } from "./batches.ts";
 import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
-import { adamW, type AdamWOptions, type Trained } from "./optimizer.ts";
+import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
 import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "./parameters.ts";
 import type { EvaluationRow, MaskRow, TrainRow } from "./runLog.ts";
 import { learningRate } from "./schedule.ts";
@@ -51,10 +51,12 @@ export interface StageState {
 /** Moments at zero, for a stage that begins. */
 export function newStageState(parts: Parts, stage: StageConfig): StageState {
   const zeros = () =>
-    new Map(trainedNames(parts, stage).map((name) => {
-      const { shape, data } = joinParts(parts).get(name)!;
-      return [name, { shape, data: new Float32Array(data.length) }] as const;
-    }));
+    new Map(
+      trainedNames(parts, stage).map((name) => {
+        const { shape, data } = joinParts(parts).get(name)!;
+        return [name, { shape, data: new Float32Array(data.length) }] as const;
+      }),
+    );
   return { step: 0, m: zeros(), v: zeros() };
 }
 
@@ -63,7 +65,9 @@ function trainedNames(parts: Parts, { step, trains }: StageConfig): string[] {
   const isUsed = (name: string) => {
     if (name.startsWith(PREFIX.llm)) return trains.llm;
     if (name === FEATURE_MEAN || name === FEATURE_STD || !trains.predictor) return false;
-    return step.source === "static" ? name.startsWith(PREFIX.static) : step.source === "predictor" && !name.startsWith(PREFIX.static);
+    return step.source === "static"
+      ? name.startsWith(PREFIX.static)
+      : step.source === "predictor" && !name.startsWith(PREFIX.static);
   };
   return [...joinParts(parts).keys()].filter(isUsed);
 }
@@ -94,14 +98,18 @@ export async function* runStage(
     trained.set(name, { shape, data, m: m.data, v: state.v.get(name)!.data, group, decays: shape.length > 1 });
   }
   const names = new Set(trained.keys());
-  const gradientBuffers = () => Object.fromEntries([...trained].map(([name, { data }]) => [`d:${name}`, new Float32Array(data.length)]));
+  const gradientBuffers = () =>
+    Object.fromEntries([...trained].map(([name, { data }]) => [`d:${name}`, new Float32Array(data.length)]));
   const total = gradientBuffers();
   const part = stage.accumulate > 1 ? gradientBuffers() : total;
   const gradients = Object.fromEntries([...names].map((name) => [name, total[`d:${name}`]!]));
 
   const optimizer = await adamW(trained, stage.optimizer, session);
   const sessions = new SessionCache(session);
-  const evaluator = new Evaluator({ llm: stage.step.llm, predictor: stage.step.predictor, softTopK: stage.step.softTopK, parameters }, session);
+  const evaluator = new Evaluator(
+    { llm: stage.step.llm, predictor: stage.step.predictor, softTopK: stage.step.softTopK, parameters },
+    session,
+  );
   try {
     while (state.step < stage.steps) {
       const start = performance.now();
@@ -117,17 +125,32 @@ export async function* runStage(
         labels += batch.labelled;
         tokens += batch.tokens;
         positions += batch.B * batch.T;
-        if (outputs.feature && stage.trains.predictor) updateFeatureStatistics(parameters, outputs.feature as Float32Array, batch.P);
+        if (outputs.feature && stage.trains.predictor)
+          updateFeatureStatistics(parameters, outputs.feature as Float32Array, batch.P);
       }
       const rates = {
         llm: learningRate(state.step + 1, { ...stage.schedule, peak: stage.schedule.llm, totalSteps: stage.steps }),
-        predictor: learningRate(state.step + 1, { ...stage.schedule, peak: stage.schedule.predictor, totalSteps: stage.steps }),
+        predictor: learningRate(state.step + 1, {
+          ...stage.schedule,
+          peak: stage.schedule.predictor,
+          totalSteps: stage.steps,
+        }),
       };
       const gradientNorm = await optimizer.update(gradients, 1 / labels, state.step + 1, rates);
       state.step++;
       const position = { stage: stage.name, step: stepsBefore + state.step };
       const ms = performance.now() - start;
-      const row: TrainRow = { kind: "train", ...position, loss: loss / labels, tokens, positions, labels, gradientNorm, learningRate: rates, ms };
+      const row: TrainRow = {
+        kind: "train",
+        ...position,
+        loss: loss / labels,
+        tokens,
+        positions,
+        labels,
+        gradientNorm,
+        learningRate: rates,
+        ms,
+      };
       check(row);
       const isEvaluated = stage.evaluation && (state.step % stage.evaluation.every === 0 || state.step === stage.steps);
       const evaluations = isEvaluated ? await evaluateStage(stage, evaluator, parameters) : [];
@@ -146,8 +169,9 @@ function batchFeeds({ step, domainMasks }: StageConfig, batch: Batch): Record<st
   }
   if (step.source === "given") {
     const size = step.llm.numLayers * step.llm.ffnWidth;
-    feeds.masks = new Float32Array(batch.B * size);
-    batch.domains.forEach((domain, row) => (feeds.masks as Float32Array).set(domainMasks![domain]!, row * size));
+    const masks = new Float32Array(batch.B * size);
+    for (const [row, domain] of batch.domains.entries()) masks.set(domainMasks![domain]!, row * size);
+    feeds.masks = masks;
   }
   return feeds;
 }
@@ -191,14 +215,22 @@ async function evaluateStage(
     case "none":
       return [evaluationRow(examples.length, { dense: await under() })];
     case "given":
-      return [evaluationRow(examples.length, { own: await under(examples.map((e) => domainMasks![domains.indexOf(e.domain)]!)), dense: await under() })];
+      return [
+        evaluationRow(examples.length, {
+          own: await under(examples.map((e) => domainMasks![domains.indexOf(e.domain)]!)),
+          dense: await under(),
+        }),
+      ];
     case "static": {
       const scores = standardizeScores(parameters[`${PREFIX.static}scores`]!, dFfn);
       const mask = toDenseMask(maskFromScores(scores, { dFfn, ...step.softTopK! }));
       return [evaluationRow(examples.length, { own: await under(examples.map(() => mask)), dense: await under() })];
     }
     case "predictor": {
-      const { perInputMasks, perTaskMasks, ...scores } = await diagnoseMasks(evaluator, examples, { dFfn, ...step.softTopK! });
+      const { perInputMasks, perTaskMasks, ...scores } = await diagnoseMasks(evaluator, examples, {
+        dFfn,
+        ...step.softTopK!,
+      });
       return [
         evaluationRow(examples.length, scores),
         { kind: "masks", predictorInput: "prompt", ...perInputMasks },
@@ -211,6 +243,13 @@ async function evaluateStage(
 }
 
 function evaluationRow(examples: number, scores: Readonly<Record<string, Score>>): Unplaced<EvaluationRow> {
-  const column = (key: keyof Score) => Object.fromEntries(Object.entries(scores).map(([name, score]) => [name, score[key]]));
-  return { kind: "evaluation", examples, loss: column("loss"), accuracy: column("tokenAccuracy"), exactMatch: column("exactMatch") };
+  const column = (key: keyof Score) =>
+    Object.fromEntries(Object.entries(scores).map(([name, score]) => [name, score[key]]));
+  return {
+    kind: "evaluation",
+    examples,
+    loss: column("loss"),
+    accuracy: column("tokenAccuracy"),
+    exactMatch: column("exactMatch"),
+  };
 }
