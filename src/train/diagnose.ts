@@ -6,6 +6,7 @@ import { foreignPartners, genericMask } from "../eval/evaluate.ts";
 import type { Evaluator, LabelledSequence, SequenceScore } from "../eval/evaluator.ts";
 import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
+import type { PredictorInput } from "./data.ts";
 
 export interface HeldOutExample extends LabelledSequence {
   domain: string;
@@ -32,17 +33,17 @@ export function summarize(scores: readonly SequenceScore[]): Score {
   };
 }
 
-/** Scores under the prompt's own mask and under the controls that tell whether the masks matter. */
+/** Scores under predicted masks and under the controls that tell whether the masks matter. */
 export interface MaskReport {
-  /** Own mask, from the whole prompt. */
+  /** Mask from the whole prompt. */
   perInput: Score;
-  /** Own mask, from the instruction only. */
+  /** Mask from the instruction without its input. */
   perTask: Score;
-  /** Own mask from the whole prompt with λ = 1. */
+  /** The masks below are made from what the predictor was trained to read; from the whole prompt, if from both. λ = 1: */
   hard: Score;
   /** The mask of the mean scores over all examples: one fixed mask from the same predictor. */
   generic: Score;
-  /** The per-input mask of an example of another domain. */
+  /** The mask of an example of another domain. */
   foreign: Score;
   /** Every channel kept. */
   dense: Score;
@@ -54,29 +55,31 @@ export interface MaskReport {
 export async function diagnoseMasks(
   evaluator: Evaluator,
   examples: readonly HeldOutExample[],
+  trainedInput: PredictorInput,
   { dFfn, tFfn, epsilon }: { dFfn: number; tFfn: number; epsilon: number },
 ): Promise<MaskReport> {
   const domains = examples.map(({ domain }) => domain);
   const perInput = await evaluator.predict(examples.map((e) => e.predictorPrompt));
   const perTask = await evaluator.predict(examples.map((e) => e.predictorInstruction));
-  const own = perInput.map(({ mask }) => mask);
+  const own = trainedInput === "instruction" ? perTask : perInput;
+  const masksOf = (predicted: typeof own) => predicted.map(({ mask }) => mask);
   const generic = genericMask(
-    perInput.map(({ scores }) => scores),
+    own.map(({ scores }) => scores),
     { dFfn, tFfn, epsilon },
   );
   const under = async (masks?: readonly DenseMask[]) => summarize(await evaluator.score(examples, masks));
-  const diagnostics = (predicted: typeof perInput) =>
+  const diagnostics = (predicted: typeof own) =>
     maskDiagnostics(
       predicted.map(({ mask }) => fromDenseMask(mask, dFfn)),
       domains,
       predicted.map(({ scores }) => scores),
     );
   return {
-    perInput: await under(own),
-    perTask: await under(perTask.map(({ mask }) => mask)),
-    hard: await under(own.map((mask) => mask.map((lambda) => (lambda > 0 ? 1 : 0)))),
+    perInput: await under(masksOf(perInput)),
+    perTask: await under(masksOf(perTask)),
+    hard: await under(masksOf(own).map((mask) => mask.map((lambda) => (lambda > 0 ? 1 : 0)))),
     generic: await under(own.map(() => generic)),
-    foreign: await under(foreignPartners(domains).map((partner) => own[partner]!)),
+    foreign: await under(foreignPartners(domains).map((partner) => own[partner]!.mask)),
     dense: await under(),
     perInputMasks: diagnostics(perInput),
     perTaskMasks: diagnostics(perTask),

@@ -137,6 +137,7 @@ export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: To
         warmupSteps,
         minShare: minLearningRateShare,
       },
+      predictorInput: recipe.predictor?.input ?? "prompt",
       domains,
       domainMasks: step.source === "given" ? domainMasks(recipe, domains) : undefined,
       evaluation: stage.evaluate && {

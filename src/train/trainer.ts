@@ -9,6 +9,7 @@ import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import type { Weight } from "../model/config.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
 import type { Batch, BatchStream } from "./batches.ts";
+import type { PredictorInput } from "./data.ts";
 import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
 import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
 import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "./parameters.ts";
@@ -33,6 +34,8 @@ export interface StageConfig {
   trains: { llm: boolean; predictor: boolean };
   optimizer: AdamWOptions;
   schedule: { llm: number; predictor: number; warmupSteps: number; minShare: number };
+  /** The part of a prompt that the predictor is trained to read. */
+  predictorInput: PredictorInput;
   /** Domains, as batches number them. */
   domains: readonly string[];
   /** Mask of each domain, for `step.source` "given". */
@@ -204,7 +207,7 @@ type Unplaced<Row> = Omit<Row, "stage" | "step">;
 
 /** Scores of the held-out examples under the mask in use and its controls; with a predictor also how its masks differ. */
 async function evaluateStage(
-  { step, domains, domainMasks, evaluation }: StageConfig,
+  { step, domains, domainMasks, evaluation, predictorInput }: StageConfig,
   evaluator: Evaluator,
   parameters: Readonly<Record<string, Float32Array>>,
 ): Promise<(Unplaced<EvaluationRow> | Unplaced<MaskRow>)[]> {
@@ -227,7 +230,7 @@ async function evaluateStage(
       return [evaluationRow(examples.length, { own: await under(examples.map(() => mask)), dense: await under() })];
     }
     case "predictor": {
-      const { perInputMasks, perTaskMasks, ...scores } = await diagnoseMasks(evaluator, examples, {
+      const { perInputMasks, perTaskMasks, ...scores } = await diagnoseMasks(evaluator, examples, predictorInput, {
         dFfn,
         ...step.softTopK!,
       });

@@ -1,0 +1,92 @@
+/**
+ * The table of the first model: every run of this folder on both held-out axes, under its own masks and under the controls.
+ *
+ *     npx tsx recipes/first/evaluate.ts [RUNS_DIR] [--threads N]
+ *
+ * Writes recipes/first/results/{table.md,table.json}: accuracy (%) of greedy answers by the task's scorer, per task and as the mean over
+ * tasks, computed exactly (ONNX Runtime, float32).
+ */
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { evaluateTasks, type MaskChoice, type TaskReport } from "../../src/eval/evaluate.ts";
+import { openModel } from "../../src/eval/load.ts";
+
+/** Rows of the table: what is run, and under which mask. `own` is what the run was trained with. */
+const ROWS: readonly { name: string; run: string; mask: "own" | Extract<MaskChoice, string>; sees: string }[] = [
+  { name: "dense source", run: "first-source", mask: "own", sees: "–" },
+  { name: "dense source, trained on", run: "first-source-continued", mask: "own", sees: "–" },
+  { name: "dense of the activated size", run: "first-small", mask: "own", sees: "–" },
+  { name: "static mask, same pipeline", run: "first-static", mask: "own", sees: "nothing" },
+  { name: "fixed random mask per task (oracle)", run: "first-random-per-task", mask: "own", sees: "task label" },
+  { name: "IFP per task", run: "first-ifp-task", mask: "task", sees: "instruction" },
+  { name: "… with another task's mask", run: "first-ifp-task", mask: "foreign", sees: "instruction" },
+  { name: "… with one generic mask", run: "first-ifp-task", mask: "generic", sees: "nothing" },
+  { name: "IFP per input", run: "first-ifp-input", mask: "input", sees: "whole prompt" },
+  { name: "… with another task's mask", run: "first-ifp-input", mask: "foreign", sees: "whole prompt" },
+  { name: "… with one generic mask", run: "first-ifp-input", mask: "generic", sees: "nothing" },
+];
+const TESTS = [
+  { name: "unseen inputs", file: "recipes/first/data/test-inputs.jsonl" },
+  { name: "unseen wordings", file: "recipes/first/data/test-wordings.jsonl" },
+];
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { threads: { type: "string" } } });
+const runs = positionals[0] ?? "runs";
+const percent = (share: number) => (100 * share).toFixed(1);
+
+const results: { row: string; sees: string; test: string; report: Omit<TaskReport, "answers"> }[] = [];
+for (const { name, run, mask, sees } of ROWS) {
+  const path = join(runs, run);
+  if (!existsSync(path)) {
+    console.error(`${run}: no such run, left out`);
+    continue;
+  }
+  const opened = await openModel(path, {
+    threads: values.threads ? Number(values.threads) : undefined,
+    spinning: false,
+  });
+  for (const test of TESTS) {
+    const choice = mask === "own" ? opened.ownChoice : mask;
+    const { answers, ...report } = await evaluateTasks(opened.model, test.file, choice, opened.text);
+    results.push({ row: name, sees, test: test.name, report });
+    console.error(
+      `${name} (${run}), ${test.name}: ${percent(report.mean.accuracy)} %, ${report.mean.loss.toFixed(3)} nats`,
+    );
+  }
+  await opened.close();
+}
+
+const folder = "recipes/first/results";
+mkdirSync(folder, { recursive: true });
+writeFileSync(join(folder, "table.json"), `${JSON.stringify(results, null, 1)}\n`);
+writeFileSync(join(folder, "table.md"), markdown());
+process.exit(0);
+
+function markdown(): string {
+  const rows = [...new Map(results.map(({ row, sees }) => [`${row}/${sees}`, { row, sees }])).values()];
+  const of = (row: string, sees: string, test: string) =>
+    results.find((r) => r.row === row && r.sees === sees && r.test === test)!.report;
+  const overview = [
+    `| model | the mask sees | ${TESTS.map(({ name }) => name).join(" | ")} |`,
+    "|---|---|---:|---:|",
+    ...rows.map(
+      ({ row, sees }) =>
+        `| ${row} | ${sees} | ${TESTS.map(({ name }) => percent(of(row, sees, name).mean.accuracy)).join(" | ")} |`,
+    ),
+  ];
+  const perTask = TESTS.flatMap(({ name }) => [
+    "",
+    `**${name}**, % per task`,
+    "",
+    `| task | n | ${rows.map(({ row, sees }) => (row.startsWith("…") ? `${row} (${sees})` : row)).join(" | ")} |`,
+    `|---|---:|${"---:|".repeat(rows.length)}`,
+    ...of(rows[0]!.row, rows[0]!.sees, name).tasks.map(({ task, count }) => {
+      const cells = rows.map(({ row, sees }) =>
+        percent(of(row, sees, name).tasks.find((t) => t.task === task)!.accuracy),
+      );
+      return `| ${task} | ${count} | ${cells.join(" | ")} |`;
+    }),
+  ]);
+  return `${[...overview, ...perTask].join("\n")}\n`;
+}

@@ -1,0 +1,14 @@
+/** The public surface of the library. Everything else may change. */
+export * from "./errors.ts";
+export { evaluateTasks, evaluateText, type MaskChoice, type TaskReport, type TextReport } from "./eval/evaluate.ts";
+export { openModel } from "./eval/load.ts";
+export { Bundle, packBundle } from "./formats/bundle.ts";
+export { importLlama2c } from "./formats/llama2c.ts";
+export { type Mask, maskFromScores } from "./mask/mask.ts";
+export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
+export { jaccard, maskDiagnostics, overlap } from "./mask/overlap.ts";
+export { softTopK, softTopKGradient } from "./mask/softTopK.ts";
+export { writeReport } from "./report/report.ts";
+export { type AskOptions, InstructionModel, type TextAnswer } from "./serve/model.ts";
+export { parseRecipe, type Recipe, readRecipe } from "./train/recipe.ts";
+export { type RunEvent, trainRecipe } from "./train/run.ts";
