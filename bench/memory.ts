@@ -7,6 +7,7 @@
  * nothing held between steps. V8 collects when it likes, which moves the resident set by tens of MB either way; so its young
  * generation is fixed and garbage is collected before each reading. What is left is what training holds. Last line: one JSON document.
  */
+import type { ModelConfig } from "../src/model/config.ts";
 import { TextStream } from "../src/train/batches.ts";
 import { joinParts, type Parts, randomDecoder, randomHead } from "../src/train/parameters.ts";
 import { Random } from "../src/train/random.ts";
@@ -31,6 +32,7 @@ const backbone: ModelConfig = { ...llm, width: 16, numLayers: 1, headWidth: 8, f
 const predictor = { backbone, rank: 8, numLayers: llm.numLayers, ffnWidth: llm.ffnWidth, importance: false };
 const stage: StageConfig = {
   name: "cpt",
+  predictorInput: "prompt",
   step: { llm, source: "predictor", predictor, softTopK: { tFfn: 32, epsilon: 0.3 } },
   chunks,
   steps: 1000,
