@@ -139,7 +139,7 @@ const recipeSchema = section({
   /** Also the name of the run's folder. */
   name: z.string("a name").regex(/^[A-Za-z0-9][\w.-]*$/, 'a name of letters, digits, ".", "_" and "-"'),
   seed: integer(0),
-  /** Finished run or checkpoint to start from: its LLM, its tokenizer and, if it has one, its predictor's backbone. */
+  /** Finished run or checkpoint to start from: its LLM, its tokenizer and, if it has one, its predictor. */
   init: section({ run: path }).optional(),
   /** A tokenizer file, or how to train one. Absent with `init`. */
   tokenizer: z
@@ -312,6 +312,15 @@ function* learnerConflicts({ predictor, mask }: Recipe, stage: Stage, at: string
       yield `"${at}.learningRate.${part}": wanted nothing, as only the ${stage.train} learns, got ${rate}.`;
     }
   }
+}
+
+/** Paths of all data, instructions and questions that the stages read. */
+export function dataFiles({ stages }: Recipe): string[] {
+  return stages.flatMap(({ data, instructions, evaluate }) => [
+    ...data.map(({ path }) => path),
+    ...(instructions === undefined ? [] : [instructions]),
+    ...(evaluate ? [evaluate.path] : []),
+  ]);
 }
 
 /** The LLM's shape, once the tokenizer has said how large the vocabulary is. */

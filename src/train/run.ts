@@ -2,6 +2,7 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { FileError } from "../errors.ts";
+import { ReadableFile } from "../formats/files.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
@@ -17,7 +18,7 @@ import {
 } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import type { Parts } from "./parameters.ts";
-import { checkSameRecipe, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
+import { checkSameRecipe, dataFiles, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
 import { lockRun } from "./runLock.ts";
 import { type MetricsRow, RunLog, type TrainRow } from "./runLog.ts";
 import { initialParts, makeTokenizer, partsOf, prepareStage } from "./stages.ts";
@@ -43,12 +44,14 @@ export interface RunOptions extends SessionOptions {
  *
  * @returns events; the run advances as they are read
  * @throws {OptionError} if the run's folder was begun with another recipe
- * @throws {FileError} if the folder is held by another trainer, or all of its checkpoints are damaged
+ * @throws {FileError} if a file that the recipe names is missing, the run's folder is held by another trainer, or all of its
+ *   checkpoints are damaged
  * @throws {DivergenceError} on a loss that is not finite or has left its range; the last good checkpoint stays
  */
 export async function* trainRecipe(file: RecipeFile, options: RunOptions): AsyncGenerator<RunEvent> {
   const { recipe } = file;
   const { runDir, signal, ...session } = options;
+  for (const path of dataFiles(recipe)) new ReadableFile(file.pathOf(path))[Symbol.dispose](); // not hours later, when a stage begins
   mkdirSync(runDir, { recursive: true });
   using _lock = lockRun(runDir);
   removeLeftovers(runDir);
@@ -62,7 +65,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   }
   const tokenizerPath = join(runDir, "tokenizer.json");
   const init = recipe.init && !saved ? await loadModel(file.pathOf(recipe.init.run)) : undefined;
-  const tokenizer = await makeTokenizer(file, init, tokenizerPath);
+  const tokenizer = await makeTokenizer(file, saved ?? init, tokenizerPath);
   const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
   const inherited = (saved ?? init)?.card.provenance.data ?? [];
   using log = new RunLog(join(runDir, "metrics.jsonl"), saved?.metricsBytes ?? 0);

@@ -1,5 +1,4 @@
 /** From a recipe to what the trainer runs: parameters of every part, and per stage its configuration and its stream of batches. */
-import { existsSync } from "node:fs";
 import { copyFile, rename, writeFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
@@ -7,7 +6,8 @@ import { evalRow } from "../eval/scorers.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { type DenseMask, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
-import type { ModelConfig } from "../model/config.ts";
+import type { ModelConfig, Weights } from "../model/config.ts";
+import { headShapes, type PredictorConfig } from "../predictor/predictor.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../text/prompt.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
@@ -24,33 +24,31 @@ import type { StageConfig } from "./trainer.ts";
 
 const ADAM_EPSILON = 1e-8;
 
-/**
- * Puts the recipe's tokenizer at `path`: that of the model it starts from, a copy, or one trained from the corpus. One that an
- * earlier start left there stays.
- */
+/** Puts a run's tokenizer at `path`: that of the model it goes on from, a copy of a file, or one trained from the corpus. */
 export async function makeTokenizer(
   { recipe, pathOf }: RecipeFile,
-  init: SavedModel | undefined,
+  from: SavedModel | undefined,
   path: string,
 ): Promise<Tokenizer> {
   const { tokenizer } = recipe;
-  if (!existsSync(path)) {
-    const partial = `${path}.partial`;
-    if (init) await writeFile(partial, init.tokenizer);
-    else if ("path" in tokenizer!) await copyFile(pathOf(tokenizer.path), partial);
-    else {
-      const { vocabSize, data, instructions } = tokenizer!;
-      const documents = readDocuments(
-        data.map((file) => ({ domain: "", path: pathOf(file) })),
-        instructions && pathOf(instructions),
-      );
-      const texts = (async function* () {
-        for await (const { text } of documents) yield text;
-      })();
-      await trainTokenizer({ texts, vocabSize, out: partial });
-    }
-    await rename(partial, path);
+  const partial = `${path}.partial`;
+  if (from) await writeFile(partial, from.tokenizer);
+  else if ("path" in tokenizer!) {
+    const source = pathOf(tokenizer.path);
+    loadTokenizer(source); // an error names the user's file
+    await copyFile(source, partial);
+  } else {
+    const { vocabSize, data, instructions } = tokenizer!;
+    const documents = readDocuments(
+      data.map((file) => ({ domain: "", path: pathOf(file) })),
+      instructions && pathOf(instructions),
+    );
+    const texts = (async function* () {
+      for await (const { text } of documents) yield text;
+    })();
+    await trainTokenizer({ texts, vocabSize, out: partial });
   }
+  await rename(partial, path);
   return loadTokenizer(path);
 }
 
@@ -73,10 +71,25 @@ export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocab
       backbone:
         from("predictor.backbone", init?.predictor?.backbone, predictor.backbone) ??
         randomDecoder(predictor.backbone, random("backbone")),
-      head: randomHead(predictor, random("head")),
+      head: savedHead(recipe, init, predictor) ?? randomHead(predictor, random("head")),
     }),
     ...(recipe.mask?.source === "static" && { static: randomStatic(llm, random("static")) }),
   };
+}
+
+/** The head of the model that a run starts from, if it has one. @throws {OptionError} if the recipe's is of another shape */
+function savedHead({ name }: Recipe, init: SavedModel | undefined, predictor: PredictorConfig): Weights | undefined {
+  const head = init?.predictor?.head;
+  if (!head) return undefined;
+  for (const [tensor, shape] of headShapes(predictor)) {
+    const got = head.get(tensor)?.shape;
+    if (!isDeepStrictEqual(got, shape)) {
+      throw new OptionError(
+        `recipe "${name}": wanted a predictor's head with "${tensor}" [${got?.join(", ") ?? "absent"}] as in the model that "init" names, got [${shape.join(", ")}].`,
+      );
+    }
+  }
+  return head;
 }
 
 /** The parts that a stage sees. Pre-training the predictor is training its backbone as a language model of its own. */
