@@ -10,13 +10,8 @@ import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
 import { trainCommand } from "./train.ts";
 
-/**
- * Runs one command line; errors become a line on stderr. With `IFPRUNE_STACK` set, its stack too.
- *
- * @param args what follows `ifprune`
- * @returns the exit code
- */
-export async function runProgram(args: readonly string[]): Promise<number> {
+/** The whole command line, not yet run. */
+export function ifprune(): Command {
   const program = new Command("ifprune")
     .description("A language model that activates, for every instruction, only the part of itself that the instruction needs.")
     .version(packageJson.version)
@@ -25,8 +20,18 @@ export async function runProgram(args: readonly string[]): Promise<number> {
   for (const command of [runCommand, maskCommand, trainCommand, evalCommand, reportCommand, packCommand, importCommand]) {
     program.addCommand(command().copyInheritedSettings(program));
   }
+  return program;
+}
+
+/**
+ * Runs one command line; errors become a line on stderr. With `IFPRUNE_STACK` set, its stack too.
+ *
+ * @param args what follows `ifprune`
+ * @returns the exit code
+ */
+export async function runProgram(args: readonly string[]): Promise<number> {
   try {
-    await program.parseAsync(args, { from: "user" });
+    await ifprune().parseAsync(args, { from: "user" });
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
@@ -37,7 +42,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
 
 /** The message of an error that input can cause; of any other, which is a fault of ours, the stack as well. */
 function words(error: Error): string {
-  if (process.env["IFPRUNE_STACK"]) return error.stack ?? String(error);
+  if (process.env.IFPRUNE_STACK) return error.stack ?? String(error);
   if (error instanceof IfpruneError || error.name === "AbortError") return error.message;
   const { syscall, path, code } = error as NodeJS.ErrnoException;
   if (syscall && path) return `${path}: wanted ${syscall} to work, got ${code}. Check the path and its permissions.`;
