@@ -1,8 +1,9 @@
 /** The command line as a user starts it: a process of its own. */
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
+import { vi } from "vitest";
+import { runProgram } from "../../src/cli/program.ts";
 
-export const repository = fileURLToPath(new URL("../../", import.meta.url));
 const entry = fileURLToPath(new URL("../../bin/ifprune.js", import.meta.url));
 
 export interface Ended {
@@ -37,4 +38,28 @@ export function ifprune(args: readonly string[], { cwd, env, interruptAt }: CliO
     child.on("error", reject);
     child.on("close", (code) => resolve({ ...ended, code }));
   });
+}
+
+/** The same in this process, which saves its start. */
+export async function inProcess(...args: readonly string[]): Promise<Ended> {
+  const ended: Ended = { code: null, stdout: "", stderr: "" };
+  const spies = (["stdout", "stderr"] as const).map((name) =>
+    vi.spyOn(process[name], "write").mockImplementation((text) => {
+      ended[name] += text;
+      return true;
+    }),
+  );
+  try {
+    ended.code = await runProgram(args);
+  } finally {
+    for (const spy of spies) spy.mockRestore();
+  }
+  return ended;
+}
+
+/** The standard output of a command that must succeed, here. */
+export async function succeed(...args: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await inProcess(...args);
+  if (code !== 0) throw new Error(`ifprune ${args.join(" ")}: exit code ${code}\n${stderr}`);
+  return stdout;
 }

@@ -1,0 +1,453 @@
+/**
+ * The commands, from a recipe and from an imported model to answers; and what each does with bad input: an exit code, one
+ * message that says what was wanted and what came, and nothing left behind.
+ */
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { readManifest, writeManifest } from "../src/formats/manifest.ts";
+import { ifprune, inProcess, succeed } from "./support/cli.ts";
+import { stories, storiesReference } from "./support/models.ts";
+
+/** Of a shape that the test knows. */
+type Json = ReturnType<typeof JSON.parse>;
+
+const tiny = fileURLToPath(new URL("fixtures/tiny", import.meta.url));
+const questions = join(tiny, "questions.jsonl");
+const folder = mkdtempSync(join(tmpdir(), "ifprune-cli-"));
+const at = (...names: string[]) => join(folder, ...names);
+const env = { XDG_CACHE_HOME: at("cache") };
+const llama2c = [join(stories, "stories260K.bin"), "--tokenizer", join(stories, "tok512.bin")] as const;
+const [model, tokenizer] = [llama2c[0], llama2c[2]];
+const oneThread = ["--threads", "1"];
+
+/** The tiny recipe with changes, beside a copy of its data. */
+function recipe(name: string, change: (recipe: Json) => void): string {
+  const copy = at(name);
+  cpSync(tiny, copy, { recursive: true });
+  const path = join(copy, "recipe.json");
+  const json = JSON.parse(readFileSync(path, "utf8"));
+  change(json);
+  writeFileSync(path, JSON.stringify(json));
+  return path;
+}
+
+beforeAll(async () => {
+  process.env.XDG_CACHE_HOME = env.XDG_CACHE_HOME;
+  process.setMaxListeners(0); // every command listens for Ctrl-C
+  const longer = recipe("longer", ({ stages, ...rest }) => {
+    Object.assign(stages[3], { steps: 200, learningRate: { llm: 0.01, predictor: 0.001 }, evaluate: undefined });
+    rest.checkpointEvery = 100;
+  });
+  await succeed("train", longer, "--runs", at("runs"));
+  await succeed("import", model, at("stories"), ...llama2c.slice(1), "--licence", "MIT");
+  await succeed("pack", at("stories"), at("stories-F16"), "--type", "F16");
+  for (const type of ["F32", "F16", "Q8_0"]) await succeed("pack", at("runs/tiny"), at(type), "--type", type);
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const commands = ["run", "mask", "train", "eval", "report", "pack", "import"];
+
+test("help lists every command, and every command has help", async () => {
+  const { stdout } = await inProcess("--help");
+  for (const command of commands) {
+    expect(stdout).toMatch(new RegExp(`^  ${command} `, "m"));
+    const help = await inProcess(command, "--help");
+    expect(help).toMatchObject({ code: 0, stderr: "" });
+    expect(help.stdout).toContain(`Usage: ifprune ${command} `);
+  }
+});
+
+describe("an imported model", () => {
+  test("run dense tells the story that it must, and the cost of it as JSON", async () => {
+    const { greedy_text } = storiesReference();
+    const args = ["run", "Once upon a time", "--model", at("stories-F16"), "--dense", "--json", ...oneThread];
+    const { code, stdout, stderr } = await ifprune([...args, "--max-tokens", "20"], { env });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    const result = JSON.parse(stdout);
+    expect(result).toEqual({
+      answer: expect.any(String),
+      keptShare: 1,
+      ms: {
+        predict: 0,
+        gather: expect.any(Number),
+        load: expect.any(Number),
+        prefill: expect.any(Number),
+        decode: expect.any(Number),
+      },
+      promptTokens: 5,
+      answerTokens: 20,
+    });
+    expect(result.answer.length).toBeGreaterThan(20);
+    expect(greedy_text).toContain(`Once upon a time${result.answer}`);
+  });
+
+  test("runs under a mask that is given", async () => {
+    const layers = Array.from({ length: 5 }, () => Array.from({ length: 86 }, (_, i) => 2 * i));
+    writeFileSync(at("even.json"), JSON.stringify({ tFfn: 86, dFfn: 172, layers }));
+    const args = ["run", "Once upon a time", "--model", at("stories-F16"), "--json", "--max-tokens", "3", ...oneThread];
+    expect(JSON.parse(await succeed(...args, "--mask", at("even.json")))).toMatchObject({
+      keptShare: 0.5,
+      answerTokens: 3,
+    });
+  });
+
+  test("eval of a text under every channel and under a mask", async () => {
+    writeFileSync(at("text.txt"), storiesReference().greedy_text.repeat(8));
+    const perplexity = async (mask: string) => {
+      const args = ["eval", at("stories"), at("text.txt"), "--mask", mask, "--json", ...oneThread];
+      return JSON.parse(await succeed(...args)).perplexity as number;
+    };
+    const [dense, half] = [await perplexity("dense"), await perplexity(at("even.json"))];
+    expect(dense).toBeGreaterThan(1);
+    expect(half).toBeGreaterThan(dense);
+  });
+});
+
+describe("a model of our own training", () => {
+  const ask = async (instruction: string, ...options: string[]) =>
+    JSON.parse(await succeed("run", instruction, "--json", "--max-tokens", "8", ...oneThread, ...options));
+
+  test.each(["F32", "F16", "Q8_0"])("answers what it has learned, as %s", async (type) => {
+    const answer = await ask("Write the plural. Input: cat", "--model", at(type));
+    expect(answer).toMatchObject({ answer: "cats", keptShare: 0.5, promptTokens: 16 });
+    expect(answer.ms.predict).toBeGreaterThan(0);
+  });
+
+  test("streams the answer to stdout and one line of what happened to stderr", async () => {
+    const args = ["run", "Write the plural.", "--input", "cat", "--model", at("F32"), ...oneThread];
+    const { code, stdout, stderr } = await inProcess(...args);
+    expect({ code, stdout }).toEqual({ code: 0, stdout: "cats\n" });
+    expect(stderr).toMatch(
+      /^50 % of the FFN \(32 of 64 channels\) · predict .+ ms · gather .+ · load .+ · prefill .+ · \d+ tokens\/s\n$/,
+    );
+  });
+
+  test.each(["Write the plural. Input: dog", "Which letter comes first? Input: tree", "The cat"])(
+    "the mask of “%s”, saved and given, makes the same answer",
+    async (instruction) => {
+      const mask = await succeed("mask", instruction, "--model", at("F32"), "--json", ...oneThread);
+      const { tFfn, dFfn, layers, lambda } = JSON.parse(mask);
+      expect([tFfn, dFfn, layers.length, lambda.length]).toEqual([32, 64, 2, 2]);
+      writeFileSync(at("mask.json"), mask);
+      const { ms: _, ...predicted } = await ask(instruction, "--model", at("F32"));
+      const { ms, ...given } = await ask(instruction, "--model", at("F32"), "--mask", at("mask.json"));
+      expect(given).toEqual(predicted);
+      expect(ms.predict).toBe(0);
+      expect(given.answer).not.toBe("");
+    },
+  );
+
+  test("two instructions: what their masks share, beside chance", async () => {
+    const args = ["mask", "Write the plural.", "Which letter comes first?", "--model", at("F32"), ...oneThread];
+    const { overlap, ...rest } = JSON.parse(await succeed(...args, "--json"));
+    expect(rest).toEqual({ tFfn: 32, dFfn: 64, chance: 0.5 });
+    expect(overlap).toHaveLength(2);
+    expect(await succeed(...args)).toMatch(/two random masks: 50\.0 %\)\nlayer {2}0 .+ %\nlayer {2}1 .+ %\n$/);
+    expect(await succeed("mask", "Write the plural.", "--model", at("F32"), ...oneThread)).toContain(
+      "32 of 64 channels kept",
+    );
+  });
+
+  test("eval of tasks under each mask, and a report of it", async () => {
+    const scores: Record<string, number> = {};
+    for (const mask of ["own", "input", "task", "foreign", "generic", "dense", at("mask.json")]) {
+      const args = ["eval", at("runs/tiny"), questions, "--mask", mask, "--json", ...oneThread];
+      const report = JSON.parse(await succeed(...args, "--out", at("eval.json")));
+      expect(report.tasks.map(({ task }: { task: string }) => task)).toEqual(["letter", "plural"]);
+      scores[mask] = report.mean.loss;
+    }
+    expect(scores.own).toBe(scores.input);
+    expect(new Set(Object.values(scores)).size).toBe(6); // each choice but `own` is another mask
+    expect(JSON.parse(readFileSync(at("eval.json"), "utf8")).answers).toHaveLength(8);
+    await succeed("report", at("runs/tiny"), at("eval.json"), "--out", at("report.html"));
+    expect(readFileSync(at("report.html"), "utf8")).toMatch(/^<!doctype html>[\s\S]*<\/html>\s*$/);
+  });
+
+  test("eval of a bundle is eval of its checkpoint", async () => {
+    const evaluate = async (path: string) =>
+      JSON.parse(await succeed("eval", path, questions, "--json", ...oneThread)).mean as {
+        loss: number;
+        accuracy: number;
+      };
+    const [exact, served] = [await evaluate(at("runs/tiny")), await evaluate(at("F32"))];
+    expect(served.accuracy).toBe(exact.accuracy);
+    expect(served.loss).toBeCloseTo(exact.loss, 2); // llama.cpp keeps keys and values in half precision
+  });
+});
+
+/** A copy of a folder with one file changed. */
+function damaged(source: string, file: string, change: (bytes: Buffer) => Uint8Array | string): string {
+  const copy = mkdtempSync(at("damaged-"));
+  cpSync(source, copy, { recursive: true });
+  writeFileSync(join(copy, file), change(readFileSync(join(copy, file))));
+  return copy;
+}
+
+const half = (bytes: Buffer) => bytes.subarray(0, bytes.length >> 1);
+const flipped = (bytes: Buffer) => {
+  bytes[bytes.length - 1]! ^= 1;
+  return bytes;
+};
+const absurd = (bytes: Buffer) => {
+  bytes.fill(0xff, 0, 24);
+  return bytes;
+};
+
+/** A file of its own. */
+function file(name: string, content: string | Uint8Array): string {
+  writeFileSync(at(name), content);
+  return at(name);
+}
+
+const hello = ["run", "Hello", ...oneThread, "--model"];
+const evalOn = (path: string) => ["eval", at("runs/tiny"), path, ...oneThread];
+
+/** Command lines as they are built when the test runs, and the message that each must give. */
+const refused: [what: string, args: () => string[], message: RegExp][] = [
+  ["an unknown command", () => ["frobnicate"], /unknown command 'frobnicate'/],
+  ["an unknown option", () => ["run", "Hello", "--frobnicate"], /unknown option '--frobnicate'/],
+  [
+    "an option of the wrong type",
+    () => ["run", "Hello", "--max-tokens", "many"],
+    /'many' is invalid.* Wanted an integer/,
+  ],
+  ["a missing argument", () => ["pack", at("stories")], /missing required argument 'out'/],
+  [
+    "a mask beside --dense",
+    () => ["run", "Hello", "--dense", "--mask", "m.json"],
+    /'--mask <file>' cannot be used with option '--dense'/,
+  ],
+
+  ["a model that is not there", () => [...hello, at("nowhere")], /nowhere.*wanted a readable file, got ENOENT/],
+  ["a checkpoint where a bundle is wanted", () => [...hello, at("stories")], /wanted an ifprune-bundle manifest/],
+  ["an empty instruction", () => ["run", " ", "--model", at("F32")], /wanted an instruction, got empty text/],
+  ["an empty instruction to mask", () => ["mask", "", "--model", at("F32")], /wanted an instruction, got empty text/],
+  [
+    "an instruction longer than the context",
+    () => ["run", "cat ".repeat(99), "--model", at("F32")],
+    /wanted fewer than 64 tokens, got \d+/,
+  ],
+  [
+    "an instruction longer than the predictor reads",
+    () => ["mask", "cat ".repeat(99), "--model", at("F32")],
+    /wanted .*64.*, got \d+/,
+  ],
+  [
+    "a bundle without predictor",
+    () => [...hello, at("stories-F16")],
+    /wanted a bundle with a predictor, got one without\. Give a mask, or run it dense/,
+  ],
+  ["its mask", () => ["mask", "Hello", "--model", at("stories-F16")], /wanted a bundle with a predictor/],
+  [
+    "a mask of another model",
+    () => [...hello, at("F32"), "--mask", at("even.json")],
+    /wanted .*L=2.*F=64.*, got .*5.*172/,
+  ],
+  [
+    "a mask that is none",
+    () => [...hello, at("F32"), "--mask", file("none.json", '{"tFfn": 1}')],
+    /none\.json: wanted a mask/,
+  ],
+  ["a mask that is not JSON", () => [...hello, at("F32"), "--mask", file("not.json", "{")], /not\.json: wanted JSON/],
+
+  ...["base.gguf", "ffn.gguf", "predictor.gguf", "head.safetensors", "tokenizer.json"].map(
+    (name): (typeof refused)[number] => [
+      `a bundle with half of ${name}`,
+      () => [...hello, damaged(at("F32"), name, half)],
+      new RegExp(`${name}: wanted \\d+ bytes as in ifprune.json, got \\d+`),
+    ],
+  ),
+  ...["base.gguf", "ffn.gguf", "predictor.gguf", "head.safetensors"].map((name): (typeof refused)[number] => [
+    `a bundle with an absurd header in ${name}`,
+    () => [...hello, damaged(at("F32"), name, absurd)],
+    new RegExp(`${name}: wanted .*, got`),
+  ]),
+  [
+    "a bundle of another version",
+    () => [...hello, damaged(at("F32"), "ifprune.json", (b) => b.toString().replace('"version": 1', '"version": 9'))],
+    /ifprune-bundle manifest/,
+  ],
+
+  [
+    "a checkpoint with a changed byte",
+    () => ["pack", damaged(at("stories"), "llm/model.safetensors", flipped), at("out")],
+    /model\.safetensors: wanted sha256 .*, got/,
+  ],
+  [
+    "a checkpoint with half of its weights",
+    () => ["pack", damaged(at("stories"), "llm/model.safetensors", half), at("out")],
+    /model\.safetensors: wanted \d+ bytes/,
+  ],
+  [
+    "half a checkpoint, to evaluate",
+    () => ["eval", damaged(at("stories"), "llm/model.safetensors", half), questions],
+    /model\.safetensors: wanted \d+ bytes/,
+  ],
+  [
+    "widths that Q8_0 does not fit",
+    () => ["pack", at("stories"), at("out")],
+    /Q8_0 wants widths in multiples of 32, got 64 and t_ffn 172\. Use F16/,
+  ],
+  [
+    "a t_ffn above d_ffn",
+    () => ["pack", withManifest(at("runs/tiny"), { tFfn: 65 }), at("out"), "--type", "F32"],
+    /wanted tFfn of at most 64, the FFN width, got 65/,
+  ],
+  [
+    "a bundle folder that exists",
+    () => ["pack", at("stories"), at("F32"), "--type", "F16"],
+    /wanted a new folder, got ".*F32", which exists/,
+  ],
+
+  [
+    "half a llama2.c model",
+    () => ["import", file("half.bin", half(readFileSync(model))), at("out"), "--tokenizer", tokenizer],
+    /half\.bin: wanted \d+ bytes as its header says, got \d+/,
+  ],
+  [
+    "a llama2.c model with an absurd header",
+    () => ["import", file("absurd.bin", absurd(readFileSync(model))), at("out"), "--tokenizer", tokenizer],
+    /absurd\.bin: header: "width" must be an integer in 1\.\.131072, got -1/,
+  ],
+  [
+    "half a tokenizer",
+    () => ["import", model, at("out"), "--tokenizer", file("half.tok", half(readFileSync(tokenizer)))],
+    /half\.tok: wanted .*, got/,
+  ],
+  [
+    "a model of another kind",
+    () => ["import", "model.gguf", at("out"), "--tokenizer", tokenizer],
+    /wanted a llama2\.c checkpoint \(\.bin\), got "model\.gguf"/,
+  ],
+  [
+    "an import over a folder that exists",
+    () => ["import", model, at("stories"), "--tokenizer", tokenizer],
+    /wanted a new folder, got ".*stories", which exists/,
+  ],
+
+  [
+    "a recipe that is not there",
+    () => ["train", at("no.json"), "--runs", at("out")],
+    /no\.json: wanted a readable file, got ENOENT/,
+  ],
+  [
+    "a recipe with a wrong type",
+    () => train("wrong-type", (r) => (r.stages[0].steps = "many")),
+    /"stages\[0\]\.steps": wanted an integer of at least 1, got "many"/,
+  ],
+  [
+    "a recipe with an unknown key",
+    () => train("unknown-key", (r) => (r.learningrate = 1)),
+    /wanted no key "learningrate" \(known: name, seed,/,
+  ],
+  [
+    "a recipe with t_ffn above d_ffn",
+    () => train("wide", (r) => (r.mask.tFfn = 65)),
+    /"mask\.tFfn": wanted at most llm\.ffnWidth = 64 channels, got 65/,
+  ],
+  [
+    "data that is not there",
+    () => train("no-data", (r) => (r.stages[3].evaluate.path = "no.jsonl")),
+    /no\.jsonl: wanted a readable file, got ENOENT/,
+  ],
+  [
+    "a line of data that is not JSON",
+    () => train("no-json", (r) => breakLine(r, "text.jsonl", 7)),
+    /broken\.jsonl: line 7: wanted JSON/,
+  ],
+  [
+    "a tokenizer of the recipe that is none",
+    () => train("no-tokenizer", (r) => (r.tokenizer = { path: "text.jsonl" })),
+    /text\.jsonl: wanted a tokenizer\.json/,
+  ],
+  [
+    "a vocabulary too small for the bytes",
+    () => train("few", (r) => (r.tokenizer.vocabSize = 100)),
+    /"vocabSize" must be an integer in 259\.\.30000, got 100/,
+  ],
+  [
+    "a run to start from of another shape",
+    () =>
+      train("other-shape", (r) =>
+        Object.assign(r, { init: { run: at("runs/tiny") }, tokenizer: undefined, llm: { ...r.llm, width: 64 } }),
+      ),
+    /wanted in "llm" the shape of the model that "init" names/,
+  ],
+
+  [
+    "a question file that is not there",
+    () => evalOn(at("no.jsonl")),
+    /no\.jsonl: wanted JSON lines in UTF-8, got: ENOENT/,
+  ],
+  [
+    "a question that is not JSON",
+    () => evalOn(file("bad.jsonl", `${readFileSync(questions)}{oops\n`)),
+    /bad\.jsonl: line 9: wanted JSON/,
+  ],
+  [
+    "a text shorter than one window",
+    () => [...evalOn(file("short.txt", "Hi.")), "--mask", "dense"],
+    /short\.txt: wanted a text of at least \d+ tokens, got \d+/,
+  ],
+  [
+    "a predicted mask without a predictor",
+    () => ["eval", at("stories"), questions, "--mask", "input"],
+    /wanted a model with a predictor for --mask input/,
+  ],
+  [
+    "evaluation under another model's mask",
+    () => [...evalOn(questions), "--mask", at("even.json")],
+    /wanted .*L=2.*F=64.*, got .*5.*172/,
+  ],
+  [
+    "a report of nothing",
+    () => ["report", at("nowhere"), "--out", at("out")],
+    /metrics\.jsonl: wanted a readable file, got ENOENT/,
+  ],
+];
+
+function train(name: string, change: (recipe: Json) => void): string[] {
+  return ["train", recipe(name, change), "--runs", at("out"), ...oneThread];
+}
+
+/** Lets the recipe's first stage read a copy of its data in which a line is not JSON. */
+function breakLine({ stages }: Json, source: string, line: number): void {
+  const lines = readFileSync(join(tiny, source), "utf8").split("\n");
+  lines[line - 1] = "{oops";
+  stages[0].data[0].path = file("broken.jsonl", lines.join("\n"));
+}
+
+/** A copy of the newest checkpoint of a run with changes in its manifest. */
+function withManifest(run: string, changes: object): string {
+  const checkpoint = join(run, "checkpoints", readdirSync(join(run, "checkpoints")).sort().at(-1)!);
+  const copy = mkdtempSync(at("changed-"));
+  cpSync(checkpoint, copy, { recursive: true });
+  writeManifest(copy, { ...readManifest(copy, "ifprune-checkpoint"), ...changes });
+  return copy;
+}
+
+describe("refuses in one message, without a stack:", () => {
+  test.each(refused)("%s", async (_, args, message) => {
+    const command = args();
+    const before = readdirSync(folder);
+    const { code, stderr } = await inProcess(...command);
+    const out = existsSync(at("out")) ? readdirSync(at("out"), { recursive: true, encoding: "utf8" }) : [];
+    rmSync(at("out"), { recursive: true, force: true });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(message);
+    expect(stderr).not.toMatch(/^\s+at /m);
+    expect(readdirSync(folder)).toEqual(before);
+    // A run that fails before its first checkpoint leaves what the next start makes anew.
+    expect(["tiny", "tiny/metrics.jsonl", "tiny/tokenizer.json"]).toEqual(expect.arrayContaining(out));
+    if (command[0] !== "train") expect(out).toEqual([]);
+  });
+
+  test("in a process of its own too", async () => {
+    const { code, stdout, stderr } = await ifprune([...hello, at("nowhere")], { env });
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toMatch(/^ifprune: .*nowhere.*wanted a readable file, got ENOENT\..*\n$/);
+  });
+});
