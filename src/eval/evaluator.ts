@@ -123,7 +123,7 @@ export class Evaluator {
   ): Promise<Int32Array[]> {
     const texts = prompts.map((ids) => [...ids]);
     const limit = (i: number) => Math.min(prompts[i]!.length + maxTokens, this.model.llm.contextLength);
-    let open = prompts.map((_, i) => i);
+    let open = prompts.flatMap((ids, i) => (ids.length < limit(i) ? [i] : []));
     const done = new Set<number>();
     while (open.length > 0) {
       for (const { indices: places, T } of batches(open.map((i) => texts[i]!.length))) {

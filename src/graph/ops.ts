@@ -337,6 +337,8 @@ function attention(q: Tensor, k: Tensor, v: Tensor, headWidth: number): Tensor {
 function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }, mask?: Tensor): Tensor {
   const { gate, up, down } = weights;
   const [N, F] = [x.shape[0]!, gate.shape[0]!];
+  if (String(up.shape) !== String(gate.shape))
+    throw new ShapeError("gatedFfn", `up [${gate.shape.join(", ")}]`, up.shape);
   const a = n.matmul(x, gate, { transB: true });
   const b = n.matmul(x, up, { transB: true });
   const sigma = n.sigmoid(a);
