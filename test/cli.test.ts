@@ -7,7 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { readManifest, writeManifest } from "../src/formats/manifest.ts";
+import { describeFiles, writeManifest } from "../src/formats/manifest.ts";
+import { checkpointFolders } from "../src/train/checkpoint.ts";
 import { ifprune, inProcess, succeed } from "./support/cli.ts";
 import { stories, storiesReference } from "./support/models.ts";
 
@@ -206,7 +207,7 @@ const hello = ["run", "Hello", ...oneThread, "--model"];
 const evalOn = (path: string) => ["eval", at("runs/tiny"), path, ...oneThread];
 
 /** Command lines as they are built when the test runs, and the message that each must give. */
-const refused: [what: string, args: () => string[], message: RegExp][] = [
+const refused: [what: string, args: () => string[] | Promise<string[]>, message: RegExp][] = [
   ["an unknown command", () => ["frobnicate"], /unknown command 'frobnicate'/],
   ["an unknown option", () => ["run", "Hello", "--frobnicate"], /unknown option '--frobnicate'/],
   [
@@ -293,8 +294,23 @@ const refused: [what: string, args: () => string[], message: RegExp][] = [
   ],
   [
     "a t_ffn above d_ffn",
-    () => ["pack", withManifest(at("runs/tiny"), { tFfn: 65 }), at("out"), "--type", "F32"],
+    async () => ["pack", await rewritten(checkpoint(), { tFfn: 65 }), at("out"), "--type", "F32"],
     /wanted tFfn of at most 64, the FFN width, got 65/,
+  ],
+  [
+    "to pack another model's tokenizer",
+    async () => ["pack", await rewritten(checkpoint(), {}, largerVocabulary("llm/tokenizer.json")), at("out")],
+    /tokenizer\.json: wanted ids below the model's 320, got .*\. Is it another model's\?/,
+  ],
+  [
+    "to evaluate with another model's tokenizer",
+    async () => ["eval", await rewritten(checkpoint(), {}, largerVocabulary("llm/tokenizer.json")), questions],
+    /tokenizer\.json: wanted ids below the model's 320, got 511\. Is it another model's\?/,
+  ],
+  [
+    "to answer with another model's tokenizer",
+    async () => [...hello, await rewritten(at("F32"), {}, largerVocabulary("tokenizer.json"))],
+    /wanted token ids below 320, got \d+\. Is the tokenizer the model's\?/,
   ],
   [
     "a bundle folder that exists",
@@ -420,18 +436,26 @@ function breakLine({ stages }: Json, source: string, line: number): void {
   stages[0].data[0].path = file("broken.jsonl", lines.join("\n"));
 }
 
-/** A copy of the newest checkpoint of a run with changes in its manifest. */
-function withManifest(run: string, changes: object): string {
-  const checkpoint = join(run, "checkpoints", readdirSync(join(run, "checkpoints")).sort().at(-1)!);
+/** A copy of a checkpoint or bundle whose manifest says what `changes` does. */
+async function rewritten(source: string, changes: object, tokenizer?: { at: string; from: string }): Promise<string> {
   const copy = mkdtempSync(at("changed-"));
-  cpSync(checkpoint, copy, { recursive: true });
-  writeManifest(copy, { ...readManifest(copy, "ifprune-checkpoint"), ...changes });
+  cpSync(source, copy, { recursive: true });
+  if (tokenizer) cpSync(tokenizer.from, join(copy, tokenizer.at));
+  const manifest = JSON.parse(readFileSync(join(copy, "ifprune.json"), "utf8"));
+  writeManifest(copy, { ...manifest, ...changes, files: await describeFiles(copy, Object.keys(manifest.files)) });
   return copy;
 }
 
+/** The newest checkpoint of the trained model. */
+function checkpoint(): string {
+  return checkpointFolders(at("runs/tiny"))[0]!;
+}
+
+const largerVocabulary = (path: string) => ({ at: path, from: at("stories/llm/tokenizer.json") });
+
 describe("refuses in one message, without a stack:", () => {
   test.each(refused)("%s", async (_, args, message) => {
-    const command = args();
+    const command = await args();
     const before = readdirSync(folder);
     const { code, stderr } = await inProcess(...command);
     const out = existsSync(at("out")) ? readdirSync(at("out"), { recursive: true, encoding: "utf8" }) : [];

@@ -62,6 +62,11 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const folder = checkpointFolders(path)[0] ?? path;
   const saved = await loadModel(folder);
   const { card, llm, predictor } = saved;
+  const tokenizerPath = join(folder, "llm/tokenizer.json");
+  const tokenizer = createTokenizer(JSON.parse(new TextDecoder().decode(saved.tokenizer)), tokenizerPath);
+  if (tokenizer.vocabSize > llm.config.vocabSize) {
+    throw new FileError(tokenizerPath, `wanted ids below the model's ${llm.config.vocabSize}, got ${tokenizer.vocabSize - 1}. Is it another model's?`);
+  }
   const parts: Parts = {
     llm: llm.weights,
     ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }),
@@ -79,7 +84,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   return {
     model: evaluator,
     text: {
-      tokenizer: createTokenizer(JSON.parse(new TextDecoder().decode(saved.tokenizer)), folder),
+      tokenizer,
       promptTemplate: card.promptTemplate,
       predictorInput: card.predictorInput,
       softTopK,
