@@ -7,10 +7,11 @@
  * nothing held between steps. V8 collects when it likes, which moves the resident set by tens of MB either way; so its young
  * generation is fixed and garbage is collected before each reading. What is left is what training holds. Last line: one JSON document.
  */
+
+import { joinParts, type Parts, randomDecoder, randomHead } from "../src/joint/parameters.ts";
 import type { ModelConfig } from "../src/model/config.ts";
+import { Random } from "../src/random.ts";
 import { TextStream } from "../src/train/batches.ts";
-import { joinParts, type Parts, randomDecoder, randomHead } from "../src/train/parameters.ts";
-import { Random } from "../src/train/random.ts";
 import { newStageState, runStage, type StageConfig } from "../src/train/trainer.ts";
 
 const [T, chunks] = [32, 4];

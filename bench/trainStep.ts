@@ -13,11 +13,11 @@ import * as ort from "onnxruntime-node";
 import { Graph, size } from "../src/graph/graph.ts";
 import * as n from "../src/graph/nodes.ts";
 import { compile, type Session } from "../src/graph/session.ts";
+import { type StepConfig, trainingGraph } from "../src/joint/step.ts";
 import type { ModelConfig } from "../src/model/config.ts";
 import type { PredictorConfig } from "../src/predictor/predictor.ts";
+import { Random } from "../src/random.ts";
 import { adamW, type Trained } from "../src/train/optimizer.ts";
-import { Random } from "../src/train/random.ts";
-import { type StepConfig, trainingGraph } from "../src/train/step.ts";
 
 const { values } = parseArgs({
   options: { threads: { type: "string", default: "2" }, rounds: { type: "string", default: "12" } },

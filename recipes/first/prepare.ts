@@ -13,7 +13,7 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { gunzipSync, gzipSync } from "node:zlib";
-import type { EvalRow, ScorerName } from "../../src/eval/scorers.ts";
+import type { EvalRow, ScorerName } from "../../src/text/scorers.ts";
 
 /** A row of the source. */
 interface Source {

@@ -13,11 +13,21 @@ import { trainCommand } from "./train.ts";
 /** The whole command line, not yet run. */
 export function ifprune(): Command {
   const program = new Command("ifprune")
-    .description("A language model that activates, for every instruction, only the part of itself that the instruction needs.")
+    .description(
+      "A language model that activates, for every instruction, only the part of itself that the instruction needs.",
+    )
     .version(packageJson.version)
     .showHelpAfterError("(--help shows the options)")
     .exitOverride();
-  for (const command of [runCommand, maskCommand, trainCommand, evalCommand, reportCommand, packCommand, importCommand]) {
+  for (const command of [
+    runCommand,
+    maskCommand,
+    trainCommand,
+    evalCommand,
+    reportCommand,
+    packCommand,
+    importCommand,
+  ]) {
     program.addCommand(command().copyInheritedSettings(program));
   }
   return program;

@@ -6,11 +6,11 @@ import { createHash } from "node:crypto";
 import { type Engine, openEngine, openFeatureEngine } from "../engine/engine.ts";
 import { FileError } from "../errors.ts";
 import type { Bundle } from "../formats/bundle.ts";
+import type { LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
 import { type DenseMask, fromDenseMask, fullMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { readHead, scoreFeature } from "../predictor/head.ts";
 import { openSubnetwork } from "../subnet/cache.ts";
 import type { MaskedModel } from "./evaluate.ts";
-import type { LabelledSequence, SequenceScore } from "./evaluator.ts";
 
 export interface BundleEvaluatorOptions {
   threads?: number;

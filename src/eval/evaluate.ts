@@ -3,15 +3,16 @@
  * choice of masks: the model's own and its controls.
  */
 import { extname } from "node:path";
-import { FileError, OptionError } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import { readText } from "../formats/files.ts";
-import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import type { LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
+import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
+import { foreignPartners, genericMask } from "../mask/sources.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, predictorIds, promptIds } from "../text/prompt.ts";
+import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import type { LabelledSequence, SequenceScore } from "./evaluator.ts";
-import { type EvalRow, evalRow, isCorrect } from "./scorers.ts";
 
 /** What evaluation needs of a model; `Evaluator` is the exact one. Ids in, ids out. */
 export interface MaskedModel {
@@ -192,34 +193,6 @@ async function chooseMasks(
     default:
       return choice satisfies never;
   }
-}
-
-/** One fixed mask from a predictor: that of the mean of its scores over prompts. */
-export function genericMask(
-  scores: readonly Float32Array[],
-  options: { dFfn: number; tFfn: number; epsilon: number },
-): DenseMask {
-  const mean = scores[0]!.map((_, i) => scores.reduce((sum, row) => sum + row[i]!, 0) / scores.length);
-  return toDenseMask(maskFromScores(mean, options));
-}
-
-/**
- * For each prompt the index of one of another domain: the one half-way round in an order sorted by domain, or the next that differs.
- * @throws {OptionError} if all are of one domain
- */
-export function foreignPartners(domains: readonly string[]): number[] {
-  if (new Set(domains).size < 2) throw new OptionError("foreign masks: wanted prompts of at least two tasks, got one.");
-  const N = domains.length;
-  const order = domains
-    .map((_, i) => i)
-    .sort((a, b) => (domains[a]! < domains[b]! ? -1 : domains[a]! > domains[b]! ? 1 : a - b));
-  const partners = new Array<number>(N);
-  order.forEach((example, place) => {
-    let at = place + (N >> 1);
-    while (domains[order[at % N]!] === domains[example]) at++;
-    partners[example] = order[at % N]!;
-  });
-  return partners;
 }
 
 export interface TextReport {

@@ -5,17 +5,17 @@ import { FileError } from "../errors.ts";
 import { Bundle } from "../formats/bundle.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
+import { Evaluator } from "../joint/evaluator.ts";
+import { joinParts, type Parts } from "../joint/parameters.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { PredictorConfig } from "../predictor/predictor.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
 import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
-import { joinParts, type Parts } from "../train/parameters.ts";
 import { parseRecipe } from "../train/recipe.ts";
 import { BundleEvaluator } from "./bundleEvaluator.ts";
 import type { EvaluatedText, MaskChoice, MaskedModel } from "./evaluate.ts";
-import { Evaluator } from "./evaluator.ts";
 
 export interface OpenedModel {
   model: MaskedModel;
@@ -65,7 +65,10 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const tokenizerPath = join(folder, "llm/tokenizer.json");
   const tokenizer = createTokenizer(JSON.parse(new TextDecoder().decode(saved.tokenizer)), tokenizerPath);
   if (tokenizer.vocabSize > llm.config.vocabSize) {
-    throw new FileError(tokenizerPath, `wanted ids below the model's ${llm.config.vocabSize}, got ${tokenizer.vocabSize - 1}. Is it another model's?`);
+    throw new FileError(
+      tokenizerPath,
+      `wanted ids below the model's ${llm.config.vocabSize}, got ${tokenizer.vocabSize - 1}. Is it another model's?`,
+    );
   }
   const parts: Parts = {
     llm: llm.weights,

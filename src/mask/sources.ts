@@ -1,12 +1,12 @@
 /**
- * Masks that no predictor chooses: the baselines that a learned predictor has to beat. All of them are hard.
+ * Masks that are not a predictor's choice for its prompt: the baselines and controls that such a choice has to beat.
  *
  * Shapes: T tokens · D model width · L layers · F channels of a layer (d_ffn) · K kept ones (t_ffn)
  */
 import { OptionError, ShapeError } from "../errors.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
-import { Random } from "../train/random.ts";
-import { type Mask, maskFromScores } from "./mask.ts";
+import { Random } from "../random.ts";
+import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "./mask.ts";
 
 /**
  * K channels per layer drawn at random. The same seed and label give the same mask: one per domain label is the oracle baseline
@@ -78,4 +78,32 @@ export function griffinScores(activations: ArrayLike<number>, dFfn: number): Flo
     for (let i = 0; i < dFfn; i++) squares[i]! += activations[start + i]! ** 2 / length;
   }
   return squares.map(Math.sqrt);
+}
+
+/** One fixed mask from a predictor: that of the mean of its scores over prompts. */
+export function genericMask(
+  scores: readonly Float32Array[],
+  options: { dFfn: number; tFfn: number; epsilon: number },
+): DenseMask {
+  const mean = scores[0]!.map((_, i) => scores.reduce((sum, row) => sum + row[i]!, 0) / scores.length);
+  return toDenseMask(maskFromScores(mean, options));
+}
+
+/**
+ * For each prompt the index of one of another domain: the one half-way round in an order sorted by domain, or the next that differs.
+ * @throws {OptionError} if all are of one domain
+ */
+export function foreignPartners(domains: readonly string[]): number[] {
+  if (new Set(domains).size < 2) throw new OptionError("foreign masks: wanted prompts of at least two tasks, got one.");
+  const N = domains.length;
+  const order = domains
+    .map((_, i) => i)
+    .sort((a, b) => (domains[a]! < domains[b]! ? -1 : domains[a]! > domains[b]! ? 1 : a - b));
+  const partners = new Array<number>(N);
+  order.forEach((example, place) => {
+    let at = place + (N >> 1);
+    while (domains[order[at % N]!] === domains[example]) at++;
+    partners[example] = order[at % N]!;
+  });
+  return partners;
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
+import { Random } from "../random.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { type Batch, type BatchStream, evaluationBatches, IGNORED, SftStream, TextStream } from "./batches.ts";
 import {
@@ -10,7 +11,6 @@ import {
   sequenceAt,
   type TextData,
 } from "./data.ts";
-import { Random } from "./random.ts";
 
 /** One id per character: its code; BOS 0, EOS 1. */
 const tokenizer = {

@@ -4,9 +4,9 @@
  * Shapes: B examples · T tokens of an example · P predictor inputs · Tp tokens of a predictor input
  */
 import { OptionError } from "../errors.ts";
+import { Random } from "../random.ts";
 import { type BucketPlan, planBuckets } from "./buckets.ts";
 import { type Sequences, type SftData, sequenceAt, sequenceLength, type TextData } from "./data.ts";
-import { Random } from "./random.ts";
 
 /** Label of a position without loss. */
 export const IGNORED = -100;

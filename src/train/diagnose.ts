@@ -2,10 +2,11 @@
  * What a training run measures on held-out examples while it trains: the loss under the mask in use and under its controls, and
  * whether masks follow the prompt at all (method: the traps of mask collapse).
  */
-import { foreignPartners, genericMask } from "../eval/evaluate.ts";
-import type { Evaluator, LabelledSequence, SequenceScore } from "../eval/evaluator.ts";
+
+import type { Evaluator, LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
 import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
+import { foreignPartners, genericMask } from "../mask/sources.ts";
 import type { PredictorInput } from "./data.ts";
 
 export interface HeldOutExample extends LabelledSequence {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { FileError } from "../errors.ts";
 import { ReadableFile } from "../formats/files.ts";
 import type { SessionOptions } from "../graph/session.ts";
+import type { Parts } from "../joint/parameters.ts";
 import type { Weights } from "../model/config.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -17,7 +18,6 @@ import {
   saveCheckpoint,
 } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
-import type { Parts } from "./parameters.ts";
 import { checkSameRecipe, dataFiles, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
 import { lockRun } from "./runLock.ts";
 import { type MetricsRow, RunLog, type TrainRow } from "./runLog.ts";

@@ -2,24 +2,24 @@
 import { copyFile, rename, writeFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
-import { evalRow } from "../eval/scorers.ts";
 import type { Model } from "../formats/huggingface.ts";
+import { type Parts, randomDecoder, randomHead, randomStatic } from "../joint/parameters.ts";
+import type { MaskSource, StepConfig } from "../joint/step.ts";
 import { type DenseMask, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
 import { headShapes, type PredictorConfig } from "../predictor/predictor.ts";
+import { Random } from "../random.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../text/prompt.ts";
+import { evalRow } from "../text/scorers.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
 import { type BatchStream, IGNORED, SftStream, TextStream } from "./batches.ts";
 import type { SavedModel } from "./checkpoint.ts";
 import { encodeDocuments, encodeQuestions, readDocuments, readQuestions } from "./data.ts";
 import type { HeldOutExample } from "./diagnose.ts";
-import { type Parts, randomDecoder, randomHead, randomStatic } from "./parameters.ts";
-import { Random } from "./random.ts";
 import { llmConfig, predictorConfig, type Recipe, type RecipeFile, type Stage } from "./recipe.ts";
-import type { MaskSource, StepConfig } from "./step.ts";
 import type { StageConfig } from "./trainer.ts";
 
 const ADAM_EPSILON = 1e-8;

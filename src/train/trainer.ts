@@ -3,8 +3,11 @@
  * One step: batches → masks, loss and gradients (`step.ts`) → AdamW (`optimizer.ts`). Everything that a step depends on is in the
  * checkpoint or follows from the recipe and the step number, so that a resumed run repeats an uninterrupted one bit for bit.
  */
-import { Evaluator } from "../eval/evaluator.ts";
+
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
+import { Evaluator } from "../joint/evaluator.ts";
+import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../joint/parameters.ts";
+import { PREFIX, type StepConfig, trainingGraph } from "../joint/step.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import type { Weight } from "../model/config.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
@@ -12,10 +15,8 @@ import type { Batch, BatchStream } from "./batches.ts";
 import type { PredictorInput } from "./data.ts";
 import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
 import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
-import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "./parameters.ts";
 import type { EvaluationRow, MaskRow, TrainRow } from "./runLog.ts";
 import { learningRate } from "./schedule.ts";
-import { PREFIX, type StepConfig, trainingGraph } from "./step.ts";
 
 /** Weight of the past in the running statistics of the predictor's feature. */
 const FEATURE_MOMENTUM = 0.99;

@@ -1,8 +1,8 @@
 /** A small training state that is a pure function of the step, with every part that a checkpoint has. */
 import { type ModelConfig, parameterShapes, type Weights } from "../../src/model/config.ts";
 import { headShapes } from "../../src/predictor/predictor.ts";
+import { Random } from "../../src/random.ts";
 import type { Checkpoint } from "../../src/train/checkpoint.ts";
-import { Random } from "../../src/train/random.ts";
 import type { TrainRow } from "../../src/train/runLog.ts";
 
 const llm: ModelConfig = {

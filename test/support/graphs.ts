@@ -1,7 +1,7 @@
 /** Graphs in tests: run once, on random inputs, and compared with central differences of a float64 reference. */
 import type { Graph } from "../../src/graph/graph.ts";
 import { compile, type SessionOptions, type TensorData } from "../../src/graph/session.ts";
-import { Random } from "../../src/train/random.ts";
+import { Random } from "../../src/random.ts";
 
 /** One thread, no spinning: tests run beside other work. */
 export const quiet: SessionOptions = { threads: 1, spinning: false };

@@ -1,6 +1,6 @@
 /** Seeded random numbers: the same seed gives the same numbers on every machine. Not for secrets. */
 import { createHash } from "node:crypto";
-import { OptionError } from "../errors.ts";
+import { OptionError } from "./errors.ts";
 
 /** Four 32-bit integers, not all zero. */
 export type RandomState = readonly [number, number, number, number];

@@ -2,7 +2,7 @@
 import { size } from "../graph/graph.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import { headShapes } from "../predictor/predictor.ts";
-import type { Random } from "./random.ts";
+import type { Random } from "../random.ts";
 import { PREFIX, type StepConfig } from "./step.ts";
 
 /** Statistics of the predictor's feature: fed to graphs, updated from their results, never trained by gradient. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { OptionError } from "../errors.ts";
+import { OptionError } from "./errors.ts";
 import { Random } from "./random.ts";
 
 describe("Random", () => {

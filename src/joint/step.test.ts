@@ -13,7 +13,7 @@ import { size } from "../graph/graph.ts";
 import { compile, type TensorData } from "../graph/session.ts";
 import { softTopK } from "../mask/softTopK.ts";
 import { headShapes, type PredictorConfig } from "../predictor/predictor.ts";
-import { type Batch, IGNORED, TextStream } from "./batches.ts";
+import { type Batch, IGNORED, TextStream } from "../train/batches.ts";
 import { predictorGraph, type StepConfig, type StepShape, trainingGraph } from "./step.ts";
 
 const [TFFN, EPSILON] = [16, 0.5];

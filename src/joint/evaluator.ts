@@ -11,7 +11,7 @@ import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "../model/decoder.ts";
 import { masksPerLayer, type PredictorConfig } from "../predictor/predictor.ts";
-import { PREFIX, predictorGraph } from "../train/step.ts";
+import { PREFIX, predictorGraph } from "./step.ts";
 
 /** A model in memory: parameters by graph input name (prefix + name), shared with whoever trains it. */
 export interface EvaluatedModel {

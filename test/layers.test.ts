@@ -1,0 +1,57 @@
+/** ARCHITECTURE.md: each folder of `src` imports from those above it only, and answering a prompt does not load what training needs. */
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+
+const source = fileURLToPath(new URL("../src", import.meta.url));
+const order = [
+  "graph",
+  "text",
+  "model",
+  "formats",
+  "mask",
+  "predictor",
+  "joint",
+  "train",
+  "subnet",
+  "engine",
+  "serve",
+  "eval",
+  "report",
+  "cli",
+];
+
+/** [file, imported file], relative to `src`, without tests. */
+const imports = readdirSync(source, { recursive: true, encoding: "utf8" })
+  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
+  .flatMap((file) =>
+    [...readFileSync(join(source, file), "utf8").matchAll(/(?:from|import\()\s*"(\.[^"]+)"/g)].map(
+      ([, target]) => [file, normalize(join(dirname(file), target!))] as const,
+    ),
+  );
+const folderOf = (file: string) => (file.includes("/") ? file.split("/")[0]! : undefined);
+
+test("every folder has its place", () => {
+  const folders = readdirSync(source, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  expect(folders.map(({ name }) => name).sort()).toEqual(order.toSorted());
+});
+
+test("imports go up", () => {
+  const wrong = imports.filter(([file, target]) => {
+    const [from, to] = [folderOf(file), folderOf(target)];
+    return from !== undefined && to !== undefined && order.indexOf(to) > order.indexOf(from);
+  });
+  expect(wrong).toEqual([]);
+});
+
+test("the path from prompt to answer loads no ONNX Runtime", () => {
+  const reached = new Set<string>();
+  const visit = (file: string): void => {
+    if (reached.has(file)) return;
+    reached.add(file);
+    for (const [from, to] of imports) if (from === file) visit(to);
+  };
+  visit("serve/model.ts");
+  expect([...reached].filter((file) => /^(graph|joint|train)\//.test(file))).toEqual([]);
+});
