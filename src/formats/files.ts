@@ -90,7 +90,7 @@ export async function makeFolder(
   const partial = `${path}.partial-${process.pid}`;
   rmSync(partial, { recursive: true, force: true });
   try {
-    mkdirSync(partial, { recursive: true });
+    mkdirSync(partial); // its parent must exist: a recursive mkdir spins for ever where the system refuses new folders (/proc)
     await write(partial);
     renameSync(partial, path);
   } catch (error) {
