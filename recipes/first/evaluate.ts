@@ -6,11 +6,13 @@
  * Writes recipes/first/results/{table.md,table.json}: accuracy (%) of greedy answers by the task's scorer, per task and as the mean over
  * tasks, computed exactly (ONNX Runtime, float32).
  */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { evaluateTasks, type MaskChoice, type TaskReport } from "../../src/eval/evaluate.ts";
 import { openModel } from "../../src/eval/load.ts";
+import { readManifest } from "../../src/formats/manifest.ts";
+import { checkpointFolders } from "../../src/train/checkpoint.ts";
 
 /** Rows of the table: what is run, and under which mask. `own` is what the run was trained with. */
 const ROWS: readonly { name: string; run: string; mask: "own" | Extract<MaskChoice, string>; sees: string }[] = [
@@ -31,15 +33,36 @@ const TESTS = [
   { name: "unseen wordings", file: "recipes/first/data/test-wordings.jsonl" },
 ];
 
+interface Result {
+  row: string;
+  sees: string;
+  test: string;
+  /** Hash of the checkpoint's LLM: a row whose checkpoint is the same is not computed again. */
+  checkpoint: string;
+  report: Omit<TaskReport, "answers">;
+}
+
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { threads: { type: "string" } } });
 const runs = positionals[0] ?? "runs";
 const percent = (share: number) => (100 * share).toFixed(1);
 
-const results: { row: string; sees: string; test: string; report: Omit<TaskReport, "answers"> }[] = [];
+const folder = "recipes/first/results";
+const tablePath = join(folder, "table.json");
+const results: Result[] = [];
+const earlier: Result[] = existsSync(tablePath) ? JSON.parse(readFileSync(tablePath, "utf8")) : [];
 for (const { name, run, mask, sees } of ROWS) {
   const path = join(runs, run);
   if (!existsSync(path)) {
     console.error(`${run}: no such run, left out`);
+    continue;
+  }
+  const checkpoint = readManifest(checkpointFolders(path)[0]!, "ifprune-checkpoint").files["llm/model.safetensors"]!
+    .sha256;
+  const known = earlier.filter(
+    (result) => result.row === name && result.sees === sees && result.checkpoint === checkpoint,
+  );
+  if (known.length === TESTS.length) {
+    results.push(...known);
     continue;
   }
   const opened = await openModel(path, {
@@ -49,7 +72,7 @@ for (const { name, run, mask, sees } of ROWS) {
   for (const test of TESTS) {
     const choice = mask === "own" ? opened.ownChoice : mask;
     const { answers, ...report } = await evaluateTasks(opened.model, test.file, choice, opened.text);
-    results.push({ row: name, sees, test: test.name, report });
+    results.push({ row: name, sees, test: test.name, checkpoint, report });
     console.error(
       `${name} (${run}), ${test.name}: ${percent(report.mean.accuracy)} %, ${report.mean.loss.toFixed(3)} nats`,
     );
@@ -57,9 +80,8 @@ for (const { name, run, mask, sees } of ROWS) {
   await opened.close();
 }
 
-const folder = "recipes/first/results";
 mkdirSync(folder, { recursive: true });
-writeFileSync(join(folder, "table.json"), `${JSON.stringify(results, null, 1)}\n`);
+writeFileSync(tablePath, `${JSON.stringify(results, null, 1)}\n`);
 writeFileSync(join(folder, "table.md"), markdown());
 process.exit(0);
 

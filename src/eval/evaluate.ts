@@ -116,22 +116,28 @@ export async function evaluateTasks(
     cases.map(({ sequence }) => sequence),
     masks,
   );
-  const longest = Math.max(...cases.map(({ sequence, promptIds }) => sequence.ids.length - promptIds.length + 1));
-  const outputs = await model.generate(
-    cases.map((c) => c.promptIds),
-    {
-      masks,
-      maxTokens: Math.max(MIN_ANSWER_TOKENS, 2 * longest),
-      eosId: tokenizer.eosId,
-    },
-  );
+  const names = [...new Set(cases.map(({ row }) => row.task))].sort();
+  const membersOf = (task: string) => cases.flatMap(({ row }, i) => (row.task === task ? [i] : []));
+  const outputs = new Array<Int32Array>(cases.length);
+  for (const members of names.map(membersOf)) {
+    const longest = Math.max(...members.map((i) => cases[i]!.sequence.ids.length - cases[i]!.promptIds.length + 1));
+    const generated = await model.generate(
+      members.map((i) => cases[i]!.promptIds),
+      {
+        masks: masks && members.map((i) => masks[i]!),
+        maxTokens: Math.max(MIN_ANSWER_TOKENS, 2 * longest),
+        eosId: tokenizer.eosId,
+      },
+    );
+    for (const [place, i] of members.entries()) outputs[i] = generated[place]!;
+  }
   const answers = cases.map(({ row, prompt }, i) => {
     const answer = tokenizer.decode(outputs[i]!);
     return { task: row.task, prompt, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };
   });
 
-  const tasks = [...new Set(cases.map(({ row }) => row.task))].sort().map((task) => {
-    const members = cases.flatMap(({ row }, i) => (row.task === task ? [i] : []));
+  const tasks = names.map((task) => {
+    const members = membersOf(task);
     const sum = (f: (i: number) => number) => members.reduce((total, i) => total + f(i), 0);
     const tokens = sum((i) => scores[i]!.tokens);
     return {
