@@ -35,6 +35,7 @@ const TESTS = [
 
 interface Result {
   row: string;
+  run: string;
   sees: string;
   test: string;
   /** Hash of the checkpoint's LLM: a row whose checkpoint is the same is not computed again. */
@@ -59,7 +60,7 @@ for (const { name, run, mask, sees } of ROWS) {
   const checkpoint = readManifest(checkpointFolders(path)[0]!, "ifprune-checkpoint").files["llm/model.safetensors"]!
     .sha256;
   const known = earlier.filter(
-    (result) => result.row === name && result.sees === sees && result.checkpoint === checkpoint,
+    (result) => result.row === name && result.run === run && result.checkpoint === checkpoint,
   );
   if (known.length === TESTS.length) {
     results.push(...known);
@@ -72,7 +73,7 @@ for (const { name, run, mask, sees } of ROWS) {
   for (const test of TESTS) {
     const choice = mask === "own" ? opened.ownChoice : mask;
     const { answers, ...report } = await evaluateTasks(opened.model, test.file, choice, opened.text);
-    results.push({ row: name, sees, test: test.name, checkpoint, report });
+    results.push({ row: name, run, sees, test: test.name, checkpoint, report });
     console.error(
       `${name} (${run}), ${test.name}: ${percent(report.mean.accuracy)} %, ${report.mean.loss.toFixed(3)} nats`,
     );
@@ -86,27 +87,25 @@ writeFileSync(join(folder, "table.md"), markdown());
 process.exit(0);
 
 function markdown(): string {
-  const rows = [...new Map(results.map(({ row, sees }) => [`${row}/${sees}`, { row, sees }])).values()];
-  const of = (row: string, sees: string, test: string) =>
-    results.find((r) => r.row === row && r.sees === sees && r.test === test)!.report;
+  const rows = results.filter(({ test }) => test === TESTS[0]!.name);
+  const of = ({ row, run }: Result, test: string) =>
+    results.find((result) => result.row === row && result.run === run && result.test === test)!.report;
   const overview = [
     `| model | the mask sees | ${TESTS.map(({ name }) => name).join(" | ")} |`,
     "|---|---|---:|---:|",
-    ...rows.map(
-      ({ row, sees }) =>
-        `| ${row} | ${sees} | ${TESTS.map(({ name }) => percent(of(row, sees, name).mean.accuracy)).join(" | ")} |`,
-    ),
+    ...rows.map((row) => {
+      const scores = TESTS.map(({ name }) => percent(of(row, name).mean.accuracy));
+      return `| ${row.row} | ${row.sees} | ${scores.join(" | ")} |`;
+    }),
   ];
   const perTask = TESTS.flatMap(({ name }) => [
     "",
     `**${name}**, % per task`,
     "",
-    `| task | n | ${rows.map(({ row, sees }) => (row.startsWith("…") ? `${row} (${sees})` : row)).join(" | ")} |`,
+    `| task | n | ${rows.map(({ row, run }) => (row.startsWith("…") ? `${row} (${run})` : row)).join(" | ")} |`,
     `|---|---:|${"---:|".repeat(rows.length)}`,
-    ...of(rows[0]!.row, rows[0]!.sees, name).tasks.map(({ task, count }) => {
-      const cells = rows.map(({ row, sees }) =>
-        percent(of(row, sees, name).tasks.find((t) => t.task === task)!.accuracy),
-      );
+    ...of(rows[0]!, name).tasks.map(({ task, count }) => {
+      const cells = rows.map((row) => percent(of(row, name).tasks.find((score) => score.task === task)!.accuracy));
       return `| ${task} | ${count} | ${cells.join(" | ")} |`;
     }),
   ]);
