@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Batch, type BatchStream, evaluationBatches, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { type Batch, type BatchStream, IGNORED, SftStream, TextStream } from "./batches.ts";
 import {
   encodeQuestions,
   type PredictorInput,
@@ -163,21 +163,6 @@ describe("SFT batches", () => {
       for (const { prompt } of readBack(batch)) seen.add(prompt.join());
     }
     expect(seen).toEqual(new Set(allPrompts(data)));
-  });
-
-  test("evaluation shows every example once, fills the last batches, and counts what fits no shape", () => {
-    const data = sftData();
-    const { buckets } = new SftStream(data, { seed: 1, tokensPerBatch: 300 });
-    const { batches, numTooLong } = evaluationBatches(data, buckets);
-    const rows = batches.flatMap((batch) => readBack(batch).filter((_, i) => batch.domains[i]! >= 0));
-    const wanted = allPrompts(data);
-    expect(numTooLong).toBe(0);
-    expect(rows.map(({ prompt }) => prompt.join()).sort()).toEqual(wanted.sort());
-    expect(batches.some(({ domains }) => domains.includes(-1))).toBe(true);
-    const fewer = evaluationBatches(data, buckets.slice(0, 1));
-    expect(fewer.numTooLong + fewer.batches.reduce((n, b) => n + b.domains.filter((d) => d >= 0).length, 0)).toBe(
-      wanted.length,
-    );
   });
 
   test.each([{ tokensPerBatch: 0 }, { tokensPerBatch: 1.5 }, { tokensPerBatch: 300, maxBuckets: 0 }])(

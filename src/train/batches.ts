@@ -25,7 +25,7 @@ export interface Batch {
   predictorIds: Int32Array;
   /** `[P]`, position of the last token that is not padding, in 0..Tp-1. */
   predictorLast: Int32Array;
-  /** `[B]`, index into the data's domains; -1 for a row that only fills the batch. */
+  /** `[B]`, index into the data's domains. */
   domains: Int32Array;
   /** Positions that are not padding. */
   tokens: number;
@@ -124,30 +124,6 @@ interface Draw {
   input: number;
 }
 
-/**
- * Every example once, in the shapes of a training stream; the last batch of a shape is filled with rows without labels
- * (domain -1). The predictor reads its first kind of input. Examples that fit no shape are left out and counted.
- */
-export function evaluationBatches(data: SftData, buckets: readonly Bucket[]): { batches: Batch[]; numTooLong: number } {
-  const draws: Draw[][] = buckets.map(() => []);
-  let numTooLong = data.numTooLong;
-  for (const example of data.domainOf.keys()) {
-    const fits = ({ T, Tp }: Bucket) =>
-      exampleLength(data, example) <= T &&
-      data.predictorInputs.every((inputs) => sequenceLength(inputs, example) <= Tp);
-    const bucket = buckets.findIndex(fits);
-    if (bucket < 0) numTooLong++;
-    else draws[bucket]!.push({ example, input: 0 });
-  }
-  const batches = buckets.flatMap((bucket, b) => {
-    const count = Math.ceil(draws[b]!.length / bucket.B);
-    return Array.from({ length: count }, (_, i) =>
-      sftBatch(data, bucket, draws[b]!.slice(i * bucket.B, (i + 1) * bucket.B)),
-    );
-  });
-  return { batches, numTooLong };
-}
-
 /** Positions of an example: prompt and answer without EOS, which is only ever a label. */
 function exampleLength({ prompts, answers }: SftData, example: number): number {
   return sequenceLength(prompts, example) + sequenceLength(answers, example) - 1;
@@ -189,7 +165,7 @@ function sftBatch(data: SftData, { B, T, Tp }: Bucket, draws: readonly Draw[]): 
     Tp,
     predictorIds: new Int32Array(P * Tp),
     predictorLast: new Int32Array(P),
-    domains: new Int32Array(B).fill(-1),
+    domains: new Int32Array(B),
     tokens: 0,
     labelled: 0,
   };
