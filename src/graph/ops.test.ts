@@ -4,12 +4,12 @@
  * The tolerance is for float32, relative above 1: sums of a few dozen terms, so some tens of its rounding error of 6e-8. The
  * worst seen is 4.3e-6, in the gated FFN.
  */
-import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Array64 } from "../../test/reference/ops.ts";
 import * as reference from "../../test/reference/ops.ts";
 import { difference, evaluate, integers, normal, numericGradient, quiet } from "../../test/support/graphs.ts";
+import { golden } from "../../test/support/softTopK.ts";
 import { softTopK, softTopKGradient } from "../mask/softTopK.ts";
 import { gradients } from "./autodiff.ts";
 import { Graph, size, type Tensor } from "./graph.ts";
@@ -343,21 +343,6 @@ describe("gradients", () => {
 
 /** Graph and float64 reference on many rows of one shape. */
 describe("softTopK in float32", () => {
-  interface GoldenCase {
-    n: number;
-    k: number;
-    eps: number;
-    scores: number[];
-    weights: number[] | null;
-    lambda: number[];
-    kept: number[];
-    grad: number[] | null;
-  }
-  /** Computed in float64 by an independent implementation with automatic differentiation. */
-  const golden: GoldenCase[] = JSON.parse(
-    readFileSync(new URL("../../test/fixtures/golden/soft-topk.json", import.meta.url), "utf8"),
-  );
-
   /** Outputs `m`, and `d`: the gradient of Σ w·m. */
   function softTopKGraph(rows: number, n: number, k: number, epsilon: number): Graph {
     const graph = new Graph("softTopK");

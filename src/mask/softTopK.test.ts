@@ -1,24 +1,8 @@
-import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { golden } from "../../test/support/softTopK.ts";
 import { OptionError, ShapeError } from "../errors.ts";
 import { softTopK, softTopKGradient } from "./softTopK.ts";
-
-interface GoldenCase {
-  n: number;
-  k: number;
-  eps: number;
-  scores: number[];
-  weights: number[] | null;
-  lambda: number[];
-  kept: number[];
-  grad: number[] | null;
-}
-
-/** Computed in float64 by an independent implementation with automatic differentiation; see the fixtures' README. */
-const golden: GoldenCase[] = JSON.parse(
-  readFileSync(new URL("../../test/fixtures/golden/soft-topk.json", import.meta.url), "utf8"),
-);
 
 const sum = (values: ArrayLike<number>): number => Array.from(values).reduce((a, b) => a + b, 0);
 const largestDifference = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
