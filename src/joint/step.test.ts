@@ -106,6 +106,20 @@ describe("the joint step (SFT)", () => {
       return loss + plain.crossEntropy(y, labels.subarray(row * T, (row + 1) * T)).data[0]!;
     }, 0);
 
+  test("with the logits of labelled positions alone gives the loss and gradients of all positions", async () => {
+    const names = new Set(Object.keys(parameters).filter((name) => !name.includes("feature.")));
+    const rows = [...labels.keys()].filter((row) => labels[row] !== IGNORED).reverse(); // in any order
+    const labelled = rows.length + 3; // filled up with position 0, unlabelled
+    const compact = {
+      labelRows: Int32Array.from({ length: labelled }, (_, i) => rows[i] ?? 0),
+      labels: Int32Array.from({ length: labelled }, (_, i) => (i < rows.length ? labels[rows[i]!]! : IGNORED)),
+    };
+    const all = await run(llm, shape, feeds, names);
+    const some = await run(llm, { ...shape, labelled }, { ...feeds, ...compact }, names);
+    expect(Object.keys(some)).toEqual(Object.keys(all));
+    for (const [name, values] of Object.entries(all)) expect(difference(some[name]!, values), name).toBeLessThan(1e-6);
+  });
+
   test("loss and gradients of LLM, backbone and head equal those of the definition in float64", async () => {
     const lossOf = (values: Record<string, Float32Array>) => {
       const predictor = withWeights(backbone, part(values, "backbone."));

@@ -39,6 +39,11 @@ export interface StepShape {
    * for the labels of chunk k+1 and the predictor reads N − 1 chunks per row.
    */
   chunks: number;
+  /**
+   * Positions whose logits are computed, at most `B·T`. Absent: all. In SFT few positions carry a label, and the logits of the
+   * others would be the largest product of the step.
+   */
+  labelled?: number;
 }
 
 /** Masks for the LLM and, from the predictor, its raw feature. */
@@ -90,16 +95,19 @@ function delayByOneChunk(masks: Tensor, B: number, chunks: number): Tensor {
 }
 
 /**
- * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what the mask source reads.
+ * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what the mask source reads; with `shape.labelled` = N, `labels` [N] and
+ * `labelRows` [N], the position b·T + t of each.
  * Outputs: `loss` (sum over labels), `feature` [rows, Dp] (predictor only), and `d:NAME` for each parameter of `trained`.
  */
 export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
   const graph = new Graph(`train B=${shape.B} T=${shape.T}`);
   const { masks, feature } = maskNodes(graph, config, shape);
   const ids = graph.input("ids", [shape.B, shape.T], "int32");
-  const labels = graph.input("labels", [shape.B * shape.T], "int32");
+  const labels = graph.input("labels", [shape.labelled ?? shape.B * shape.T], "int32");
   const llm = parameterInputs(graph, config.llm, PREFIX.llm);
-  const loss = ops.crossEntropy(logits(config.llm, llm, decoder(config.llm, llm, ids, masks)), labels);
+  const hidden = decoder(config.llm, llm, ids, masks);
+  const read = shape.labelled ? ops.embedding(hidden, graph.input("labelRows", [shape.labelled], "int32")) : hidden;
+  const loss = ops.crossEntropy(logits(config.llm, llm, read), labels);
   graph.output("loss", loss);
   if (feature) graph.output("feature", feature);
   const parameters = graph.inputs.filter(({ name }) => trained.has(name));

@@ -7,11 +7,11 @@
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../joint/parameters.ts";
-import { PREFIX, type StepConfig, trainingGraph } from "../joint/step.ts";
+import { PREFIX, type StepConfig, type StepShape, trainingGraph } from "../joint/step.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import type { Weight } from "../model/config.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
-import type { Batch, BatchStream } from "./batches.ts";
+import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
 import type { PredictorInput } from "./data.ts";
 import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
 import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
@@ -120,10 +120,10 @@ export async function* runStage(
       let [loss, labels, tokens, positions] = [0, 0, 0, 0];
       for (let i = 0; i < stage.accumulate; i++) {
         const batch = stream.next();
-        const shape = { B: batch.B, T: batch.T, Tp: batch.Tp, chunks: stage.chunks };
+        const shape = stepShape(stage, batch);
         const run = await sessions.get(JSON.stringify(shape), () => trainingGraph(stage.step, shape, names));
         const into = i === 0 ? total : part;
-        const outputs = await run.run({ ...parameters, ...batchFeeds(stage, batch) }, into);
+        const outputs = await run.run({ ...parameters, ...batchFeeds(stage, batch, shape) }, into);
         if (into !== total) addInto(total, part);
         loss += outputs.loss![0]!;
         labels += batch.labelled;
@@ -165,8 +165,35 @@ export async function* runStage(
   }
 }
 
-function batchFeeds({ step, domainMasks }: StageConfig, batch: Batch): Record<string, Float32Array | Int32Array> {
-  const feeds: Record<string, Float32Array | Int32Array> = { ids: batch.ids, labels: batch.labels };
+/** Labelled positions are rounded up to a multiple of this, so that few graphs are needed. */
+const LABELLED_STEP = 128;
+
+function stepShape({ chunks }: StageConfig, { B, T, Tp, labelled }: Batch): StepShape {
+  const rounded = Math.ceil(labelled / LABELLED_STEP) * LABELLED_STEP;
+  return { B, T, Tp, chunks, ...(rounded < B * T && { labelled: rounded }) };
+}
+
+/** The labelled positions of a batch and their labels, filled up to `count` with position 0 and no label. */
+function labelledRows({ labels }: Batch, count: number): { labelRows: Int32Array; labels: Int32Array } {
+  const compact = { labelRows: new Int32Array(count), labels: new Int32Array(count).fill(IGNORED) };
+  let at = 0;
+  for (const [row, label] of labels.entries()) {
+    if (label < 0) continue;
+    compact.labelRows[at] = row;
+    compact.labels[at++] = label;
+  }
+  return compact;
+}
+
+function batchFeeds(
+  { step, domainMasks }: StageConfig,
+  batch: Batch,
+  shape: StepShape,
+): Record<string, Float32Array | Int32Array> {
+  const feeds: Record<string, Float32Array | Int32Array> = {
+    ids: batch.ids,
+    ...(shape.labelled ? labelledRows(batch, shape.labelled) : { labels: batch.labels }),
+  };
   if (step.source === "predictor") {
     feeds.predictorIds = batch.predictorIds;
     feeds.predictorLastRows = batch.predictorLast.map((last, row) => row * batch.Tp + last);
