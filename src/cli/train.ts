@@ -8,6 +8,7 @@ import { integer, interruption, printJson } from "./options.ts";
 
 interface Options {
   runs: string;
+  seed?: number;
   threads?: number;
   spin?: boolean;
   json?: boolean;
@@ -16,16 +17,17 @@ interface Options {
 export function trainCommand(): Command {
   return new Command("train")
     .description("Train a recipe. A run that was interrupted goes on by itself; Ctrl-C saves and exits.")
-    .argument("<recipe>", "recipe file")
+    .argument("<recipe>", 'recipe file; with "extends", the changes to another recipe in its folder')
     .option("--runs <folder>", "where the run's folder is made, by the recipe's name", "runs")
+    .option("--seed <n>", "seed instead of the recipe's, also where its strings say {seed}", integer(0))
     .option("--threads <n>", "worker threads (default: the recipe's, else all cores)", integer(1))
     .option("--spin", "let idle threads spin: faster on a machine without other work, ruinous beside any")
     .option("--json", "print the final configuration and every metrics row as JSON lines")
     .action(train);
 }
 
-async function train(recipePath: string, { runs, threads, spin, json }: Options): Promise<void> {
-  const file = readRecipe(recipePath);
+async function train(recipePath: string, { runs, seed, threads, spin, json }: Options): Promise<void> {
+  const file = readRecipe(recipePath, { seed });
   const { recipe } = file;
   const runDir = join(runs, recipe.name);
   const signal = interruption();
