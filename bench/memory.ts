@@ -30,7 +30,15 @@ const llm: ModelConfig = {
   tieEmbeddings: true,
 };
 const backbone: ModelConfig = { ...llm, width: 16, numLayers: 1, headWidth: 8, ffnWidth: 32 };
-const predictor = { backbone, rank: 8, numLayers: llm.numLayers, ffnWidth: llm.ffnWidth, importance: false };
+const predictor = {
+  backbone,
+  rank: 8,
+  numLayers: llm.numLayers,
+  ffnWidth: llm.ffnWidth,
+  importance: false,
+  head: "linear" as const,
+  block: 1,
+};
 const stage: StageConfig = {
   name: "cpt",
   predictorInput: "prompt",
@@ -41,6 +49,7 @@ const stage: StageConfig = {
   trains: { llm: true, predictor: true },
   optimizer: { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },
   schedule: { llm: 1e-3, predictor: 1e-3, warmupSteps: 10, minShare: 0.1 },
+  centred: true,
   domains: ["noise"],
 };
 const random = new Random("memory");

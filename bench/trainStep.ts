@@ -15,7 +15,7 @@ import * as n from "../src/graph/nodes.ts";
 import { compile, type Session } from "../src/graph/session.ts";
 import { type StepConfig, trainingGraph } from "../src/joint/step.ts";
 import type { ModelConfig } from "../src/model/config.ts";
-import type { PredictorConfig } from "../src/predictor/predictor.ts";
+import type { PredictorConfig } from "../src/model/predictorConfig.ts";
 import { Random } from "../src/random.ts";
 import { adamW, type Trained } from "../src/train/optimizer.ts";
 
@@ -40,7 +40,15 @@ const llm: ModelConfig = {
   tieEmbeddings: true,
 };
 const backbone: ModelConfig = { ...llm, width: 128, numLayers: 2, headWidth: 32, ffnWidth: 512 };
-const predictor: PredictorConfig = { backbone, rank: 128, numLayers: 6, ffnWidth: 1024, importance: false };
+const predictor: PredictorConfig = {
+  backbone,
+  rank: 128,
+  numLayers: 6,
+  ffnWidth: 1024,
+  importance: false,
+  head: "linear",
+  block: 1,
+};
 const [B, T, Tp] = [8, 256, 64];
 
 async function product(S: number): Promise<Session & { feeds: Record<string, Float32Array> }> {

@@ -9,8 +9,8 @@ import { Evaluator } from "../joint/evaluator.ts";
 import { joinParts, type Parts } from "../joint/parameters.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
-import type { PredictorConfig } from "../predictor/predictor.ts";
-import { standardizeScores } from "../predictor/standardize.ts";
+import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
+import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
 import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
 import { parseRecipe } from "../train/recipe.ts";
@@ -78,7 +78,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const evaluator = new Evaluator(
     {
       llm: llm.config,
-      predictor: predictorOf(saved),
+      predictor: predictorOf(saved, folder),
       softTopK,
       parameters: Object.fromEntries([...joinParts(parts)].map(([name, { data }]) => [name, data])),
     },
@@ -100,14 +100,17 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   };
 }
 
-function predictorOf({ llm, predictor }: SavedModel): PredictorConfig | undefined {
+function predictorOf({ llm, predictor }: SavedModel, folder: string): PredictorConfig | undefined {
   if (!predictor) return undefined;
+  const { numLayers, ffnWidth } = llm.config;
+  const backbone = predictor.backbone.config;
+  const shapes = new Map([...predictor.head].map(([name, { shape }]) => [name, shape]));
+  const path = join(folder, "predictor/head.safetensors");
   return {
-    backbone: predictor.backbone.config,
-    rank: predictor.head.get("w1.weight")!.shape[0]!,
-    numLayers: llm.config.numLayers,
-    ffnWidth: llm.config.ffnWidth,
-    importance: predictor.head.has("importance"),
+    backbone,
+    numLayers,
+    ffnWidth,
+    ...headConfig(path, shapes, { backboneWidth: backbone.width, numLayers, ffnWidth }),
   };
 }
 
@@ -120,12 +123,13 @@ async function ownChoice(folder: string, { card, llm, predictor }: SavedModel): 
   if (mask?.source === "static") {
     const scores = readSafetensors(join(folder, "static.safetensors")).get("scores");
     if (!scores) throw new FileError(join(folder, "static.safetensors"), 'wanted the tensor "scores", got none.');
-    return { fixed: toDenseMask(maskFromScores(standardizeScores(scores.data, dFfn), { dFfn, ...mask })) };
+    const scoresOf = (own: Float32Array) => spreadBlocks(standardizeScores(own, dFfn / mask.block), mask.block);
+    return { fixed: toDenseMask(maskFromScores(scoresOf(scores.data), { dFfn, ...mask })) };
   }
   if (mask?.source === "random-per-domain") {
     const masks = new Map<string, DenseMask>();
     const byTask = (task: string) => {
-      const known = masks.get(task) ?? toDenseMask(randomMask({ numLayers, dFfn, tFfn: mask.tFfn }, seed, task));
+      const known = masks.get(task) ?? toDenseMask(randomMask({ numLayers, dFfn, ...mask }, seed, task));
       masks.set(task, known);
       return known;
     };

@@ -19,6 +19,7 @@ import { copyFileSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { parameterShapes, type Weight } from "../model/config.ts";
+import { headConfig } from "../model/predictorConfig.ts";
 import { makeFolder } from "./files.ts";
 import { GgufFile, type GgufMetadata, type GgufTensor, writeGguf } from "./gguf.ts";
 import {
@@ -198,7 +199,10 @@ export async function packBundle(checkpoint: string, outFolder: string, { type }
       }
       using backbone = new ModelFolder(join(checkpoint, "predictor"));
       const head = join(checkpoint, "predictor/head.safetensors");
-      checkHead(head, backbone.config.width, numLayers * ffnWidth);
+      {
+        using file = new SafetensorsFile(head);
+        headConfig(head, file.shapes, { backboneWidth: backbone.config.width, numLayers, ffnWidth }); // is it this model's?
+      }
       const backboneTokenizer = tokenizerMetadata(tokenizer, backbone.config, { bosId, eosId, addBos: false });
       await writeBackbone(join(partial, "predictor.gguf"), backbone, backboneTokenizer, type);
       copyFileSync(head, join(partial, "head.safetensors"));
@@ -313,22 +317,4 @@ function quantizeColumn(values: Float32Array, scales: Uint16Array): Uint8Array {
     quants[output] = scale ? roundAwayFromZero(values[output]! / scale) : 0;
   }
   return new Uint8Array(quants.buffer);
-}
-
-/** @throws {FileError} if the head does not read features of the backbone or score channels of the model */
-function checkHead(path: string, backboneWidth: number, channels: number): void {
-  using file = new SafetensorsFile(path);
-  const shapes = file.shapes;
-  const rank = shapes.get("w1.weight")?.[0] ?? 0;
-  for (const [name, wanted] of [
-    ["feature.mean", [backboneWidth]],
-    ["feature.std", [backboneWidth]],
-    ["w1.weight", [rank, backboneWidth]],
-    ["w2.weight", [channels, rank]],
-  ] as const) {
-    const got = shapes.get(name);
-    if (got?.join() !== wanted.join()) {
-      throw new FileError(path, `tensor "${name}": wanted [${wanted.join(", ")}], got [${got?.join(", ") ?? "none"}].`);
-    }
-  }
 }

@@ -90,6 +90,10 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
   exp: [testCase("a matrix", [any(2, 3)], ops.exp, reference.exp)],
   log: [testCase("a matrix", [positive(2, 3)], ops.log, reference.log)],
   silu: [testCase("a matrix", [any(4, 5)], ops.silu, reference.silu)],
+  softmax: [
+    testCase("a matrix", [any(4, 5)], ops.softmax, reference.softmax),
+    testCase("of rank 3", [any(2, 3, 4)], ops.softmax, reference.softmax),
+  ],
   sum: [
     testCase(
       "the first axis",

@@ -59,6 +59,17 @@ function div(a: Tensor, b: Tensor): Tensor {
   });
 }
 
+/** Along the last axis. */
+function softmax(x: Tensor): Tensor {
+  const output = n.softmax(x);
+  return x.graph.record({
+    op: "softmax",
+    inputs: [x],
+    output,
+    backward: (dy) => [n.mul(output, n.sub(dy, n.reduceSum(n.mul(dy, output), [-1], true)))],
+  });
+}
+
 /** y = x · factor, a plain number. */
 function scale(x: Tensor, factor: number): Tensor {
   const c = x.graph.scalar(factor);
@@ -471,6 +482,7 @@ export const ops = {
   exp,
   log,
   silu,
+  softmax,
   sum,
   reshape,
   transpose,

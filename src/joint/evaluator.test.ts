@@ -5,14 +5,22 @@ import { difference, integers, normal, quiet } from "../../test/support/graphs.t
 import { goldenModel } from "../../test/support/models.ts";
 import { size } from "../graph/graph.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { headShapes, type PredictorConfig } from "../predictor/predictor.ts";
+import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type EvaluatedModel, Evaluator, type LabelledSequence } from "./evaluator.ts";
 
 const golden = goldenModel("llama");
 const llm = { ...golden, config: { ...golden.config, contextLength: 40 } };
 const { numLayers: L, ffnWidth: F, vocabSize: V } = llm.config;
 const backbone = goldenModel("qwen3");
-const predictor: PredictorConfig = { backbone: backbone.config, rank: 6, numLayers: L, ffnWidth: F, importance: false };
+const predictor: PredictorConfig = {
+  backbone: backbone.config,
+  rank: 6,
+  numLayers: L,
+  ffnWidth: F,
+  importance: false,
+  head: "linear",
+  block: 1,
+};
 const softTopK = { tFfn: 16, epsilon: 0.5 };
 const Dp = backbone.config.width;
 const head: Record<string, Float32Array> = {

@@ -4,13 +4,14 @@
  *
  * Shapes: B rows of a batch · T tokens · L layers · F FFN channels · K kept channels
  */
-import { Graph } from "../graph/graph.ts";
+import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "../model/decoder.ts";
-import { masksPerLayer, type PredictorConfig } from "../predictor/predictor.ts";
+import type { PredictorConfig } from "../model/predictorConfig.ts";
+import { masksPerLayer } from "../predictor/predictor.ts";
 import { PREFIX, predictorGraph } from "./step.ts";
 
 /** A model in memory: parameters by graph input name (prefix + name), shared with whoever trains it. */
@@ -143,6 +144,39 @@ export class Evaluator {
     return texts.map((ids, i) => Int32Array.from(ids.slice(prompts[i]!.length)));
   }
 
+  /**
+   * The statistic of GRIFFIN for every sequence (as `griffinScores` defines it), of the dense model: how strongly each channel takes
+   * part at the labelled positions, or at all positions of the prompt, which are those without a label.
+   *
+   * @returns per sequence [L, F]
+   * @see Dong, Chen & Chi 2024, arXiv:2404.01365
+   */
+  async statistics(sequences: readonly LabelledSequence[], over: "prompt" | "answer"): Promise<Float32Array[]> {
+    const { llm, parameters } = this.model;
+    const LF = llm.numLayers * llm.ffnWidth;
+    const results: Float32Array[] = new Array(sequences.length);
+    for (const { indices, T } of batches(sequences.map(({ ids }) => ids.length))) {
+      const session = await this.sessions.get(`statistics ${T}`, () => statisticsGraph(llm, BATCH, T));
+      const counted = new Float32Array(BATCH * T);
+      for (const [row, i] of indices.entries()) {
+        const { ids, labels } = sequences[i]!;
+        // the last position of the prompt has a label: it is the first that answers
+        const first = labels.findIndex((label) => label >= 0);
+        for (let t = 0; t < ids.length; t++)
+          counted[row * T + t] = Number(over === "prompt" ? first < 0 || t <= first : labels[t]! >= 0);
+      }
+      const ids = padded(
+        indices.map((i) => sequences[i]!.ids),
+        T,
+      );
+      const { statistics } = (await session.run({ ...parameters, ids, counted })) as { statistics: Float32Array };
+      indices.forEach((i, row) => {
+        results[i] = statistics.slice(row * LF, (row + 1) * LF);
+      });
+    }
+    return results;
+  }
+
   release(): Promise<void> {
     return this.sessions.release();
   }
@@ -162,6 +196,27 @@ export class Evaluator {
     return (await session.run(feeds)) as { nll: Float32Array; best: Int32Array };
   }
 }
+
+/** Inputs: the LLM's parameters, `ids` [B, T], `counted` [B·T], 1 for positions that count, else 0. Output: `statistics` [B, L·F]. */
+function statisticsGraph(llm: ModelConfig, B: number, T: number): Graph {
+  const graph = new Graph(`statistics B=${B} T=${T}`);
+  const ids = graph.input("ids", [B, T], "int32");
+  const counted = n.reshape(graph.input("counted", [B * T]), [B * T, 1]);
+  const layers: Tensor[] = [];
+  decoder(llm, parameterInputs(graph, llm, PREFIX.llm), ids, undefined, (x, { gate, up }) => {
+    const a = n.matmul(x, gate, { transB: true });
+    const u = n.mul(n.mul(a, n.sigmoid(a)), n.matmul(x, up, { transB: true })); // [B·T, F]
+    const squares = n.mul(u, u);
+    const length = n.add(n.reduceSum(squares, [1], true), graph.scalar(SMALLEST)); // squared, [B·T, 1]
+    const shares = n.mul(n.div(squares, length), counted);
+    layers.push(n.sqrt(n.reduceSum(n.reshape(shares, [B, T, llm.ffnWidth]), [1]))); // [B, F]
+  });
+  graph.output("statistics", n.concat(layers, 1));
+  return graph;
+}
+
+/** Added to squared lengths: a token without any activation adds nothing. */
+const SMALLEST = 1e-30;
 
 /** Inputs: the LLM's parameters, `ids` [B, T], `labels` [B·T], `masks` [B·L, F] if masked. Outputs: `nll`, `best` [B·T]. */
 function forwardGraph(llm: ModelConfig, B: number, T: number, masked: boolean): Graph {

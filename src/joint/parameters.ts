@@ -1,7 +1,7 @@
 /** Parameters of everything that is trained together, by graph input name (prefix + name): made at random, or sorted into parts. */
 import { size } from "../graph/graph.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
-import { headShapes } from "../predictor/predictor.ts";
+import { headShapes } from "../model/predictorConfig.ts";
 import type { Random } from "../random.ts";
 import { PREFIX, type StepConfig } from "./step.ts";
 
@@ -48,10 +48,10 @@ export function randomHead(config: NonNullable<StepConfig["predictor"]>, random:
   return weights;
 }
 
-/** Random scores N(0, 1) of the static mask [L, F]. */
-export function randomStatic({ numLayers, ffnWidth }: ModelConfig, random: Random): Weights {
-  const data = Float32Array.from({ length: numLayers * ffnWidth }, () => random.normal());
-  return new Map([["scores", { shape: [numLayers, ffnWidth], data }]]);
+/** Random scores N(0, 1) of the static mask [L, F/block]. */
+export function randomStatic({ numLayers, ffnWidth }: ModelConfig, block: number, random: Random): Weights {
+  const shape = [numLayers, ffnWidth / block];
+  return new Map([["scores", { shape, data: Float32Array.from({ length: size(shape) }, () => random.normal()) }]]);
 }
 
 /** Parts by name (`llm`, `backbone`, …), each with its own parameter names. */

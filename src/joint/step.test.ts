@@ -12,7 +12,7 @@ import type { Model } from "../formats/huggingface.ts";
 import { size } from "../graph/graph.ts";
 import { compile, type TensorData } from "../graph/session.ts";
 import { softTopK } from "../mask/softTopK.ts";
-import { headShapes, type PredictorConfig } from "../predictor/predictor.ts";
+import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type Batch, IGNORED, TextStream } from "../train/batches.ts";
 import { predictorGraph, type StepConfig, type StepShape, trainingGraph } from "./step.ts";
 
@@ -28,7 +28,7 @@ function llmOf(numLayers: number): Model {
 }
 
 function predictorOf({ config: { numLayers, ffnWidth } }: Model): PredictorConfig {
-  return { backbone: backbone.config, rank: 6, numLayers, ffnWidth, importance: false };
+  return { backbone: backbone.config, rank: 6, numLayers, ffnWidth, importance: false, head: "linear", block: 1 };
 }
 
 function jointConfig(llm: Model): StepConfig {

@@ -8,7 +8,8 @@ import { Graph, type Tensor } from "../graph/graph.ts";
 import { ops } from "../graph/ops.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "../model/decoder.ts";
-import { headInputs, masksPerLayer, type PredictorConfig, predictScores } from "../predictor/predictor.ts";
+import type { PredictorConfig } from "../model/predictorConfig.ts";
+import { headInputs, masksPerLayer, predictScores, spreadBlockScores } from "../predictor/predictor.ts";
 import { SCORE_EPSILON } from "../predictor/standardize.ts";
 
 /** Names of the parameters of each part, as graph inputs: prefix + Hugging Face name (or head name). */
@@ -27,6 +28,8 @@ export interface StepConfig {
   predictor?: PredictorConfig;
   /** Kept channels and the temperature of SoftTopK; for `predictor` and `static`. */
   softTopK?: { tFfn: number; epsilon: number };
+  /** Channels that share a score of the `static` source; 1 if absent. */
+  block?: number;
 }
 
 export interface StepShape {
@@ -52,10 +55,18 @@ interface MaskNodes {
   feature?: Tensor;
 }
 
+/** The predictor reading the instructions of a batch, `predictorIds` [rows, Tp] with `predictorLastRows` [rows]. */
+function predictorNodes(graph: Graph, predictor: PredictorConfig, rows: number, Tp: number) {
+  const ids = graph.input("predictorIds", [rows, Tp], "int32");
+  const lastRows = graph.input("predictorLastRows", [rows], "int32");
+  const backbone = parameterInputs(graph, predictor.backbone, PREFIX.backbone);
+  return predictScores(predictor, { backbone, ...headInputs(graph, predictor, PREFIX.head) }, ids, lastRows);
+}
+
 /** Declares what the chosen mask source reads and returns one mask [rows, F] per layer. */
 function maskNodes(
   graph: Graph,
-  { llm, source, predictor, softTopK }: StepConfig,
+  { llm, source, predictor, softTopK, block = 1 }: StepConfig,
   { B, Tp, chunks }: StepShape,
 ): MaskNodes {
   const { numLayers: L, ffnWidth: F } = llm;
@@ -65,16 +76,13 @@ function maskNodes(
     case "given":
       return { masks: masksPerLayer(graph.input("masks", [B * L, F]), L) };
     case "static": {
-      const scores = ops.standardize(graph.input(`${PREFIX.static}scores`, [L, F]), SCORE_EPSILON);
+      const own = graph.input(`${PREFIX.static}scores`, [L, F / block]);
+      const scores = spreadBlockScores(ops.standardize(own, SCORE_EPSILON), block);
       return { masks: masksPerLayer(ops.softTopK(scores, softTopK!.tFfn, softTopK!.epsilon), L) };
     }
     case "predictor": {
       const rows = B * Math.max(1, chunks - 1);
-      const ids = graph.input("predictorIds", [rows, Tp], "int32");
-      const lastRows = graph.input("predictorLastRows", [rows], "int32");
-      const backbone = parameterInputs(graph, predictor!.backbone, PREFIX.backbone);
-      const tensors = { backbone, ...headInputs(graph, predictor!, PREFIX.head) };
-      const { feature, scores } = predictScores(predictor!, tensors, ids, lastRows);
+      const { feature, scores } = predictorNodes(graph, predictor!, rows, Tp);
       const masks = masksPerLayer(ops.softTopK(scores, softTopK!.tFfn, softTopK!.epsilon), L);
       return { masks: chunks > 1 ? masks.map((m) => delayByOneChunk(m, B, chunks)) : masks, feature };
     }
@@ -108,10 +116,44 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   const hidden = decoder(config.llm, llm, ids, masks);
   const read = shape.labelled ? ops.embedding(hidden, graph.input("labelRows", [shape.labelled], "int32")) : hidden;
   const loss = ops.crossEntropy(logits(config.llm, llm, read), labels);
-  graph.output("loss", loss);
   if (feature) graph.output("feature", feature);
+  outputGradients(graph, loss, trained);
+  return graph;
+}
+
+function outputGradients(graph: Graph, loss: Tensor, trained: ReadonlySet<string>): void {
+  graph.output("loss", loss);
   const parameters = graph.inputs.filter(({ name }) => trained.has(name));
   for (const [i, gradient] of gradients(loss, parameters).entries()) graph.output(`d:${parameters[i]!.name}`, gradient);
+}
+
+/**
+ * The predictor alone, learning what is known of an instruction beforehand: of a codebook the entry, by cross-entropy; of a linear
+ * head the scores, by their mean squared error.
+ *
+ * Inputs: the predictor's parameters and ids, `targets`: entries [rows], int32, or scores [rows·L, F/block].
+ * Outputs: `loss` (sum over rows), `feature` [rows, Dp], and `d:NAME` for each parameter of `trained`.
+ */
+export function warmStartGraph(
+  predictor: PredictorConfig,
+  { B, Tp }: Pick<StepShape, "B" | "Tp">,
+  trained: ReadonlySet<string>,
+): Graph {
+  const graph = new Graph(`warm start B=${B} Tp=${Tp}`);
+  const { feature, inner, scores } = predictorNodes(
+    graph,
+    { ...predictor, block: 1, ffnWidth: predictor.ffnWidth / predictor.block },
+    B,
+    Tp,
+  );
+  graph.output("feature", feature);
+  if (predictor.head === "codebook") {
+    outputGradients(graph, ops.crossEntropy(inner, graph.input("targets", [B], "int32")), trained);
+  } else {
+    const error = ops.sub(scores, graph.input("targets", scores.shape));
+    const perRow = scores.shape[1]! * predictor.numLayers;
+    outputGradients(graph, ops.scale(ops.sum(ops.mul(error, error), [0, 1]), 1 / perRow), trained);
+  }
   return graph;
 }
 
@@ -126,15 +168,7 @@ export function predictorGraph(
   Tp: number,
 ): Graph {
   const graph = new Graph(`predict rows=${rows} Tp=${Tp}`);
-  const ids = graph.input("predictorIds", [rows, Tp], "int32");
-  const lastRows = graph.input("predictorLastRows", [rows], "int32");
-  const backbone = parameterInputs(graph, predictor.backbone, PREFIX.backbone);
-  const { feature, scores } = predictScores(
-    predictor,
-    { backbone, ...headInputs(graph, predictor, PREFIX.head) },
-    ids,
-    lastRows,
-  );
+  const { feature, scores } = predictorNodes(graph, predictor, rows, Tp);
   graph.output("feature", feature);
   graph.output("scores", scores);
   graph.output("masks", ops.softTopK(scores, tFfn, epsilon));

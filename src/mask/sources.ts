@@ -9,11 +9,11 @@ import { Random } from "../random.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "./mask.ts";
 
 /**
- * K channels per layer drawn at random. The same seed and label give the same mask: one per domain label is the oracle baseline
+ * K channels per layer drawn at random, in whole blocks of neighbours (`block` divides K and F). The same seed and label give the same mask: one per domain label is the oracle baseline
  * that needs to know the domain; one label for all is a fixed random mask.
  */
 export function randomMask(
-  { numLayers, dFfn, tFfn }: { numLayers: number; dFfn: number; tFfn: number },
+  { numLayers, dFfn, tFfn, block = 1 }: { numLayers: number; dFfn: number; tFfn: number; block?: number },
   seed: number,
   label: string,
 ): Mask {
@@ -21,7 +21,10 @@ export function randomMask(
     throw new OptionError(`randomMask: t_ffn must be an integer in 1..${dFfn} (d_ffn), got ${tFfn}.`);
   }
   const random = new Random(`${seed}/mask/${label}`);
-  const layers = Array.from({ length: numLayers }, () => random.permutation(dFfn).subarray(0, tFfn).slice().sort());
+  const layers = Array.from({ length: numLayers }, () => {
+    const blocks = random.permutation(dFfn / block).subarray(0, tFfn / block);
+    return Int32Array.from({ length: tFfn }, (_, i) => blocks[Math.floor(i / block)]! * block + (i % block)).sort();
+  });
   return { tFfn, dFfn, layers };
 }
 

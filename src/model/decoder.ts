@@ -22,9 +22,16 @@ export function parameterInputs(graph: Graph, config: ModelConfig, prefix = ""):
  * @param ids token ids [B, T], int32, right-padded: causal attention keeps padding from reaching text
  * @param masks per layer, the FFN mask [M, F]; row r is used for tokens r·B·T/M … of the flattened batch, so M = B gives one
  *   mask per sequence and M = B·chunks one per chunk. Absent: every channel, unscaled
+ * @param observe sees the input [B·T, D] and the weights of each layer's FFN
  * @returns [B·T, D]
  */
-export function decoder(config: ModelConfig, parameters: Parameters, ids: Tensor, masks?: readonly Tensor[]): Tensor {
+export function decoder(
+  config: ModelConfig,
+  parameters: Parameters,
+  ids: Tensor,
+  masks?: readonly Tensor[],
+  observe?: (input: Tensor, ffn: { gate: Tensor; up: Tensor; down: Tensor }) => void,
+): Tensor {
   const { width: D, headWidth: C, numHeads: H, numKvHeads: G, normEps, ropeTheta, family } = config;
   const [B, T] = ids.shape as [number, number];
   const embed = get(parameters, "model.embed_tokens.weight");
@@ -48,6 +55,7 @@ export function decoder(config: ModelConfig, parameters: Parameters, ids: Tensor
 
     const h2 = ops.rmsNorm(x, p("post_attention_layernorm.weight"), normEps);
     const ffn = { gate: p("mlp.gate_proj.weight"), up: p("mlp.up_proj.weight"), down: p("mlp.down_proj.weight") };
+    observe?.(h2, ffn);
     x = ops.add(x, ops.gatedFfn(h2, ffn, masks?.[layer]));
   }
   return ops.rmsNorm(x, get(parameters, "model.norm.weight"), normEps);

@@ -2,24 +2,23 @@
  * The predictor's head at inference: from the feature of an instruction to masking scores. The same numbers as the graph's in
  * `predictor.ts`, without an engine.
  *
- * Shapes: Dp backbone width · R head rank · L layers and F FFN channels of the big model
+ * Shapes: Dp backbone width · R head rank · L layers, F FFN channels of the big model · G scores of a layer
  */
-import { FileError, ShapeError } from "../errors.ts";
+import { ShapeError } from "../errors.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
-import { standardizeScores } from "./standardize.ts";
+import { HEAD_MATRICES, headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
+import { spreadBlocks, standardizeScores } from "./standardize.ts";
 
-export interface PredictorHead {
+export interface PredictorHead extends Pick<PredictorConfig, "head" | "rank" | "block" | "numLayers"> {
   /** Mean and standard deviation of the feature over training prompts, [Dp] each. */
   featureMean: Float32Array;
   featureStd: Float32Array;
-  /** [R, Dp] */
-  w1: Float32Array;
-  /** [L·F, R] */
-  w2: Float32Array;
-  /** [L, F], added to the scores. */
+  /** From the feature, [R, Dp]. */
+  inner: Float32Array;
+  /** To the scores, [L·G, R]. */
+  outer: Float32Array;
+  /** [L, G], added to the scores. */
   importance?: Float32Array;
-  /** L */
-  numLayers: number;
 }
 
 /**
@@ -27,48 +26,45 @@ export interface PredictorHead {
  *
  * @throws {FileError} if it is damaged or scores another model's channels
  */
-export function readHead(
-  path: string,
-  { numLayers: L, ffnWidth: F }: { numLayers: number; ffnWidth: number },
-): PredictorHead {
+export function readHead(path: string, model: { numLayers: number; ffnWidth: number }): PredictorHead {
   using file = new SafetensorsFile(path);
-  const shapes = file.shapes;
-  const Dp = shapes.get("feature.mean")?.[0] ?? 0;
-  const R = shapes.get("w1.weight")?.[0] ?? 0;
-  const read = (name: string, wanted: readonly number[]): Float32Array => {
-    const { shape, data } = file.read(name);
-    if (shape.join() === wanted.join()) return data;
-    throw new FileError(
-      path,
-      `tensor "${name}": wanted [${wanted.join(", ")}], got [${shape.join(", ")}]. Is it another model's?`,
-    );
-  };
+  const backboneWidth = file.shapes.get("feature.mean")?.[0] ?? 0;
+  const config = headConfig(path, file.shapes, { ...model, backboneWidth });
+  const [inner, outer] = HEAD_MATRICES[config.head];
+  const read = (name: string) => file.read(name).data;
   return {
-    featureMean: read("feature.mean", [Dp]),
-    featureStd: read("feature.std", [Dp]),
-    w1: read("w1.weight", [R, Dp]),
-    w2: read("w2.weight", [L * F, R]),
-    importance: shapes.has("importance") ? read("importance", [L, F]) : undefined,
-    numLayers: L,
+    ...config,
+    numLayers: model.numLayers,
+    featureMean: read("feature.mean"),
+    featureStd: read("feature.std"),
+    inner: read(inner),
+    outer: read(outer),
+    importance: config.importance ? read("importance") : undefined,
   };
 }
 
 /**
- * Masking scores z [L·F] of a feature [Dp]: `w2 · w1 · (feature − mean) / std`, standardised per layer over its channels (population
- * variance), plus importance.
+ * Masking scores z [L·F] of a feature [Dp], as `predictScores` makes them in the graph: `(feature − mean) / std` through both
+ * matrices, or the codebook's entry of the largest logit; standardised per layer (population variance), plus importance.
  *
  * @throws {ShapeError} if the feature is of another width
  */
 export function scoreFeature(
-  { featureMean, featureStd, w1, w2, importance, numLayers }: PredictorHead,
+  { featureMean, featureStd, head, rank, inner, outer, importance, numLayers, block }: PredictorHead,
   feature: Float32Array,
 ): Float32Array {
   const Dp = featureMean.length;
   if (feature.length !== Dp) throw new ShapeError("predictor", `a feature [Dp=${Dp}]`, [feature.length]);
   const centred = Float64Array.from(feature, (value, i) => (value - featureMean[i]!) / featureStd[i]!);
-  const z = matVec(w2, matVec(w1, centred));
+  const logits = matVec(inner, centred);
+  const entry = logits.indexOf(Math.max(...logits));
+  const z =
+    head === "codebook"
+      ? Float64Array.from({ length: outer.length / rank }, (_, i) => outer[i * rank + entry]!)
+      : matVec(outer, logits);
   const scores = standardizeScores(z, z.length / numLayers);
-  return importance ? scores.map((score, i) => score + importance[i]!) : scores;
+  const own = importance ? scores.map((score, i) => score + importance[i]!) : scores;
+  return spreadBlocks(own, block);
 }
 
 /** `[rows, columns] · [columns]`, summed in float64. */

@@ -6,15 +6,19 @@ import type { Model } from "../formats/huggingface.ts";
 import { gradients } from "../graph/autodiff.ts";
 import { Graph, size } from "../graph/graph.ts";
 import { ops } from "../graph/ops.ts";
+import { maskFromScores } from "../mask/mask.ts";
 import { parameterInputs } from "../model/decoder.ts";
+import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { scoreFeature } from "./head.ts";
-import { headInputs, headShapes, masksPerLayer, type PredictorConfig, predictScores } from "./predictor.ts";
+import { headInputs, masksPerLayer, predictScores } from "./predictor.ts";
+import { standardizeScores } from "./standardize.ts";
 
 const backbone = goldenModel("qwen3");
 const { width: Dp, vocabSize: V } = backbone.config;
 const [L, F, rank] = [3, 20, 5];
-const configOf = (importance: boolean): PredictorConfig => {
-  return { backbone: backbone.config, rank, numLayers: L, ffnWidth: F, importance };
+const configOf = (changes: Partial<PredictorConfig> = {}): PredictorConfig => {
+  const base = { backbone: backbone.config, head: "linear", rank, numLayers: L, ffnWidth: F, block: 1 } as const;
+  return { ...base, importance: false, ...changes };
 };
 
 /** Values of the head by name, and statistics of a feature that is far from standard. */
@@ -58,21 +62,27 @@ function run(config: PredictorConfig, T: number, filler: number): Promise<Record
 }
 
 /** The same in float64. */
-function plainScores(model: Model, head: Record<string, Float32Array>) {
-  const results = instructions.map((ids) => scoreInstruction(model, head, L, ids));
+function plainScores(model: Model, head: Record<string, Float32Array>, block = 1) {
+  const results = instructions.map((ids) => scoreInstruction(model, head, L, ids, block));
   return {
     feature: results.flatMap(({ feature }) => [...feature]),
     scores: results.flatMap(({ scores }) => [...scores]),
   };
 }
 
-describe.each([{ importance: false }, { importance: true }])("scores, importance $importance", ({ importance }) => {
-  const config = configOf(importance);
+describe.each<Partial<PredictorConfig>>([
+  { head: "linear" },
+  { head: "linear", importance: true },
+  { head: "linear", block: 4, importance: true },
+  { head: "codebook" },
+  { head: "codebook", block: 5 },
+])("scores of %o", (changes) => {
+  const config = configOf(changes);
   const head = headOf(config);
 
   test("equal the definition in float64, and those of the head without a graph", async () => {
     const { feature, scores } = await run(config, 12, 0);
-    const wanted = plainScores(backbone, head);
+    const wanted = plainScores(backbone, head, config.block);
     expect(difference(feature!, wanted.feature)).toBeLessThan(1e-5);
     expect(difference(scores!, wanted.scores)).toBeLessThan(1e-5);
     for (let row = 0; row < 3; row++) {
@@ -80,10 +90,10 @@ describe.each([{ importance: false }, { importance: true }])("scores, importance
         {
           featureMean: head["feature.mean"]!,
           featureStd: head["feature.std"]!,
-          w1: head["w1.weight"]!,
-          w2: head["w2.weight"]!,
+          ...config,
+          inner: head[[...headShapes(config).keys()][0]!]!,
+          outer: head[[...headShapes(config).keys()][1]!]!,
           importance: head.importance,
-          numLayers: L,
         },
         feature!.subarray(row * Dp, (row + 1) * Dp),
       );
@@ -94,26 +104,87 @@ describe.each([{ importance: false }, { importance: true }])("scores, importance
   test("their gradient reaches every parameter and equals the slope of the definition", async () => {
     const outputs = await run(config, 9, 0);
     const total = (model: Model, values: Record<string, Float32Array>) =>
-      plainScores(model, values).scores.reduce((sum, score, i) => sum + weights[i]! * score, 0);
+      plainScores(model, values, config.block).scores.reduce((sum, score, i) => sum + weights[i]! * score, 0);
     const check = (name: string, data: Float32Array, at: (moved: Float32Array) => number) => {
       const gradient = outputs[`d:${name}`]!;
       expect(Math.hypot(...gradient), name).toBeGreaterThan(1e-3);
       expect(slopeError(at, data, gradient, { seed: name, h: 1e-4 }), name).toBeLessThan(1e-3);
     };
-    for (const [name, { shape, data }] of backbone.weights) {
+    for (const [name, { shape, data }] of config.head === "codebook" ? [] : backbone.weights) {
       if (name === "lm_head.weight") continue; // a predictor makes no tokens
       const at = (moved: Float32Array) =>
         total({ ...backbone, weights: new Map([...backbone.weights, [name, { shape, data: moved }]]) }, head);
       check(`backbone.${name}`, data, at);
     }
     for (const name of headShapes(config).keys()) {
+      if (name === "router.weight") continue; // flat but for jumps; its gradient is another function's, see below
       check(`head.${name}`, head[name]!, (moved) => total(backbone, { ...head, [name]: moved }));
     }
   });
 });
 
+test("a codebook's router gets the gradient of a softmax in place of the choice", async () => {
+  const config = configOf({ head: "codebook" });
+  const head = headOf(config);
+  const outputs = await run(config, 9, 0);
+  // The scores are functions of z = codebook · p; around the choice p = one-hot, a change of p moves them by ∂scores/∂z · codebook.
+  const lossOf = (row: number, p: Float64Array) => {
+    const z = Float64Array.from({ length: L * F }, (_, i) =>
+      p.reduce((sum, share, entry) => sum + share * head["codebook.weight"]![i * rank + entry]!, 0),
+    );
+    const scores = standardizeScores(z, F);
+    return scores.reduce((sum, score, i) => sum + weights[row * L * F + i]! * score, 0);
+  };
+  const wanted = new Float64Array(rank * Dp);
+  for (let row = 0; row < 3; row++) {
+    const feature = outputs.feature!.subarray(row * Dp, (row + 1) * Dp);
+    const centred = Float64Array.from(feature, (x, i) => (x - head["feature.mean"]![i]!) / head["feature.std"]![i]!);
+    const logits = Float64Array.from({ length: rank }, (_, entry) =>
+      centred.reduce((sum, x, i) => sum + x * head["router.weight"]![entry * Dp + i]!, 0),
+    );
+    const best = Math.max(...logits);
+    const exponentials = logits.map((logit) => Math.exp(logit - best));
+    const norm = exponentials.reduce((sum, value) => sum + value, 0);
+    const p = exponentials.map((value) => value / norm);
+    const chosen = logits.map((logit) => Number(logit === best));
+    const h = 1e-3;
+    const slope = p.map((_, entry) => {
+      const at = (delta: number) =>
+        lossOf(
+          row,
+          chosen.map((share, other) => share + (other === entry ? delta : 0)),
+        );
+      return (at(h) - at(-h)) / (2 * h);
+    });
+    const mean = slope.reduce((sum, value, entry) => sum + value * p[entry]!, 0);
+    for (let entry = 0; entry < rank; entry++) {
+      for (let i = 0; i < Dp; i++) wanted[entry * Dp + i]! += p[entry]! * (slope[entry]! - mean) * centred[i]!;
+    }
+  }
+  expect(Math.hypot(...wanted)).toBeGreaterThan(1e-2);
+  expect(difference(outputs["d:head.router.weight"]!, wanted)).toBeLessThan(1e-3); // scores in float32 by central differences
+});
+
+test("with blocks, SoftTopK keeps whole blocks", async () => {
+  const config = configOf({ block: 4 });
+  const { scores } = await run(config, 9, 0);
+  for (let row = 0; row < 3; row++) {
+    const { layers, lambda } = maskFromScores(scores!.subarray(row * L * F, (row + 1) * L * F), {
+      dFfn: F,
+      tFfn: 8,
+      epsilon: 0.3,
+    });
+    for (const [layer, kept] of layers.entries()) {
+      expect(kept.filter((channel, i) => channel !== 4 * Math.floor(kept[i - (i % 4)]! / 4) + (i % 4))).toEqual(
+        Int32Array.of(),
+      );
+      for (const [i, value] of lambda![layer]!.entries()) expect(value).toBe(lambda![layer]![i - (i % 4)]);
+    }
+  }
+});
+
 test("scores of each layer have mean 0 and variance 1, whatever the head's scale", async () => {
-  const { scores } = await run(configOf(false), 9, 0);
+  const { scores } = await run(configOf(), 9, 0);
   for (let row = 0; row < 3 * L; row++) {
     const own = scores!.subarray(row * F, (row + 1) * F);
     const mean = own.reduce((sum, z) => sum + z, 0) / F;
@@ -123,7 +194,7 @@ test("scores of each layer have mean 0 and variance 1, whatever the head's scale
 });
 
 test("neither what pads an instruction nor how far changes its feature", async () => {
-  const config = configOf(false);
+  const config = configOf();
   const shortest = await run(config, 9, 0);
   expect((await run(config, 9, 33)).feature).toEqual(shortest.feature);
   expect(difference((await run(config, 20, 7)).feature!, shortest.feature!)).toBeLessThan(1e-6);

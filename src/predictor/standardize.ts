@@ -1,3 +1,10 @@
+/** Scores of blocks of channels [L, F/block] as scores of channels [L, F]. */
+export function spreadBlocks(scores: Float32Array, block: number): Float32Array {
+  return block === 1
+    ? scores
+    : Float32Array.from({ length: scores.length * block }, (_, i) => scores[Math.floor(i / block)]!);
+}
+
 /** Added to the variance when scores are standardised, in the graph and outside it. */
 export const SCORE_EPSILON = 1e-6;
 

@@ -12,6 +12,11 @@ export function composePrompt(instruction: string, input?: string): string {
   return input ? `${instruction}${INPUT_MARK}${input}` : instruction;
 }
 
+/** A later turn of a conversation that asks for the same again: `Input: {input}` in the template. */
+export function composeTurn(input: string, template: string): string {
+  return template.replace("{prompt}", () => `${INPUT_MARK.trimStart()}${input}`);
+}
+
 /** The part of a prompt before its input; undoes `composePrompt`. */
 export function instructionOf(prompt: string): string {
   return prompt.split(INPUT_MARK, 1)[0]!;

@@ -2,15 +2,8 @@ import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Batch, type BatchStream, IGNORED, SftStream, TextStream } from "./batches.ts";
-import {
-  encodeQuestions,
-  type PredictorInput,
-  type Question,
-  type SftData,
-  sequenceAt,
-  type TextData,
-} from "./data.ts";
+import { type Batch, type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { encodeQuestions, type PredictorInput, type Question, type SftData, type TextData } from "./data.ts";
 
 /** One id per character: its code; BOS 0, EOS 1. */
 const tokenizer = {
@@ -41,7 +34,9 @@ function textData(): TextData {
 }
 
 const allPrompts = (data: SftData) =>
-  [...data.domainOf.keys()].map((example) => sequenceAt(data.prompts, example).join());
+  data.questions
+    .flat()
+    .flatMap((question) => question.wordings.map((wording) => data.encode(question, wording).prompt.join()));
 const take = (stream: BatchStream, count: number): Batch[] => Array.from({ length: count }, () => stream.next());
 const row = (ids: Int32Array, width: number, i: number) => [...ids.subarray(i * width, (i + 1) * width)];
 const until = (ids: number[], end: number) => ids.slice(0, ids.indexOf(end));
@@ -61,6 +56,88 @@ function readBack({ B, T, Tp, ids, labels, predictorIds, predictorLast }: Batch)
     };
   });
 }
+
+describe("conversations", () => {
+  const T = 120;
+  const options = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T };
+  /** The turns of each row: `first` human message, further ones, and the answers to all. */
+  const conversations = ({ B, ids, labels, predictorIds, predictorLast, Tp, P }: Batch) =>
+    Array.from({ length: B }, (_, i) => {
+      const [own, next] = [row(ids, T, i), row(labels, T, i)];
+      const answers = String.fromCharCode(...next.filter((label) => label !== IGNORED))
+        .split("\u0001")
+        .slice(0, -1);
+      const text = String.fromCharCode(...own.slice(1, next.findLastIndex((label) => label !== IGNORED) + 1));
+      const predictor = P === 0 ? "" : String.fromCharCode(...row(predictorIds, Tp, i).slice(1, predictorLast[i]! + 1));
+      return {
+        bos: own[0],
+        turns: text.split("\u0001"),
+        answers,
+        predictor,
+        labelled: next.filter((l) => l >= 0).length,
+      };
+    });
+
+  test("are a question in a wording and then inputs of its domain, every answer labelled, the predictor reads the first", () => {
+    const data = sftData("prompt");
+    const answerOf = new Map(data.questions.flat().map(({ input, answer }) => [input!, answer]));
+    let numTurns = 0;
+    for (const batch of take(new ConversationStream(data, options), 60)) {
+      const rows = conversations(batch);
+      for (const [i, { bos, turns, answers, predictor }] of rows.entries()) {
+        expect(bos).toBe(0);
+        expect(turns.length).toBe(answers.length);
+        for (const [t, turn] of turns.entries()) {
+          const [, instruction, input, echoed] = /^(.*)Input: (\d\/\d+ [a-z]+)\n([a-z]*)$/.exec(turn)!;
+          expect(instruction === "", turn).toBe(t > 0);
+          expect(Number(input![0])).toBe(batch.domains[i]);
+          expect(answers[t]).toBe(answerOf.get(input!));
+          expect(echoed).toBe(answers[t]);
+        }
+        expect(`${predictor}\n${answers[0]}`).toBe(turns[0]);
+        numTurns += turns.length;
+      }
+      expect(batch.labelled).toBe(rows.reduce((sum, { labelled }) => sum + labelled, 0));
+      expect(batch.tokens).toBe(
+        rows.reduce((sum, { turns }) => sum + turns.reduce((all, turn) => all + turn.length + 1, 0), 0),
+      );
+    }
+    expect(numTurns / 240).toBeGreaterThan(2);
+  });
+
+  test("ask no question again before all others of its domain, and lose none that did not fit", () => {
+    const asked: string[][] = [[], [], []];
+    for (const batch of take(new ConversationStream(sftData("prompt"), options), 60)) {
+      for (const [i, { turns }] of conversations(batch).entries()) {
+        for (const turn of turns) asked[batch.domains[i]!]!.push(/Input: (.*)\n/.exec(turn)![1]!);
+      }
+    }
+    for (const [d, count] of [20, 7, 40].entries()) {
+      expect(asked[d]!.length).toBeGreaterThan(2 * count);
+      for (let at = 0; at + count <= asked[d]!.length; at += count)
+        expect(new Set(asked[d]!.slice(at, at + count)).size).toBe(count);
+    }
+  });
+
+  test("of questions without an input have one turn", () => {
+    const data = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], tokenizer, {
+      promptTemplate: "{prompt}\n",
+      maxTokens: T,
+    });
+    for (const { turns } of conversations(new ConversationStream(data, options).next()))
+      expect(turns).toEqual(["a\nb"]);
+  });
+});
+
+test.each([
+  ["single questions", () => new SftStream(sftData(), { seed: 3, tokensPerBatch: 300 })],
+  ["conversations", () => new ConversationStream(sftData(), { seed: 3, tokensPerBatch: 300, sequenceLength: 100 })],
+])("a stream of %s that skips goes on as one that did not", (_, make) => {
+  const [whole, skipping] = [make(), make()];
+  take(whole, 37);
+  skipping.skip(37);
+  expect(take(skipping, 5)).toEqual(take(whole, 5));
+});
 
 describe("SFT batches", () => {
   test("labels cover exactly the answer and EOS, and the answer is fed back as input", () => {

@@ -5,8 +5,8 @@
  */
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
-import { type BucketPlan, planBuckets } from "./buckets.ts";
-import { type Sequences, type SftData, sequenceAt, sequenceLength, type TextData } from "./data.ts";
+import { planBuckets } from "./buckets.ts";
+import { type Example, exampleLength, type Question, type SftData, type TextData } from "./data.ts";
 
 /** Label of a position without loss. */
 export const IGNORED = -100;
@@ -27,6 +27,8 @@ export interface Batch {
   predictorLast: Int32Array;
   /** `[B]`, index into the data's domains. */
   domains: Int32Array;
+  /** The (first) question of each row, `[B]`; empty for text. */
+  questions: readonly Question[];
   /** Positions that are not padding. */
   tokens: number;
   /** Positions with a label. */
@@ -67,94 +69,158 @@ export class SftStream implements BatchStream {
   readonly waste: number;
   readonly #data: SftData;
   readonly #draws: DomainDraws;
-  /** Per example: its bucket. */
-  readonly #bucketOf: Int32Array;
-  /** Per bucket: examples waiting, each with the predictor input it was drawn with. */
-  readonly #waiting: Draw[][];
+  /** Per bucket: rows that wait. */
+  readonly #waiting: Row[][];
 
   /** @throws {OptionError} when `tokensPerBatch` or `maxBuckets` is not a positive integer */
   constructor(data: SftData, options: SftOptions) {
     const { seed, tokensPerBatch, maxBuckets = 6 } = options;
     checkPositive("tokensPerBatch", tokensPerBatch);
     checkPositive("maxBuckets", maxBuckets);
-    const plan = planExamples(data, maxBuckets);
+    const lengths = measure(data);
+    const plan = planBuckets(lengths.weightOf, maxBuckets);
     this.#data = data;
-    this.#draws = new DomainDraws(
-      data,
-      data.questions.map((questions) => () => questions.length),
-      seed,
-    );
-    this.#bucketOf = data.domainOf.map((_, example) =>
-      plan.lengths.findIndex((T) => exampleLength(data, example) <= T),
-    );
+    this.#draws = questionDraws(data, seed);
     this.#waiting = plan.lengths.map(() => []);
     this.waste = plan.waste;
     this.buckets = plan.lengths.map((T, b) => {
-      const Tp = longest(data.predictorInputs, (example) => this.#bucketOf[example] === b);
-      return { B: Math.max(1, Math.floor(tokensPerBatch / T)), T, Tp: Math.ceil(Tp / TP_MULTIPLE) * TP_MULTIPLE };
+      let Tp = 0;
+      for (const [length, longest] of lengths.predictorOf) {
+        if (length <= T && length > (plan.lengths[b - 1] ?? 0)) Tp = Math.max(Tp, longest);
+      }
+      return { B: Math.max(1, Math.floor(tokensPerBatch / T)), T, Tp: roundUp(Tp, TP_MULTIPLE) };
     });
   }
 
   next(): Batch {
-    const { bucket, draws } = this.#nextDraws();
-    return sftBatch(this.#data, this.buckets[bucket]!, draws);
+    const { bucket, rows } = this.#nextRows();
+    return sftBatch(this.buckets[bucket]!, rows);
   }
 
   skip(count: number): void {
-    for (let i = 0; i < count; i++) this.#nextDraws();
+    for (let i = 0; i < count; i++) this.#nextRows();
   }
 
-  #nextDraws(): { bucket: number; draws: readonly Draw[] } {
+  #nextRows(): { bucket: number; rows: readonly Row[] } {
     for (;;) {
-      const { domain, item, random } = this.#draws.next();
-      const examples = this.#data.questions[domain]![item]!;
-      const example = examples[random.int(examples.length)]!;
-      const input = random.int(Math.max(1, this.#data.predictorInputs.length));
-      const bucket = this.#bucketOf[example]!;
+      const row = firstTurn(this.#data, this.#draws.next());
+      const bucket = this.buckets.findIndex(({ T }) => exampleLength(row.turns[0]!) <= T);
       const waiting = this.#waiting[bucket]!;
-      waiting.push({ example, input });
-      if (waiting.length === this.buckets[bucket]!.B) return { bucket, draws: waiting.splice(0) };
+      waiting.push(row);
+      if (waiting.length === this.buckets[bucket]!.B) return { bucket, rows: waiting.splice(0) };
     }
   }
 }
 
-/** An example, and which of its predictor inputs is read. */
-interface Draw {
-  example: number;
-  input: number;
+export interface ConversationOptions {
+  seed: number | string;
+  tokensPerBatch: number;
+  /** T */
+  sequenceLength: number;
 }
 
-/** Positions of an example: prompt and answer without EOS, which is only ever a label. */
-function exampleLength({ prompts, answers }: SftData, example: number): number {
-  return sequenceLength(prompts, example) + sequenceLength(answers, example) - 1;
+/**
+ * Conversations of up to T tokens: a question in one of its wordings, then further inputs of the same domain, each answered. The
+ * predictor reads the first human message alone, and its mask stays for all turns (P §3.3). Far more labels per token than single
+ * questions, and little padding.
+ */
+export class ConversationStream implements BatchStream {
+  readonly #data: SftData;
+  readonly #options: ConversationOptions;
+  readonly #B: number;
+  readonly #draws: DomainDraws;
+  /** Per domain: a question that did not fit any more, to be asked first in the next. */
+  readonly #left: (Draw | undefined)[];
+
+  /** @param data all examples at most T tokens long */
+  constructor(data: SftData, options: ConversationOptions) {
+    checkPositive("tokensPerBatch", options.tokensPerBatch);
+    checkPositive("sequenceLength", options.sequenceLength);
+    this.#data = data;
+    this.#options = options;
+    this.#B = Math.max(1, Math.floor(options.tokensPerBatch / options.sequenceLength));
+    this.#draws = questionDraws(data, options.seed);
+    this.#left = data.domains.map(() => undefined);
+  }
+
+  next(): Batch {
+    const rows = Array.from({ length: this.#B }, () => this.#nextRow());
+    const longest = Math.max(...rows.map(({ predictorIds }) => predictorIds?.length ?? 0));
+    return sftBatch({ B: this.#B, T: this.#options.sequenceLength, Tp: roundUp(longest, CONVERSATION_TP) }, rows);
+  }
+
+  skip(count: number): void {
+    for (let i = 0; i < count * this.#B; i++) this.#nextRow();
+  }
+
+  #nextRow(): Row {
+    const { sequenceLength: T } = this.#options;
+    const domain = this.#draws.domain();
+    const row = firstTurn(this.#data, this.#left[domain] ?? this.#draws.item(domain));
+    this.#left[domain] = undefined;
+    let length = exampleLength(row.turns[0]!);
+    for (;;) {
+      const draw = this.#draws.item(domain);
+      const turn = this.#data.encodeTurn(this.#data.questions[domain]![draw.item]!);
+      if (!turn || length + 1 + exampleLength(turn) > T) {
+        this.#left[domain] = draw;
+        return row;
+      }
+      row.turns.push(turn);
+      length += 1 + exampleLength(turn); // and the EOS before it
+    }
+  }
 }
 
-/** Buckets for the lengths as they will be drawn: domains by weight, questions of a domain alike, wordings alike. */
-function planExamples(data: SftData, maxBuckets: number): BucketPlan {
+/** Predictor inputs of conversations are padded to a multiple of this: few graphs, little padding. */
+const CONVERSATION_TP = 16;
+
+/** A row of a batch: turns of one conversation, and what the predictor reads of the first. */
+interface Row {
+  domain: number;
+  question: Question;
+  turns: Pick<Example, "prompt" | "answer">[];
+  predictorIds: Int32Array | undefined;
+}
+
+function questionDraws(data: SftData, seed: number | string): DomainDraws {
+  const startEpochs = data.questions.map((questions) => () => questions.length);
+  return new DomainDraws(data, startEpochs, seed);
+}
+
+/** The question that was drawn, in a wording and for a predictor input drawn anew. */
+function firstTurn(data: SftData, { domain, item, random }: Draw): Row {
+  const question = data.questions[domain]![item]!;
+  const example = data.encode(question, question.wordings[random.int(question.wordings.length)]!);
+  const input = random.int(Math.max(1, data.numPredictorInputs));
+  return { domain, question, turns: [example], predictorIds: example.predictorInputs[input] };
+}
+
+/**
+ * Lengths as they will be drawn, domains by weight, questions of a domain alike, wordings alike: how often each occurs, and the
+ * longest predictor input beside it.
+ */
+function measure(data: SftData): { weightOf: Map<number, number>; predictorOf: Map<number, number> } {
   const weightOf = new Map<number, number>();
+  const predictorOf = new Map<number, number>();
   for (const [domain, questions] of data.questions.entries()) {
-    for (const examples of questions) {
-      const weight = data.weights[domain]! / questions.length / examples.length;
-      for (const example of examples) {
-        const length = exampleLength(data, example);
+    for (const question of questions) {
+      const weight = data.weights[domain]! / questions.length / question.wordings.length;
+      for (const wording of question.wordings) {
+        const example = data.encode(question, wording);
+        const length = exampleLength(example);
         weightOf.set(length, (weightOf.get(length) ?? 0) + weight);
+        const longest = Math.max(...example.predictorInputs.map((ids) => ids.length), predictorOf.get(length) ?? 0);
+        predictorOf.set(length, longest);
       }
     }
   }
-  return planBuckets(weightOf, maxBuckets);
+  return { weightOf, predictorOf };
 }
 
-function longest(inputs: readonly Sequences[], isCounted: (example: number) => boolean): number {
-  let max = 0;
-  for (const sequences of inputs) {
-    for (let example = 0; example + 1 < sequences.starts.length; example++) {
-      if (isCounted(example)) max = Math.max(max, sequenceLength(sequences, example));
-    }
-  }
-  return max;
-}
+const roundUp = (value: number, step: number) => Math.ceil(value / step) * step;
 
-function sftBatch(data: SftData, { B, T, Tp }: Bucket, draws: readonly Draw[]): Batch {
+function sftBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
   const P = Tp === 0 ? 0 : B;
   const batch: Batch = {
     B,
@@ -165,23 +231,26 @@ function sftBatch(data: SftData, { B, T, Tp }: Bucket, draws: readonly Draw[]): 
     Tp,
     predictorIds: new Int32Array(P * Tp),
     predictorLast: new Int32Array(P),
-    domains: new Int32Array(B),
+    domains: Int32Array.from(rows, ({ domain }) => domain),
+    questions: rows.map(({ question }) => question),
     tokens: 0,
     labelled: 0,
   };
-  for (const [row, { example, input }] of draws.entries()) {
-    const prompt = sequenceAt(data.prompts, example);
-    const answer = sequenceAt(data.answers, example);
-    batch.ids.set(prompt, row * T);
-    batch.ids.set(answer.subarray(0, -1), row * T + prompt.length);
-    batch.labels.set(answer, row * T + prompt.length - 1);
-    batch.domains[row] = data.domainOf[example]!;
-    batch.tokens += exampleLength(data, example);
-    batch.labelled += answer.length;
-    if (P > 0) {
-      const ids = sequenceAt(data.predictorInputs[input]!, example);
-      batch.predictorIds.set(ids, row * Tp);
-      batch.predictorLast[row] = ids.length - 1;
+  for (const [row, { turns, predictorIds }] of rows.entries()) {
+    let at = row * T;
+    for (const [i, { prompt, answer }] of turns.entries()) {
+      batch.ids.set(prompt, at);
+      at += prompt.length;
+      batch.labels.set(answer, at - 1);
+      const isLast = i === turns.length - 1; // whose EOS is a label only
+      batch.ids.set(isLast ? answer.subarray(0, -1) : answer, at);
+      at += isLast ? answer.length - 1 : answer.length;
+      batch.labelled += answer.length;
+    }
+    batch.tokens += at - row * T;
+    if (predictorIds) {
+      batch.predictorIds.set(predictorIds, row * Tp);
+      batch.predictorLast[row] = predictorIds.length - 1;
     }
   }
   return batch;
@@ -254,6 +323,7 @@ export class TextStream implements BatchStream {
       predictorIds: new Int32Array(P * Tp),
       predictorLast: new Int32Array(P).fill(chunkLength),
       domains: new Int32Array(B),
+      questions: [],
       tokens: B * T,
       labelled: B * (chunks === 1 ? T : T - chunkLength),
     };
@@ -304,14 +374,22 @@ class DomainDraws {
     this.#epochs = domains.map(() => ({ number: -1, random: new Random(seed), order: new Int32Array(), at: 0 }));
   }
 
-  /** `random` is for what else is drawn about the item. */
-  next(): { domain: number; item: number; random: Random } {
+  next(): Draw {
+    return this.item(this.domain());
+  }
+
+  /** The domain whose turn it is. */
+  domain(): number {
     let domain = 0;
     for (let d = 0; d < this.#due.length; d++) {
       this.#due[d]! += this.#weights[d]!;
       if (this.#due[d]! > this.#due[domain]!) domain = d;
     }
     this.#due[domain]! -= 1;
+    return domain;
+  }
+
+  item(domain: number): Draw {
     const epoch = this.#epochs[domain]!;
     if (epoch.at === epoch.order.length) {
       epoch.number++;
@@ -321,6 +399,13 @@ class DomainDraws {
     }
     return { domain, item: epoch.order[epoch.at++]!, random: epoch.random };
   }
+}
+
+/** `random` is for what else is drawn about the item. */
+interface Draw {
+  domain: number;
+  item: number;
+  random: Random;
 }
 
 function checkPositive(name: string, value: number): void {

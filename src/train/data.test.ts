@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { FileError, OptionError } from "../errors.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { encodeDocuments, encodeQuestions, type Question, readDocuments, readQuestions, sequenceAt } from "./data.ts";
+import { encodeDocuments, encodeQuestions, type Question, readDocuments, readQuestions } from "./data.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -90,14 +90,19 @@ describe("encoding questions", () => {
       ...options,
       predictorInput: "both",
     });
-    expect(data.questions).toEqual([[Int32Array.of(0, 1)]]);
-    expect([...sequenceAt(data.prompts, 1)]).toEqual([0, ...codes("do Input: x\n")]);
-    expect([...sequenceAt(data.answers, 1)]).toEqual([...codes("yes"), 1]);
-    expect(data.predictorInputs.map((inputs) => [...sequenceAt(inputs, 1)])).toEqual([
+    const asked = data.questions[0]![0]!;
+    const { prompt, answer, predictorInputs } = data.encode(asked, "do");
+    expect([...prompt]).toEqual([0, ...codes("do Input: x\n")]);
+    expect([...answer]).toEqual([...codes("yes"), 1]);
+    expect(predictorInputs.map((ids) => [...ids])).toEqual([
       [0, ...codes("do Input: x")],
       [0, ...codes("do")],
     ]);
-    expect(encodeQuestions([question("d", "yes")], tokenizer, options).predictorInputs).toEqual([]);
+    const turn = data.encodeTurn(asked)!;
+    expect([[...turn.prompt], [...turn.answer]]).toEqual([codes("Input: x\n"), [...codes("yes"), 1]]);
+    const dense = encodeQuestions([question("d", "yes")], tokenizer, options);
+    expect(dense.encode(asked, "do").predictorInputs).toEqual([]);
+    expect([data.numPredictorInputs, dense.numPredictorInputs]).toEqual([2, 0]);
   });
 
   test("too long examples are left out and counted, and so are domains that lose all of theirs", () => {
@@ -107,7 +112,8 @@ describe("encoding questions", () => {
       tokenizer,
       options,
     );
-    expect([data.domains, data.weights, data.domainOf.length, data.numTooLong]).toEqual([["a"], [1], 1, 2]);
+    expect([data.domains, data.weights, data.numTooLong]).toEqual([["a"], [1], 2]);
+    expect(data.questions.map((own) => own.map(({ wordings }) => wordings))).toEqual([[["ask"]]]);
   });
 
   test("domains keep an order that is given, and weights are shares", () => {
@@ -118,10 +124,7 @@ describe("encoding questions", () => {
       [0.75, 0.25],
     ]);
     const fixed = encodeQuestions(questions, tokenizer, { ...options, domains: ["a", "c", "b"] });
-    expect([fixed.weights, [...fixed.domainOf]]).toEqual([
-      [0.25, 0, 0.75],
-      [2, 0],
-    ]);
+    expect(fixed.weights).toEqual([0.25, 0, 0.75]);
     expect(fixed.questions.map((own) => own.length)).toEqual([1, 0, 1]);
   });
 

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, predictorIds, promptIds } from "../text/prompt.ts";
+import { composePrompt, composeTurn, predictorIds, promptIds } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
 /** A data file of a recipe. */
@@ -136,40 +136,24 @@ export async function* readDocuments(
   }
 }
 
-/** Sequences of token ids, end to end in one array. */
-export interface Sequences {
-  ids: Int32Array;
-  /** Sequence i is `ids[starts[i] .. starts[i + 1]]`. */
-  starts: Int32Array;
-}
-
-export function sequenceAt({ ids, starts }: Sequences, i: number): Int32Array {
-  return ids.subarray(starts[i], starts[i + 1]);
-}
-
-export function sequenceLength({ starts }: Sequences, i: number): number {
-  return starts[i + 1]! - starts[i]!;
-}
-
-/** Sequences as they come, in one array that grows. */
-class SequencesBuilder {
+/** Token ids of texts, end to end in one array that grows. */
+class IdsBuilder {
   #ids = new Int32Array(1 << 12);
-  readonly #starts: number[] = [0];
+  #length = 0;
 
-  push(sequence: Int32Array): void {
-    const start = this.#starts.at(-1)!;
-    const end = start + sequence.length;
+  push(ids: Int32Array): void {
+    const end = this.#length + ids.length;
     if (end > this.#ids.length) {
       const grown = new Int32Array(Math.max(end, 2 * this.#ids.length));
       grown.set(this.#ids);
       this.#ids = grown;
     }
-    this.#ids.set(sequence, start);
-    this.#starts.push(end);
+    this.#ids.set(ids, this.#length);
+    this.#length = end;
   }
 
-  build(): Sequences {
-    return { ids: this.#ids.slice(0, this.#starts.at(-1)), starts: Int32Array.from(this.#starts) };
+  build(): Int32Array {
+    return this.#ids.slice(0, this.#length);
   }
 }
 
@@ -179,19 +163,26 @@ interface Domains {
   weights: readonly number[];
 }
 
-/** Questions as token ids. An example is a question in one of its wordings. */
+/** A question in one of its wordings, as token ids. */
+export interface Example {
+  /** What the LLM reads, BOS first. */
+  prompt: Int32Array;
+  /** What it shall answer, EOS last. */
+  answer: Int32Array;
+  /** What the predictor may read, BOS first: the whole prompt and/or the instruction. Empty: no predictor. */
+  predictorInputs: readonly Int32Array[];
+}
+
+/** Questions, made into token ids as they are drawn: wordings times questions can be too many to keep. */
 export interface SftData extends Domains {
-  /** Per domain its questions; per question its examples. */
-  questions: readonly (readonly Int32Array[])[];
-  /** Per example: its domain. */
-  domainOf: Int32Array;
-  /** Per example: what the LLM reads, BOS first. */
-  prompts: Sequences;
-  /** Per example: what it shall answer, EOS last. */
-  answers: Sequences;
-  /** Per example: what the predictor may read, BOS first: the whole prompt and/or the instruction. Empty: no predictor. */
-  predictorInputs: readonly Sequences[];
-  /** Examples left out because they were longer than `maxTokens`. */
+  /** Per domain its questions, with those of their wordings that are short enough. */
+  questions: readonly (readonly Question[])[];
+  /** Predictor inputs of an example: 0, 1 or 2. */
+  numPredictorInputs: number;
+  encode(question: Question, wording: string): Example;
+  /** The question as a later turn of a conversation, after others of its kind: its input alone, no BOS. Without an input: none. */
+  encodeTurn(question: Question): Pick<Example, "prompt" | "answer"> | undefined;
+  /** Wordings of questions that were left out because they were longer than `maxTokens`. */
   numTooLong: number;
 }
 
@@ -213,49 +204,62 @@ export interface EncodeOptions {
   domains?: readonly string[];
 }
 
+/** Positions of an example: prompt and answer without EOS, which is only ever a label. */
+export function exampleLength({ prompt, answer }: Pick<Example, "prompt" | "answer">): number {
+  return prompt.length + answer.length - 1;
+}
+
+/** What the LLM learns of an example: ids [T], and the label of each position, `ignored` in the prompt. */
+export function labelledExample({ prompt, answer }: Example, ignored: number): { ids: Int32Array; labels: Int32Array } {
+  return {
+    ids: Int32Array.of(...prompt, ...answer.subarray(0, -1)),
+    labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(ignored), ...answer),
+  };
+}
+
 /**
  * @throws {OptionError} when nothing is left, or a domain is not among `options.domains`
  */
 export function encodeQuestions(questions: readonly Question[], tokenizer: Tokenizer, options: EncodeOptions): SftData {
   const { promptTemplate, predictorInput, maxTokens } = options;
+  const encodeAnswer = (answer: string) => Int32Array.of(...tokenizer.encode(answer), tokenizer.eosId);
+  const encode = ({ input, answer }: Question, wording: string): Example => {
+    const prompt = composePrompt(wording, input);
+    return {
+      prompt: promptIds(tokenizer, prompt, promptTemplate),
+      answer: encodeAnswer(answer),
+      predictorInputs: [
+        ...(predictorInput === "prompt" || predictorInput === "both" ? [predictorIds(tokenizer, prompt)] : []),
+        ...(predictorInput === "instruction" || predictorInput === "both" ? [predictorIds(tokenizer, wording)] : []),
+      ],
+    };
+  };
   const table = new DomainTable(options.domains);
-  const questionsOf: Int32Array[][] = [];
-  const domainOf: number[] = [];
-  const [prompts, answers] = [new SequencesBuilder(), new SequencesBuilder()];
-  const wholePrompts = predictorInput === "prompt" || predictorInput === "both" ? new SequencesBuilder() : undefined;
-  const instructions =
-    predictorInput === "instruction" || predictorInput === "both" ? new SequencesBuilder() : undefined;
+  const questionsOf: Question[][] = [];
   let numTooLong = 0;
-  for (const { domain, weight, wordings, input, answer } of questions) {
-    const answerIds = Int32Array.from([...tokenizer.encode(answer), tokenizer.eosId]);
-    const examples: number[] = [];
-    for (const wording of wordings) {
-      const prompt = composePrompt(wording, input);
-      const ids = promptIds(tokenizer, prompt, promptTemplate);
-      if (ids.length + answerIds.length - 1 > maxTokens) {
-        numTooLong++;
-        continue;
-      }
-      examples.push(domainOf.length);
-      domainOf.push(table.index(domain, weight));
-      prompts.push(ids);
-      answers.push(answerIds);
-      wholePrompts?.push(predictorIds(tokenizer, prompt));
-      instructions?.push(predictorIds(tokenizer, wording));
-    }
-    if (examples.length === 0) continue;
+  for (const question of questions) {
+    const { domain, weight, wordings, input = "", answer } = question;
+    const isShort = (wording: string) =>
+      // A token is a byte at least, so that most texts need not be encoded to know.
+      Buffer.byteLength(promptTemplate + composePrompt(wording, input) + answer) < maxTokens ||
+      exampleLength(encode(question, wording)) <= maxTokens;
+    const short = wordings.filter(isShort);
+    numTooLong += wordings.length - short.length;
+    if (short.length === 0) continue;
     const index = table.index(domain, weight);
     questionsOf[index] ??= [];
-    questionsOf[index].push(Int32Array.from(examples));
+    questionsOf[index].push(short.length === wordings.length ? question : { ...question, wordings: short });
   }
   const domains = table.build(`a question of at most ${maxTokens} tokens`);
   return {
     ...domains,
     questions: domains.domains.map((_, i) => questionsOf[i] ?? []),
-    domainOf: Int32Array.from(domainOf),
-    prompts: prompts.build(),
-    answers: answers.build(),
-    predictorInputs: [wholePrompts, instructions].flatMap((inputs) => inputs?.build() ?? []),
+    numPredictorInputs: predictorInput === undefined ? 0 : predictorInput === "both" ? 2 : 1,
+    encode,
+    encodeTurn: ({ input, answer }) =>
+      input === undefined
+        ? undefined
+        : { prompt: tokenizer.encode(composeTurn(input, promptTemplate)), answer: encodeAnswer(answer) },
     numTooLong,
   };
 }
@@ -270,11 +274,11 @@ export async function encodeDocuments(
   domains?: readonly string[],
 ): Promise<TextData> {
   const table = new DomainTable(domains);
-  const tokensOf: SequencesBuilder[] = [];
+  const tokensOf: IdsBuilder[] = [];
   const eos = Int32Array.of(tokenizer.eosId);
   for await (const { domain, weight, text } of documents) {
     const index = table.index(domain, weight);
-    tokensOf[index] ??= new SequencesBuilder();
+    tokensOf[index] ??= new IdsBuilder();
     tokensOf[index].push(tokenizer.encode(text));
     tokensOf[index].push(eos);
   }
@@ -282,7 +286,7 @@ export async function encodeDocuments(
   return {
     ...named,
     bosId: tokenizer.bosId,
-    tokens: named.domains.map((_, i) => tokensOf[i]?.build().ids ?? new Int32Array()),
+    tokens: named.domains.map((_, i) => tokensOf[i]?.build() ?? new Int32Array()),
   };
 }
 

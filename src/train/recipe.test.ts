@@ -60,7 +60,7 @@ test("defaults are filled in, and filling them in again changes nothing", () => 
   const recipe = parseRecipe(base, "first.json");
   expect(recipe.llm).toMatchObject({ family: "llama", normEps: 1e-5, ropeTheta: 10_000, tieEmbeddings: true });
   expect(recipe.predictor).toMatchObject({ rank: 128, input: "prompt", importance: false });
-  expect(recipe.mask).toEqual({ source: "predictor", tFfn: 32, epsilon: 0.3, lambda: "soft" });
+  expect(recipe.mask).toEqual({ source: "predictor", tFfn: 32, block: 1, epsilon: 0.3, lambda: "soft" });
   expect(recipe.stages.map(({ train }) => train)).toEqual(["llm", "both", "both"]);
   expect(recipe.stages[0]).toMatchObject({ accumulate: 1, weightDecay: 0.1, beta1: 0.9, beta2: 0.95, clipNorm: 1 });
   expect(recipe.stages[0]!.data[0]!.weight).toBe(1);
@@ -101,7 +101,7 @@ for (const [what, recipe, message] of [
   [
     "an unknown key lists the known ones",
     changed(["mask", "tffn"], 3),
-    /"mask": wanted no key "tffn" \(known: source, tFfn, epsilon/,
+    /"mask": wanted no key "tffn" \(known: source, tFfn, block, epsilon/,
   ],
   [
     "a wrong type",
@@ -117,7 +117,7 @@ for (const [what, recipe, message] of [
   [
     "a wrong kind of stage",
     changed(["stages", 0, "kind"], "rl"),
-    /"stages\[0\]\.kind": wanted one of pretrain, cpt, sft, got "rl"/,
+    /"stages\[0\]\.kind": wanted one of pretrain, cpt, warm-start, sft, got "rl"/,
   ],
   ["a wrong mask source", changed(["mask", "source"], 1), /"mask\.source": wanted one of predictor, static, .*, got 1/],
   ["a name that is a path", changed(["name"], "../x"), /"name": wanted a name of letters.*got "\.\.\/x"/],

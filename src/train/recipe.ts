@@ -6,9 +6,9 @@ import { dirname, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { FileError, type IfpruneError, OptionError } from "../errors.ts";
-import { readJson } from "../formats/files.ts";
 import { checkModelConfig, type ModelConfig } from "../model/config.ts";
-import type { PredictorConfig } from "../predictor/predictor.ts";
+import type { PredictorConfig } from "../model/predictorConfig.ts";
+import { readRecipeJson } from "./recipeFile.ts";
 
 // Every leaf carries the words that follow "wanted" in its error.
 
@@ -69,6 +69,8 @@ const llmSchema = section({
 
 const softTopKShape = {
   tFfn: integer(1),
+  /** Neighbouring channels that are kept or dropped together; divides tFfn and llm.ffnWidth. */
+  block: integer(1).default(1),
   /** Temperature of SoftTopK. */
   epsilon: positive.default(0.3),
   /** Whether kept channels are scaled by λ. */
@@ -126,10 +128,26 @@ const stageSchema = z.discriminatedUnion(
     section({ kind: z.literal("pretrain"), ...stageShape, sequenceLength: integer(1) }),
     /** The same in chunks: each chunk but the last makes the mask of the next. */
     section({ kind: z.literal("cpt"), ...stageShape, sequenceLength: integer(1), chunks: integer(2) }),
+    /** The predictor learns what the dense LLM activates when it answers an instruction, before it makes masks (`warmStart.ts`). */
+    section({
+      kind: z.literal("warm-start"),
+      ...stageShape,
+      /** Training prompts whose activations are taken. */
+      examples: integer(1).default(3000),
+      /** First entries of a codebook: random scores, or what is special about the cluster's activations. */
+      entries: oneOf(["random", "statistics"]).default("random"),
+      /** Share of tFfn that all entries of a codebook keep at first. */
+      core: share.default(0),
+    }),
     /** Loss on answers to instructions. */
-    section({ kind: z.literal("sft"), ...stageShape }),
+    section({
+      kind: z.literal("sft"),
+      ...stageShape,
+      /** Rows are conversations of so many tokens: a question, then others of its domain under the same mask. Absent: single questions. */
+      sequenceLength: integer(1).optional(),
+    }),
   ],
-  { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, sft" : "an object") },
+  { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, warm-start, sft" : "an object") },
 );
 
 const maskWords = "one of predictor, static, random-per-domain";
@@ -154,11 +172,17 @@ const recipeSchema = section({
   llm: llmSchema,
   predictor: section({
     backbone: section(blockShape),
-    /** R (paper: 128) */
+    /**
+     * How its feature becomes scores: `linear` as in the paper, or `codebook`, the choice of one of `rank` masks.
+     */
+    head: oneOf(["linear", "codebook"]).default("linear"),
+    /** R: width between the linear layers (paper: 128), or entries of the codebook. */
     rank: integer(1).default(128),
     /** The part of a prompt that it reads; `both`: drawn per example. */
     input: oneOf(["prompt", "instruction", "both"]).default("prompt"),
     importance: flag.default(false),
+    /** Whether the feature is centred and scaled by running statistics. Off only to see what becomes of masks without. */
+    centred: flag.default(true),
   }).optional(),
   /** Absent: dense training. */
   mask: z
@@ -168,7 +192,7 @@ const recipeSchema = section({
         section({ source: z.literal("predictor"), ...softTopKShape }),
         section({ source: z.literal("static"), ...softTopKShape }),
         /** A fixed random set of channels for each domain, chosen by its label (a control). */
-        section({ source: z.literal("random-per-domain"), tFfn: integer(1) }),
+        section({ source: z.literal("random-per-domain"), tFfn: integer(1), block: integer(1).default(1) }),
       ],
       { error: (issue) => (issue.code === "invalid_union" ? maskWords : "an object") },
     )
@@ -188,6 +212,7 @@ export type Stage = ParsedStage & { train: "llm" | "predictor" | "both" };
 export type StageKind = Stage["kind"];
 export type PretrainStage = Extract<Stage, { kind: "pretrain" }>;
 export type CptStage = Extract<Stage, { kind: "cpt" }>;
+export type WarmStartStage = Extract<Stage, { kind: "warm-start" }>;
 export type SftStage = Extract<Stage, { kind: "sft" }>;
 
 /** A recipe with all defaults; JSON. Paths are relative to its file. */
@@ -199,9 +224,15 @@ export interface RecipeFile {
   pathOf(relative: string): string;
 }
 
-/** @throws {FileError} if the file is missing, not JSON, or not a recipe; the message names every wrong key */
-export function readRecipe(file: string): RecipeFile {
-  return { recipe: parseRecipe(readJson(file), file), pathOf: (relative) => resolve(dirname(file), relative) };
+/**
+ * Reads a recipe, what it extends, and its `{seed}`s.
+ *
+ * @param options.seed instead of the recipe's own
+ * @throws {FileError} if a file is missing, not JSON, or not a recipe; the message names every wrong key
+ */
+export function readRecipe(file: string, options: { seed?: number | undefined } = {}): RecipeFile {
+  const recipe = parseRecipe(readRecipeJson(file, options), file);
+  return { recipe, pathOf: (relative) => resolve(dirname(file), relative) };
 }
 
 /**
@@ -251,6 +282,7 @@ function valueAt(json: unknown, path: readonly PropertyKey[]): unknown {
 
 /** What can learn in a stage of this kind. */
 function learnersOf({ mask }: Pick<ParsedRecipe, "mask">, kind: ParsedStage["kind"]): Stage["train"] {
+  if (kind === "warm-start") return "predictor";
   const learnsMask = mask?.source === "static" || (mask?.source === "predictor" && kind !== "pretrain");
   return learnsMask ? "both" : "llm";
 }
@@ -263,6 +295,9 @@ function* conflicts(recipe: Recipe): Generator<string> {
   if (!init && !tokenizer) yield '"tokenizer": wanted one, or "init" to take it from, got neither.';
   if (mask && mask.tFfn > llm.ffnWidth) {
     yield `"mask.tFfn": wanted at most llm.ffnWidth = ${llm.ffnWidth} channels, got ${mask.tFfn}.`;
+  }
+  if (mask && (mask.tFfn % mask.block !== 0 || llm.ffnWidth % mask.block !== 0)) {
+    yield `"mask.block": wanted a divisor of mask.tFfn = ${mask.tFfn} and llm.ffnWidth = ${llm.ffnWidth}, got ${mask.block}.`;
   }
   if (mask?.source === "predictor" && !predictor)
     yield '"predictor": wanted one for "mask.source" = "predictor", got nothing.';
@@ -277,7 +312,10 @@ function* conflicts(recipe: Recipe): Generator<string> {
     if (stage.warmupSteps > stage.steps) {
       yield `"${at}.warmupSteps": wanted at most steps = ${stage.steps}, got ${stage.warmupSteps}.`;
     }
-    if (stage.kind !== "sft") {
+    if (stage.kind === "warm-start" && (mask?.source !== "predictor" || stage.train !== "predictor")) {
+      yield `"${at}.kind": wanted "mask.source" = "predictor" and "train" = "predictor" for warm-start, got ${mask ? `"${mask.source}"` : "no mask"} and "${stage.train}".`;
+    }
+    if (stage.kind !== "warm-start" && stage.sequenceLength !== undefined) {
       const { sequenceLength: T, tokensPerBatch } = stage;
       if (T > llm.contextLength)
         yield `"${at}.sequenceLength": wanted at most llm.contextLength = ${llm.contextLength}, got ${T}.`;
@@ -329,7 +367,7 @@ export function llmConfig({ llm }: Recipe, vocabSize: number): ModelConfig {
 }
 
 /** The predictor's shape, or nothing if the recipe has none. It shares tokenizer, context and constants with the LLM. */
-export function predictorConfig({ llm, predictor }: Recipe, vocabSize: number): PredictorConfig | undefined {
+export function predictorConfig({ llm, predictor, mask }: Recipe, vocabSize: number): PredictorConfig | undefined {
   if (!predictor) return undefined;
   const { normEps, ropeTheta, contextLength, numLayers, ffnWidth } = llm;
   return {
@@ -342,9 +380,11 @@ export function predictorConfig({ llm, predictor }: Recipe, vocabSize: number): 
       ropeTheta,
       tieEmbeddings: true,
     },
+    head: predictor.head,
     rank: predictor.rank,
     numLayers,
     ffnWidth,
+    block: mask?.block ?? 1,
     importance: predictor.importance,
   };
 }

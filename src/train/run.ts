@@ -77,15 +77,24 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   for (let index = saved?.stage ?? 0; index < recipe.stages.length; index++) {
     const stage = recipe.stages[index]!;
     const stageParts = partsOf(parts, recipe, stage);
-    const { config, stream, numTooLong } = await prepareStage(file, stage, tokenizer);
+    const prepared = await prepareStage(file, stage, tokenizer, parts, session);
+    const { config, stream, numTooLong, clusters } = prepared;
     yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
     const resumed = index === saved?.stage && values.step > 0; // else the stage begins here
+    const stepsBefore = recipe.stages.slice(0, index).reduce((sum, { steps }) => sum + steps, 0);
+    if (!resumed) {
+      prepared.begin?.();
+      if (clusters) {
+        const row = { ...clusters, stage: stage.name, step: stepsBefore };
+        log.append(row);
+        yield { kind: "row", row, totalSteps };
+      }
+    }
     const state: StageState = resumed
       ? { step: values.step, m: saved!.tensors["adam-m"]!, v: saved!.tensors["adam-v"]! }
       : newStageState(stageParts, config);
     const guard = new DivergenceGuard(resumed ? values.losses : []);
     stream.skip(state.step * stage.accumulate);
-    const stepsBefore = recipe.stages.slice(0, index).reduce((sum, { steps }) => sum + steps, 0);
 
     const save = async () => {
       log.sync();

@@ -50,6 +50,15 @@ const rowSchema = z.discriminatedUnion("kind", [
     /** Share of examples whose labels all are the most likely token, by mask. */
     exactMatch: z.record(z.string(), z.number()),
   }),
+  /** Groups of training prompts by what the dense LLM activates, found without their domains. */
+  z.object({
+    kind: z.literal("clusters"),
+    ...position,
+    examples: count,
+    clusters: count,
+    /** Share of the examples whose domain is the most frequent one of their cluster. */
+    purity: z.number(),
+  }),
   /** How masks differ between prompts. Method: diagnostics (1), (2) and (5). */
   z.object({
     kind: z.literal("masks"),
@@ -76,6 +85,7 @@ const rowSchema = z.discriminatedUnion("kind", [
 export type MetricsRow = z.infer<typeof rowSchema>;
 export type TrainRow = Extract<MetricsRow, { kind: "train" }>;
 export type EvaluationRow = Extract<MetricsRow, { kind: "evaluation" }>;
+export type ClusterRow = Extract<MetricsRow, { kind: "clusters" }>;
 export type MaskRow = Extract<MetricsRow, { kind: "masks" }>;
 
 /** An open log. One writer at a time. */

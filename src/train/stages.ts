@@ -3,24 +3,28 @@ import { copyFile, rename, writeFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
 import type { Model } from "../formats/huggingface.ts";
-import { type Parts, randomDecoder, randomHead, randomStatic } from "../joint/parameters.ts";
+import type { SessionOptions } from "../graph/session.ts";
+import { Evaluator } from "../joint/evaluator.ts";
+import { joinParts, type Parts, randomDecoder, randomHead, randomStatic } from "../joint/parameters.ts";
 import type { MaskSource, StepConfig } from "../joint/step.ts";
 import { type DenseMask, toDenseMask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
-import { headShapes, type PredictorConfig } from "../predictor/predictor.ts";
+import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { Random } from "../random.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
-import { type BatchStream, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } from "./batches.ts";
 import type { SavedModel } from "./checkpoint.ts";
 import { encodeDocuments, encodeQuestions, readDocuments, readQuestions } from "./data.ts";
 import type { HeldOutExample } from "./diagnose.ts";
 import { llmConfig, predictorConfig, type Recipe, type RecipeFile, type Stage } from "./recipe.ts";
+import type { ClusterRow } from "./runLog.ts";
 import type { StageConfig } from "./trainer.ts";
+import { prepareWarmStart, sampleQuestions, type WarmStart } from "./warmStart.ts";
 
 const ADAM_EPSILON = 1e-8;
 
@@ -73,7 +77,7 @@ export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocab
         randomDecoder(predictor.backbone, random("backbone")),
       head: savedHead(recipe, init, predictor) ?? randomHead(predictor, random("head")),
     }),
-    ...(recipe.mask?.source === "static" && { static: randomStatic(llm, random("static")) }),
+    ...(recipe.mask?.source === "static" && { static: randomStatic(llm, recipe.mask.block, random("static")) }),
   };
 }
 
@@ -106,10 +110,20 @@ export interface PreparedStage {
   stream: BatchStream;
   /** Examples left out as longer than the context. */
   numTooLong: number;
+  /** For a warm start: what was found in the LLM's activations. */
+  clusters?: Omit<ClusterRow, "stage" | "step">;
+  /** For a warm start: start values of parameters, to be set where the stage begins. */
+  begin?(): void;
 }
 
-/** Reads a stage's data and builds its configuration. */
-export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: Tokenizer): Promise<PreparedStage> {
+/** Reads a stage's data and builds its configuration. `parts` are as the stage finds them, or in its middle. */
+export async function prepareStage(
+  file: RecipeFile,
+  stage: Stage,
+  tokenizer: Tokenizer,
+  parts: Parts,
+  session: SessionOptions,
+): Promise<PreparedStage> {
   const { recipe, pathOf } = file;
   const { kind, tokensPerBatch } = stage;
   const sources = stage.data.map((source) => ({ ...source, path: pathOf(source.path) }));
@@ -118,13 +132,23 @@ export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: To
   const step = stepConfig(recipe, stage, tokenizer.vocabSize);
 
   let [stream, domains, numTooLong]: [BatchStream | undefined, readonly string[], number] = [undefined, [], 0];
-  if (kind === "sft") {
-    const data = encodeQuestions(await readQuestions(sources, instructions), tokenizer, {
+  let warmStart: WarmStart | undefined;
+  if (kind === "sft" || kind === "warm-start") {
+    let data = encodeQuestions(await readQuestions(sources, instructions), tokenizer, {
       promptTemplate: DEFAULT_PROMPT_TEMPLATE,
       predictorInput: step.source === "predictor" ? recipe.predictor!.input : undefined,
-      maxTokens: recipe.llm.contextLength,
+      maxTokens: (stage.kind === "sft" && stage.sequenceLength) || recipe.llm.contextLength,
     });
-    stream = new SftStream(data, { seed, tokensPerBatch });
+    if (kind === "warm-start") {
+      data = sampleQuestions(data, stage.examples, seed);
+      warmStart = await withDense(step.llm, parts, session, (evaluator) =>
+        prepareWarmStart(data, evaluator, { ...stage, seed, predictor: step.predictor!, tFfn: step.softTopK!.tFfn }),
+      );
+    }
+    stream =
+      stage.kind === "sft" && stage.sequenceLength
+        ? new ConversationStream(data, { seed, tokensPerBatch, sequenceLength: stage.sequenceLength })
+        : new SftStream(data, { seed, tokensPerBatch });
     ({ domains, numTooLong } = data);
   } else {
     const data = await encodeDocuments(readDocuments(sources, instructions), tokenizer);
@@ -132,6 +156,7 @@ export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: To
     stream = new TextStream(data, { seed, tokensPerBatch, sequenceLength: stage.sequenceLength, chunks });
     ({ domains } = data);
   }
+  const { codebook, purity } = warmStart ?? {};
   const learns = (part: "llm" | "predictor") => stage.train === part || stage.train === "both";
   const onBackbone = trainsBackbone(recipe, stage);
   const { beta1, beta2, weightDecay, clipNorm, warmupSteps, minLearningRateShare, learningRate: rate } = stage;
@@ -151,6 +176,8 @@ export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: To
         minShare: minLearningRateShare,
       },
       predictorInput: recipe.predictor?.input ?? "prompt",
+      centred: recipe.predictor?.centred ?? true,
+      targets: warmStart?.targets,
       domains,
       domainMasks: step.source === "given" ? domainMasks(recipe, domains) : undefined,
       evaluation: stage.evaluate && {
@@ -165,7 +192,32 @@ export async function prepareStage(file: RecipeFile, stage: Stage, tokenizer: To
     },
     stream,
     numTooLong,
+    ...(codebook && {
+      clusters: {
+        kind: "clusters",
+        examples: stage.kind === "warm-start" ? stage.examples : 0,
+        clusters: step.predictor!.rank,
+        purity: purity!,
+      },
+      begin: () => parts.head!.get("codebook.weight")!.data.set(codebook),
+    }),
   };
+}
+
+/** What `use` finds out with the LLM as it is, dense. */
+async function withDense<T>(
+  llm: ModelConfig,
+  parts: Parts,
+  session: SessionOptions,
+  use: (evaluator: Evaluator) => Promise<T>,
+): Promise<T> {
+  const parameters = Object.fromEntries([...joinParts({ llm: parts.llm! })].map(([name, { data }]) => [name, data]));
+  const evaluator = new Evaluator({ llm, parameters }, session);
+  try {
+    return await use(evaluator);
+  } finally {
+    await evaluator.release();
+  }
 }
 
 function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig {
@@ -180,12 +232,12 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
         ? "given"
         : mask.source;
   const softTopK = mask && mask.source !== "random-per-domain" ? { tFfn: mask.tFfn, epsilon: mask.epsilon } : undefined;
-  return { llm, source, softTopK, ...(source === "predictor" && { predictor }) };
+  return { llm, source, softTopK, block: mask?.block, ...(source === "predictor" && { predictor }) };
 }
 
 /** One fixed random hard mask per domain: a control that knows the domain's label. */
 export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly string[]): DenseMask[] {
-  const shape = { numLayers: llm.numLayers, dFfn: llm.ffnWidth, tFfn: mask!.tFfn };
+  const shape = { numLayers: llm.numLayers, dFfn: llm.ffnWidth, tFfn: mask!.tFfn, block: mask!.block };
   return domains.map((domain) => toDenseMask(randomMask(shape, seed, domain)));
 }
 

@@ -7,16 +7,17 @@
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../joint/parameters.ts";
-import { PREFIX, type StepConfig, type StepShape, trainingGraph } from "../joint/step.ts";
+import { PREFIX, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "../joint/step.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import type { Weight } from "../model/config.ts";
-import { standardizeScores } from "../predictor/standardize.ts";
+import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
 import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
 import type { PredictorInput } from "./data.ts";
 import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
 import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
 import type { EvaluationRow, MaskRow, TrainRow } from "./runLog.ts";
 import { learningRate } from "./schedule.ts";
+import type { WarmStartTargets } from "./warmStart.ts";
 
 /** Weight of the past in the running statistics of the predictor's feature. */
 const FEATURE_MOMENTUM = 0.99;
@@ -37,6 +38,10 @@ export interface StageConfig {
   schedule: { llm: number; predictor: number; warmupSteps: number; minShare: number };
   /** The part of a prompt that the predictor is trained to read. */
   predictorInput: PredictorInput;
+  /** Whether the feature's running statistics follow the feature. */
+  centred: boolean;
+  /** For a warm start: what the predictor learns of each example. The LLM takes no part. */
+  targets?: WarmStartTargets | undefined;
   /** Domains, as batches number them. */
   domains: readonly string[];
   /** Mask of each domain, for `step.source` "given". */
@@ -64,11 +69,15 @@ export function newStageState(parts: Parts, stage: StageConfig): StageState {
   return { step: 0, m: zeros(), v: zeros() };
 }
 
+/** What a warm start reaches: all of the predictor but a codebook's entries. */
+const PREDICTOR_ALONE = /^(backbone\.|head\.(router|w1|w2|importance)\b)/;
+
 /** Graph inputs that the stage trains. The feature's statistics are not among them. */
-function trainedNames(parts: Parts, { step, trains }: StageConfig): string[] {
+function trainedNames(parts: Parts, { step, trains, targets }: StageConfig): string[] {
   const isUsed = (name: string) => {
     if (name.startsWith(PREFIX.llm)) return trains.llm;
     if (name === FEATURE_MEAN || name === FEATURE_STD || !trains.predictor) return false;
+    if (targets && !PREDICTOR_ALONE.test(name)) return false;
     return step.source === "static"
       ? name.startsWith(PREFIX.static)
       : step.source === "predictor" && !name.startsWith(PREFIX.static);
@@ -121,15 +130,17 @@ export async function* runStage(
       for (let i = 0; i < stage.accumulate; i++) {
         const batch = stream.next();
         const shape = stepShape(stage, batch);
-        const run = await sessions.get(JSON.stringify(shape), () => trainingGraph(stage.step, shape, names));
+        const run = await sessions.get(JSON.stringify(shape), () =>
+          stage.targets ? warmStartGraph(stage.step.predictor!, shape, names) : trainingGraph(stage.step, shape, names),
+        );
         const into = i === 0 ? total : part;
         const outputs = await run.run({ ...parameters, ...batchFeeds(stage, batch, shape) }, into);
         if (into !== total) addInto(total, part);
         loss += outputs.loss![0]!;
-        labels += batch.labelled;
+        labels += stage.targets ? batch.B : batch.labelled; // what the loss sums over
         tokens += batch.tokens;
         positions += batch.B * batch.T;
-        if (outputs.feature && stage.trains.predictor)
+        if (outputs.feature && stage.trains.predictor && stage.centred)
           updateFeatureStatistics(parameters, outputs.feature as Float32Array, batch.P);
       }
       const rates = {
@@ -186,14 +197,13 @@ function labelledRows({ labels }: Batch, count: number): { labelRows: Int32Array
 }
 
 function batchFeeds(
-  { step, domainMasks }: StageConfig,
+  { step, domainMasks, targets }: StageConfig,
   batch: Batch,
   shape: StepShape,
 ): Record<string, Float32Array | Int32Array> {
-  const feeds: Record<string, Float32Array | Int32Array> = {
-    ids: batch.ids,
-    ...(shape.labelled ? labelledRows(batch, shape.labelled) : { labels: batch.labels }),
-  };
+  const feeds: Record<string, Float32Array | Int32Array> = targets
+    ? { targets: batchTargets(targets, batch) }
+    : { ids: batch.ids, ...(shape.labelled ? labelledRows(batch, shape.labelled) : { labels: batch.labels }) };
   if (step.source === "predictor") {
     feeds.predictorIds = batch.predictorIds;
     feeds.predictorLastRows = batch.predictorLast.map((last, row) => row * batch.Tp + last);
@@ -205,6 +215,14 @@ function batchFeeds(
     feeds.masks = masks;
   }
   return feeds;
+}
+
+function batchTargets(targets: WarmStartTargets, { questions }: Batch): Float32Array | Int32Array {
+  if (targets.kind === "clusters") return Int32Array.from(questions, (question) => targets.clusterOf.get(question)!);
+  const rows = questions.map((question) => targets.scoresOf.get(question)!);
+  const scores = new Float32Array(rows.length * rows[0]!.length);
+  for (const [i, row] of rows.entries()) scores.set(row, i * row.length);
+  return scores;
 }
 
 function addInto(total: Record<string, Float32Array>, part: Record<string, Float32Array>): void {
@@ -253,7 +271,8 @@ async function evaluateStage(
         }),
       ];
     case "static": {
-      const scores = standardizeScores(parameters[`${PREFIX.static}scores`]!, dFfn);
+      const { block = 1 } = step;
+      const scores = spreadBlocks(standardizeScores(parameters[`${PREFIX.static}scores`]!, dFfn / block), block);
       const mask = toDenseMask(maskFromScores(scores, { dFfn, ...step.softTopK! }));
       return [evaluationRow(examples.length, { own: await under(examples.map(() => mask)), dense: await under() })];
     }

@@ -1,6 +1,6 @@
 /** A small training state that is a pure function of the step, with every part that a checkpoint has. */
 import { type ModelConfig, parameterShapes, type Weights } from "../../src/model/config.ts";
-import { headShapes } from "../../src/predictor/predictor.ts";
+import { headShapes } from "../../src/model/predictorConfig.ts";
 import { Random } from "../../src/random.ts";
 import type { Checkpoint } from "../../src/train/checkpoint.ts";
 import type { TrainRow } from "../../src/train/runLog.ts";
@@ -35,7 +35,15 @@ function randomWeights(shapes: Iterable<readonly [string, readonly number[]]>, r
 export function checkpointAt(step: number): Checkpoint {
   const random = new Random(`checkpoint ${step}`);
   const llmWeights = randomWeights(parameterShapes(llm), random);
-  const headConfig = { backbone, rank: 4, numLayers: llm.numLayers, ffnWidth: llm.ffnWidth, importance: false };
+  const headConfig = {
+    backbone,
+    rank: 4,
+    numLayers: llm.numLayers,
+    ffnWidth: llm.ffnWidth,
+    importance: false,
+    head: "linear" as const,
+    block: 1,
+  };
   return {
     step,
     stage: step % 2,

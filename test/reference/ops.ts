@@ -150,6 +150,14 @@ export function standardize(x: Array64, epsilon: number): Array64 {
   });
 }
 
+export function softmax(x: Array64): Array64 {
+  return rows(x, (row) => {
+    const exponentials = row.map(Math.exp);
+    const norm = exponentials.reduce((sum, value) => sum + value, 0);
+    return exponentials.map((value) => value / norm);
+  });
+}
+
 /** As complex numbers: (x_i, x_{i + C/2}) at position t is turned by t·θ^(−2i/C). */
 export function rope(x: Array64, headWidth: number, theta: number): Array64 {
   const half = headWidth / 2;

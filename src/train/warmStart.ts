@@ -1,0 +1,143 @@
+/**
+ * What a predictor learns before it makes masks: which channels the dense LLM activates when it answers a prompt (the statistic of
+ * GRIFFIN), without any label of its task. A linear head learns the statistic itself; a codebook's router learns which cluster of
+ * prompts, by that statistic, a prompt belongs to. So masks differ between kinds of prompts, and agree within one, from the first
+ * joint step on: the two properties that a predictor does not find by itself.
+ *
+ * Shapes: N examples · L layers · F channels of a layer · G = F/block scores of a layer · C entries of the codebook
+ */
+import type { Evaluator } from "../joint/evaluator.ts";
+import type { Weights } from "../model/config.ts";
+import type { PredictorConfig } from "../model/predictorConfig.ts";
+import { standardizeScores } from "../predictor/standardize.ts";
+import { Random } from "../random.ts";
+import { IGNORED } from "./batches.ts";
+import { kMeans, means } from "./cluster.ts";
+import { labelledExample, type Question, type SftData } from "./data.ts";
+
+/** What the predictor shall say of each of the sampled questions. */
+export type WarmStartTargets =
+  | { kind: "clusters"; clusterOf: ReadonlyMap<Question, number> }
+  | { kind: "statistics"; scoresOf: ReadonlyMap<Question, Float32Array> };
+
+export interface WarmStart {
+  targets: WarmStartTargets;
+  /** Start values of the codebook, [L·G, C]. */
+  codebook?: Float32Array;
+  /** Of a codebook: share of the examples whose domain is the most frequent one of their cluster. */
+  purity?: number;
+}
+
+export interface WarmStartOptions {
+  seed: string;
+  predictor: PredictorConfig;
+  tFfn: number;
+  /** First scores of the codebook's entries: drawn at random, or the cluster's own statistic against all clusters'. */
+  entries: "random" | "statistics";
+  /** Share of t_ffn that every entry keeps at first: the channels that are most active over all prompts. */
+  core: number;
+}
+
+/** The same data with about `count` questions in it, each in one wording: domains alike, questions and wordings at random. */
+export function sampleQuestions(data: SftData, count: number, seed: string): SftData {
+  const random = new Random(`${seed}/examples`);
+  const domains = data.questions.filter((questions) => questions.length > 0).length;
+  const questions = data.questions.map((ofDomain) => {
+    const order = random.permutation(ofDomain.length).subarray(0, Math.ceil(count / domains));
+    return Array.from(order, (question) => {
+      const drawn = ofDomain[question]!;
+      return { ...drawn, wordings: [drawn.wordings[random.int(drawn.wordings.length)]!] };
+    });
+  });
+  return { ...data, questions };
+}
+
+/** @param evaluator of the LLM, dense */
+export async function prepareWarmStart(
+  data: SftData,
+  evaluator: Evaluator,
+  options: WarmStartOptions,
+): Promise<WarmStart> {
+  const { predictor, seed } = options;
+  const questions = data.questions.flat();
+  const sequences = questions.map((question) => labelledExample(data.encode(question, question.wordings[0]!), IGNORED));
+  const perChannel = await evaluator.statistics(sequences, "answer");
+  const statistics = perChannel.map((channels) => blockMeans(channels, predictor.block));
+  if (predictor.head === "linear") {
+    const G = predictor.ffnWidth / predictor.block;
+    const scores = deviationsFromMean(statistics).map((row) => standardizeScores(row, G));
+    const scoresOf = new Map(questions.map((question, i) => [question, scores[i]!]));
+    return { targets: { kind: "statistics", scoresOf } };
+  }
+  const { clusterOf } = kMeans(statistics.map(unitLength), predictor.rank, new Random(`${seed}/clusters`));
+  return {
+    targets: {
+      kind: "clusters",
+      clusterOf: new Map(questions.map((question, i) => [question, clusterOf[i]!])),
+    },
+    codebook: firstEntries(statistics, clusterOf, options),
+    purity: purity(
+      clusterOf,
+      questions.map(({ domain }) => domain),
+    ),
+  };
+}
+
+function blockMeans(channels: Float32Array, block: number): Float32Array {
+  if (block === 1) return channels;
+  return Float32Array.from({ length: channels.length / block }, (_, i) => {
+    return channels.subarray(i * block, (i + 1) * block).reduce((sum, value) => sum + value, 0) / block;
+  });
+}
+
+/** So that a long answer is not far from a short one. */
+function unitLength(point: Float32Array): Float32Array {
+  const length = Math.hypot(...point) || 1;
+  return point.map((value) => value / length);
+}
+
+/** (x − mean)/std of each column over the rows: what is special about a row, not what all have in common. */
+function deviationsFromMean(rows: readonly ArrayLike<number>[]): Float32Array[] {
+  const columns = rows[0]!.length;
+  const mean = means(rows, new Int32Array(rows.length), 1)[0]!;
+  const variance = new Float64Array(columns);
+  for (const row of rows) for (let i = 0; i < columns; i++) variance[i]! += (row[i]! - mean[i]!) ** 2 / rows.length;
+  return rows.map((row) => Float32Array.from(row, (x, i) => (x - mean[i]!) / Math.sqrt(variance[i]! + 1e-12)));
+}
+
+/** Scores of core channels, in standard deviations of the others: above any that is drawn. */
+const CORE_SCORE = 5;
+
+function firstEntries(
+  statistics: readonly Float32Array[],
+  clusterOf: Int32Array,
+  { seed, predictor, tFfn, entries, core }: WarmStartOptions,
+): Float32Array {
+  const { rank: C, ffnWidth, block } = predictor;
+  const random = new Random(`${seed}/entries`);
+  const G = ffnWidth / block;
+  const rows = statistics[0]!.length; // L·G
+  const scale = C ** -0.5; // as any matrix that reads C values
+  const contrast = entries === "statistics" ? deviationsFromMean(means(statistics, clusterOf, C)) : undefined;
+  const codebook = new Float32Array(rows * C);
+  for (let i = 0; i < rows; i++) {
+    for (let entry = 0; entry < C; entry++)
+      codebook[i * C + entry] = scale * (contrast ? contrast[entry]![i]! : random.normal());
+  }
+  const numCore = Math.round((core * tFfn) / block);
+  const overall = means(statistics, new Int32Array(statistics.length), 1)[0]!;
+  for (let layer = 0; layer < rows; layer += G) {
+    const order = Array.from({ length: G }, (_, i) => layer + i).sort((a, b) => overall[b]! - overall[a]!);
+    for (const i of order.slice(0, numCore)) codebook.fill(scale * CORE_SCORE, i * C, (i + 1) * C);
+  }
+  return codebook;
+}
+
+function purity(clusterOf: Int32Array, domainOf: readonly string[]): number {
+  const counts = new Map<number, Map<string, number>>();
+  for (const [i, cluster] of clusterOf.entries()) {
+    const own = counts.get(cluster) ?? new Map<string, number>();
+    counts.set(cluster, own.set(domainOf[i]!, (own.get(domainOf[i]!) ?? 0) + 1));
+  }
+  return [...counts.values()].reduce((sum, own) => sum + Math.max(...own.values()), 0) / clusterOf.length;
+}
