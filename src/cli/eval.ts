@@ -8,12 +8,14 @@ import { integer, printJson, readMask } from "./options.ts";
 
 interface Options {
   mask: string;
+  tFfn?: number;
   threads?: number;
   out?: string;
   json?: boolean;
 }
 
 const NAMED = ["input", "task", "foreign", "generic", "dense"] as const;
+const UNTRAINED = ["griffin", "activations", "weights", "random"] as const;
 
 export function evalCommand(): Command {
   return new Command("eval")
@@ -24,8 +26,13 @@ export function evalCommand(): Command {
     .argument("<data>", "task file (.jsonl, .jsonl.gz) or plain text")
     .option(
       "--mask <choice>",
-      "own (as it was trained), input (predicted from the whole prompt), task (from the instruction only), foreign (another task's), generic (one for all), dense, or a mask file",
+      "own (as it was trained), input (predicted from the whole prompt), task (from the instruction only), foreign (another task's), generic (one for all), dense, griffin / activations / weights / random (without a predictor), or a mask file",
       "own",
+    )
+    .option(
+      "--t-ffn <n>",
+      "channels per layer that griffin, activations, weights and random keep (default: the model's)",
+      integer(1),
     )
     .option("--threads <n>", "worker threads", integer(1))
     .option("--out <file>", "also write the whole report, with every answer, as JSON")
@@ -33,9 +40,9 @@ export function evalCommand(): Command {
     .action(evaluate);
 }
 
-async function evaluate(path: string, data: string, { mask, threads, out, json }: Options): Promise<void> {
+async function evaluate(path: string, data: string, { mask, tFfn, threads, out, json }: Options): Promise<void> {
   const opened = await openModel(path, { threads, spinning: false });
-  const choice = maskChoice(mask, opened);
+  const choice = maskChoice(mask, tFfn, opened);
   const header = { model: path, data, mask };
   if (!isTaskFile(data)) {
     if (choice !== "input" && choice !== "dense" && !(typeof choice === "object" && "fixed" in choice)) {
@@ -59,8 +66,16 @@ async function evaluate(path: string, data: string, { mask, threads, out, json }
   } else process.stdout.write(table(report));
 }
 
-function maskChoice(name: string, { ownChoice, text, numLayers }: OpenedModel): MaskChoice {
+function maskChoice(name: string, kept: number | undefined, opened: OpenedModel): MaskChoice {
+  const { ownChoice, text, numLayers } = opened;
   if (name === "own") return ownChoice;
+  const untrained = UNTRAINED.find((choice) => choice === name);
+  if (untrained !== undefined) {
+    const tFfn = kept ?? text.softTopK?.tFfn;
+    if (tFfn === undefined)
+      throw new OptionError(`eval: wanted --t-ffn, how many channels --mask ${name} keeps, got none.`);
+    return opened.untrainedChoice(untrained, tFfn);
+  }
   const named = NAMED.find((choice) => choice === name);
   if (named !== undefined) {
     if (named !== "dense" && !text.softTopK)

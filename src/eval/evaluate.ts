@@ -3,12 +3,12 @@
  * choice of masks: the model's own and its controls.
  */
 import { extname } from "node:path";
-import { FileError } from "../errors.ts";
+import { FileError, OptionError } from "../errors.ts";
 import { readText } from "../formats/files.ts";
 import type { LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
-import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
+import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
-import { foreignPartners, genericMask } from "../mask/sources.ts";
+import { foreignPartners, genericMask, meanScores } from "../mask/sources.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, predictorIds, promptIds } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
@@ -17,6 +17,8 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 /** What evaluation needs of a model; `Evaluator` is the exact one. Ids in, ids out. */
 export interface MaskedModel {
   predict(instructions: readonly Int32Array[]): Promise<{ mask: DenseMask; scores: Float32Array }[]>;
+  /** Of the dense model, per sequence [L, F]: the statistic of GRIFFIN over its prompt. */
+  statistics?(sequences: readonly LabelledSequence[], over: "prompt"): Promise<Float32Array[]>;
   score(sequences: readonly LabelledSequence[], masks?: readonly DenseMask[]): Promise<SequenceScore[]>;
   generate(
     prompts: readonly Int32Array[],
@@ -27,7 +29,9 @@ export interface MaskedModel {
 /**
  * `input`: predicted from the whole prompt · `task`: predicted from the instruction without its input · `foreign`: the `input` mask
  * of a prompt of another task · `generic`: one mask for all, from the mean scores · `dense`: every channel.
- * A mask given by task holds for prompts of that task.
+ * A mask given by task holds for prompts of that task. `statistics`, without training: each prompt keeps the channels that are most
+ * active in the dense model when it reads the prompt (`griffin`; the answer then reads the prompt again under the mask, where the
+ * method as published keeps the dense one's cache), or all keep those that are most active over all prompts (`activations`).
  */
 export type MaskChoice =
   | "input"
@@ -36,7 +40,8 @@ export type MaskChoice =
   | "generic"
   | "dense"
   | { fixed: DenseMask }
-  | { byTask: (task: string) => DenseMask };
+  | { byTask: (task: string) => DenseMask }
+  | { statistics: "griffin" | "activations"; tFfn: number };
 
 export interface EvaluatedText {
   /** The task file's rows as token ids. */
@@ -166,6 +171,8 @@ async function chooseMasks(
   { tokenizer, predictorInput, softTopK, ffnWidth: dFfn }: EvaluatedText,
 ): Promise<{ masks?: DenseMask[]; diagnostics?: MaskDiagnostics }> {
   if (choice === "dense") return {};
+  if (typeof choice === "object" && "statistics" in choice)
+    return { masks: await statisticsMasks(model, cases, choice, dFfn) };
   if (typeof choice === "object") {
     return { masks: cases.map(({ row }) => ("fixed" in choice ? choice.fixed : choice.byTask(row.task))) };
   }
@@ -182,6 +189,7 @@ async function chooseMasks(
         masks.map((mask) => fromDenseMask(mask, dFfn)),
         tasks,
         predicted.map(({ scores }) => scores),
+        { byLayer: true },
       );
       return { masks, diagnostics };
     }
@@ -199,6 +207,22 @@ async function chooseMasks(
     default:
       return choice satisfies never;
   }
+}
+
+async function statisticsMasks(
+  model: MaskedModel,
+  cases: readonly Case[],
+  { statistics: kind, tFfn }: Extract<MaskChoice, { statistics: unknown }>,
+  dFfn: number,
+): Promise<DenseMask[]> {
+  if (!model.statistics) throw new OptionError(`evaluation: wanted a checkpoint for ${kind} masks, got a bundle.`);
+  const scores = await model.statistics(
+    cases.map(({ sequence }) => sequence),
+    "prompt",
+  );
+  if (kind === "griffin") return scores.map((own) => toDenseMask(maskFromScores(own, { dFfn, tFfn })));
+  const mask = toDenseMask(maskFromScores(meanScores(scores), { dFfn, tFfn }));
+  return cases.map(() => mask);
 }
 
 export interface TextReport {

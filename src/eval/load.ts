@@ -1,14 +1,14 @@
 /** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as the engine serves it. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { FileError } from "../errors.ts";
+import { FileError, OptionError } from "../errors.ts";
 import { Bundle } from "../formats/bundle.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { joinParts, type Parts } from "../joint/parameters.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { randomMask } from "../mask/sources.ts";
+import { randomMask, weightNormMask } from "../mask/sources.ts";
 import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
 import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
@@ -23,8 +23,16 @@ export interface OpenedModel {
   /** The mask that the model was trained to run under. */
   ownChoice: MaskChoice;
   numLayers: number;
+  /** A mask without training or predictor, of `tFfn` channels. @throws {OptionError} if it cannot be made */
+  untrainedChoice(kind: UntrainedMask, tFfn: number): MaskChoice;
   close(): Promise<void>;
 }
+
+/**
+ * `griffin`, `activations`: by activations, per prompt or over all · `weights`: by the norms of each channel's weights · `random`: one
+ * set drawn at random.
+ */
+export type UntrainedMask = "griffin" | "activations" | "weights" | "random";
 
 /** Opens a checkpoint, a run or a bundle. @throws {FileError} if the path is none of these, or damaged */
 export function openModel(path: string, session: SessionOptions): Promise<OpenedModel> {
@@ -45,6 +53,10 @@ async function openBundle(path: string, { threads }: SessionOptions): Promise<Op
       softTopK,
       contextLength,
       ffnWidth,
+    },
+    untrainedChoice(kind, tFfn) {
+      if (kind === "random") return { fixed: toDenseMask(randomMask({ numLayers, dFfn: ffnWidth, tFfn }, 0, kind)) };
+      throw new OptionError(`${path}: wanted a checkpoint for ${kind} masks, got a bundle.`);
     },
     ownChoice: !bundle.predictor ? "dense" : predictorInput === "instruction" ? "task" : "input",
     numLayers,
@@ -93,6 +105,14 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
       softTopK,
       contextLength: llm.config.contextLength,
       ffnWidth: llm.config.ffnWidth,
+    },
+    untrainedChoice(kind, tFfn) {
+      const { numLayers, ffnWidth: dFfn } = llm.config;
+      if (!(tFfn >= 1 && tFfn <= dFfn))
+        throw new OptionError(`${path}: wanted t_ffn in 1..${dFfn} (d_ffn), got ${tFfn}.`);
+      if (kind === "random") return { fixed: toDenseMask(randomMask({ numLayers, dFfn, tFfn }, 0, kind)) };
+      if (kind === "weights") return { fixed: toDenseMask(weightNormMask(llm.weights, llm.config, tFfn)) };
+      return { statistics: kind, tFfn };
     },
     ownChoice: await ownChoice(folder, saved),
     numLayers: llm.config.numLayers,

@@ -146,7 +146,7 @@ export class Evaluator {
 
   /**
    * The statistic of GRIFFIN for every sequence (as `griffinScores` defines it), of the dense model: how strongly each channel takes
-   * part at the labelled positions, or at all positions of the prompt, which are those without a label.
+   * part where the prompt is read (up to the first label), or where the answer is written (at the labels).
    *
    * @returns per sequence [L, F]
    * @see Dong, Chen & Chi 2024, arXiv:2404.01365

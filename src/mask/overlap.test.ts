@@ -47,7 +47,7 @@ describe("maskDiagnostics", () => {
         fc.nat(1000),
         (labels, seed) => {
           const masks = labels.map((_, n) => randomMask({ numLayers: 2, dFfn: 10, tFfn: 4 }, seed, `${n}`));
-          const result = maskDiagnostics(masks, labels);
+          const result = maskDiagnostics(masks, labels, undefined, { byLayer: true });
           const pairs = (a: string, b: string) =>
             labels.flatMap((x, i) =>
               labels.flatMap((y, j) => (i !== j && x === a && y === b ? [overlap(masks[i]!, masks[j]!)] : [])),
@@ -62,7 +62,11 @@ describe("maskDiagnostics", () => {
           }
           result.matrix.forEach((row, a) => {
             row.forEach((share, b) => {
-              expectClose(share, average(pairs(result.domains[a]!, result.domains[b]!).map(average)));
+              const shares = pairs(result.domains[a]!, result.domains[b]!);
+              expectClose(share, average(shares.map(average)));
+              for (const layer of [0, 1]) {
+                expectClose(result.matrices![layer]![a]![b]!, average(shares.map((ofPair) => ofPair[layer]!)));
+              }
             });
           });
         },

@@ -37,6 +37,8 @@ export interface MaskDiagnostics {
   overlapAcross: number[];
   /** Mean overlap of two prompts by their domains, averaged over layers. [domains, domains] */
   matrix: number[][];
+  /** The same of each layer, if asked for: too long for a training log. [L, domains, domains] */
+  matrices?: number[][][];
   /** Share of channels that some prompt keeps, per layer; K/F if all masks are the same. [L] */
   everUsed: number[];
   /** Mean λ of kept channels, per layer. [L] */
@@ -52,12 +54,14 @@ export interface MaskDiagnostics {
  * @param masks one per prompt, N ≥ 1, alike in shape
  * @param labels the domain of each prompt, [N]
  * @param scores the scores that each mask was made from, N × [L, F]
+ * @param byLayer whether to give `matrices`
  * @throws {ShapeError} if these do not fit together
  */
 export function maskDiagnostics(
   masks: readonly Mask[],
   labels: readonly string[],
   scores?: readonly ArrayLike<number>[],
+  { byLayer = false }: { byLayer?: boolean } = {},
 ): MaskDiagnostics {
   const { tFfn, dFfn, layers } = checkAlike(masks, "maskDiagnostics");
   const wanted = (what: string, length: number, got: number): void => {
@@ -80,6 +84,7 @@ export function maskDiagnostics(
     overlapWithin: average((a, b) => a === b),
     overlapAcross: average((a, b) => a !== b),
     matrix: domains.map((_, a) => domains.map((_, b) => mean(matrices.map((matrix) => matrix[a]![b]!)))),
+    ...(byLayer && { matrices }),
     everUsed: layers.map((_, layer) => usage(masks, layer).filter((count) => count > 0).length / dFfn),
     meanLambda: layers.map((_, layer) => mean(masks.map(({ lambda }) => (lambda ? mean(lambda[layer]!) : 1)))),
     ...(scores && { scoreStd: layers.map((_, layer) => scoreStd(scores, layer * dFfn, dFfn)) }),

@@ -88,8 +88,11 @@ export function genericMask(
   scores: readonly Float32Array[],
   options: { dFfn: number; tFfn: number; epsilon: number },
 ): DenseMask {
-  const mean = scores[0]!.map((_, i) => scores.reduce((sum, row) => sum + row[i]!, 0) / scores.length);
-  return toDenseMask(maskFromScores(mean, options));
+  return toDenseMask(maskFromScores(meanScores(scores), options));
+}
+
+export function meanScores(scores: readonly Float32Array[]): Float32Array {
+  return scores[0]!.map((_, i) => scores.reduce((sum, row) => sum + row[i]!, 0) / scores.length);
 }
 
 /**

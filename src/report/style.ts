@@ -1,9 +1,33 @@
-/** The report's style sheet: light or dark as the reader's system asks, and fit for print. */
+/** The look of reports: light or dark as the reader's system asks, and fit for print. */
+
+/** Colours of text, rules and surfaces, and of series c0, c1, …, by scheme. */
+export const palette = {
+  light: {
+    ink: "#1c1f24",
+    soft: "#666677",
+    rule: "#dfe2e8",
+    paper: "#fbfbfc",
+    card: "#ffffff",
+    series: ["#3565c9", "#d9602b", "#1f8a70", "#a0559f", "#b8860b", "#c23b5c", "#4c8fb3", "#6b7280"],
+  },
+  dark: {
+    ink: "#e6e8ec",
+    soft: "#9aa3b2",
+    rule: "#2c313a",
+    paper: "#14171c",
+    card: "#1b1f26",
+    series: ["#7da2f5", "#f09060", "#54c3a4", "#cf8fce", "#e0b84c", "#f07f9a", "#7fc4e6", "#a3abba"],
+  },
+} as const;
+
+const variables = ({ series, ...others }: (typeof palette)["light" | "dark"]): string =>
+  [...Object.entries(others), ...series.map((colour, i) => [`c${i}`, colour])]
+    .map(([name, colour]) => `--${name}: ${colour};`)
+    .join(" ");
+
 export const style = `
-:root { color-scheme: light dark; --ink: #1c1f24; --soft: #667; --rule: #dfe2e8; --paper: #fbfbfc; --card: #fff;
-  --c0: #3565c9; --c1: #d9602b; --c2: #1f8a70; --c3: #a0559f; --c4: #b8860b; --c5: #c23b5c; --c6: #4c8fb3; --c7: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --soft: #9aa3b2; --rule: #2c313a; --paper: #14171c; --card: #1b1f26;
-  --c0: #7da2f5; --c1: #f09060; --c2: #54c3a4; --c3: #cf8fce; --c4: #e0b84c; --c5: #f07f9a; --c6: #7fc4e6; --c7: #a3abba; } }
+:root { color-scheme: light dark; ${variables(palette.light)} }
+@media (prefers-color-scheme: dark) { :root { ${variables(palette.dark)} } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 1240px; margin: 0 auto; padding: 24px 20px 64px; }

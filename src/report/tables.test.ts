@@ -1,0 +1,50 @@
+import { expect, test } from "vitest";
+import { type Experiments, type Result, Results } from "./experiments.ts";
+import { tablesMarkdown } from "./tables.ts";
+
+const tests = { "unseen inputs": "i.jsonl", "unseen wordings": "w.jsonl" };
+const row = (name: string, run: string, sees = "–"): Experiments["tables"][number]["rows"][number] => ({
+  name,
+  run,
+  mask: "own",
+  sees,
+});
+function result(run: string, seed: number, test: string, accuracies: Record<string, number>): Result {
+  const tasks = Object.entries(accuracies).map(([task, accuracy]) => ({ task, accuracy }));
+  const mean = { accuracy: tasks.reduce((sum, { accuracy }) => sum + accuracy, 0) / tasks.length };
+  return { run, seed, mask: "own", test, checkpoint: "c", questions: "q", report: { tasks, mean } };
+}
+const both = (run: string, seed: number, score: number) => [
+  result(run, seed, "unseen inputs", { sum: score }),
+  result(run, seed, "unseen wordings", { sum: 0, rhymes: score }),
+];
+const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]) =>
+  tablesMarkdown({ tests, tFfn: 4, facts: ["rhymes"], tables: [{ title: "T", rows }], figures: [] }, new Results(results));
+
+test("a row is the mean and spread over its seeds; one seed has no spread; a row without runs says so", () => {
+  const lines = markdown(
+    [row("A", "a"), row("B", "b", "nothing"), row("C", "c")],
+    [...both("a", 1, 0.5), ...both("a", 2, 0.7), ...both("b", 1, 0.25)],
+  ).split("\n");
+  expect(lines).toContain("| model | the mask sees | suite score | unseen inputs | unseen wordings | seeds |");
+  expect(lines).toContain("| A | – | **60.0 ± 14.1** | 60.0 ± 14.1 | 30.0 ± 7.1 | 2 |");
+  expect(lines).toContain("| B | nothing | **25.0 ± –** | 25.0 ± – | 12.5 ± – | 1 |");
+  expect(lines).toContain("| C | – | not run | not run | not run | 0 |");
+  expect(lines).toContain("| rhymes | 60.0 ± 14.1 | 25.0 ± – | not run |");
+});
+
+test("a column of other seeds than the suite score says of how many", () => {
+  const results = [...both("a", 1, 0.5), result("a", 2, "unseen inputs", { sum: 0.5 })];
+  expect(markdown([row("A", "a")], results)).toContain("| A | – | **50.0 ± –** | 50.0 ± 0.0 (n = 2) | 25.0 ± – | 1 |");
+  expect(markdown([row("A", "a")], results.slice(2))).toContain("| A | – | not run | 50.0 ± – (n = 1) | not run | 0 |");
+});
+
+test("without any result there still is a table", () => {
+  expect(markdown([row("A", "a")], [])).toContain("| A | – | not run | not run | not run | 0 |");
+  expect(markdown([row("A", "a")], [])).not.toMatch(/NaN|undefined/);
+});
+
+test("text cannot break out of its cell", () => {
+  const text = markdown([row("a|b\n<script>*x*", "a")], []);
+  expect(text).toContain("| a\\|b \\<script\\>\\*x\\* | – |");
+});

@@ -1,0 +1,104 @@
+/** Tables of experiments as Markdown. */
+import { escapeHtml } from "./chart.ts";
+import {
+  type Estimate,
+  type Experiments,
+  estimate,
+  NOT_RUN,
+  percent,
+  type Results,
+  scoreOf,
+  suiteTasks,
+  type Table,
+} from "./experiments.ts";
+
+/** All tables: scores first, then the tasks behind the suite score of each. */
+export function tablesMarkdown({ tables, tests, facts }: Experiments, results: Results): string {
+  const measured = tables.map((table) => measure(table, Object.keys(tests), facts, results));
+  const numTasks = measured.flatMap(({ rows }) => rows).find(({ tasks }) => tasks.size > 0)?.tasks.size;
+  return `${[
+    "Accuracy of greedy answers in %, mean ± sample standard deviation over seeds (– where there is one). *Suite score*: the mean over",
+    `all ${numTasks ? `${numTasks} ` : ""}tasks; those that follow a rule are judged on unseen inputs, those of facts (${facts.map(escapeMarkdown).join(", ")})`,
+    "on unseen wordings. The other columns are means over the tasks of one test.",
+    ...measured.flatMap(({ table, rows }) => [
+      "",
+      `## ${escapeMarkdown(table.title)}`,
+      "",
+      ...overview(table, rows, Object.keys(tests)),
+    ]),
+    ...measured.flatMap(({ table, rows }) => ["", ...perTask(table, rows)]),
+  ].join("\n")}\n`;
+}
+
+interface Row {
+  row: Table["rows"][number];
+  suite?: Estimate;
+  /** In the order of the tests. */
+  tests: (Estimate | undefined)[];
+  /** The tasks of the suite score. */
+  tasks: Map<string, Estimate>;
+}
+
+function measure(
+  table: Table,
+  tests: readonly string[],
+  facts: readonly string[],
+  results: Results,
+): { table: Table; rows: Row[] } {
+  const rows = table.rows.map((row): Row => {
+    const seeds = results.seedsOf(row);
+    const tasksOf = seeds.map((byTest) => suiteTasks(byTest, facts));
+    const names = tasksOf.find((tasks) => tasks)?.map(({ task }) => task) ?? [];
+    return {
+      row,
+      suite: scoreOf(results, facts, row),
+      tests: tests.map((test) => estimate(seeds.map((byTest) => byTest.get(test)?.report.mean.accuracy))),
+      tasks: new Map(
+        names.map((name) => [
+          name,
+          estimate(tasksOf.map((tasks) => tasks?.find(({ task }) => task === name)?.accuracy))!,
+        ]),
+      ),
+    };
+  });
+  return { table, rows };
+}
+
+function overview({ note }: Table, rows: readonly Row[], tests: readonly string[]): string[] {
+  return [
+    ...(note ? [escapeMarkdown(note), ""] : []),
+    `| model | the mask sees | suite score | ${tests.map(escapeMarkdown).join(" | ")} | seeds |`,
+    `|---|---|---:|${"---:|".repeat(tests.length)}---:|`,
+    ...rows.map(({ row, suite, tests: scores }) => {
+      const seeds = suite?.n ?? 0;
+      // a test that was evaluated for other seeds than the suite score says so
+      const cells = scores.map((score) => `${cell(score)}${score && score.n !== seeds ? ` (n = ${score.n})` : ""}`);
+      return `| ${[escapeMarkdown(row.name), escapeMarkdown(row.sees), suite ? `**${cell(suite)}**` : NOT_RUN, ...cells, seeds].join(" | ")} |`;
+    }),
+  ];
+}
+
+function perTask({ title }: Table, rows: readonly Row[]): string[] {
+  const names = [...new Set(rows.flatMap(({ tasks }) => [...tasks.keys()]))].sort();
+  if (names.length === 0) return [];
+  return [
+    `<details><summary>${escapeHtml(title)}: per task</summary>`,
+    "",
+    `| task | ${rows.map(({ row }) => escapeMarkdown(row.name)).join(" | ")} |`,
+    `|---|${"---:|".repeat(rows.length)}`,
+    ...names.map(
+      (name) => `| ${[escapeMarkdown(name), ...rows.map(({ tasks }) => cell(tasks.get(name)))].join(" | ")} |`,
+    ),
+    "",
+    "</details>",
+  ];
+}
+
+function cell(score: Estimate | undefined): string {
+  return score ? percent(score) : NOT_RUN;
+}
+
+/** Text that stays text in a cell. */
+function escapeMarkdown(text: string): string {
+  return text.replace(/[\\`*[\]<>|~&]/g, "\\$&").replace(/\s+/g, " ");
+}
