@@ -66,6 +66,33 @@ const ffnCase = (name: string, M?: number): Case =>
     (x, gate, up, down, mask) => ops.gatedFfn(x!, { gate: gate!, up: up!, down: down! }, mask),
     (x, gate, up, down, mask) => reference.gatedFfn(x!, gate!, up!, down!, mask),
   );
+const kept = Int32Array.of(4, 0, 6, 1, 4, 5); // channel 4 in two rows: its gradients add up
+const compactCase = (M: number, K: number): Case =>
+  testCase(
+    `M ${M} rows of ${K} kept channels`,
+    [any(12, 5), any(7, 5), any(7, 5), any(5, 7), any(M, K)],
+    (x, gate, up, down, lambda) => {
+      const indices = x!.graph.constant(kept.slice(0, M * K), [M, K]);
+      return ops.compactFfn(x!, { gate: gate!, up: up!, down: down! }, { indices, lambda: lambda! });
+    },
+    (x, gate, up, down, lambda) => {
+      const mask = { shape: [M, 7], data: new Float64Array(M * 7) };
+      for (const [i, value] of lambda!.data.entries()) mask.data[Math.floor(i / K) * 7 + kept[i]!] = value;
+      return reference.gatedFfn(x!, gate!, up!, down!, mask);
+    },
+  );
+const keptTopKCase = (n: number, k: number, epsilon: number): Case =>
+  testCase(
+    `n ${n}, k ${k}, ε ${epsilon}`,
+    [any(3, n)],
+    (scores) => ops.keptTopK(scores!, k, epsilon).lambda,
+    (scores) => {
+      const { data } = reference.softTopK(scores!, k, epsilon);
+      const rows = [0, 1, 2].map((row) => data.subarray(row * n, (row + 1) * n));
+      const sorted = rows.flatMap((row) => [...row].filter((value) => value > 0).sort((a, b) => b - a));
+      return { shape: [3, k], data: Float64Array.from(sorted) };
+    },
+  );
 const softTopKCase = (n: number, k: number, epsilon: number): Case =>
   testCase(
     `n ${n}, k ${k}, ε ${epsilon}`,
@@ -247,6 +274,7 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
     ffnCase("a mask per chunk (M > B)", 4),
     ffnCase("a mask per token", 12),
   ],
+  compactFfn: [compactCase(1, 3), compactCase(2, 3), compactCase(6, 1)],
   crossEntropy: [
     testCase(
       "ignored labels",
@@ -268,6 +296,7 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
     softTopKCase(5, 5, 1),
     softTopKCase(16, 8, 0.05), // most kept channels are saturated
   ],
+  keptTopK: [keptTopKCase(9, 4, 0.5), keptTopKCase(12, 1, 0.3), keptTopKCase(5, 5, 1), keptTopKCase(16, 8, 0.05)],
 };
 
 /** Bit i of the number of a subset says whether the subset holds the i-th input. */

@@ -382,6 +382,73 @@ function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }
   });
 }
 
+/** The kept FFN channels of each mask row: their places [M, K], int32 or int64, and λ [M, K]. */
+export interface KeptChannels {
+  indices: Tensor;
+  lambda: Tensor;
+}
+
+/**
+ * The same FFN computed on the kept channels alone: equal to `gatedFfn` under the mask that has λ at `indices` and 0 elsewhere, in
+ * value and in every gradient (a dropped channel adds nothing to either). The weights of each row's channels are gathered first, so it
+ * pays where many tokens share a row.
+ *
+ * @param x [N, D], row r of the mask is used for tokens r·N/M …
+ * @returns [N, D]
+ */
+function compactFfn(
+  x: Tensor,
+  weights: { gate: Tensor; up: Tensor; down: Tensor },
+  { indices, lambda }: KeptChannels,
+): Tensor {
+  const { gate, up, down } = weights;
+  const [N, D] = x.shape as [number, number];
+  const [M, K] = lambda.shape as [number, number];
+  if (lambda.shape.length !== 2 || N % M !== 0 || indices.shape.join() !== lambda.shape.join())
+    throw new ShapeError("compactFfn", `λ [M, K] with M dividing ${N} tokens, and its indices`, lambda.shape);
+  if (String(up.shape) !== String(gate.shape))
+    throw new ShapeError("compactFfn", `up [${gate.shape.join(", ")}]`, up.shape);
+  const rows = [M, N / M, D];
+  const x3 = n.reshape(x, rows);
+  const [gateK, upK, downK] = [gate, up, n.transpose(down, [1, 0])].map((w) => n.gather(w, indices)) as [
+    Tensor,
+    Tensor,
+    Tensor,
+  ]; // [M, K, D]
+  const a = n.matmul(x3, gateK, { transB: true }); // [M, N/M, K]
+  const b = n.matmul(x3, upK, { transB: true });
+  const sigma = n.sigmoid(a);
+  const s = n.mul(a, sigma);
+  const u = n.mul(s, b);
+  const m = n.reshape(lambda, [M, 1, K]);
+  const masked = n.mul(u, m);
+  return x.graph.record({
+    op: "compactFfn",
+    inputs: [x, gate, up, down, lambda],
+    output: n.reshape(n.matmul(masked, downK), [N, D]),
+    backward: (dy, [needX, needGate, needUp, needDown, needLambda]) => {
+      const dy3 = n.reshape(dy, rows);
+      const dMasked = n.matmul(dy3, downK, { transB: true });
+      const du = n.mul(dMasked, m);
+      const db = n.mul(du, s);
+      const da = n.mul(n.mul(du, b), siluSlope(a, sigma, s));
+      const place = n.expand(n.reshape(indices, [M * K, 1]), [M * K, D]);
+      /** Σ over tokens of p ⊗ q, added up where rows of the mask keep the same channel. [F, D] */
+      const spread = (p: Tensor, q: Tensor) => {
+        const perRow = n.reshape(n.matmul(p, q, { transA: true }), [M * K, D]);
+        return n.scatterElements(n.zeros(gate), place, perRow, 0, "add");
+      };
+      return [
+        needX ? n.reshape(n.add(n.matmul(da, gateK), n.matmul(db, upK)), [N, D]) : undefined,
+        needGate ? spread(da, x3) : undefined,
+        needUp ? spread(db, x3) : undefined,
+        needDown ? n.transpose(spread(masked, dy3), [1, 0]) : undefined,
+        needLambda ? n.reduceSum(n.mul(dMasked, u), [1]) : undefined,
+      ];
+    },
+  });
+}
+
 /**
  * Sum over labelled positions of −ln softmax(logits)[label]. A sum, not a mean: gradients of several micro-batches add up,
  * and the optimiser divides by the number of labels.
@@ -415,26 +482,54 @@ function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
  * SoftTopK (P eq. 3; CoDA, arXiv 2304.04947): m = λ ⊙ Top(λ, k), where λ = min(1, exp((s + a)/ε)) sums to k. Exactly k
  * non-zeros in each row. Solved exactly by sorting, as in `mask/softTopK.ts`; `Top` is a constant in the backward pass.
  *
- * In float32 the sorted scores are shifted by the k-th and the exponent is clamped: whatever lies e^60 above the k-th is
- * saturated in any case.
- *
  * @param scores [rows, n]
  * @returns m [rows, n]
  */
 function softTopK(scores: Tensor, k: number, epsilon: number): Tensor {
   const { graph } = scores;
+  const { indices, lambda, backward } = sortedSoftTopK(scores, k, epsilon);
+  const output = n.scatterElements(n.zeros(scores), indices, lambda, 1, "none");
+  return graph.record({
+    op: "softTopK",
+    inputs: [scores],
+    output,
+    backward: (dm) => [backward(n.gatherElements(dm, indices))],
+  });
+}
+
+/**
+ * The same in compact form, the k kept entries alone.
+ *
+ * @param scores [rows, n]
+ * @returns λ [rows, k], descending, and the places of its entries in the row [rows, k], int64
+ */
+function keptTopK(scores: Tensor, k: number, epsilon: number): { lambda: Tensor; indices: Tensor } {
+  const { indices, lambda, backward } = sortedSoftTopK(scores, k, epsilon);
+  const record = { op: "keptTopK", inputs: [scores], output: lambda, backward: (d: Tensor) => [backward(d)] };
+  return { indices, lambda: scores.graph.record(record) };
+}
+
+/**
+ * In float32 the sorted scores are shifted by the k-th and the exponent is clamped: whatever lies e^60 above the k-th is
+ * saturated in any case.
+ *
+ * @returns the kept entries' λ [rows, k], descending, and their places; `backward` takes the gradient of λ to that of the scores
+ */
+function sortedSoftTopK(scores: Tensor, k: number, epsilon: number) {
+  const { graph } = scores;
   const [rows, F] = scores.shape as [number, number];
   if (scores.shape.length !== 2 || !(k >= 1 && k <= F))
     throw new ShapeError("softTopK", `[rows, n] with n ≥ k = ${k}`, scores.shape);
-  if (k === F) {
-    const output = n.expand(graph.scalar(1), scores.shape);
-    return graph.record({ op: "softTopK", inputs: [scores], output, backward: () => [n.zeros(scores)] });
-  }
   const { values, indices } = n.sortDescending(scores);
+  if (k === F) {
+    return { indices, lambda: n.expand(graph.scalar(1), scores.shape), backward: () => n.zeros(scores) };
+  }
   const u = n.div(n.sub(values, n.slice(values, 1, k - 1, k)), graph.scalar(epsilon));
   const e = n.exp(n.min(u, graph.scalar(60)));
-  const ranks = Float32Array.from({ length: F }, (_, r) => r);
-  const rank = graph.constant(ranks, [1, F]);
+  const rank = graph.constant(
+    Float32Array.from({ length: F }, (_, r) => r),
+    [1, F],
+  );
 
   // r saturated entries: the first r with e_{r+1} · (k − r) ≤ T_r, T_r = Σ_{j>r} e_j; the last one if rounding leaves none.
   const tail = n.slice(n.suffixSum(e), 1, 0, k); // T_r for r = 0..k-1
@@ -449,27 +544,19 @@ function softTopK(scores: Tensor, k: number, epsilon: number): Tensor {
   const alpha = n.sub(n.log(roomLeft), n.log(n.gatherElements(tail, r)));
   const isSaturated = n.less(rank, n.cast(r, "float32"));
   const free = n.min(n.exp(n.add(n.min(u, graph.scalar(60)), alpha)), graph.scalar(1));
-  const lambda = n.where(isSaturated, graph.scalar(1), free); // sorted
-
-  const blank = n.zeros(scores);
-  const output = n.scatterElements(blank, n.slice(indices, 1, 0, k), n.slice(lambda, 1, 0, k), 1, "none");
-  return graph.record({
-    op: "softTopK",
-    inputs: [scores],
-    output,
-    backward: (dm) => {
+  const lambda = n.where(isSaturated, graph.scalar(1), free); // sorted, of all entries
+  return {
+    indices: n.slice(indices, 1, 0, k),
+    lambda: n.slice(lambda, 1, 0, k),
+    backward: (dKept: Tensor) => {
       // grad_s = (λ_U/ε) ⊙ (g_U − ⟨λ_U, g_U⟩ / S_U); g is 0 on dropped channels, grad_s is not. S_U = k − r.
-      const isKept = graph.constant(
-        ranks.map((j) => (j < k ? 1 : 0)),
-        [1, F],
-      );
-      const g = n.mul(n.gatherElements(dm, indices), isKept);
+      const g = n.concat([dKept, n.zeros(scores, [rows, F - k])], 1);
       const lambdaU = n.where(isSaturated, graph.scalar(0), lambda);
       const mean = n.div(n.reduceSum(n.mul(lambdaU, g), [-1], true), roomLeft);
       const sorted = n.mul(n.div(lambdaU, graph.scalar(epsilon)), n.sub(g, mean));
-      return [n.scatterElements(blank, indices, sorted, 1, "none")];
+      return n.scatterElements(n.zeros(scores), indices, sorted, 1, "none");
     },
-  });
+  };
 }
 
 /** Every differentiable operation. A test walks this table, so none can be added without a gradient check. */
@@ -496,6 +583,8 @@ export const ops = {
   rope,
   attention,
   gatedFfn,
+  compactFfn,
   crossEntropy,
   softTopK,
+  keptTopK,
 };

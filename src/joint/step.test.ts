@@ -9,6 +9,7 @@ import { scoreInstruction } from "../../test/reference/predictor.ts";
 import { difference, evaluate, integers, normal, slopeError } from "../../test/support/graphs.ts";
 import { goldenModel } from "../../test/support/models.ts";
 import type { Model } from "../formats/huggingface.ts";
+import type { Graph } from "../graph/graph.ts";
 import { size } from "../graph/graph.ts";
 import { compile, type TensorData } from "../graph/session.ts";
 import { softTopK } from "../mask/softTopK.ts";
@@ -56,6 +57,13 @@ const feedsOf = ({ ids, labels, predictorIds, predictorLast, Tp }: Batch): Recor
 function cptRow(tokens: Int32Array, chunks: number): Batch {
   const data = { domains: ["text"], weights: [1], tokens: [tokens], bosId: BOS };
   return new TextStream(data, { seed: 1, tokensPerBatch: tokens.length, sequenceLength: tokens.length, chunks }).next();
+}
+
+const givenConfig = { source: "given", softTopK: { tFfn: TFFN, epsilon: EPSILON } } as const;
+/** Masks [rows, F] of TFFN kept channels each, as a graph is fed with them. */
+function keptOf(masks: Float32Array, F: number): Record<string, TensorData> {
+  const maskIndices = Int32Array.from(masks.keys()).filter((i) => masks[i] !== 0);
+  return { maskIndices: maskIndices.map((i) => i % F), maskLambda: Float32Array.from(maskIndices, (i) => masks[i]!) };
 }
 
 function run(
@@ -154,16 +162,44 @@ describe("the joint step (SFT)", () => {
     expect(slopeError(at, scores, outputs["d:static.scores"]!, { seed: "static", h: 1e-4 })).toBeLessThan(1e-3);
   });
 
+  test.each(["predictor", "static", "given"] as const)(
+    "of rows long enough to gather their channels has the loss and gradients of the plain masked one, source %s",
+    async (source) => {
+      const long = 256;
+      const config = { ...jointConfig(llm), source };
+      const names = new Set([...Object.keys(parameters), "static.scores"].filter((name) => !name.includes("feature.")));
+      const graph = trainingGraph(config, { B: 1, T: long, Tp, chunks: 1 }, names);
+      const masks = masksOf(Float64Array.from(normal("long scores", L * F)));
+      const given = keptOf(Float32Array.from(masks.flatMap((mask) => [...mask])), F);
+      const own = {
+        ...{ ids: integers("long ids", long, V), labels: integers("long labels", long, V) },
+        ...{ predictorIds: predictorIds.subarray(0, Tp), predictorLastRows: Int32Array.of(3) },
+      };
+      const inputs = { ...parameters, "static.scores": normal("static", L * F), ...given, ...own };
+      const compact = await evaluate(graph, inputs);
+      const plainGraph = trainingGraph({ ...config, isPlain: true }, { B: 1, T: long, Tp, chunks: 1 }, names);
+      const masked = await evaluate(plainGraph, inputs);
+      for (const [name, values] of Object.entries(masked)) {
+        expect(difference(compact[name]!, values), name).toBeLessThan(2e-5);
+      }
+      const count = (g: Graph, op: string) => g.tape.filter((entry) => entry.op === op).length;
+      expect([count(graph, "compactFfn"), count(plainGraph, "compactFfn")]).toEqual([L, 0]);
+    },
+  );
+
   test("given masks are used row by row; without a source the model is dense", async () => {
-    const masks = normal("given", B * L * F).map(Math.abs);
-    const given = trainingGraph({ llm: llm.config, source: "given" }, shape, new Set());
+    const all = normal("given", B * L * F).map(Math.abs);
+    const masks = all.map((value, i) => (i % F < TFFN ? value : 0));
+    const given = trainingGraph({ ...givenConfig, llm: llm.config }, shape, new Set());
     const dense = trainingGraph({ llm: llm.config, source: "none" }, shape, new Set());
     const rows = [0, 1].map((b) =>
       [0, 1].map((l) => Float64Array.from(masks.subarray((b * L + l) * F, (b * L + l + 1) * F))),
     );
     const ones = [0, 1].map(() => [0, 1].map(() => new Float64Array(F).fill(1)));
     const feeds = { ...parameters, ids, labels };
-    expect(difference((await evaluate(given, { ...feeds, masks })).loss!, [plainLoss(llm, rows)])).toBeLessThan(1e-5);
+    expect(
+      difference((await evaluate(given, { ...feeds, ...keptOf(masks, F) })).loss!, [plainLoss(llm, rows)]),
+    ).toBeLessThan(1e-5);
     expect(difference((await evaluate(dense, feeds)).loss!, [plainLoss(llm, ones)])).toBeLessThan(1e-5);
   });
 
@@ -279,9 +315,9 @@ describe("continued pre-training", () => {
       const own = {
         ids: ids.subarray(0, T),
         labels: labels.subarray(0, T),
-        masks: masks!.subarray((k - 1) * LF, k * LF),
+        ...keptOf(masks!.subarray((k - 1) * LF, k * LF), llm.config.ffnWidth),
       };
-      const pass = trainingGraph({ llm: llm.config, source: "given" }, { B: 1, T, Tp: 0, chunks: 1 }, llmNames(llm));
+      const pass = trainingGraph({ ...givenConfig, llm: llm.config }, { B: 1, T, Tp: 0, chunks: 1 }, llmNames(llm));
       for (const [name, data] of Object.entries(await evaluate(pass, { ...parameters, ...own }))) {
         total[name] = data.map((value, i) => value + (total[name]?.[i] ?? 0));
       }

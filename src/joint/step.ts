@@ -5,9 +5,10 @@
  */
 import { gradients } from "../graph/autodiff.ts";
 import { Graph, type Tensor } from "../graph/graph.ts";
-import { ops } from "../graph/ops.ts";
+import * as n from "../graph/nodes.ts";
+import { type KeptChannels, ops } from "../graph/ops.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { decoder, logits, parameterInputs } from "../model/decoder.ts";
+import { decoder, type LayerMask, logits, parameterInputs } from "../model/decoder.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { headInputs, masksPerLayer, predictScores, spreadBlockScores } from "../predictor/predictor.ts";
 import { SCORE_EPSILON } from "../predictor/standardize.ts";
@@ -26,10 +27,12 @@ export interface StepConfig {
   llm: ModelConfig;
   source: MaskSource;
   predictor?: PredictorConfig;
-  /** Kept channels and the temperature of SoftTopK; for `predictor` and `static`. */
+  /** Kept channels and the temperature of SoftTopK; for all sources but `none`. */
   softTopK?: { tFfn: number; epsilon: number };
   /** Channels that share a score of the `static` source; 1 if absent. */
   block?: number;
+  /** Compute all channels and multiply by the mask: the plain form, which the compact one has to equal. */
+  isPlain?: boolean;
 }
 
 export interface StepShape {
@@ -51,7 +54,7 @@ export interface StepShape {
 
 /** Masks for the LLM and, from the predictor, its raw feature. */
 interface MaskNodes {
-  masks?: Tensor[];
+  masks?: LayerMask[];
   feature?: Tensor;
 }
 
@@ -63,42 +66,62 @@ function predictorNodes(graph: Graph, predictor: PredictorConfig, rows: number, 
   return predictScores(predictor, { backbone, ...headInputs(graph, predictor, PREFIX.head) }, ids, lastRows);
 }
 
-/** Declares what the chosen mask source reads and returns one mask [rows, F] per layer. */
-function maskNodes(
-  graph: Graph,
-  { llm, source, predictor, softTopK, block = 1 }: StepConfig,
-  { B, Tp, chunks }: StepShape,
-): MaskNodes {
+/** Declares what the chosen mask source reads and returns one mask per layer, of `rows` rows. */
+function maskNodes(graph: Graph, config: StepConfig, shape: StepShape): MaskNodes {
+  const { llm, source, predictor, softTopK, block = 1, isPlain } = config;
   const { numLayers: L, ffnWidth: F } = llm;
+  const { B, T, Tp, chunks } = shape;
+  if (source === "none") return {};
+  const { tFfn: K, epsilon } = softTopK!;
+  // Mask rows are used for this many tokens each. Where these are few, gathering weights costs more than the dropped channels.
+  const tokensPerRow = source === "static" ? B * T : T / chunks;
+  const isCompact = !isPlain && tokensPerRow * (F - K) > GATHER_COST * K;
+  const fromScores = (scores: Tensor): LayerMask[] =>
+    isCompact ? keptPerLayer(ops.keptTopK(scores, K, epsilon), L) : masksPerLayer(ops.softTopK(scores, K, epsilon), L);
   switch (source) {
-    case "none":
-      return {};
-    case "given":
-      return { masks: masksPerLayer(graph.input("masks", [B * L, F]), L) };
+    case "given": {
+      const indices = graph.input("maskIndices", [B * L, K], "int32");
+      const lambda = graph.input("maskLambda", [B * L, K]);
+      if (isCompact) return { masks: keptPerLayer({ indices, lambda }, L) };
+      const dense = n.scatterElements(n.zeros(lambda, [B * L, F]), indices, lambda, 1, "none");
+      return { masks: masksPerLayer(dense, L) };
+    }
     case "static": {
       const own = graph.input(`${PREFIX.static}scores`, [L, F / block]);
-      const scores = spreadBlockScores(ops.standardize(own, SCORE_EPSILON), block);
-      return { masks: masksPerLayer(ops.softTopK(scores, softTopK!.tFfn, softTopK!.epsilon), L) };
+      return { masks: fromScores(spreadBlockScores(ops.standardize(own, SCORE_EPSILON), block)) };
     }
     case "predictor": {
-      const rows = B * Math.max(1, chunks - 1);
-      const { feature, scores } = predictorNodes(graph, predictor!, rows, Tp);
-      const masks = masksPerLayer(ops.softTopK(scores, softTopK!.tFfn, softTopK!.epsilon), L);
-      return { masks: chunks > 1 ? masks.map((m) => delayByOneChunk(m, B, chunks)) : masks, feature };
+      const { feature, scores } = predictorNodes(graph, predictor!, B * Math.max(1, chunks - 1), Tp);
+      const masks = fromScores(scores);
+      return { masks: chunks > 1 ? masks.map((mask) => delayByOneChunk(mask, B, chunks)) : masks, feature };
     }
     default:
       return source satisfies never;
   }
 }
 
+/** What gathering a channel's weights, and scattering their gradients, costs in tokens that use it. Measured by bench/trainStep.ts. */
+const GATHER_COST = 30;
+
+/** Kept channels of all layers, [B·L, K], one [B, K] per layer. */
+function keptPerLayer({ indices, lambda }: KeptChannels, numLayers: number): KeptChannels[] {
+  const [places, weights] = [masksPerLayer(indices, numLayers), masksPerLayer(lambda, numLayers)];
+  return weights.map((own, layer) => ({ indices: places[layer]!, lambda: own }));
+}
+
 /**
  * Masks of chunks 1..N−1 of each row, [B·(N−1), F], to the masks that its N chunks of labels run under, [B·N, F]: labels of
- * chunk k+1 under m^(k). Chunk 1 runs under its own mask and carries no loss. One forward pass per row, in which the attention
+ * chunk k+1 run under the mask made from chunk k; labels of chunk 1 under its own, since no chunk comes before it, and they carry no
+ * loss. Where this differs from the paper (P §3.3 eq. 5): one forward pass per row, in which the attention
  * keys of earlier chunks come from earlier masks; eq. 5 would recompute the prefix under m^(k).
  */
-function delayByOneChunk(masks: Tensor, B: number, chunks: number): Tensor {
-  const F = masks.shape[1]!;
-  const perRow = ops.reshape(masks, [B, chunks - 1, F]);
+function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask {
+  if ("lambda" in mask) {
+    const [indices, lambda] = [mask.indices, mask.lambda].map((own) => delayByOneChunk(own, B, chunks) as Tensor);
+    return { indices: indices!, lambda: lambda! };
+  }
+  const F = mask.shape[1]!;
+  const perRow = ops.reshape(mask, [B, chunks - 1, F]);
   return ops.reshape(ops.concat([ops.slice(perRow, 1, 0, 1), perRow], 1), [B * chunks, F]);
 }
 

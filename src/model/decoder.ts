@@ -5,11 +5,14 @@
  * Shapes: B batch · T tokens · D width · F FFN channels · L layers · H query heads · G key/value heads · C head width · V vocabulary
  */
 import type { Graph, Tensor } from "../graph/graph.ts";
-import { ops } from "../graph/ops.ts";
+import { type KeptChannels, ops } from "../graph/ops.ts";
 import { type ModelConfig, parameterShapes } from "./config.ts";
 
 /** A model's parameters as tensors of one graph, by Hugging Face name. */
 export type Parameters = ReadonlyMap<string, Tensor>;
+
+/** The FFN mask of a layer: λ of every channel [M, F], or the kept ones. */
+export type LayerMask = Tensor | KeptChannels;
 
 /** Declares every parameter of a model as a graph input named `prefix` + its Hugging Face name. */
 export function parameterInputs(graph: Graph, config: ModelConfig, prefix = ""): Parameters {
@@ -20,8 +23,8 @@ export function parameterInputs(graph: Graph, config: ModelConfig, prefix = ""):
  * Hidden states after the final norm.
  *
  * @param ids token ids [B, T], int32, right-padded: causal attention keeps padding from reaching text
- * @param masks per layer, the FFN mask [M, F]; row r is used for tokens r·B·T/M … of the flattened batch, so M = B gives one
- *   mask per sequence and M = B·chunks one per chunk. Absent: every channel, unscaled
+ * @param masks per layer, the FFN mask [M, F], or its kept channels [M, K]; row r is used for tokens r·B·T/M … of the flattened
+ *   batch, so M = B gives one mask per sequence and M = B·chunks one per chunk. Absent: every channel, unscaled
  * @param observe sees the input [B·T, D] and the weights of each layer's FFN
  * @returns [B·T, D]
  */
@@ -29,7 +32,7 @@ export function decoder(
   config: ModelConfig,
   parameters: Parameters,
   ids: Tensor,
-  masks?: readonly Tensor[],
+  masks?: readonly LayerMask[],
   observe?: (input: Tensor, ffn: { gate: Tensor; up: Tensor; down: Tensor }) => void,
 ): Tensor {
   const { width: D, headWidth: C, numHeads: H, numKvHeads: G, normEps, ropeTheta, family } = config;
@@ -56,7 +59,8 @@ export function decoder(
     const h2 = ops.rmsNorm(x, p("post_attention_layernorm.weight"), normEps);
     const ffn = { gate: p("mlp.gate_proj.weight"), up: p("mlp.up_proj.weight"), down: p("mlp.down_proj.weight") };
     observe?.(h2, ffn);
-    x = ops.add(x, ops.gatedFfn(h2, ffn, masks?.[layer]));
+    const mask = masks?.[layer];
+    x = ops.add(x, mask && "lambda" in mask ? ops.compactFfn(h2, ffn, mask) : ops.gatedFfn(h2, ffn, mask));
   }
   return ops.rmsNorm(x, get(parameters, "model.norm.weight"), normEps);
 }

@@ -19,7 +19,10 @@ const both = (run: string, seed: number, score: number) => [
   result(run, seed, "unseen wordings", { sum: 0, rhymes: score }),
 ];
 const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]) =>
-  tablesMarkdown({ tests, tFfn: 4, facts: ["rhymes"], tables: [{ title: "T", rows }], figures: [] }, new Results(results));
+  tablesMarkdown(
+    { tests, tFfn: 4, facts: ["rhymes"], tables: [{ title: "T", rows }], figures: [] },
+    new Results(results),
+  );
 
 test("a row is the mean and spread over its seeds; one seed has no spread; a row without runs says so", () => {
   const lines = markdown(

@@ -7,7 +7,7 @@ import type { SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { joinParts, type Parts, randomDecoder, randomHead, randomStatic } from "../joint/parameters.ts";
 import type { MaskSource, StepConfig } from "../joint/step.ts";
-import { type DenseMask, toDenseMask } from "../mask/mask.ts";
+import type { Mask } from "../mask/mask.ts";
 import { randomMask } from "../mask/sources.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
@@ -231,14 +231,14 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
       : mask.source === "random-per-domain"
         ? "given"
         : mask.source;
-  const softTopK = mask && mask.source !== "random-per-domain" ? { tFfn: mask.tFfn, epsilon: mask.epsilon } : undefined;
+  const softTopK = mask && { tFfn: mask.tFfn, epsilon: "epsilon" in mask ? mask.epsilon : 1 }; // hard masks have no ε
   return { llm, source, softTopK, block: mask?.block, ...(source === "predictor" && { predictor }) };
 }
 
 /** One fixed random hard mask per domain: a control that knows the domain's label. */
-export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly string[]): DenseMask[] {
+export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly string[]): Mask[] {
   const shape = { numLayers: llm.numLayers, dFfn: llm.ffnWidth, tFfn: mask!.tFfn, block: mask!.block };
-  return domains.map((domain) => toDenseMask(randomMask(shape, seed, domain)));
+  return domains.map((domain) => randomMask(shape, seed, domain));
 }
 
 /**

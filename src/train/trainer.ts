@@ -8,7 +8,7 @@ import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../joint/parameters.ts";
 import { PREFIX, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "../joint/step.ts";
-import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import type { Weight } from "../model/config.ts";
 import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
 import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
@@ -45,7 +45,7 @@ export interface StageConfig {
   /** Domains, as batches number them. */
   domains: readonly string[];
   /** Mask of each domain, for `step.source` "given". */
-  domainMasks?: readonly DenseMask[];
+  domainMasks?: readonly Mask[];
   evaluation?: { every: number; examples: readonly HeldOutExample[] };
 }
 
@@ -209,10 +209,9 @@ function batchFeeds(
     feeds.predictorLastRows = batch.predictorLast.map((last, row) => row * batch.Tp + last);
   }
   if (step.source === "given") {
-    const size = step.llm.numLayers * step.llm.ffnWidth;
-    const masks = new Float32Array(batch.B * size);
-    for (const [row, domain] of batch.domains.entries()) masks.set(domainMasks![domain]!, row * size);
-    feeds.masks = masks;
+    const masks = Array.from(batch.domains, (domain) => domainMasks![domain]!);
+    feeds.maskIndices = Int32Array.from(masks.flatMap(({ layers }) => layers.flatMap((kept) => [...kept])));
+    feeds.maskLambda = new Float32Array(feeds.maskIndices.length).fill(1);
   }
   return feeds;
 }
@@ -263,13 +262,15 @@ async function evaluateStage(
   switch (step.source) {
     case "none":
       return [evaluationRow(examples.length, { dense: await under() })];
-    case "given":
+    case "given": {
+      const masks = domainMasks!.map(toDenseMask);
       return [
         evaluationRow(examples.length, {
-          own: await under(examples.map((e) => domainMasks![domains.indexOf(e.domain)]!)),
+          own: await under(examples.map((e) => masks[domains.indexOf(e.domain)]!)),
           dense: await under(),
         }),
       ];
+    }
     case "static": {
       const { block = 1 } = step;
       const scores = spreadBlocks(standardizeScores(parameters[`${PREFIX.static}scores`]!, dFfn / block), block);

@@ -7,7 +7,6 @@
  * Shapes: N examples · L layers · F channels of a layer · G = F/block scores of a layer · C entries of the codebook
  */
 import type { Evaluator } from "../joint/evaluator.ts";
-import type { Weights } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
 import { Random } from "../random.ts";
