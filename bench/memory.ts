@@ -48,7 +48,7 @@ const stage: StageConfig = {
   accumulate: 2,
   trains: { llm: true, predictor: true },
   optimizer: { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },
-  schedule: { llm: 1e-3, predictor: 1e-3, warmupSteps: 10, minShare: 0.1 },
+  schedule: { llm: 1e-3, predictor: 1e-3, downShare: 1, warmupSteps: 10, minShare: 0.1 },
   centred: true,
   domains: ["noise"],
 };

@@ -15,7 +15,7 @@ import { compile, type TensorData } from "../graph/session.ts";
 import { softTopK } from "../mask/softTopK.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type Batch, IGNORED, TextStream } from "../train/batches.ts";
-import { predictorGraph, type StepConfig, type StepShape, trainingGraph } from "./step.ts";
+import { predictorGraph, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "./step.ts";
 
 const [TFFN, EPSILON] = [16, 0.5];
 const backbone = goldenModel("qwen3");
@@ -202,6 +202,48 @@ describe("the joint step (SFT)", () => {
     ).toBeLessThan(1e-5);
     expect(difference((await evaluate(dense, feeds)).loss!, [plainLoss(llm, ones)])).toBeLessThan(1e-5);
   });
+
+  test.each([{ head: "codebook" }, { head: "linear" }, { head: "linear", block: 4 }] as const)(
+    "a warm start has the loss of its definition, and gradients for all that it reaches: %o",
+    async (changes) => {
+      const predictor = { ...predictorOf(llm), ...changes };
+      const shapes = headShapes(predictor);
+      const head = Object.fromEntries([...shapes].map(([name, own]) => [name, normal(`warm ${name}`, size(own))]));
+      const Dp = backbone.config.width;
+      const statistics = { "feature.mean": normal("mean", Dp), "feature.std": normal("std", Dp).map((x) => 1 + x * x) };
+      const [inner] = [...shapes.keys()];
+      const perRow = (L * F) / predictor.block;
+      const entries = Int32Array.of(2, 0);
+      const scores = normal("targets", 2 * perRow);
+      const targets = changes.head === "codebook" ? entries : scores;
+      const named = { ...head, ...statistics };
+      const inputs = { ...parameters, ...feeds, targets };
+      for (const [name, data] of Object.entries(named)) Object.assign(inputs, { [`head.${name}`]: data });
+      const outputs = await evaluate(
+        warmStartGraph(predictor, { B, Tp }, new Set([`head.${inner}`, "backbone.model.embed_tokens.weight"])),
+        inputs,
+      );
+      const lossOf = (values: Record<string, Float32Array>) =>
+        instructions.reduce((sum, tokens, row) => {
+          if (changes.head === "linear") {
+            const own = scoreInstruction(backbone, { ...named, ...values }, L, tokens).scores;
+            return sum + own.reduce((all, z, i) => all + (z - scores[row * perRow + i]!) ** 2, 0) / perRow;
+          }
+          const { feature } = scoreInstruction(backbone, { ...named, ...values }, L, tokens);
+          const logits = Array.from({ length: predictor.rank }, (_, entry) =>
+            feature.reduce((all, x, i) => {
+              const centred = (x - statistics["feature.mean"][i]!) / statistics["feature.std"][i]!;
+              return all + centred * ({ ...head, ...values } as typeof head)[inner!]![entry * Dp + i]!;
+            }, 0),
+          );
+          return sum + Math.log(logits.reduce((all, z) => all + Math.exp(z), 0)) - logits[entries[row]!]!;
+        }, 0);
+      expect(difference(outputs.loss!, [lossOf({})])).toBeLessThan(1e-5);
+      const at = (data: Float32Array) => lossOf({ [inner!]: data });
+      expect(slopeError(at, head[inner!]!, outputs[`d:head.${inner}`]!, { seed: "warm", h: 1e-4 })).toBeLessThan(1e-3);
+      expect(Math.hypot(...outputs["d:backbone.model.embed_tokens.weight"]!)).toBeGreaterThan(1e-3);
+    },
+  );
 
   test("gradients come out for what is trained, and for nothing else", () => {
     const graph = trainingGraph(jointConfig(llm), shape, new Set(["llm.model.norm.weight", "head.w1.weight"]));

@@ -103,7 +103,15 @@ const stageShape = {
    */
   train: oneOf(["llm", "predictor", "both"]).optional(),
   /** Peaks; one for each that learns. */
-  learningRate: section({ llm: positive.optional(), predictor: positive.optional() }),
+  learningRate: section({
+    llm: positive.optional(),
+    predictor: positive.optional(),
+    /**
+     * Of the LLM's down projections, as a share of `llm`. A step of Adam moves each weight alike, so the sum over a wide FFN moves far:
+     * inversely to its (active) width is the usual rule (muP, arXiv:2203.03466).
+     */
+    downShare: positive.default(1),
+  }),
   warmupSteps: integer(0).default(0),
   /** Learning rate of the last step, as a share of the peak. */
   minLearningRateShare: share.default(0.1),

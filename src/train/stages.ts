@@ -172,6 +172,7 @@ export async function prepareStage(
       schedule: {
         llm: (onBackbone ? rate.predictor : rate.llm) ?? 0,
         predictor: rate.predictor ?? 0,
+        downShare: rate.downShare,
         warmupSteps,
         minShare: minLearningRateShare,
       },

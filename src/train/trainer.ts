@@ -35,7 +35,7 @@ export interface StageConfig {
   /** Which parts learn. */
   trains: { llm: boolean; predictor: boolean };
   optimizer: AdamWOptions;
-  schedule: { llm: number; predictor: number; warmupSteps: number; minShare: number };
+  schedule: { llm: number; predictor: number; downShare: number; warmupSteps: number; minShare: number };
   /** The part of a prompt that the predictor is trained to read. */
   predictorInput: PredictorInput;
   /** Whether the feature's running statistics follow the feature. */
@@ -107,7 +107,8 @@ export async function* runStage(
   const trained = new Map<string, Trained>();
   for (const [name, m] of state.m) {
     const { shape, data } = weights.get(name)!;
-    const group = name.startsWith(PREFIX.llm) ? "llm" : "predictor";
+    const isDown = name.startsWith(PREFIX.llm) && name.endsWith("down_proj.weight");
+    const group = isDown ? "down" : name.startsWith(PREFIX.llm) ? "llm" : "predictor";
     trained.set(name, { shape, data, m: m.data, v: state.v.get(name)!.data, group, decays: shape.length > 1 });
   }
   const names = new Set(trained.keys());
@@ -151,7 +152,8 @@ export async function* runStage(
           totalSteps: stage.steps,
         }),
       };
-      const gradientNorm = await optimizer.update(gradients, 1 / labels, state.step + 1, rates);
+      const byGroup = { ...rates, down: rates.llm * stage.schedule.downShare };
+      const gradientNorm = await optimizer.update(gradients, 1 / labels, state.step + 1, byGroup);
       state.step++;
       const position = { stage: stage.name, step: stepsBefore + state.step };
       const ms = performance.now() - start;

@@ -1,0 +1,191 @@
+/** The recipes of the test bed: a dense source, and what is trained from it, each as one change of a recipe before it. */
+import type { FactsOptions } from "./facts.ts";
+
+export interface Settings extends FactsOptions {
+  /** Steps of the source, and of everything that starts from it. A dense model that does not gets the sum. */
+  steps: number;
+  threads: number;
+}
+
+export interface Variant {
+  name: string;
+  /** What changes, in a line. */
+  change: string;
+  /** The recipe that is changed. */
+  from?: string;
+  /** As in a recipe with `extends`. */
+  patch: Record<string, unknown>;
+}
+
+/** d_ffn and t_ffn: 12.5 % of the channels are kept. */
+const [D_FFN, T_FFN] = [512, 64];
+/** Rows of a batch × tokens of a row. */
+const TOKENS_PER_BATCH = 256 * 6;
+const LEARNING_RATE = { llm: 4e-3, predictor: 1e-3 };
+/** The run that the others start from; `testbed.ts` puts its folder here. */
+export const SOURCE_RUN = "{source}";
+
+const data = {
+  data: [{ domain: "tables", path: "data/train.jsonl", licence: "CC0-1.0" }],
+  instructions: "data/instructions.json",
+  tokensPerBatch: TOKENS_PER_BATCH,
+};
+
+function source({ seed, steps, threads }: Settings): Record<string, unknown> {
+  return {
+    seed,
+    tokenizer: { path: "data/tokenizer.json" },
+    llm: {
+      width: 64,
+      numLayers: 2,
+      numHeads: 4,
+      numKvHeads: 4,
+      headWidth: 16,
+      ffnWidth: D_FFN,
+      contextLength: 16,
+    },
+    stages: [
+      {
+        name: "facts",
+        kind: "sft",
+        steps,
+        ...data,
+        learningRate: { llm: LEARNING_RATE.llm },
+        warmupSteps: Math.ceil(steps / 40),
+        minLearningRateShare: 0.05,
+        weightDecay: 0,
+        evaluate: { every: Math.ceil(steps / 4), path: "data/held-out.jsonl" },
+      },
+    ],
+    checkpointEvery: 3 * steps, // a run of a minute or two begins anew
+    threads,
+  };
+}
+
+/** The whole table, first row the source. */
+export function variants(settings: Settings): Variant[] {
+  const { steps, concepts } = settings;
+  const numTables = concepts[0] * concepts[1];
+  const joint = (changes: Record<string, unknown>) => ({ stages: { joint: changes } });
+  const predictorRate = (predictor: number) => joint({ learningRate: { predictor } });
+  /** Warm start, then the joint stage as it is in `from`: a change that adds a stage gives all of them. */
+  const warmStart = {
+    name: "warm-start",
+    kind: "warm-start",
+    steps: 500,
+    ...data,
+    learningRate: { predictor: 3e-3 },
+    warmupSteps: 20,
+    weightDecay: 0,
+    examples: 20 * numTables,
+  };
+  const sourceRecipe = source(settings);
+  const [facts] = sourceRecipe.stages as [Record<string, unknown>];
+  const warmStages = { stages: [warmStart, { ...facts, name: "joint", learningRate: LEARNING_RATE }] };
+
+  return [
+    { name: "source", change: "dense source", patch: sourceRecipe },
+    {
+      name: "small",
+      change: "dense model of the activated size, all steps from scratch",
+      from: "source",
+      patch: { llm: { ffnWidth: T_FFN }, stages: { facts: { steps: 2 * steps } } },
+    },
+    {
+      name: "continued",
+      change: "dense source, trained on",
+      from: "source",
+      patch: { init: { run: SOURCE_RUN }, tokenizer: null, stages: { facts: { name: "joint" } } },
+    },
+    {
+      name: "static",
+      change: "one learned mask for all",
+      from: "continued",
+      patch: {
+        mask: { source: "static", tFfn: T_FFN, epsilon: 0.3 },
+        ...predictorRate(LEARNING_RATE.predictor),
+      },
+    },
+    {
+      name: "random-per-table",
+      change: "a fixed random mask per table, chosen by its label (oracle)",
+      from: "continued",
+      patch: { mask: { source: "random-per-domain", tFfn: T_FFN } },
+    },
+    {
+      name: "linear-usual",
+      change: "linear head as usually built: feature not centred, output bias",
+      from: "static",
+      patch: {
+        predictor: {
+          backbone: { width: 32, numLayers: 1, numHeads: 2, numKvHeads: 2, headWidth: 16, ffnWidth: 64 },
+          head: "linear",
+          rank: 64,
+          input: "prompt",
+          centred: false,
+          importance: true,
+        },
+        mask: { source: "predictor" },
+      },
+    },
+    {
+      name: "linear",
+      change: "feature centred and scaled, no bias",
+      from: "linear-usual",
+      patch: { predictor: { centred: true, importance: false } },
+    },
+    {
+      name: "linear-instruction",
+      change: "reads the instruction only",
+      from: "linear",
+      patch: { predictor: { input: "instruction" } },
+    },
+    { name: "linear-warm", change: "warm start by activation statistics", from: "linear", patch: warmStages },
+    {
+      name: "codebook",
+      change: `chooses one of ${numTables} masks, random ones at first`,
+      from: "linear",
+      patch: { predictor: { head: "codebook", rank: numTables } },
+    },
+    { name: "codebook-warm", change: "warm start by clusters", from: "codebook", patch: warmStages },
+    {
+      name: "codebook-warm-core",
+      change: "half of the channels in all entries at first",
+      from: "codebook-warm",
+      patch: { stages: { "warm-start": { core: 0.5 } } },
+    },
+    {
+      name: "codebook-warm-statistics",
+      change: "first entries from the clusters' statistics",
+      from: "codebook-warm",
+      patch: { stages: { "warm-start": { entries: "statistics" } } },
+    },
+    {
+      name: "codebook-warm-frozen",
+      change: "predictor frozen after the warm start",
+      from: "codebook-warm",
+      patch: joint({ train: "llm", learningRate: { predictor: null } }),
+    },
+    {
+      name: "codebook-warm-few",
+      change: "a fourth of the entries",
+      from: "codebook-warm",
+      patch: { predictor: { rank: numTables / 4 } },
+    },
+    { name: "linear-blocks", change: "blocks of 16 channels", from: "linear", patch: { mask: { block: 16 } } },
+    { name: "linear-epsilon-0.1", change: "ε 0.1 instead of 0.3", from: "linear", patch: { mask: { epsilon: 0.1 } } },
+    { name: "linear-epsilon-1", change: "ε 1 instead of 0.3", from: "linear", patch: { mask: { epsilon: 1 } } },
+    {
+      name: "linear-rate-high",
+      change: "predictor learns 10 × faster",
+      from: "linear",
+      patch: predictorRate(10 * LEARNING_RATE.predictor),
+    },
+    {
+      name: "linear-rate-low",
+      change: "predictor learns 10 × slower",
+      from: "linear",
+      patch: predictorRate(LEARNING_RATE.predictor / 10),
+    },
+  ];
+}
