@@ -94,6 +94,8 @@ export const TASKS: Record<string, Task> = {
 const MAX_EVAL_ROWS = 60;
 /** Rows of a task in validation-wordings.jsonl, at most: it is asked often. */
 const MAX_WORDING_VALIDATION_ROWS = 40;
+/** Rows of a task in validation-suite.jsonl, at most: it is asked in the middle of training. */
+const MAX_SUITE_ROWS = 20;
 /** Wordings of ours that are kept for validation, per task. */
 const NUM_VALIDATION_WORDINGS = 4;
 /** Wordings of a further domain that are kept for the test and for validation. */
@@ -244,6 +246,13 @@ function readRows<T>(path: string): T[] {
     .map((line) => JSON.parse(line));
 }
 
+/** What is asked while training goes on: every task as the suite score judges it, rules on unseen inputs, facts on unseen wordings. */
+function suiteRows({ validation, validationWordings }: ReturnType<typeof prepareTasks>): EvalRow[] {
+  return Object.entries(TASKS).flatMap(([name, { followsRule }]) =>
+    (followsRule ? validation : validationWordings).filter(({ task }) => task === name).slice(0, MAX_SUITE_ROWS),
+  );
+}
+
 const jsonLines = (rows: readonly unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
 
 function main(sourceDir: string | undefined): void {
@@ -266,6 +275,7 @@ function main(sourceDir: string | undefined): void {
   write("train.jsonl.gz", jsonLines(tasks.train));
   write("validation.jsonl", jsonLines(tasks.validation));
   write("validation-wordings.jsonl", jsonLines(tasks.validationWordings));
+  write("validation-suite.jsonl", jsonLines(suiteRows(tasks)));
   write("test-inputs.jsonl", jsonLines(tasks.testInputs));
   write("test-wordings.jsonl", jsonLines(tasks.testWordings));
   const extras = prepareExtras(sourceDir);
