@@ -5,6 +5,7 @@ import { difference, integers, normal, quiet } from "../../test/support/graphs.t
 import { goldenModel } from "../../test/support/models.ts";
 import { size } from "../graph/graph.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { griffinScores } from "../mask/sources.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type EvaluatedModel, Evaluator, type LabelledSequence } from "./evaluator.ts";
 
@@ -152,6 +153,34 @@ describe("generate", () => {
     const prompt = integers("long", 37, V);
     const [answer] = await evaluator.generate([prompt], { maxTokens: 20, eosId: noEos });
     expect([...answer!]).toEqual(greedy(llm, [...prompt], 3));
+  });
+});
+
+describe("statistics", () => {
+  const sequences = prompts.map((ids, i): LabelledSequence => {
+    const numUnlabelled = i % 3; // as if the prompt ended there: the first label belongs to its last token
+    return { ids, labels: ids.map((_, t) => (t < numUnlabelled || (t > 4 && t % 2 === 1) ? -100 : 1)) };
+  });
+  const isCounted = {
+    prompt: ({ labels }: LabelledSequence, t: number) => {
+      const first = labels.findIndex((label) => label >= 0);
+      return first < 0 || t <= first;
+    },
+    answer: ({ labels }: LabelledSequence, t: number) => labels[t]! >= 0,
+  };
+  test.each(["prompt", "answer"] as const)("over the %s are GRIFFIN's, from float64 activations", async (over) => {
+    const results = await evaluator.statistics(sequences, over);
+    for (const i of [0, 1, 2, 3, 17, 34]) {
+      const { activations } = forward(llm, prompts[i]!);
+      const wanted = activations.flatMap((tokens) => [
+        ...griffinScores(
+          tokens.flatMap((token, t) => (isCounted[over](sequences[i]!, t) ? [...token] : [])),
+          F,
+        ),
+      ]);
+      expect(difference(results[i]!, wanted)).toBeLessThan(1e-5);
+    }
+    expect((await evaluator.statistics([sequences[17]!], over))[0]).toEqual(results[17]);
   });
 });
 

@@ -20,6 +20,8 @@ export interface Forward {
   logits: Float64Array[];
   /** Hidden states after the final norm, [T][D]. */
   hidden: Float64Array[];
+  /** silu(gate)·up before the mask, [L][T][F]. */
+  activations: Float64Array[][];
 }
 
 /** Runs the masked full model. @param mask m [L][F]; absent: all ones */
@@ -33,6 +35,7 @@ export function forward(
   const embedding = weight("model.embed_tokens.weight");
   const T = ids.length;
   const x = Array.from({ length: T }, (_, t) => Float64Array.from(embedding.subarray(ids[t]! * D, (ids[t]! + 1) * D)));
+  const activations = Array.from({ length: numLayers }, (): Float64Array[] => []);
   for (let layer = 0; layer < numLayers; layer++) {
     const at = `model.layers.${layer}`;
     const project = (name: "q" | "k" | "v", input: Float64Array, position: number): Float64Array[] => {
@@ -64,13 +67,15 @@ export function forward(
       const input = rmsNorm(x[t]!, weight(`${at}.post_attention_layernorm.weight`), normEps);
       const gate = matVec(weight(`${at}.mlp.gate_proj.weight`), input);
       const up = matVec(weight(`${at}.mlp.up_proj.weight`), input);
-      const channels = gate.map((g, i) => (g / (1 + Math.exp(-g))) * up[i]! * (mask ? mask[layer]![i]! : 1));
+      const active = gate.map((g, i) => (g / (1 + Math.exp(-g))) * up[i]!);
+      activations[layer]!.push(active);
+      const channels = active.map((value, i) => value * (mask ? mask[layer]![i]! : 1));
       add(x[t]!, matVec(weight(`${at}.mlp.down_proj.weight`), channels));
     }
   }
   const hidden = x.map((row) => rmsNorm(row, weight("model.norm.weight"), normEps));
   const head = config.tieEmbeddings ? embedding : weight("lm_head.weight");
-  return { hidden, logits: hidden.map((row) => matVec(head, row)) };
+  return { activations, hidden, logits: hidden.map((row) => matVec(head, row)) };
 }
 
 /** Continues `ids` greedily by `count` tokens; lower id first among equals. Returns the new tokens. */
