@@ -289,6 +289,23 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
       (logits) => reference.crossEntropy(logits!, Int32Array.of(-100, -100)),
     ),
   ],
+  klDivergence: [
+    testCase(
+      "ignored labels",
+      [any(6, 9)],
+      (logits) => {
+        const { graph } = logits!;
+        const teacher = graph.constant(normal("teacher", 54, { std: 2 }), [6, 9]);
+        return ops.klDivergence(logits!, teacher, graph.constant(labels, [6]));
+      },
+      (logits) =>
+        reference.klDivergence(
+          logits!,
+          { shape: [6, 9], data: Float64Array.from(normal("teacher", 54, { std: 2 })) },
+          labels,
+        ),
+    ),
+  ],
   softTopK: [
     softTopKCase(9, 4, 0.5),
     softTopKCase(12, 1, 0.3),

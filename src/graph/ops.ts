@@ -479,6 +479,28 @@ function crossEntropy(logits: Tensor, labels: Tensor): Tensor {
 }
 
 /**
+ * Sum over labelled positions of KL(softmax(teacher) ‖ softmax(logits)), nats. The teacher is a constant.
+ *
+ * @param logits [N, V]
+ * @param teacher [N, V]
+ * @param labels [N], int32; positions with a negative label are left out
+ * @returns scalar
+ */
+function klDivergence(logits: Tensor, teacher: Tensor, labels: Tensor): Tensor {
+  const { graph } = logits;
+  const isIgnored = n.less(n.reshape(labels, [logits.shape[0]!, 1]), graph.constant(Int32Array.of(0), []));
+  const weight = n.where(isIgnored, graph.scalar(0), graph.scalar(1)); // [N, 1]
+  const target = n.mul(n.softmax(teacher), weight);
+  const difference = n.sub(n.logSoftmax(teacher), n.logSoftmax(logits));
+  return graph.record({
+    op: "klDivergence",
+    inputs: [logits],
+    output: n.reduceSum(n.mul(target, difference), [0, 1]),
+    backward: (dy) => [n.mul(n.sub(n.mul(n.softmax(logits), weight), target), dy)],
+  });
+}
+
+/**
  * SoftTopK (P eq. 3; CoDA, arXiv 2304.04947): m = λ ⊙ Top(λ, k), where λ = min(1, exp((s + a)/ε)) sums to k. Exactly k
  * non-zeros in each row. Solved exactly by sorting, as in `mask/softTopK.ts`; `Top` is a constant in the backward pass.
  *
@@ -585,6 +607,7 @@ export const ops = {
   gatedFfn,
   compactFfn,
   crossEntropy,
+  klDivergence,
   softTopK,
   keptTopK,
 };

@@ -245,6 +245,34 @@ describe("the joint step (SFT)", () => {
     },
   );
 
+  test("a teacher's share of the loss is the divergence from its dense answers; it does not learn", async () => {
+    const scale = 0.7;
+    const teacher = Object.fromEntries(
+      [...llm.weights].map(([name, { data }]) => [`teacher.${name}`, data.map((value) => scale * value)]),
+    );
+    const config: StepConfig = { llm: llm.config, source: "none", distil: 0.25 };
+    const names = new Set(["llm.model.norm.weight"]);
+    const outputs = await evaluate(trainingGraph(config, shape, names), { ...parameters, ...teacher, ids, labels });
+    const taught = withWeights(llm, part(teacher, "teacher."));
+    const rowsOf = (model: Model, row: number) =>
+      plainForward(model, ids.subarray(row * T, (row + 1) * T)).logits.flatMap((own) => [...own]);
+    const lossOf = (student: Model) =>
+      [0, 1].reduce((sum, row) => {
+        const [y, t] = [student, taught].map((model) => ({
+          shape: [T, V],
+          data: Float64Array.from(rowsOf(model, row)),
+        }));
+        const own = labels.subarray(row * T, (row + 1) * T);
+        return sum + 0.75 * plain.crossEntropy(y!, own).data[0]! + 0.25 * plain.klDivergence(y!, t!, own).data[0]!;
+      }, 0);
+    expect(difference(outputs.loss!, [lossOf(llm)])).toBeLessThan(1e-5);
+    const norm = "model.norm.weight";
+    const at = (data: Float32Array) =>
+      lossOf({ ...llm, weights: new Map([...llm.weights, [norm, { ...llm.weights.get(norm)!, data }]]) });
+    const gradient = outputs[`d:llm.${norm}`]!;
+    expect(slopeError(at, llm.weights.get(norm)!.data, gradient, { seed: "distil", h: 1e-4 })).toBeLessThan(1e-3);
+  });
+
   test("gradients come out for what is trained, and for nothing else", () => {
     const graph = trainingGraph(jointConfig(llm), shape, new Set(["llm.model.norm.weight", "head.w1.weight"]));
     expect([...graph.outputs.keys()].sort()).toEqual([

@@ -14,7 +14,13 @@ import { headInputs, masksPerLayer, predictScores, spreadBlockScores } from "../
 import { SCORE_EPSILON } from "../predictor/standardize.ts";
 
 /** Names of the parameters of each part, as graph inputs: prefix + Hugging Face name (or head name). */
-export const PREFIX = { llm: "llm.", backbone: "backbone.", head: "head.", static: "static." } as const;
+export const PREFIX = {
+  llm: "llm.",
+  backbone: "backbone.",
+  head: "head.",
+  static: "static.",
+  teacher: "teacher.",
+} as const;
 
 /**
  * Where the mask of a row comes from.
@@ -31,6 +37,11 @@ export interface StepConfig {
   softTopK?: { tFfn: number; epsilon: number };
   /** Channels that share a score of the `static` source; 1 if absent. */
   block?: number;
+  /**
+   * Share of the loss that is the divergence from a teacher, a dense model of the same shape that does not learn; the rest is the loss
+   * on the labels. Absent: no teacher.
+   */
+  distil?: number | undefined;
   /** Compute all channels and multiply by the mask: the plain form, which the compact one has to equal. */
   isPlain?: boolean;
 }
@@ -137,8 +148,17 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   const labels = graph.input("labels", [shape.labelled ?? shape.B * shape.T], "int32");
   const llm = parameterInputs(graph, config.llm, PREFIX.llm);
   const hidden = decoder(config.llm, llm, ids, masks);
-  const read = shape.labelled ? ops.embedding(hidden, graph.input("labelRows", [shape.labelled], "int32")) : hidden;
-  const loss = ops.crossEntropy(logits(config.llm, llm, read), labels);
+  const labelRows = shape.labelled ? graph.input("labelRows", [shape.labelled], "int32") : undefined;
+  const read = labelRows ? ops.embedding(hidden, labelRows) : hidden;
+  const y = logits(config.llm, llm, read);
+  let loss = ops.crossEntropy(y, labels);
+  if (config.distil) {
+    const teacher = parameterInputs(graph, config.llm, PREFIX.teacher);
+    const all = decoder(config.llm, teacher, ids);
+    const taught = logits(config.llm, teacher, labelRows ? ops.embedding(all, labelRows) : all);
+    const divergence = ops.klDivergence(y, taught, labels);
+    loss = ops.add(ops.scale(loss, 1 - config.distil), ops.scale(divergence, config.distil));
+  }
   if (feature) graph.output("feature", feature);
   outputGradients(graph, loss, trained);
   return graph;

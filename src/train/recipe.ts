@@ -151,6 +151,8 @@ const stageSchema = z.discriminatedUnion(
     section({
       kind: z.literal("sft"),
       ...stageShape,
+      /** Share of the loss that is the divergence from the model that `init` names, dense; the rest is the loss on the answers. */
+      distil: share.optional(),
       /** Rows are conversations of so many tokens: a question, then others of its domain under the same mask. Absent: single questions. */
       sequenceLength: integer(1).optional(),
     }),
@@ -336,6 +338,8 @@ function* conflicts(recipe: Recipe): Generator<string> {
     if (stage.kind === "cpt" && mask?.source !== "predictor") {
       yield `"${at}.kind": wanted "mask.source" = "predictor" for cpt, got ${mask ? `"${mask.source}"` : "no mask"}. Use pretrain.`;
     }
+    if (stage.kind === "sft" && stage.distil && !init)
+      yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;
     yield* learnerConflicts(recipe, stage, at);
   }
 }

@@ -67,6 +67,10 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   const init = recipe.init && !saved ? await loadModel(file.pathOf(recipe.init.run)) : undefined;
   const tokenizer = await makeTokenizer(file, saved ?? init, tokenizerPath);
   const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
+  if (recipe.stages.some((stage) => stage.kind === "sft" && stage.distil)) {
+    const { llm } = await loadModel(file.pathOf(recipe.init!.run)); // its own copy: what is trained changes in place
+    parts.teacher = llm.weights;
+  }
   const inherited = (saved ?? init)?.card.provenance.data ?? [];
   using log = new RunLog(join(runDir, "metrics.jsonl"), saved?.metricsBytes ?? 0);
   const totalSteps = recipe.stages.reduce((sum, { steps }) => sum + steps, 0);

@@ -233,7 +233,8 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
         ? "given"
         : mask.source;
   const softTopK = mask && { tFfn: mask.tFfn, epsilon: "epsilon" in mask ? mask.epsilon : 1 }; // hard masks have no ε
-  return { llm, source, softTopK, block: mask?.block, ...(source === "predictor" && { predictor }) };
+  const distil = stage.kind === "sft" ? stage.distil : undefined;
+  return { llm, source, softTopK, block: mask?.block, distil, ...(source === "predictor" && { predictor }) };
 }
 
 /** One fixed random hard mask per domain: a control that knows the domain's label. */

@@ -76,6 +76,7 @@ const PREDICTOR_ALONE = /^(backbone\.|head\.(router|w1|w2|importance)\b)/;
 function trainedNames(parts: Parts, { step, trains, targets }: StageConfig): string[] {
   const isUsed = (name: string) => {
     if (name.startsWith(PREFIX.llm)) return trains.llm;
+    if (name.startsWith(PREFIX.teacher)) return false;
     if (name === FEATURE_MEAN || name === FEATURE_STD || !trains.predictor) return false;
     if (targets && !PREDICTOR_ALONE.test(name)) return false;
     return step.source === "static"

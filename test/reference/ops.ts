@@ -221,6 +221,16 @@ export function crossEntropy(logits: Array64, labels: Int32Array): Array64 {
   return { shape: [], data: Float64Array.of(loss) };
 }
 
+/** Scalar: Σ_v q_v ln(q_v / p_v), q and p the softmax of teacher and logits, over rows whose label is not negative. */
+export function klDivergence(logits: Array64, teacher: Array64, labels: Int32Array): Array64 {
+  const V = logits.shape[1]!;
+  const [p, q] = [softmax(logits).data, softmax(teacher).data];
+  const loss = total(labels.length, (row) =>
+    labels[row]! < 0 ? 0 : total(V, (i) => q[row * V + i]! * Math.log(q[row * V + i]! / p[row * V + i]!)),
+  );
+  return { shape: [], data: Float64Array.of(loss) };
+}
+
 /** λ = min(1, exp((s + a)/ε)) with a by bisection, and 0 outside the k highest scores; of equal scores the lower index is kept. */
 export function softTopK(scores: Array64, k: number, epsilon: number): Array64 {
   return rows(scores, (s) => {
