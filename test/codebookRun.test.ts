@@ -1,0 +1,84 @@
+/**
+ * A whole run of the codebook's recipe: warm start, conversations under one mask, a teacher; interrupted and resumed; packed and
+ * served with the same masks.
+ */
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { openModel } from "../src/eval/load.ts";
+import { packBundle } from "../src/formats/bundle.ts";
+import { predictorIds } from "../src/text/prompt.ts";
+import { loadLatestCheckpoint } from "../src/train/checkpoint.ts";
+import { readRecipe } from "../src/train/recipe.ts";
+import { trainRecipe } from "../src/train/run.ts";
+import { readRunLog } from "../src/train/runLog.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "ifprune-codebook-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+cpSync(fileURLToPath(new URL("fixtures/tiny", import.meta.url)), folder, { recursive: true });
+
+/** Trains a recipe; with `stopAt`, aborted once the log has that many steps. */
+async function train(recipe: string, runDir: string, stopAt = Infinity): Promise<void> {
+  const abort = new AbortController();
+  const file = readRecipe(join(folder, recipe));
+  for await (const event of trainRecipe(file, { runDir, threads: 1, spinning: false, signal: abort.signal })) {
+    if (event.kind === "row" && event.row.kind === "train" && event.row.step === stopAt) abort.abort();
+  }
+}
+
+async function remains(runDir: string) {
+  const { card, metricsBytes, ...checkpoint } = (await loadLatestCheckpoint(runDir))!;
+  const { created, ...provenance } = card.provenance;
+  return {
+    checkpoint,
+    card: { ...card, provenance },
+    rows: readRunLog(join(runDir, "metrics.jsonl")).map((row) => ({ ...row, ms: 0 })),
+  };
+}
+
+const whole = join(folder, "runs/whole");
+beforeAll(async () => {
+  // the model that it starts from has no predictor of another kind: the tiny recipe's dense stage alone
+  const file = readRecipe(join(folder, "recipe.json"));
+  const { predictor, mask, ...dense } = file.recipe;
+  const stages = dense.stages.filter(({ name }) => name === "dense");
+  const recipe = { ...dense, stages };
+  for await (const _ of trainRecipe({ ...file, recipe }, { runDir: join(folder, "runs/tiny"), threads: 1 }));
+  await train("codebook.json", whole);
+}, 60_000);
+
+test("logs what was clustered, and evaluates masks that come from the codebook", () => {
+  const rows = readRunLog(join(whole, "metrics.jsonl"));
+  expect(rows.filter(({ kind }) => kind === "clusters")).toMatchObject([
+    { stage: "warm-start", step: 0, clusters: 3, purity: expect.any(Number) },
+  ]);
+  expect(rows.filter(({ kind }) => kind === "train")).toHaveLength(14);
+  expect(rows.filter(({ kind }) => kind === "evaluation")).toHaveLength(2);
+});
+
+test.each([3, 6, 7, 10])("interrupted after step %i, it ends as if it never had been", async (step) => {
+  const runDir = join(folder, `runs/stopped-${step}`);
+  await train("codebook.json", runDir, step);
+  expect((await loadLatestCheckpoint(runDir))!.step).toBe(step);
+  await train("codebook.json", runDir);
+  expect(await remains(runDir)).toEqual(await remains(whole));
+});
+
+test("the packed bundle predicts the checkpoint's masks: entries of the codebook, in whole blocks", async () => {
+  const bundle = join(folder, "bundle");
+  const saved = (await loadLatestCheckpoint(whole))!;
+  await packBundle(join(whole, "checkpoints", `step-${String(saved.step).padStart(6, "0")}`), bundle, { type: "F32" });
+  const [exact, served] = [await openModel(whole, { threads: 1 }), await openModel(bundle, { threads: 1 })];
+  const texts = ["Write the plural.", "Write the first letter. Input: cloud", "Give the plural form. Input: river"];
+  const ids = texts.map((text) => predictorIds(exact.text.tokenizer, text));
+  const [wanted, got] = [await exact.model.predict(ids), await served.model.predict(ids)];
+  for (const [i, { mask, scores }] of wanted.entries()) {
+    for (const [at, value] of mask.entries()) expect(got[i]!.mask[at]!).toBeCloseTo(value, 5);
+    for (const [at, value] of scores.entries()) expect(got[i]!.scores[at]!).toBeCloseTo(value, 4);
+    for (const [at, value] of mask.entries()) expect(value).toBe(mask[at - (at % 4)]); // blocks of 4
+  }
+  await exact.close();
+  await served.close();
+});
