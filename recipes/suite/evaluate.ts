@@ -16,6 +16,8 @@ import { evaluateTasks, type MaskChoice, type TaskReport } from "../../src/eval/
 import { type OpenedModel, openModel } from "../../src/eval/load.ts";
 import { readJson } from "../../src/formats/files.ts";
 import { readManifest } from "../../src/formats/manifest.ts";
+import { fromDenseMask } from "../../src/mask/mask.ts";
+import { overlap } from "../../src/mask/overlap.ts";
 import {
   type Mask,
   type Result,
@@ -25,6 +27,7 @@ import {
   suiteScore,
 } from "../../src/report/experiments.ts";
 import { resultsPath } from "../../src/report/writeExperiments.ts";
+import { predictorIds } from "../../src/text/prompt.ts";
 import { checkpointFolders } from "../../src/train/checkpoint.ts";
 
 const { values, positionals } = parseArgs({
@@ -41,6 +44,8 @@ const tests = Object.entries(experiments.tests).map(([name, path]) => {
   const data = resolve(dirname(file), path);
   return { name, data, questions: createHash("sha256").update(readFileSync(data)).digest("hex") };
 });
+const wordings = z.record(z.string(), z.object({ train: z.array(z.string()), heldOut: z.array(z.string()) }));
+const instructions = wordings.parse(readJson(resolve(dirname(file), experiments.instructions)));
 const sources = sourcesOf(experiments);
 const path = resultsPath(file);
 mkdirSync(dirname(path), { recursive: true });
@@ -95,6 +100,11 @@ async function evaluateRun(run: string, seed: number, masks: readonly Mask[]): P
       for (const test of tests) {
         if (isKnown(mask, test)) continue;
         const report = await evaluate(opened, mask, test.data);
+        if (mask === "task" && report.masks)
+          report.masks.unseenWordings = await wordingOverlap(
+            opened,
+            report.tasks.map(({ task }) => task),
+          );
         results.set({ run, seed, mask, test: test.name, checkpoint, questions: test.questions, report });
       }
       const score = suiteScore(results.seedOf({ run, seed, mask }), experiments.facts)!;
@@ -112,6 +122,21 @@ async function evaluate(opened: OpenedModel, mask: Mask, data: string): Promise<
   const choice = choiceOf(opened, mask);
   const { answers, masks, ...report } = await evaluateTasks(opened.model, data, choice, opened.text);
   return { ...report, tasks: report.tasks.map((task) => ({ ...task })), ...(masks && { masks: compact(masks) }) };
+}
+
+/** Mean overlap, over tasks and layers, of the masks of a trained and of a held-out wording of the same task. */
+async function wordingOverlap({ model, text }: OpenedModel, tasks: readonly string[]): Promise<number> {
+  const masksOf = async (wordings: readonly string[]) => {
+    const predicted = await model.predict(wordings.map((wording) => predictorIds(text.tokenizer, wording)));
+    return predicted.map(({ mask }) => fromDenseMask(mask, text.ffnWidth));
+  };
+  const shares: number[] = [];
+  for (const { train, heldOut } of tasks.map((task) => instructions[task]!)) {
+    const [trained, unseen] = [await masksOf(train), await masksOf(heldOut)];
+    const pairs = unseen.flatMap((a) => trained.flatMap((b) => overlap(a, b)));
+    shares.push(pairs.reduce((sum, share) => sum + share, 0) / pairs.length);
+  }
+  return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
 function choiceOf(opened: OpenedModel, mask: Mask): MaskChoice {

@@ -133,7 +133,9 @@ describe("results", () => {
   });
 
   test("numbers have five digits; what this program does not know stays; what is not a number is null", async () => {
-    const masks = { domains: ["a"], chance: 1 / 3, overlapWithin: [Number.NaN], matrices: [[[Number.NaN]]] };
+    const none = [Number.NaN];
+    const overlaps = { overlapWithin: none, overlapAcross: none, everUsed: [0.25] };
+    const masks = { domains: ["a"], chance: 1 / 3, ...overlaps, matrices: [[none]] };
     const report = { tasks: [{ task: "sum", accuracy: 2 / 3, count: 123_456 }], mean: { accuracy: 2 / 3 }, masks };
     const path = join(folder, "short.jsonl");
     new Results([result(1, inputs, {}, { report })]).write(path);
@@ -141,7 +143,14 @@ describe("results", () => {
     expect(tests!.get(inputs)!.report).toEqual({
       tasks: [{ task: "sum", accuracy: 0.66667, count: 123_456 }],
       mean: { accuracy: 0.66667 },
-      masks: { domains: ["a"], chance: 0.33333, overlapWithin: [null], matrices: [[[null]]] },
+      masks: {
+        domains: ["a"],
+        chance: 0.33333,
+        overlapWithin: [null],
+        overlapAcross: [null],
+        everUsed: [0.25],
+        matrices: [[[null]]],
+      },
     });
   });
 
@@ -156,6 +165,7 @@ describe("experiments.json", () => {
   const row = { name: "A", run: "a", mask: "own", sees: "–" };
   const valid = {
     tFfn: 4,
+    instructions: "w.json",
     tests: { [inputs]: "i.jsonl", [wordings]: "w.jsonl" },
     facts: ["rhymes"],
     tables: [{ title: "T", rows: [row] }],

@@ -75,6 +75,8 @@ const experimentsSchema = z.strictObject({
   tests: z.object({ [RULES_TEST]: words, [FACTS_TEST]: words }).catchall(words),
   /** Channels per layer that masks without a predictor keep. */
   tFfn: z.int().positive(),
+  /** Wordings of each task's instruction, trained and held out, relative to this file. */
+  instructions: words,
   /** Tasks that the suite score judges on unseen wordings: their unseen inputs follow from nothing. */
   facts: z.array(words),
   tables: z.array(
@@ -130,7 +132,16 @@ const resultSchema = z.strictObject({
     tasks: z.array(taskSchema).min(1),
     mean: z.looseObject({ accuracy: z.number() }),
     masks: z
-      .looseObject({ domains: z.array(words), chance: z.number(), matrices: z.array(triangle).optional() })
+      .looseObject({
+        domains: z.array(words),
+        chance: z.number(),
+        overlapWithin: z.array(z.number().nullable()),
+        overlapAcross: z.array(z.number().nullable()),
+        everUsed: z.array(z.number()),
+        matrices: z.array(triangle).optional(),
+        /** Of masks from the instruction alone: mean overlap of a trained wording's and a held-out one's, over tasks and layers. */
+        unseenWordings: z.number().optional(),
+      })
       .optional(),
   }),
 });

@@ -18,7 +18,7 @@ function both(run: string, seed: number, score: number): Result[] {
 }
 
 function overlaps(seed: number, domains: string[], matrices: (number | null)[][][]): Result {
-  const masks = { domains, chance: 0.125, matrices };
+  const masks = { domains, chance: 0.125, overlapWithin: [], overlapAcross: [], everUsed: [], matrices };
   const report = { tasks: [{ task: "sum", accuracy: 1 }], mean: { accuracy: 1 }, masks };
   return { run: "a", seed, mask: own, test: "unseen wordings", checkpoint: "c", questions: "q", report };
 }

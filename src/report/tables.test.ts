@@ -20,9 +20,26 @@ const both = (run: string, seed: number, score: number) => [
 ];
 const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]) =>
   tablesMarkdown(
-    { tests, tFfn: 4, facts: ["rhymes"], tables: [{ title: "T", rows }], figures: [] },
+    { tests, tFfn: 4, instructions: "w.json", facts: ["rhymes"], tables: [{ title: "T", rows }], figures: [] },
     new Results(results),
   );
+
+test("overlaps of masks stand layer by layer, as the mean over seeds, once per run and mask", () => {
+  const withMasks = (seed: number, within: number, unseenWordings: number): Result[] =>
+    both("a", seed, 0.5).map((own) => {
+      const overlaps = { overlapWithin: [within, 1], overlapAcross: [0.1, null], everUsed: [0.5, 0.75] };
+      const masks = { domains: ["sum"], chance: 0.125, ...overlaps, unseenWordings };
+      return { ...own, report: { ...own.report, masks } };
+    });
+  const rows = [row("A", "a"), row("again", "a"), row("B", "b")];
+  const lines = markdown(rows, [...withMasks(1, 0.6, 0.9), ...withMasks(2, 0.8, 0.7), ...both("b", 1, 1)]).split("\n");
+  const at = lines.indexOf("## How alike masks are");
+  const table = lines
+    .slice(at)
+    .filter((line) => line.startsWith("| A") || line.startsWith("| again") || line.startsWith("| B"));
+  expect(table).toHaveLength(1); // "B" predicts no masks
+  expect(table[0]).toBe("| A | 70 100 | 10 – | 12.5 | 50 75 | 80.0 ± 14.1 |");
+});
 
 test("a row is the mean and spread over its seeds; one seed has no spread; a row without runs says so", () => {
   const lines = markdown(

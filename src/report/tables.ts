@@ -4,8 +4,10 @@ import {
   type Estimate,
   type Experiments,
   estimate,
+  FACTS_TEST,
   NOT_RUN,
   percent,
+  type Result,
   type Results,
   scoreOf,
   suiteTasks,
@@ -26,9 +28,46 @@ export function tablesMarkdown({ tables, tests, facts }: Experiments, results: R
       "",
       ...overview(table, rows, Object.keys(tests)),
     ]),
+    "",
+    "## How alike masks are",
+    "",
+    ...overlaps(measured.flatMap(({ rows }) => rows)),
     ...measured.flatMap(({ table, rows }) => ["", ...perTask(table, rows)]),
   ].join("\n")}\n`;
 }
+
+/** Share of kept channels that two prompts have in common, per layer, on unseen wordings; of every row with predicted masks, once. */
+function overlaps(rows: readonly Row[]): string[] {
+  const keyOf = ({ row }: Row) => `${row.run} ${row.mask}`;
+  const unique = rows.filter((own, i) => rows.findIndex((other) => keyOf(other) === keyOf(own)) === i);
+  const shares = (list: readonly (number | null)[]) =>
+    list.map((share) => (share === null || Number.isNaN(share) ? "–" : (100 * share).toFixed(0))).join(" ");
+  const layer = (masks: readonly Masks[], key: "overlapWithin" | "overlapAcross" | "everUsed") =>
+    shares(masks[0]![key].map((_, at) => mean(masks.map((own) => own[key][at] ?? Number.NaN))));
+  return [
+    "Share of kept channels in common, %, layer by layer, mean over seeds, on unseen wordings; beside it what masks drawn at random would",
+    "have in common. The last column is over tasks: the mask of a wording that was trained on and of one that never was.",
+    "",
+    "| masks | same task | other task | chance | channels ever used | trained and unseen wording |",
+    "|---|---:|---:|---:|---:|---:|",
+    ...unique.flatMap(({ row, masks }) => {
+      if (masks.length === 0) return [];
+      const unseen = masks.flatMap(({ unseenWordings }) => unseenWordings ?? []);
+      const cells = [
+        layer(masks, "overlapWithin"),
+        layer(masks, "overlapAcross"),
+        (100 * masks[0]!.chance).toFixed(1),
+        layer(masks, "everUsed"),
+        unseen.length > 0 ? percent(estimate(unseen)!) : "",
+      ];
+      return [`| ${[escapeMarkdown(row.name), ...cells].join(" | ")} |`];
+    }),
+  ];
+}
+
+const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+type Masks = NonNullable<Result["report"]["masks"]>;
 
 interface Row {
   row: Table["rows"][number];
@@ -37,6 +76,8 @@ interface Row {
   tests: (Estimate | undefined)[];
   /** The tasks of the suite score. */
   tasks: Map<string, Estimate>;
+  /** Diagnostics of predicted masks on unseen wordings, by seed. */
+  masks: Masks[];
 }
 
 function measure(
@@ -51,6 +92,7 @@ function measure(
     const names = tasksOf.find((tasks) => tasks)?.map(({ task }) => task) ?? [];
     return {
       row,
+      masks: seeds.flatMap((byTest) => byTest.get(FACTS_TEST)?.report.masks ?? []),
       suite: scoreOf(results, facts, row),
       tests: tests.map((test) => estimate(seeds.map((byTest) => byTest.get(test)?.report.mean.accuracy))),
       tasks: new Map(

@@ -11,6 +11,7 @@ beforeAll(() => {
   const source = { run: "a", mask: "own" };
   const experiments = {
     tFfn: 4,
+    instructions: "w.json",
     tests: { "unseen inputs": "i.jsonl", "unseen wordings": "w.jsonl" },
     facts: [],
     tables: [{ title: "Table", rows: [{ name: "A", ...source, sees: "nothing" }] }],
