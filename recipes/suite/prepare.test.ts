@@ -31,7 +31,7 @@ const testWordings = rows<EvalRow>("test-wordings.jsonl");
 const wordings: Record<string, Wordings> = JSON.parse(read("instructions.json"));
 const ours: Record<string, string[]> = JSON.parse(readFileSync(join(import.meta.dirname, "wordings.json"), "utf8"));
 const extra = {
-  train: rows<TaskRow>("extra-train.jsonl.gz"),
+  train: EXTRA_TASKS.flatMap((task) => rows<TaskRow>(`train-${task}.jsonl.gz`)),
   validation: rows<EvalRow>("extra-validation.jsonl"),
   test: rows<EvalRow>("extra-test-inputs.jsonl"),
 };

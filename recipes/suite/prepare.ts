@@ -280,7 +280,9 @@ function main(sourceDir: string | undefined): void {
   write("test-wordings.jsonl", jsonLines(tasks.testWordings));
   const extras = prepareExtras(sourceDir);
   const trained = (task: string) => wordings[task]!.train;
-  write("extra-train.jsonl.gz", jsonLines(extras.train));
+  for (const domain of EXTRA_TASKS) {
+    write(`train-${domain}.jsonl.gz`, jsonLines(extras.train.filter(({ task }) => task === domain)));
+  }
   write(
     "extra-validation.jsonl",
     jsonLines(evalRows("validation", extras.validation, trained, { tasks: EXTRA_TASKS })),
