@@ -142,6 +142,8 @@ const stageSchema = z.discriminatedUnion(
       ...stageShape,
       /** Training prompts whose activations are taken. */
       examples: integer(1).default(3000),
+      /** Whether they are taken where the prompt is read, or where its answer is written. */
+      over: oneOf(["answer", "prompt"]).default("answer"),
       /** First entries of a codebook: random scores, or what is special about the cluster's activations. */
       entries: oneOf(["random", "statistics"]).default("random"),
       /** Share of tFfn that all entries of a codebook keep at first. */

@@ -1,5 +1,5 @@
 /**
- * What a predictor learns before it makes masks: which channels the dense LLM activates when it answers a prompt (the statistic of
+ * What a predictor learns before it makes masks: which channels the dense LLM activates for a prompt and its answer (the statistic of
  * GRIFFIN), without any label of its task. A linear head learns the statistic itself; a codebook's router learns which cluster of
  * prompts, by that statistic, a prompt belongs to. So masks differ between kinds of prompts, and agree within one, from the first
  * joint step on: the two properties that a predictor does not find by itself.
@@ -31,6 +31,7 @@ export interface WarmStartOptions {
   seed: string;
   predictor: PredictorConfig;
   tFfn: number;
+  over: "answer" | "prompt";
   /** First scores of the codebook's entries: drawn at random, or the cluster's own statistic against all clusters'. */
   entries: "random" | "statistics";
   /** Share of t_ffn that every entry keeps at first: the channels that are most active over all prompts. */
@@ -60,7 +61,7 @@ export async function prepareWarmStart(
   const { predictor, seed } = options;
   const questions = data.questions.flat();
   const sequences = questions.map((question) => labelledExample(data.encode(question, question.wordings[0]!), IGNORED));
-  const perChannel = await evaluator.statistics(sequences, "answer");
+  const perChannel = await evaluator.statistics(sequences, options.over);
   const statistics = perChannel.map((channels) => blockMeans(channels, predictor.block));
   if (predictor.head === "linear") {
     const G = predictor.ffnWidth / predictor.block;
