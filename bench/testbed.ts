@@ -37,9 +37,9 @@ const settings: Settings = {
   seed: integer("seed", values.seed, 0),
   steps: integer("steps", values.steps, 1),
   threads: integer("threads", values.threads, 1),
-  concepts: [12, 8],
+  tables: 64,
   synonyms: 3,
-  symbols: 128,
+  symbols: 64,
 };
 const isFull = values.only === undefined && settings.steps === DEFAULT_STEPS && settings.seed === 1;
 const out = values.out ?? (isFull ? join(import.meta.dirname, "results", "testbed.json") : undefined);

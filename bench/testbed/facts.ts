@@ -2,33 +2,35 @@
  * The facts of the test bed: substitution tables over symbols. An instruction of two words names the table, the input is a symbol, the
  * answer is the symbol that the table puts in its place. There is no rule to find, so what counts is how much a model can hold.
  *
- * Each word has synonyms. Of the wordings of a table some are trained and the others held out; every word occurs in both.
+ * The two words are the table's own, and each has synonyms. Of the wordings some are trained and the others held out; every word
+ * occurs in both.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { OptionError } from "../../src/errors.ts";
 import { Random } from "../../src/random.ts";
 import { byteTokens } from "../../src/text/tokenizer.ts";
 
 export interface FactsOptions {
   seed: number;
-  /** Concepts of the first and of the second word; each pair of them is a table. */
-  concepts: readonly [number, number];
-  /** Words of a concept. Wordings of a table are its pairs of words: `synonyms`² of them, `synonyms` of which are held out. */
+  tables: number;
+  /** Words for each of the two of a table. Its wordings are their pairs, `synonyms`²; `synonyms` of them are held out. */
   synonyms: number;
-  /** At most 300. */
+  /** At most 676. */
   symbols: number;
 }
 
 export interface Table {
   name: string;
+  /** First and second words. */
+  words: readonly [string[], string[]];
+  wordings: { train: string[]; heldOut: string[] };
   /** The answer to each symbol, as an index into the symbols: a permutation. */
   answers: Int32Array;
-  wordings: { train: string[]; heldOut: string[] };
 }
 
 export interface Facts {
   symbols: readonly string[];
-  words: readonly [readonly string[][], readonly string[][]];
   tables: readonly Table[];
 }
 
@@ -37,39 +39,36 @@ const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 /** Not I, with which "Input" begins. */
 const CAPITALS = [..."ABCDEFGHJKLMNOPQRSTUVWXYZ"];
 
-/** Symbols are "aa", "ab", …; words are "Aa", "Ab", …, of which no two concepts share one. */
-export function makeFacts({ seed, concepts, synonyms, symbols: count }: FactsOptions): Facts {
+/** Symbols are "aa", "ab", …; words are "Aa", "Ab", …, no two tables sharing one. */
+export function makeFacts({ seed, tables, synonyms, symbols }: FactsOptions): Facts {
   const pairs = (first: readonly string[]) => first.flatMap((a) => LETTERS.map((b) => a + b));
-  const words = pairs(CAPITALS).values();
-  const take = () => words.next().value!;
-  const wordsOf = concepts.map((n) => Array.from({ length: n }, () => Array.from({ length: synonyms }, take)));
-  const tables = wordsOf[0]!.flatMap((firsts, i) =>
-    wordsOf[1]!.map((seconds, j): Table => {
-      const name = `table-${i}-${j}`;
+  const words = pairs(CAPITALS);
+  if (tables * 2 * synonyms > words.length)
+    throw new OptionError(`test bed: wanted at most ${words.length} words, got ${tables} tables × 2 × ${synonyms}.`);
+  return {
+    symbols: pairs(LETTERS).slice(0, symbols),
+    tables: Array.from({ length: tables }, (_, i): Table => {
+      const name = `table-${i}`;
       const random = new Random(`${seed}/${name}`);
-      const partner = random.permutation(synonyms); // so that each word is in one held-out wording and in all other trained ones
-      const wording = (a: number, b: number) => `${firsts[a]} ${seconds[b]}`;
-      const all = firsts.flatMap((_, a) =>
-        seconds.map((_, b) => ({ text: wording(a, b), isHeldOut: partner[a] === b })),
-      );
+      const [first, second] = [words.splice(0, synonyms), words.splice(0, synonyms)];
+      const partner = random.permutation(synonyms); // so that each word is held out with one other, and trained with the rest
+      const wordings = (isHeldOut: boolean) =>
+        first.flatMap((a, i) => second.filter((_, j) => (partner[i] === j) === isHeldOut).map((b) => `${a} ${b}`));
       return {
         name,
-        answers: random.permutation(count),
-        wordings: {
-          train: all.filter(({ isHeldOut }) => !isHeldOut).map(({ text }) => text),
-          heldOut: all.filter(({ isHeldOut }) => isHeldOut).map(({ text }) => text),
-        },
+        words: [first, second],
+        wordings: { train: wordings(false), heldOut: wordings(true) },
+        answers: random.permutation(symbols),
       };
     }),
-  );
-  return { symbols: pairs(LETTERS).slice(0, count), words: [wordsOf[0]!, wordsOf[1]!], tables };
+  };
 }
 
 /**
  * A tokenizer that spends one token on each word, on " Input: " and on the symbol with the line break after it: with BOS and the answer
  * a sequence of 6. Text is not split into words before merges, or the input mark alone would be two tokens.
  */
-export function factsTokenizer({ symbols, words }: Facts): unknown {
+export function factsTokenizer({ symbols, tables }: Facts): unknown {
   const tokens = [...SPECIAL_TOKENS, ...byteTokens(true)];
   const merges: [string, string][] = [];
   const merge = (left: string, right: string) => {
@@ -79,8 +78,8 @@ export function factsTokenizer({ symbols, words }: Facts): unknown {
   const [space, lineBreak] = ["Ġ", "Ċ"];
   const mark = [...`${space}Input:${space}`];
   for (let i = 1; i < mark.length; i++) merge(mark.slice(0, i).join(""), mark[i]!);
-  for (const pair of [...words.flat(2), ...symbols]) merge(pair[0]!, pair[1]!);
-  for (const second of words[1].flat()) merge(space, second);
+  for (const pair of [...tables.flatMap(({ words }) => words.flat()), ...symbols]) merge(pair[0]!, pair[1]!);
+  for (const second of tables.flatMap(({ words }) => words[1])) merge(space, second);
   for (const symbol of symbols) merge(symbol, lineBreak);
   return {
     version: "1.0",

@@ -43,6 +43,7 @@ function source({ seed, steps, threads }: Settings): Record<string, unknown> {
       headWidth: 16,
       ffnWidth: D_FFN,
       contextLength: 16,
+      tieEmbeddings: false,
     },
     stages: [
       {
@@ -64,8 +65,7 @@ function source({ seed, steps, threads }: Settings): Record<string, unknown> {
 
 /** The whole table, first row the source. */
 export function variants(settings: Settings): Variant[] {
-  const { steps, concepts } = settings;
-  const numTables = concepts[0] * concepts[1];
+  const { steps, tables: numTables } = settings;
   const joint = (changes: Record<string, unknown>) => ({ stages: { joint: changes } });
   const predictorRate = (predictor: number) => joint({ learningRate: { predictor } });
   /** Warm start, then the joint stage as it is in `from`: a change that adds a stage gives all of them. */

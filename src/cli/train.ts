@@ -90,6 +90,8 @@ function describe(row: MetricsRow): string {
     }
     case "masks":
       return `masks from the ${row.predictorInput}, step ${row.step}: overlap within a domain ${row.overlapWithin.map(percent).join(" ")} %, across ${row.overlapAcross.map(percent).join(" ")} %, chance ${percent(row.chance)} %`;
+    case "clusters":
+      return `${row.clusters} clusters of about ${row.examples} prompts by what they activate; ${percent(row.purity)} % of the prompts are of their cluster's most frequent domain`;
     default:
       return `step ${"step" in row ? row.step : 0}`;
   }
