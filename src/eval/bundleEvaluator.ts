@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { type Engine, openEngine, openFeatureEngine } from "../engine/engine.ts";
 import { FileError } from "../errors.ts";
 import type { Bundle } from "../formats/bundle.ts";
-import type { LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
+import type { GenerateOptions, LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
 import { type DenseMask, fromDenseMask, fullMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { readHead, scoreFeature } from "../predictor/head.ts";
 import { openSubnetwork } from "../subnet/cache.ts";
@@ -57,13 +57,12 @@ export class BundleEvaluator implements MaskedModel {
     });
   }
 
-  generate(
-    prompts: readonly Int32Array[],
-    { masks, maxTokens }: { masks?: readonly DenseMask[]; maxTokens: number; eosId: number },
-  ): Promise<Int32Array[]> {
-    return this.#withEngines(prompts, masks, async (engine, ids) => {
+  /** As `Evaluator.generate`; the engine has a cache and needs no drafts. */
+  generate(prompts: readonly Int32Array[], { masks, maxTokens }: GenerateOptions): Promise<Int32Array[]> {
+    const items = prompts.map((ids, i) => ({ ids, max: typeof maxTokens === "number" ? maxTokens : maxTokens[i]! }));
+    return this.#withEngines(items, masks, async (engine, { ids, max }) => {
       const answer: number[] = [];
-      for await (const id of engine.generate(ids, { maxTokens })) answer.push(id);
+      for await (const id of engine.generate(ids, { maxTokens: max })) answer.push(id);
       return Int32Array.from(answer);
     });
   }

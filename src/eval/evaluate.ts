@@ -5,7 +5,7 @@
 import { extname } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { readText } from "../formats/files.ts";
-import type { LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
+import type { GenerateOptions, LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
 import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 import { foreignPartners, genericMask, meanScores } from "../mask/sources.ts";
@@ -20,10 +20,7 @@ export interface MaskedModel {
   /** Of the dense model, per sequence [L, F]: the statistic of GRIFFIN over its prompt. */
   statistics?(sequences: readonly LabelledSequence[], over: "prompt"): Promise<Float32Array[]>;
   score(sequences: readonly LabelledSequence[], masks?: readonly DenseMask[]): Promise<SequenceScore[]>;
-  generate(
-    prompts: readonly Int32Array[],
-    options: { masks?: readonly DenseMask[]; maxTokens: number; eosId: number },
-  ): Promise<Int32Array[]>;
+  generate(prompts: readonly Int32Array[], options: GenerateOptions): Promise<Int32Array[]>;
 }
 
 /**
@@ -123,19 +120,19 @@ export async function evaluateTasks(
   );
   const names = [...new Set(cases.map(({ row }) => row.task))].sort();
   const membersOf = (task: string) => cases.flatMap(({ row }, i) => (row.task === task ? [i] : []));
-  const outputs = new Array<Int32Array>(cases.length);
-  for (const members of names.map(membersOf)) {
-    const longest = Math.max(...members.map((i) => cases[i]!.sequence.ids.length - cases[i]!.promptIds.length + 1));
-    const generated = await model.generate(
-      members.map((i) => cases[i]!.promptIds),
-      {
-        masks: masks && members.map((i) => masks[i]!),
-        maxTokens: Math.max(MIN_ANSWER_TOKENS, 2 * longest),
-        eosId: tokenizer.eosId,
-      },
-    );
-    for (const [place, i] of members.entries()) outputs[i] = generated[place]!;
-  }
+  const drafts = cases.map(({ sequence }) => sequence.labels.filter((label) => label >= 0)); // the reference answers
+  const longestOf = new Map(
+    names.map((task) => [task, Math.max(...membersOf(task).map((i) => drafts[i]!.length))] as const),
+  );
+  const outputs = await model.generate(
+    cases.map(({ promptIds }) => promptIds),
+    {
+      masks,
+      drafts,
+      maxTokens: cases.map(({ row }) => Math.max(MIN_ANSWER_TOKENS, 2 * longestOf.get(row.task)!)),
+      eosId: tokenizer.eosId,
+    },
+  );
   const answers = cases.map(({ row, prompt }, i) => {
     const answer = tokenizer.decode(outputs[i]!);
     return { task: row.task, prompt, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };

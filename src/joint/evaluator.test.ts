@@ -149,6 +149,20 @@ describe("generate", () => {
     expect(stopped.some((ids) => ids.length === 6)).toBe(true);
   });
 
+  test("drafts change nothing but the work: right, wrong from some token on, too long, or of the end token alone", async () => {
+    const wanted = prompts.map((ids, i) => greedy(llm, [...ids], 5, perLayer(masks[i]!)));
+    const eosId = wanted[3]![2]!; // so that some answers end
+    const until = (ids: number[]) => ids.slice(0, ids.includes(eosId) ? ids.indexOf(eosId) : undefined);
+    const drafts = wanted.map((ids, i) => {
+      const right = [...until(ids), eosId];
+      return Int32Array.from([right, right.with(i % right.length, 7), [...right, 1, 2, 3], [eosId]][i % 4]!);
+    });
+    const maxTokens = prompts.map((_, i) => 1 + (i % 5));
+    const answers = await evaluator.generate(prompts, { masks, drafts, maxTokens, eosId });
+    expect(answers.map((ids) => [...ids])).toEqual(wanted.map((ids, i) => until(ids.slice(0, maxTokens[i]))));
+    expect(await evaluator.generate(prompts, { masks, maxTokens, eosId })).toEqual(answers);
+  });
+
   test("ends where the context is full", async () => {
     const prompt = integers("long", 37, V);
     const [answer] = await evaluator.generate([prompt], { maxTokens: 20, eosId: noEos });

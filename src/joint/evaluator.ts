@@ -38,8 +38,17 @@ export interface SequenceScore {
 }
 
 const BATCH = 32;
+/** Size of a batch when few answers are still being written. */
+const FEW = 8;
 /** Sequence lengths are rounded up to a multiple of this, so that few graphs are needed. */
 const LENGTH_STEP = 16;
+
+export interface GenerateOptions {
+  masks?: readonly DenseMask[] | undefined;
+  maxTokens: number | readonly number[];
+  drafts?: readonly Int32Array[] | undefined;
+  eosId: number;
+}
 
 export class Evaluator {
   private readonly model: EvaluatedModel;
@@ -115,29 +124,54 @@ export class Evaluator {
   }
 
   /**
-   * Greedy answers, up to and without `eosId`, at most `maxTokens` each. Recomputes the prefix at every token: exact and plain,
-   * for short answers.
+   * Greedy answers, up to and without `eosId`. Recomputes the prefix at every token: exact and plain, for short answers.
+   *
+   * @param options `maxTokens`: at most so many, for all or for each · `drafts`: what the answers may turn out to be, EOS last. One pass
+   *   finds how far each is what the model would say; the answer goes on from there, and does not depend on the draft
    */
   async generate(
     prompts: readonly Int32Array[],
-    { masks, maxTokens, eosId }: { masks?: readonly DenseMask[]; maxTokens: number; eosId: number },
+    { masks, maxTokens, drafts, eosId }: GenerateOptions,
   ): Promise<Int32Array[]> {
     const texts = prompts.map((ids) => [...ids]);
-    const limit = (i: number) => Math.min(prompts[i]!.length + maxTokens, this.model.llm.contextLength);
-    let open = prompts.flatMap((ids, i) => (ids.length < limit(i) ? [i] : []));
+    const maxOf = (i: number) => (typeof maxTokens === "number" ? maxTokens : maxTokens[i]!);
+    const limit = (i: number) => Math.min(prompts[i]!.length + maxOf(i), this.model.llm.contextLength);
     const done = new Set<number>();
+    const say = (i: number, next: number): void => {
+      if (next === eosId) done.add(i);
+      else texts[i]!.push(next);
+      if (texts[i]!.length >= limit(i)) done.add(i);
+    };
+    let open = prompts.flatMap((ids, i) => (ids.length < limit(i) ? [i] : []));
+    if (drafts) {
+      const drafted = (i: number) => Int32Array.of(...prompts[i]!, ...drafts[i]!.subarray(0, -1));
+      for (const { indices: places, T } of batches(open.map((i) => drafted(i).length))) {
+        const indices = places.map((place) => open[place]!);
+        const { best } = await this.forward(
+          indices.map(drafted),
+          new Int32Array(BATCH * T).fill(-100),
+          T,
+          masks && indices.map((i) => masks[i]!),
+        );
+        for (const [row, i] of indices.entries()) {
+          const start = row * T + prompts[i]!.length - 1;
+          const draft = drafts[i]!;
+          let at = 0; // the draft is right before here
+          while (!done.has(i) && at < draft.length) {
+            const next = best[start + at]!;
+            say(i, next);
+            if (next !== draft[at++]) break;
+          }
+        }
+      }
+      open = open.filter((i) => !done.has(i));
+    }
     while (open.length > 0) {
       for (const { indices: places, T } of batches(open.map((i) => texts[i]!.length))) {
         const indices = places.map((place) => open[place]!);
-        const unlabelled = new Int32Array(BATCH * T).fill(-100);
         const ids = indices.map((i) => Int32Array.from(texts[i]!));
-        const { best } = await this.forward(ids, unlabelled, T, masks && indices.map((i) => masks[i]!));
-        indices.forEach((i, row) => {
-          const next = best[row * T + texts[i]!.length - 1]!;
-          if (next === eosId) done.add(i);
-          else texts[i]!.push(next);
-          if (texts[i]!.length >= limit(i)) done.add(i);
-        });
+        const next = await this.nextTokens(ids, T, masks && indices.map((i) => masks[i]!));
+        for (const [row, i] of indices.entries()) say(i, next[row]!);
       }
       open = open.filter((i) => !done.has(i));
     }
@@ -181,18 +215,32 @@ export class Evaluator {
     return this.sessions.release();
   }
 
+  /** The most likely token after each text. */
+  private async nextTokens(ids: readonly Int32Array[], T: number, masks?: readonly DenseMask[]): Promise<Int32Array> {
+    const B = ids.length <= FEW ? FEW : BATCH;
+    const { llm, parameters } = this.model;
+    const session = await this.sessions.get(`next ${B} ${T} ${masks ? "masked" : "dense"}`, () =>
+      nextGraph(llm, B, T, masks !== undefined),
+    );
+    const lastRows = Int32Array.from({ length: B }, (_, row) => row * T + (ids[row] ?? ids[0]!).length - 1);
+    const feeds = { ...parameters, ids: padded(ids, T, B), lastRows, ...(masks && { masks: this.rowsOf(masks, B) }) };
+    return ((await session.run(feeds)) as { best: Int32Array }).best;
+  }
+
+  /** Masks of a batch, [B·L, F]; rows without a mask keep nothing. */
+  private rowsOf(masks: readonly DenseMask[], B: number): Float32Array {
+    const LF = this.model.llm.numLayers * this.model.llm.ffnWidth;
+    const all = new Float32Array(B * LF);
+    for (const [row, mask] of masks.entries()) all.set(mask, row * LF);
+    return all;
+  }
+
   private async forward(ids: readonly Int32Array[], labels: Int32Array, T: number, masks?: readonly DenseMask[]) {
     const { llm, parameters } = this.model;
     const session = await this.sessions.get(`forward ${T} ${masks ? "masked" : "dense"}`, () =>
       forwardGraph(llm, BATCH, T, masks !== undefined),
     );
-    const LF = llm.numLayers * llm.ffnWidth;
-    const feeds: Record<string, Float32Array | Int32Array> = { ...parameters, ids: padded(ids, T), labels };
-    if (masks) {
-      const all = new Float32Array(BATCH * LF);
-      for (const [row, mask] of masks.entries()) all.set(mask, row * LF);
-      feeds.masks = all;
-    }
+    const feeds = { ...parameters, ids: padded(ids, T), labels, ...(masks && { masks: this.rowsOf(masks, BATCH) }) };
     return (await session.run(feeds)) as { nll: Float32Array; best: Int32Array };
   }
 }
@@ -223,16 +271,29 @@ function forwardGraph(llm: ModelConfig, B: number, T: number, masked: boolean): 
   const graph = new Graph(`forward B=${B} T=${T}`);
   const ids = graph.input("ids", [B, T], "int32");
   const labels = n.reshape(graph.input("labels", [B * T], "int32"), [B * T, 1]);
-  const masks = masked
-    ? masksPerLayer(graph.input("masks", [B * llm.numLayers, llm.ffnWidth]), llm.numLayers)
-    : undefined;
   const parameters = parameterInputs(graph, llm, PREFIX.llm);
-  const y = logits(llm, parameters, decoder(llm, parameters, ids, masks));
+  const y = logits(llm, parameters, decoder(llm, parameters, ids, maskInputs(graph, llm, B, masked)));
   const zero = graph.constant(Int32Array.of(0), []);
   const labelled = n.where(n.less(labels, zero), zero, labels);
   graph.output("nll", n.reshape(n.neg(n.gatherElements(n.logSoftmax(y), labelled)), [B * T]));
   graph.output("best", n.reshape(n.cast(n.argMax(y), "int32"), [B * T]));
   return graph;
+}
+
+/** Inputs: the LLM's parameters, `ids` [B, T], `lastRows` [B], `masks` [B·L, F] if masked. Output: `best` [B]. */
+function nextGraph(llm: ModelConfig, B: number, T: number, masked: boolean): Graph {
+  const graph = new Graph(`next B=${B} T=${T}`);
+  const ids = graph.input("ids", [B, T], "int32");
+  const lastRows = graph.input("lastRows", [B], "int32");
+  const parameters = parameterInputs(graph, llm, PREFIX.llm);
+  const hidden = decoder(llm, parameters, ids, maskInputs(graph, llm, B, masked));
+  const y = logits(llm, parameters, n.gather(hidden, lastRows));
+  graph.output("best", n.reshape(n.cast(n.argMax(y), "int32"), [B]));
+  return graph;
+}
+
+function maskInputs(graph: Graph, { numLayers: L, ffnWidth: F }: ModelConfig, B: number, masked: boolean) {
+  return masked ? masksPerLayer(graph.input("masks", [B * L, F]), L) : undefined;
 }
 
 /** Groups sequences of similar length: each batch holds at most `BATCH` of them, padded to one length T. */
@@ -248,8 +309,8 @@ function batches(lengths: readonly number[]): { indices: number[]; T: number }[]
   return result;
 }
 
-function padded(rows: readonly Int32Array[], T: number): Int32Array {
-  const all = new Int32Array(BATCH * T);
+function padded(rows: readonly Int32Array[], T: number, B = BATCH): Int32Array {
+  const all = new Int32Array(B * T);
   for (const [row, ids] of rows.entries()) all.set(ids, row * T);
   return all;
 }
