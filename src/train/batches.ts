@@ -6,7 +6,7 @@
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
 import { planBuckets } from "./buckets.ts";
-import { type Example, exampleLength, type Question, type SftData, type TextData } from "./data.ts";
+import { exampleLength, labelledTurns, type Question, type SftData, type TextData, type Turn } from "./data.ts";
 
 /** Label of a position without loss. */
 export const IGNORED = -100;
@@ -157,18 +157,23 @@ export class ConversationStream implements BatchStream {
     const { sequenceLength: T } = this.#options;
     const domain = this.#draws.domain();
     const row = firstTurn(this.#data, this.#left[domain] ?? this.#draws.item(domain));
-    this.#left[domain] = undefined;
-    let length = exampleLength(row.turns[0]!);
-    for (;;) {
+    addTurns(row.turns, this.#data, T, () => {
       const draw = this.#draws.item(domain);
-      const turn = this.#data.encodeTurn(this.#data.questions[domain]![draw.item]!);
-      if (!turn || length + 1 + exampleLength(turn) > T) {
-        this.#left[domain] = draw;
-        return row;
-      }
-      row.turns.push(turn);
-      length += 1 + exampleLength(turn); // and the EOS before it
-    }
+      this.#left[domain] = draw; // as long as it is not known to fit
+      return this.#data.questions[domain]![draw.item]!;
+    });
+    return row;
+  }
+}
+
+/** Goes on with a conversation for as long as the questions that come fit in T tokens. The first that does not is drawn in vain. */
+export function addTurns(turns: Turn[], data: SftData, T: number, nextQuestion: () => Question): void {
+  let length = turns.reduce((sum, turn) => sum + 1 + exampleLength(turn), -1); // an EOS between turns
+  for (;;) {
+    const turn = data.encodeTurn(nextQuestion());
+    if (!turn || length + 1 + exampleLength(turn) > T) return;
+    turns.push(turn);
+    length += 1 + exampleLength(turn);
   }
 }
 
@@ -179,7 +184,7 @@ const CONVERSATION_TP = 16;
 interface Row {
   domain: number;
   question: Question;
-  turns: Pick<Example, "prompt" | "answer">[];
+  turns: Turn[];
   predictorIds: Int32Array | undefined;
 }
 
@@ -237,17 +242,11 @@ function sftBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
     labelled: 0,
   };
   for (const [row, { turns, predictorIds }] of rows.entries()) {
-    let at = row * T;
-    for (const [i, { prompt, answer }] of turns.entries()) {
-      batch.ids.set(prompt, at);
-      at += prompt.length;
-      batch.labels.set(answer, at - 1);
-      const isLast = i === turns.length - 1; // whose EOS is a label only
-      batch.ids.set(isLast ? answer.subarray(0, -1) : answer, at);
-      at += isLast ? answer.length - 1 : answer.length;
-      batch.labelled += answer.length;
-    }
-    batch.tokens += at - row * T;
+    const { ids, labels } = labelledTurns(turns, IGNORED);
+    batch.ids.set(ids, row * T);
+    batch.labels.set(labels, row * T);
+    batch.tokens += ids.length;
+    batch.labelled += turns.reduce((sum, { answer }) => sum + answer.length, 0);
     if (predictorIds) {
       batch.predictorIds.set(predictorIds, row * Tp);
       batch.predictorLast[row] = predictorIds.length - 1;

@@ -181,7 +181,7 @@ export interface SftData extends Domains {
   numPredictorInputs: number;
   encode(question: Question, wording: string): Example;
   /** The question as a later turn of a conversation, after others of its kind: its input alone, no BOS. Without an input: none. */
-  encodeTurn(question: Question): Pick<Example, "prompt" | "answer"> | undefined;
+  encodeTurn(question: Question): Turn | undefined;
   /** Wordings of questions that were left out because they were longer than `maxTokens`. */
   numTooLong: number;
 }
@@ -205,16 +205,30 @@ export interface EncodeOptions {
 }
 
 /** Positions of an example: prompt and answer without EOS, which is only ever a label. */
-export function exampleLength({ prompt, answer }: Pick<Example, "prompt" | "answer">): number {
+export function exampleLength({ prompt, answer }: Turn): number {
   return prompt.length + answer.length - 1;
 }
 
-/** What the LLM learns of an example: ids [T], and the label of each position, `ignored` in the prompt. */
-export function labelledExample({ prompt, answer }: Example, ignored: number): { ids: Int32Array; labels: Int32Array } {
-  return {
-    ids: Int32Array.of(...prompt, ...answer.subarray(0, -1)),
-    labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(ignored), ...answer),
-  };
+/** A human message and the answer to it. */
+export type Turn = Pick<Example, "prompt" | "answer">;
+
+/**
+ * What the LLM learns of a conversation: ids [T], the last EOS left out, and the label of each position, the next token in answers and
+ * `ignored` elsewhere.
+ */
+export function labelledTurns(turns: readonly Turn[], ignored: number): { ids: Int32Array; labels: Int32Array } {
+  const length = turns.reduce((sum, { prompt, answer }) => sum + prompt.length + answer.length, 0);
+  const ids = new Int32Array(length);
+  const labels = new Int32Array(length).fill(ignored);
+  let at = 0;
+  for (const { prompt, answer } of turns) {
+    ids.set(prompt, at);
+    at += prompt.length;
+    ids.set(answer, at);
+    labels.set(answer, at - 1);
+    at += answer.length;
+  }
+  return { ids: ids.subarray(0, -1), labels: labels.subarray(0, -1) };
 }
 
 /**

@@ -142,8 +142,8 @@ const stageSchema = z.discriminatedUnion(
       ...stageShape,
       /** Training prompts whose activations are taken. */
       examples: integer(1).default(3000),
-      /** Whether they are taken where the prompt is read, or where its answer is written. */
-      over: oneOf(["answer", "prompt"]).default("answer"),
+      /** Taken over a conversation of so many tokens that the prompt begins, which says more of its kind. Absent: over its own answer. */
+      sequenceLength: integer(1).optional(),
       /** First entries of a codebook: random scores, or what is special about the cluster's activations. */
       entries: oneOf(["random", "statistics"]).default("random"),
       /** Share of tFfn that all entries of a codebook keep at first. */
@@ -327,7 +327,7 @@ function* conflicts(recipe: Recipe): Generator<string> {
     if (stage.kind === "warm-start" && (mask?.source !== "predictor" || stage.train !== "predictor")) {
       yield `"${at}.kind": wanted "mask.source" = "predictor" and "train" = "predictor" for warm-start, got ${mask ? `"${mask.source}"` : "no mask"} and "${stage.train}".`;
     }
-    if (stage.kind !== "warm-start" && stage.sequenceLength !== undefined) {
+    if (stage.sequenceLength !== undefined) {
       const { sequenceLength: T, tokensPerBatch } = stage;
       if (T > llm.contextLength)
         yield `"${at}.sequenceLength": wanted at most llm.contextLength = ${llm.contextLength}, got ${T}.`;

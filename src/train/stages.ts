@@ -137,7 +137,7 @@ export async function prepareStage(
     let data = encodeQuestions(await readQuestions(sources, instructions), tokenizer, {
       promptTemplate: DEFAULT_PROMPT_TEMPLATE,
       predictorInput: step.source === "predictor" ? recipe.predictor!.input : undefined,
-      maxTokens: (stage.kind === "sft" && stage.sequenceLength) || recipe.llm.contextLength,
+      maxTokens: stage.sequenceLength || recipe.llm.contextLength,
     });
     if (kind === "warm-start") {
       data = sampleQuestions(data, stage.examples, seed);

@@ -1,6 +1,6 @@
 /**
- * What a predictor learns before it makes masks: which channels the dense LLM activates for a prompt and its answer (the statistic of
- * GRIFFIN), without any label of its task. A linear head learns the statistic itself; a codebook's router learns which cluster of
+ * What a predictor learns before it makes masks: which channels the dense LLM activates when it answers a prompt (the statistic of
+ * GRIFFIN, over the answers of a conversation that the prompt begins), without any label of its task. A linear head learns the statistic itself; a codebook's router learns which cluster of
  * prompts, by that statistic, a prompt belongs to. So masks differ between kinds of prompts, and agree within one, from the first
  * joint step on: the two properties that a predictor does not find by itself.
  *
@@ -10,9 +10,9 @@ import type { Evaluator } from "../joint/evaluator.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
 import { Random } from "../random.ts";
-import { IGNORED } from "./batches.ts";
+import { addTurns, IGNORED } from "./batches.ts";
 import { kMeans, means } from "./cluster.ts";
-import { labelledExample, type Question, type SftData } from "./data.ts";
+import { labelledTurns, type Question, type SftData, type Turn } from "./data.ts";
 
 /** What the predictor shall say of each of the sampled questions. */
 export type WarmStartTargets =
@@ -31,7 +31,8 @@ export interface WarmStartOptions {
   seed: string;
   predictor: PredictorConfig;
   tFfn: number;
-  over: "answer" | "prompt";
+  /** Statistics are taken over conversations of so many tokens; of single questions if absent. */
+  sequenceLength?: number | undefined;
   /** First scores of the codebook's entries: drawn at random, or the cluster's own statistic against all clusters'. */
   entries: "random" | "statistics";
   /** Share of t_ffn that every entry keeps at first: the channels that are most active over all prompts. */
@@ -58,10 +59,17 @@ export async function prepareWarmStart(
   evaluator: Evaluator,
   options: WarmStartOptions,
 ): Promise<WarmStart> {
-  const { predictor, seed } = options;
+  const { predictor, seed, sequenceLength } = options;
+  const random = new Random(`${seed}/turns`);
   const questions = data.questions.flat();
-  const sequences = questions.map((question) => labelledExample(data.encode(question, question.wordings[0]!), IGNORED));
-  const perChannel = await evaluator.statistics(sequences, options.over);
+  const sequences = data.questions.flatMap((ofDomain) =>
+    ofDomain.map((question) => {
+      const turns: Turn[] = [data.encode(question, question.wordings[0]!)];
+      if (sequenceLength) addTurns(turns, data, sequenceLength, () => ofDomain[random.int(ofDomain.length)]!);
+      return labelledTurns(turns, IGNORED);
+    }),
+  );
+  const perChannel = await evaluator.statistics(sequences, "answer");
   const statistics = perChannel.map((channels) => blockMeans(channels, predictor.block));
   if (predictor.head === "linear") {
     const G = predictor.ffnWidth / predictor.block;
