@@ -1,6 +1,6 @@
 /**
- * k-means, for prompts by what they activate. Plain Lloyd iterations from k-means++ seeds; the same data, seed and count give the same
- * clusters.
+ * k-means, for prompts by what they activate. Plain Lloyd iterations from k-means++ seeds, several times; the same data, seed and count
+ * give the same clusters.
  *
  * Shapes: N points · D dimensions · C clusters
  */
@@ -8,6 +8,8 @@ import { OptionError } from "../errors.ts";
 import type { Random } from "../random.ts";
 
 const MAX_ITERATIONS = 50;
+/** Starts from other seeds. One start alone often leaves two kinds of prompts in one cluster, and splits another. */
+const NUM_STARTS = 5;
 
 export interface Clusters {
   /** Cluster of each point, [N]; every cluster in 0..C-1 has at least one. */
@@ -25,6 +27,12 @@ export function kMeans(points: readonly Float32Array[], count: number, random: R
   if (!(count >= 1 && count <= points.length)) {
     throw new OptionError(`clusters: wanted 1..${points.length} (prompts), got ${count}. Take more examples.`);
   }
+  const starts = Array.from({ length: NUM_STARTS }, () => kMeansOnce(points, count, random));
+  return starts.reduce((best, other) => (other.spread < best.spread ? other : best));
+}
+
+/** `spread`: sum of squared distances to the centres, what k-means makes small. */
+function kMeansOnce(points: readonly Float32Array[], count: number, random: Random): Clusters & { spread: number } {
   let centres = seeds(points, count, random);
   let clusterOf = new Int32Array(points.length).fill(-1);
   for (let iteration = 0; iteration < MAX_ITERATIONS; iteration++) {
@@ -40,7 +48,8 @@ export function kMeans(points: readonly Float32Array[], count: number, random: R
     if (isDone) break;
     centres = means(points, clusterOf, count);
   }
-  return { clusterOf, centres };
+  const spread = points.reduce((sum, point, i) => sum + squaredDistance(point, centres[clusterOf[i]!]!), 0);
+  return { clusterOf, centres, spread };
 }
 
 /** Points as first centres, each drawn in proportion to its squared distance from those before it. */
