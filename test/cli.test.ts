@@ -167,6 +167,19 @@ describe("a model of our own training", () => {
     expect(readFileSync(at("report.html"), "utf8")).toMatch(/^<!doctype html>[\s\S]*<\/html>\s*$/);
   });
 
+  test("eval under masks that need no predictor: per prompt, over all, by weights, at random, of any size", async () => {
+    const lossOf = async (mask: string, ...size: string[]) => {
+      const args = ["eval", at("runs/tiny"), questions, "--mask", mask, ...size, "--json", ...oneThread];
+      return JSON.parse(await succeed(...args)).mean.loss as number;
+    };
+    const losses: number[] = [];
+    for (const mask of ["griffin", "activations", "weights", "random"]) {
+      losses.push(await lossOf(mask)); // t_ffn of the model
+      expect(await lossOf(mask, "--t-ffn", "64")).toBeCloseTo(await lossOf("dense"), 5);
+    }
+    expect(new Set(losses).size).toBe(4);
+  });
+
   test("eval of a bundle is eval of its checkpoint", async () => {
     const evaluate = async (path: string) =>
       JSON.parse(await succeed("eval", path, questions, "--json", ...oneThread)).mean as {
@@ -412,6 +425,21 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     "a predicted mask without a predictor",
     () => ["eval", at("stories"), questions, "--mask", "input"],
     /wanted a model with a predictor for --mask input/,
+  ],
+  [
+    "a mask by activations of no size",
+    () => ["eval", at("stories"), questions, "--mask", "griffin"],
+    /wanted --t-ffn, how many channels --mask griffin keeps, got none/,
+  ],
+  [
+    "a mask by weights of more channels than there are",
+    () => [...evalOn(questions), "--mask", "weights", "--t-ffn", "65"],
+    /wanted t_ffn in 1\.\.64 \(d_ffn\), got 65/,
+  ],
+  [
+    "a mask by activations of a bundle",
+    () => ["eval", at("F32"), questions, "--mask", "griffin"],
+    /wanted a checkpoint for griffin masks, got a bundle/,
   ],
   [
     "evaluation under another model's mask",
