@@ -38,7 +38,7 @@ test("overlaps of masks stand layer by layer, as the mean over seeds, once per r
     .slice(at)
     .filter((line) => line.startsWith("| A") || line.startsWith("| again") || line.startsWith("| B"));
   expect(table).toHaveLength(1); // "B" predicts no masks
-  expect(table[0]).toBe("| A | 70 100 | 10 – | 12.5 | 50 75 | 80.0 ± 14.1 |");
+  expect(table[0]).toBe("| A | – | 70 100 | 10 – | 12.5 | 50 75 | 80.0 ± 14.1 |");
 });
 
 test("a row is the mean and spread over its seeds; one seed has no spread; a row without runs says so", () => {

@@ -48,8 +48,8 @@ function overlaps(rows: readonly Row[]): string[] {
     "Share of kept channels in common, %, layer by layer, mean over seeds, on unseen wordings; beside it what masks drawn at random would",
     "have in common. The last column is over tasks: the mask of a wording that was trained on and of one that never was.",
     "",
-    "| masks | same task | other task | chance | channels ever used | trained and unseen wording |",
-    "|---|---:|---:|---:|---:|---:|",
+    "| masks | made from | same task | other task | chance | channels ever used | trained and unseen wording |",
+    "|---|---|---:|---:|---:|---:|---:|",
     ...unique.flatMap(({ row, masks }) => {
       if (masks.length === 0) return [];
       const unseen = masks.flatMap(({ unseenWordings }) => unseenWordings ?? []);
@@ -60,7 +60,7 @@ function overlaps(rows: readonly Row[]): string[] {
         layer(masks, "everUsed"),
         unseen.length > 0 ? percent(estimate(unseen)!) : "",
       ];
-      return [`| ${[escapeMarkdown(row.name), ...cells].join(" | ")} |`];
+      return [`| ${[escapeMarkdown(row.name), escapeMarkdown(row.sees), ...cells].join(" | ")} |`];
     }),
   ];
 }
