@@ -432,6 +432,11 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /wanted --t-ffn, how many channels --mask griffin keeps, got none/,
   ],
   [
+    "a size for a mask that has its own",
+    () => [...evalOn(questions), "--mask", "dense", "--t-ffn", "64"],
+    /wanted --t-ffn only with --mask griffin, activations, weights, random, got it with "dense"/,
+  ],
+  [
     "a mask by weights of more channels than there are",
     () => [...evalOn(questions), "--mask", "weights", "--t-ffn", "65"],
     /wanted t_ffn in 1\.\.64 \(d_ffn\), got 65/,

@@ -47,7 +47,7 @@ async function evaluate(path: string, data: string, { mask, tFfn, threads, out, 
   if (!isTaskFile(data)) {
     if (choice !== "input" && choice !== "dense" && !(typeof choice === "object" && "fixed" in choice)) {
       throw new OptionError(
-        `eval: wanted --mask input, dense, or a mask file for a text, got "${mask}". Others need tasks.`,
+        `eval: wanted --mask input, dense, weights, random or a mask file for a text, got "${mask}". Others need tasks.`,
       );
     }
     const report = { ...header, ...(await evaluateText(opened.model, data, choice, opened.text)) };
@@ -68,8 +68,10 @@ async function evaluate(path: string, data: string, { mask, tFfn, threads, out, 
 
 function maskChoice(name: string, kept: number | undefined, opened: OpenedModel): MaskChoice {
   const { ownChoice, text, numLayers } = opened;
-  if (name === "own") return ownChoice;
   const untrained = UNTRAINED.find((choice) => choice === name);
+  if (kept !== undefined && untrained === undefined)
+    throw new OptionError(`eval: wanted --t-ffn only with --mask ${UNTRAINED.join(", ")}, got it with "${name}".`);
+  if (name === "own") return ownChoice;
   if (untrained !== undefined) {
     const tFfn = kept ?? text.softTopK?.tFfn;
     if (tFfn === undefined)

@@ -51,7 +51,7 @@ async function train(recipePath: string, { runs, seed, threads, spin, json }: Op
         say(`resuming ${runDir} at step ${event.step} of ${total}`);
         break;
       case "stage": {
-        const left = `; ${event.numTooLong} examples longer than the context are left out`;
+        const left = `; ${event.numTooLong} examples too long for the context or the stage's sequences are left out`;
         say(`stage "${event.name}": ${event.steps} steps${event.numTooLong > 0 ? left : ""}`);
         progress ??= new Progress({ label: recipe.name, total, done });
         break;
@@ -91,7 +91,7 @@ function describe(row: MetricsRow): string {
     case "masks":
       return `masks from the ${row.predictorInput}, step ${row.step}: overlap within a domain ${row.overlapWithin.map(percent).join(" ")} %, across ${row.overlapAcross.map(percent).join(" ")} %, chance ${percent(row.chance)} %`;
     case "clusters":
-      return `${row.clusters} clusters of about ${row.examples} prompts by what they activate; ${percent(row.purity)} % of the prompts are of their cluster's most frequent domain`;
+      return `${row.examples} prompts in ${row.clusters} clusters by what they activate; ${percent(row.purity)} % of the prompts are of their cluster's most frequent domain`;
     default:
       return `step ${"step" in row ? row.step : 0}`;
   }

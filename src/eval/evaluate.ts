@@ -192,15 +192,11 @@ async function chooseMasks(
     }
     case "foreign":
       return { masks: foreignPartners(tasks).map((partner) => masks[partner]!) };
-    case "generic":
-      return {
-        masks: masks.map(() =>
-          genericMask(
-            predicted.map(({ scores }) => scores),
-            { dFfn, ...softTopK! },
-          ),
-        ),
-      };
+    case "generic": {
+      const scores = predicted.map((own) => own.scores);
+      const mask = genericMask(scores, { dFfn, ...softTopK! });
+      return { masks: masks.map(() => mask) };
+    }
     default:
       return choice satisfies never;
   }
@@ -231,9 +227,8 @@ export interface TextReport {
 }
 
 /**
- * Perplexity of plain text. Text is cut into windows that fit the context; the first
- * half of a window is read by the predictor and kept as context, the second half is scored, so that every mask comes from text
- * before the text it is judged by.
+ * Perplexity of plain text. Text is cut into windows that fit the context; the first half of a window is read by the predictor and
+ * kept as context, the second half is scored, so that every mask comes from text before the text it is judged by.
  *
  * @throws {FileError} if the text is shorter than one window
  */

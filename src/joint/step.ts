@@ -183,12 +183,9 @@ export function warmStartGraph(
   trained: ReadonlySet<string>,
 ): Graph {
   const graph = new Graph(`warm start B=${B} Tp=${Tp}`);
-  const { feature, inner, scores } = predictorNodes(
-    graph,
-    { ...predictor, block: 1, ffnWidth: predictor.ffnWidth / predictor.block },
-    B,
-    Tp,
-  );
+  // the same predictor, but its scores stay those of blocks
+  const ofBlocks = { ...predictor, block: 1, ffnWidth: predictor.ffnWidth / predictor.block };
+  const { feature, inner, scores } = predictorNodes(graph, ofBlocks, B, Tp);
   graph.output("feature", feature);
   if (predictor.head === "codebook") {
     outputGradients(graph, ops.crossEntropy(inner, graph.input("targets", [B], "int32")), trained);

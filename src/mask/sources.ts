@@ -9,8 +9,8 @@ import { Random } from "../random.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "./mask.ts";
 
 /**
- * K channels per layer drawn at random, in whole blocks of neighbours (`block` divides K and F). The same seed and label give the same mask: one per domain label is the oracle baseline
- * that needs to know the domain; one label for all is a fixed random mask.
+ * K channels per layer drawn at random, in whole blocks of neighbours (`block` divides K and F). The same seed and label give the same
+ * mask: one per domain label is the oracle baseline that needs to know the domain; one label for all is a fixed random mask.
  */
 export function randomMask(
   { numLayers, dFfn, tFfn, block = 1 }: { numLayers: number; dFfn: number; tFfn: number; block?: number },

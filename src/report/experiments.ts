@@ -83,6 +83,8 @@ const experimentsSchema = z.strictObject({
     z.strictObject({
       title: words,
       note: words.optional(),
+      /** What every row is compared with, seed by seed. */
+      headline: z.strictObject({ name: words, ...source }).optional(),
       rows: z.array(z.strictObject({ name: words, ...source, /** What the mask is made from. */ sees: words })).min(1),
     }),
   ),
@@ -254,6 +256,21 @@ export function estimate(values: readonly (number | undefined)[]): Estimate | un
 /** Suite score of a run under a mask, over its seeds; nothing if it was not run. */
 export function scoreOf(results: Results, facts: readonly string[], shown: Source): Estimate | undefined {
   return estimate(results.seedsOf(shown).map((byTest) => suiteScore(byTest, facts)));
+}
+
+/** By how much the suite score of `shown` differs from that of `other`, over the seeds that both have. */
+export function differenceOf(results: Results, facts: readonly string[], shown: Source, other: Source) {
+  const scores = [shown, other].map(
+    (source) =>
+      new Map(
+        results.seedsOf(source).map((byTest) => [[...byTest.values()][0]!.seed, suiteScore(byTest, facts)] as const),
+      ),
+  );
+  const paired = [...scores[0]!].map(([seed, score]) => {
+    const counterpart = scores[1]!.get(seed);
+    return score === undefined || counterpart === undefined ? undefined : score - counterpart;
+  });
+  return estimate(paired);
 }
 
 /** In percent: `71.9 ± 0.8`, `71.9 ± –` of a single seed. */

@@ -24,6 +24,36 @@ const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]
     new Results(results),
   );
 
+test("with a headline, every row is compared with it seed by seed, over the seeds that both have", () => {
+  const rows = [row("H", "h"), row("A", "a"), row("B", "b")];
+  const headline = { name: "H", run: "h", mask: "own" as const };
+  const scores = [
+    ...both("h", 1, 0.9),
+    ...both("h", 2, 0.5),
+    ...both("a", 1, 0.8),
+    ...both("a", 2, 0.3),
+    ...both("a", 3, 0),
+  ];
+  const lines = tablesMarkdown(
+    {
+      tests,
+      tFfn: 4,
+      instructions: "w.json",
+      facts: ["rhymes"],
+      tables: [{ title: "T", headline, rows }],
+      figures: [],
+    },
+    new Results(scores),
+  ).split("\n");
+  expect(lines).toContain(
+    "| model | the mask sees | suite score | − H, seed by seed | unseen inputs | unseen wordings | seeds |",
+  );
+  const differences = ["H", "A", "B"].map(
+    (name) => lines.find((line) => line.startsWith(`| ${name} |`))!.split(" | ")[3],
+  );
+  expect(differences).toEqual(["", "−15.0 ± 7.1", ""]);
+});
+
 test("overlaps of masks stand layer by layer, as the mean over seeds, once per run and mask", () => {
   const withMasks = (seed: number, within: number, unseenWordings: number): Result[] =>
     both("a", seed, 0.5).map((own) => {

@@ -1,6 +1,7 @@
 /** Tables of experiments as Markdown. */
 import { escapeHtml } from "./chart.ts";
 import {
+  differenceOf,
   type Estimate,
   type Experiments,
   estimate,
@@ -26,7 +27,9 @@ export function tablesMarkdown({ tables, tests, facts }: Experiments, results: R
       "",
       `## ${escapeMarkdown(table.title)}`,
       "",
-      ...overview(table, rows, Object.keys(tests)),
+      ...overview(table, rows, Object.keys(tests), (row) =>
+        table.headline ? differenceOf(results, facts, row, table.headline) : undefined,
+      ),
     ]),
     "",
     "## How alike masks are",
@@ -106,16 +109,26 @@ function measure(
   return { table, rows };
 }
 
-function overview({ note }: Table, rows: readonly Row[], tests: readonly string[]): string[] {
+function overview(
+  { note, headline }: Table,
+  rows: readonly Row[],
+  tests: readonly string[],
+  differenceTo: (row: Row["row"]) => Estimate | undefined,
+): string[] {
+  const paired = headline ? ` − ${escapeMarkdown(headline.name)}, seed by seed |` : "";
   return [
     ...(note ? [escapeMarkdown(note), ""] : []),
-    `| model | the mask sees | suite score | ${tests.map(escapeMarkdown).join(" | ")} | seeds |`,
-    `|---|---|---:|${"---:|".repeat(tests.length)}---:|`,
+    `| model | the mask sees | suite score |${paired} ${tests.map(escapeMarkdown).join(" | ")} | seeds |`,
+    `|---|---|---:|${headline ? "---:|" : ""}${"---:|".repeat(tests.length)}---:|`,
     ...rows.map(({ row, suite, tests: scores }) => {
       const seeds = suite?.n ?? 0;
       // a test that was evaluated for other seeds than the suite score says so
       const cells = scores.map((score) => `${cell(score)}${score && score.n !== seeds ? ` (n = ${score.n})` : ""}`);
-      return `| ${[escapeMarkdown(row.name), escapeMarkdown(row.sees), suite ? `**${cell(suite)}**` : NOT_RUN, ...cells, seeds].join(" | ")} |`;
+      const isHeadline = row.run === headline?.run && row.mask === headline.mask;
+      const difference = headline ? [isHeadline ? "" : signed(differenceTo(row))] : [];
+      const score = suite ? `**${cell(suite)}**` : NOT_RUN;
+      const all = [escapeMarkdown(row.name), escapeMarkdown(row.sees), score, ...difference, ...cells, seeds];
+      return `| ${all.join(" | ")} |`;
     }),
   ];
 }
@@ -134,6 +147,10 @@ function perTask({ title }: Table, rows: readonly Row[]): string[] {
     "",
     "</details>",
   ];
+}
+
+function signed(difference: Estimate | undefined): string {
+  return difference ? `${difference.mean < 0 ? "" : "+"}${percent(difference).replace("-", "−")}` : "";
 }
 
 function cell(score: Estimate | undefined): string {

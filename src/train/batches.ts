@@ -37,7 +37,7 @@ export interface Batch {
 
 export interface BatchStream {
   next(): Batch;
-  /** Pass over `count` batches, far faster than `next` makes them. */
+  /** Passes over `count` batches without making them. */
   skip(count: number): void;
 }
 
@@ -166,7 +166,7 @@ export class ConversationStream implements BatchStream {
   }
 }
 
-/** Goes on with a conversation for as long as the questions that come fit in T tokens. The first that does not is drawn in vain. */
+/** Goes on with a conversation for as long as the questions that come fit in T tokens. The first that does not is drawn but not asked. */
 export function addTurns(turns: Turn[], data: SftData, T: number, nextQuestion: () => Question): void {
   let length = turns.reduce((sum, turn) => sum + 1 + exampleLength(turn), -1); // an EOS between turns
   for (;;) {

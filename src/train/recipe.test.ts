@@ -31,6 +31,8 @@ const sft = {
   learningRate: { llm: 1e-3, predictor: 5e-4 },
 };
 
+const warmStart = { ...sft, kind: "warm-start", learningRate: { predictor: 1e-3 } };
+
 /** A recipe with something of every kind in it. */
 const base = {
   name: "first",
@@ -88,6 +90,11 @@ test("a static, a random and a dense recipe need no predictor", () => {
     const recipe = changed(["stages"], [{ ...sft, learningRate }], changed(["mask"], mask, plain));
     expect(parseRecipe(recipe, "r.json").stages[0]!.train).toBe(train);
   }
+});
+
+test("conversations of a warm start may be longer than its batches, which hold single questions", () => {
+  const stage = { ...warmStart, sequenceLength: 128, tokensPerBatch: 64 };
+  expect(parseRecipe(changed(["stages", 2], stage), "r.json").stages[2]!.train).toBe("predictor");
 });
 
 test("a backbone is pre-trained by a dense recipe with a predictor", () => {
@@ -176,6 +183,21 @@ for (const [what, recipe, message] of [
     "a rate for what does not learn",
     changed(["stages", 2, "train"], "llm"),
     /learningRate\.predictor": wanted nothing, as only the llm learns/,
+  ],
+  [
+    "entries of a predictor that has none",
+    changed(["stages", 2], { ...warmStart, entries: "statistics", core: 0.5 }),
+    /"stages\[2\]\.entries": wanted nothing, as "predictor\.head" = "linear" has no entries, got "statistics"[\s\S]*\.core": wanted nothing.*got 0\.5/,
+  ],
+  [
+    "fewer examples than entries",
+    changed(["stages", 2], { ...warmStart, examples: 100 }, changed(["predictor", "head"], "codebook")),
+    /"stages\[2\]\.examples": wanted at least predictor\.rank = 128, .*got 100/,
+  ],
+  [
+    "a rate of the down projections where the LLM does not learn",
+    changed(["stages", 2], { ...warmStart, learningRate: { predictor: 1e-3, downShare: 0.5 } }),
+    /learningRate\.downShare": wanted nothing, as the LLM does not learn, got 0\.5/,
   ],
   ["two LMs at once", changed(["stages", 0, "train"], "both"), /"stages\[0\]\.train": wanted llm or predictor/],
 ] as const) {

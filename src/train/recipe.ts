@@ -107,8 +107,9 @@ const stageShape = {
     llm: positive.optional(),
     predictor: positive.optional(),
     /**
-     * Of the LLM's down projections, as a share of `llm`. A step of Adam moves each weight alike, so the sum over a wide FFN moves far:
-     * inversely to its (active) width is the usual rule (muP, arXiv:2203.03466).
+     * Of the down projections of the LLM that learns (the backbone, where that is pre-trained), as a share of its rate. A step of Adam
+     * moves each weight alike, so the sum over a wide FFN moves far: inversely to its (active) width is the usual rule (muP,
+     * arXiv:2203.03466).
      */
     downShare: positive.default(1),
   }),
@@ -124,7 +125,7 @@ const stageShape = {
     /** Steps. */
     every: integer(1),
     path,
-    /** At most so many, from the start of the file. */
+    /** At most so many, spread evenly over the file. */
     examples: integer(1).optional(),
   }).optional(),
 };
@@ -331,7 +332,8 @@ function* conflicts(recipe: Recipe): Generator<string> {
       const { sequenceLength: T, tokensPerBatch } = stage;
       if (T > llm.contextLength)
         yield `"${at}.sequenceLength": wanted at most llm.contextLength = ${llm.contextLength}, got ${T}.`;
-      if (T > tokensPerBatch)
+      // a warm start's batches hold single questions
+      if (T > tokensPerBatch && stage.kind !== "warm-start")
         yield `"${at}.sequenceLength": wanted at most tokensPerBatch = ${tokensPerBatch}, got ${T}.`;
       if (stage.kind === "cpt" && T % stage.chunks !== 0) {
         yield `"${at}.chunks": wanted a divisor of sequenceLength = ${T}, got ${stage.chunks}.`;
@@ -342,8 +344,24 @@ function* conflicts(recipe: Recipe): Generator<string> {
     }
     if (stage.kind === "sft" && stage.distil && !init)
       yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;
+    if (stage.kind === "warm-start" && predictor) yield* warmStartConflicts(predictor, stage, at);
     yield* learnerConflicts(recipe, stage, at);
   }
+}
+
+function* warmStartConflicts(
+  { head, rank }: NonNullable<Recipe["predictor"]>,
+  { entries, core, examples }: WarmStartStage,
+  at: string,
+): Generator<string> {
+  if (head === "codebook") {
+    if (examples < rank)
+      yield `"${at}.examples": wanted at least predictor.rank = ${rank}, one for each entry of the codebook, got ${examples}.`;
+    return;
+  }
+  const hint = `as "predictor.head" = "${head}" has no entries`;
+  if (entries !== "random") yield `"${at}.entries": wanted nothing, ${hint}, got "${entries}".`;
+  if (core !== 0) yield `"${at}.core": wanted nothing, ${hint}, got ${core}.`;
 }
 
 function* learnerConflicts({ predictor, mask }: Recipe, stage: Stage, at: string): Generator<string> {
@@ -364,6 +382,9 @@ function* learnerConflicts({ predictor, mask }: Recipe, stage: Stage, at: string
       yield `"${at}.learningRate.${part}": wanted nothing, as only the ${stage.train} learns, got ${rate}.`;
     }
   }
+  const { downShare } = stage.learningRate;
+  if (downShare !== 1 && stage.train === "predictor" && stage.kind !== "pretrain")
+    yield `"${at}.learningRate.downShare": wanted nothing, as the LLM does not learn, got ${downShare}.`;
 }
 
 /** Paths of all data, instructions and questions that the stages read. */

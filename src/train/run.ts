@@ -18,7 +18,15 @@ import {
   saveCheckpoint,
 } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
-import { checkSameRecipe, dataFiles, llmConfig, predictorConfig, type Recipe, type RecipeFile } from "./recipe.ts";
+import {
+  checkSameRecipe,
+  dataFiles,
+  llmConfig,
+  parseRecipe,
+  predictorConfig,
+  type Recipe,
+  type RecipeFile,
+} from "./recipe.ts";
 import { lockRun } from "./runLock.ts";
 import { type MetricsRow, RunLog, type TrainRow } from "./runLog.ts";
 import { initialParts, makeTokenizer, partsOf, prepareStage } from "./stages.ts";
@@ -60,7 +68,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   const saved = await loadLatestCheckpoint(runDir, (error) => damaged.push(error));
   for (const error of damaged) yield { kind: "damaged", error };
   if (saved) {
-    checkSameRecipe(saved.recipe, recipe);
+    checkSameRecipe(parseRecipe(saved.recipe, runDir), recipe); // keys that came later have their defaults
     yield { kind: "resumed", step: saved.step };
   }
   const tokenizerPath = join(runDir, "tokenizer.json");

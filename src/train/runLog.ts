@@ -22,9 +22,9 @@ const rowSchema = z.discriminatedUnion("kind", [
   z.object({
     kind: z.literal("train"),
     ...position,
-    /** Mean over labels, nats. */
+    /** Mean over labels, nats; of a warm start, over prompts, and for a linear head the squared error of the scores. */
     loss: z.number(),
-    /** Tokens without padding, and how many of them carry loss. */
+    /** Tokens without padding, and how many of them carry loss; of a warm start, the prompts. */
     tokens: count,
     labels: count,
     /** Tokens with padding. */
@@ -50,7 +50,10 @@ const rowSchema = z.discriminatedUnion("kind", [
     /** Share of examples whose labels all are the most likely token, by mask. */
     exactMatch: z.record(z.string(), z.number()),
   }),
-  /** Groups of training prompts by what the dense LLM activates, found without their domains. */
+  /**
+   * Groups of training prompts by what the dense LLM activates when it answers them. Domains do not form them, but choose the further
+   * questions where the stage asks for conversations.
+   */
   z.object({
     kind: z.literal("clusters"),
     ...position,

@@ -93,6 +93,11 @@ function savedHead({ name }: Recipe, init: SavedModel | undefined, predictor: Pr
       );
     }
   }
+  if (head.has("importance") && !predictor.importance) {
+    throw new OptionError(
+      `recipe "${name}": wanted "predictor.importance": true as in the model that "init" names, got false.`,
+    );
+  }
   return head;
 }
 
@@ -108,7 +113,7 @@ function trainsBackbone({ predictor }: Recipe, { kind, train }: Stage): boolean 
 export interface PreparedStage {
   config: StageConfig;
   stream: BatchStream;
-  /** Examples left out as longer than the context. */
+  /** Examples left out as longer than `sequenceLength`, or the context. */
   numTooLong: number;
   /** For a warm start: what was found in the LLM's activations. */
   clusters?: Omit<ClusterRow, "stage" | "step">;
@@ -156,7 +161,6 @@ export async function prepareStage(
     stream = new TextStream(data, { seed, tokensPerBatch, sequenceLength: stage.sequenceLength, chunks });
     ({ domains } = data);
   }
-  const { codebook, purity } = warmStart ?? {};
   const learns = (part: "llm" | "predictor") => stage.train === part || stage.train === "both";
   const onBackbone = trainsBackbone(recipe, stage);
   const { beta1, beta2, weightDecay, clipNorm, warmupSteps, minLearningRateShare, learningRate: rate } = stage;
@@ -178,7 +182,7 @@ export async function prepareStage(
       },
       predictorInput: recipe.predictor?.input ?? "prompt",
       centred: recipe.predictor?.centred ?? true,
-      targets: warmStart?.targets,
+      targets: warmStart,
       domains,
       domainMasks: step.source === "given" ? domainMasks(recipe, domains) : undefined,
       evaluation: stage.evaluate && {
@@ -193,14 +197,14 @@ export async function prepareStage(
     },
     stream,
     numTooLong,
-    ...(codebook && {
+    ...(warmStart?.kind === "clusters" && {
       clusters: {
         kind: "clusters",
-        examples: stage.kind === "warm-start" ? stage.examples : 0,
+        examples: warmStart.clusterOf.size,
         clusters: step.predictor!.rank,
-        purity: purity!,
+        purity: warmStart.purity,
       },
-      begin: () => parts.head!.get("codebook.weight")!.data.set(codebook),
+      begin: () => parts.head!.get("codebook.weight")!.data.set(warmStart.codebook),
     }),
   };
 }

@@ -1,5 +1,6 @@
 /**
- * Training, stage by stage: dense pre-training, continued pre-training with chunk-wise masks, SFT with masks from the instruction.
+ * Training, stage by stage: dense pre-training, continued pre-training with chunk-wise masks, a warm start of the predictor, SFT with
+ * masks from the instruction.
  * One step: batches → masks, loss and gradients (`step.ts`) → AdamW (`optimizer.ts`). Everything that a step depends on is in the
  * checkpoint or follows from the recipe and the step number, so that a resumed run repeats an uninterrupted one bit for bit.
  */
@@ -17,7 +18,7 @@ import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./dia
 import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
 import type { EvaluationRow, MaskRow, TrainRow } from "./runLog.ts";
 import { learningRate } from "./schedule.ts";
-import type { WarmStartTargets } from "./warmStart.ts";
+import type { WarmStart } from "./warmStart.ts";
 
 /** Weight of the past in the running statistics of the predictor's feature. */
 const FEATURE_MOMENTUM = 0.99;
@@ -41,7 +42,7 @@ export interface StageConfig {
   /** Whether the feature's running statistics follow the feature. */
   centred: boolean;
   /** For a warm start: what the predictor learns of each example. The LLM takes no part. */
-  targets?: WarmStartTargets | undefined;
+  targets?: WarmStart | undefined;
   /** Domains, as batches number them. */
   domains: readonly string[];
   /** Mask of each domain, for `step.source` "given". */
@@ -132,7 +133,8 @@ export async function* runStage(
       for (let i = 0; i < stage.accumulate; i++) {
         const batch = stream.next();
         const shape = stepShape(stage, batch);
-        const run = await sessions.get(JSON.stringify(shape), () =>
+        const key = stage.targets ? { B: shape.B, Tp: shape.Tp } : shape; // what the graph depends on
+        const run = await sessions.get(JSON.stringify(key), () =>
           stage.targets ? warmStartGraph(stage.step.predictor!, shape, names) : trainingGraph(stage.step, shape, names),
         );
         const into = i === 0 ? total : part;
@@ -219,7 +221,7 @@ function batchFeeds(
   return feeds;
 }
 
-function batchTargets(targets: WarmStartTargets, { questions }: Batch): Float32Array | Int32Array {
+function batchTargets(targets: WarmStart, { questions }: Batch): Float32Array | Int32Array {
   if (targets.kind === "clusters") return Int32Array.from(questions, (question) => targets.clusterOf.get(question)!);
   const rows = questions.map((question) => targets.scoresOf.get(question)!);
   const scores = new Float32Array(rows.length * rows[0]!.length);

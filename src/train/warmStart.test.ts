@@ -6,7 +6,7 @@ import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { Random } from "../random.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { encodeQuestions, type Question, type SftData } from "./data.ts";
-import { prepareWarmStart, sampleQuestions } from "./warmStart.ts";
+import { prepareWarmStart, sampleQuestions, type WarmStartOptions } from "./warmStart.ts";
 
 /** One id per character: its code; BOS 0, EOS 1. */
 const tokenizer = {
@@ -75,56 +75,55 @@ const taskOf = ({ domain }: Question) => Number(domain.at(-1));
 const entriesByTask = (clusterOf: ReadonlyMap<Question, number>, of: SftData) =>
   [0, 1, 2].map((task) => new Set(of.questions[task]!.map((question) => clusterOf.get(question))));
 
+async function clusters(own: WarmStartOptions) {
+  const warmStart = await prepareWarmStart(sampled, evaluator, own);
+  if (warmStart.kind !== "clusters") throw new Error("wanted clusters");
+  return warmStart;
+}
+
 describe("a codebook", () => {
   test("gets an entry per kind of activations, found without the domains", async () => {
-    const { targets, purity } = await prepareWarmStart(sampled, evaluator, options);
-    if (targets.kind !== "clusters") throw new Error("wanted clusters");
-    const byTask = entriesByTask(targets.clusterOf, sampled);
+    const { clusterOf, purity } = await clusters(options);
+    const byTask = entriesByTask(clusterOf, sampled);
     expect(byTask.map((entries) => entries.size)).toEqual([1, 1, 1]);
     expect(new Set(byTask.flatMap((entries) => [...entries])).size).toBe(3);
     expect(purity).toBe(1);
   });
 
   test("with fewer entries than tasks says how impure they are", async () => {
-    const { purity } = await prepareWarmStart(sampled, evaluator, { ...options, predictor: predictorOf({ rank: 2 }) });
+    const { purity } = await clusters({ ...options, predictor: predictorOf({ rank: 2 }) });
     expect(purity).toBeCloseTo(2 / 3, 9);
   });
 
   test("begins with random entries that differ, and a core that all keep", async () => {
-    const { codebook } = await prepareWarmStart(sampled, evaluator, { ...options, core: 1 / 3 });
-    const kept = [0, 1, 2].map((entry) => keptBy(codebook!, entry, 3, 6));
+    const { codebook } = await clusters({ ...options, core: 1 / 3 });
+    const kept = [0, 1, 2].map((entry) => keptBy(codebook, entry, 3, 6));
     for (const layers of kept) for (const own of layers) expect(own.slice(0, 2)).toEqual([0, 1]); // the most active two
     expect(new Set(kept.map(String)).size).toBe(3);
   });
 
   test("or with what is special about the activations of its cluster", async () => {
-    const { codebook, targets } = await prepareWarmStart(sampled, evaluator, {
-      ...options,
-      tFfn: 4,
-      entries: "statistics",
-    });
-    if (targets.kind !== "clusters") throw new Error("wanted clusters");
+    const { codebook, clusterOf } = await clusters({ ...options, tFfn: 4, entries: "statistics" });
     for (const question of sampled.questions.flat()) {
       const task = taskOf(question);
-      const own = keptBy(codebook!, targets.clusterOf.get(question)!, 3, 4);
+      const own = keptBy(codebook, clusterOf.get(question)!, 3, 4);
       expect(own[0]).toEqual([0, 1, 2, 3].map((i) => 4 * task + 2 + i));
     }
   });
 
   test("of blocks has one score per block", async () => {
     const predictor = predictorOf({ block: 4 });
-    const { codebook } = await prepareWarmStart(sampled, evaluator, { ...options, predictor, tFfn: 8 });
-    expect(codebook!.length).toBe((L * F * 3) / 4);
+    const { codebook } = await clusters({ ...options, predictor, tFfn: 8 });
+    expect(codebook.length).toBe((L * F * 3) / 4);
   });
 });
 
 test("a linear head learns what is special about each prompt, standardised per layer", async () => {
   const predictor = predictorOf({ head: "linear" });
-  const { targets, codebook, purity } = await prepareWarmStart(sampled, evaluator, { ...options, predictor });
-  if (targets.kind !== "statistics") throw new Error("wanted statistics");
-  expect([codebook, purity]).toEqual([undefined, undefined]);
+  const warmStart = await prepareWarmStart(sampled, evaluator, { ...options, predictor });
+  if (warmStart.kind !== "statistics") throw new Error("wanted statistics");
   for (const question of sampled.questions.flat()) {
-    const scores = targets.scoresOf.get(question)!;
+    const scores = warmStart.scoresOf.get(question)!;
     for (let layer = 0; layer < L; layer++) {
       const own = scores.subarray(layer * F, (layer + 1) * F);
       expect(own.reduce((sum, value) => sum + value, 0)).toBeCloseTo(0, 3);

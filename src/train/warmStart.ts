@@ -1,8 +1,9 @@
 /**
  * What a predictor learns before it makes masks: which channels the dense LLM activates when it answers a prompt (the statistic of
- * GRIFFIN, over the answers of a conversation that the prompt begins), without any label of its task. A linear head learns the statistic itself; a codebook's router learns which cluster of
- * prompts, by that statistic, a prompt belongs to. So masks differ between kinds of prompts, and agree within one, from the first
- * joint step on: the two properties that a predictor does not find by itself.
+ * GRIFFIN, over the prompt's own answer or those of a conversation that it begins). A linear head learns the statistic itself; a
+ * codebook's router learns which cluster of prompts, by that statistic, a prompt belongs to. So masks differ between kinds of prompts,
+ * and agree within one, from the first joint step on: the two properties that a predictor does not find by itself. Domain labels are
+ * used to draw prompts and to continue conversations, not to form clusters.
  *
  * Shapes: N examples · L layers · F channels of a layer · G = F/block scores of a layer · C entries of the codebook
  */
@@ -14,18 +15,17 @@ import { addTurns, IGNORED } from "./batches.ts";
 import { kMeans, means } from "./cluster.ts";
 import { labelledTurns, type Question, type SftData, type Turn } from "./data.ts";
 
-/** What the predictor shall say of each of the sampled questions. */
-export type WarmStartTargets =
-  | { kind: "clusters"; clusterOf: ReadonlyMap<Question, number> }
+/** What the predictor shall say of each of the sampled questions: of a codebook the entry, of a linear head the scores [L·G]. */
+export type WarmStart =
+  | {
+      kind: "clusters";
+      clusterOf: ReadonlyMap<Question, number>;
+      /** Start values of the codebook, [L·G, C]. */
+      codebook: Float32Array;
+      /** Share of the questions whose domain is the most frequent one of their cluster. */
+      purity: number;
+    }
   | { kind: "statistics"; scoresOf: ReadonlyMap<Question, Float32Array> };
-
-export interface WarmStart {
-  targets: WarmStartTargets;
-  /** Start values of the codebook, [L·G, C]. */
-  codebook?: Float32Array;
-  /** Of a codebook: share of the examples whose domain is the most frequent one of their cluster. */
-  purity?: number;
-}
 
 export interface WarmStartOptions {
   seed: string;
@@ -75,14 +75,12 @@ export async function prepareWarmStart(
     const G = predictor.ffnWidth / predictor.block;
     const scores = deviationsFromMean(statistics).map((row) => standardizeScores(row, G));
     const scoresOf = new Map(questions.map((question, i) => [question, scores[i]!]));
-    return { targets: { kind: "statistics", scoresOf } };
+    return { kind: "statistics", scoresOf };
   }
   const { clusterOf } = kMeans(statistics.map(unitLength), predictor.rank, new Random(`${seed}/clusters`));
   return {
-    targets: {
-      kind: "clusters",
-      clusterOf: new Map(questions.map((question, i) => [question, clusterOf[i]!])),
-    },
+    kind: "clusters",
+    clusterOf: new Map(questions.map((question, i) => [question, clusterOf[i]!])),
     codebook: firstEntries(statistics, clusterOf, options),
     purity: purity(
       clusterOf,
@@ -100,7 +98,7 @@ function blockMeans(channels: Float32Array, block: number): Float32Array {
 
 /** So that a long answer is not far from a short one. */
 function unitLength(point: Float32Array): Float32Array {
-  const length = Math.hypot(...point) || 1;
+  const length = Math.sqrt(point.reduce((sum, value) => sum + value * value, 0)) || 1;
   return point.map((value) => value / length);
 }
 
