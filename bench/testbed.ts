@@ -4,8 +4,8 @@
  *
  *     npx tsx bench/testbed.ts [--only NAME,NAME] [--steps N] [--seed N] [--threads 1] [--out FILE.json]
  *
- * Regime: 96 random substitution tables over 128 symbols (`testbed/facts.ts`), asked in wordings that were not trained; decoder of 2
- * layers × width 64, d_ffn 512, of which 64 channels are kept; predictor of 1 layer × width 32, not pre-trained. Batches of 256
+ * Regime: 64 random substitution tables over 64 symbols (`testbed/facts.ts`), asked in wordings that were not trained; decoder of 2
+ * layers × width 32, d_ffn 256, of which 16 channels are kept; predictor of 1 layer × width 32, not pre-trained. Batches of 256
  * facts, balanced over tables. A full run of the default steps writes bench/results/testbed.json and .md; any other only with --out.
  * Everything is kept in runs/testbed and a finished run is not trained again, unless its recipe or its data change; remove the folder
  * when the code changes. Budget annealing (§7a) is not here, as recipes do not offer it. Last line of stdout: one JSON document.
@@ -13,17 +13,17 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import os from "node:os";
-import { dirname, join, relative } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import * as ort from "onnxruntime-node";
 import { DivergenceError, OptionError } from "../src/errors.ts";
-import { type Recipe, readRecipe } from "../src/train/recipe.ts";
+import { type Recipe, type RecipeFile, readRecipe } from "../src/train/recipe.ts";
 import { trainRecipe } from "../src/train/run.ts";
 import { type EvaluationRow, type MetricsRow, readRunLog } from "../src/train/runLog.ts";
 import { makeFacts, writeFacts } from "./testbed/facts.ts";
 import { type Settings, SOURCE_RUN, type Variant, variants } from "./testbed/variants.ts";
 
-const DEFAULT_STEPS = 2000;
+const DEFAULT_STEPS = 1200;
 const { values } = parseArgs({
   options: {
     only: { type: "string" },
@@ -36,11 +36,11 @@ const { values } = parseArgs({
 const settings: Settings = {
   seed: integer("seed", values.seed, 0),
   steps: integer("steps", values.steps, 1),
-  threads: integer("threads", values.threads, 1),
   tables: 64,
   synonyms: 3,
   symbols: 64,
 };
+const threads = integer("threads", values.threads, 1);
 const isFull = values.only === undefined && settings.steps === DEFAULT_STEPS && settings.seed === 1;
 const out = values.out ?? (isFull ? join(import.meta.dirname, "results", "testbed.json") : undefined);
 
@@ -58,8 +58,8 @@ function integer(name: string, text: string, min: number): number {
   return value;
 }
 
-/** Where the data, the recipes and the runs of these settings are. */
-const folder = join(import.meta.dirname, "..", "runs", "testbed", `steps-${settings.steps}-seed-${settings.seed}`);
+/** Where the data, the recipes and the runs of this seed are. */
+const folder = join(import.meta.dirname, "..", "runs", "testbed", `seed-${settings.seed}`);
 const dataFolder = join(folder, "data");
 writeFacts(settings, makeFacts(settings), dataFolder);
 const dataHash = hash(readdirSync(dataFolder).map((name) => readFileSync(join(dataFolder, name), "utf8")));
@@ -73,25 +73,29 @@ function runDir(recipe: Recipe): string {
   return join(folder, `${recipe.name}-${hash([recipe, dataHash])}`);
 }
 
-const recipePath = (name: string) => join(folder, `${name}.json`);
-let sourceRun = SOURCE_RUN;
-for (const { name, from, patch } of all) {
-  const changes = from === undefined ? {} : { extends: `${from}.json` };
-  writeFileSync(
-    recipePath(name),
-    `${JSON.stringify({ ...changes, name, ...patch }, null, 2).replaceAll(SOURCE_RUN, sourceRun)}\n`,
-  );
-  if (name === "source") sourceRun = relative(folder, runDir(readRecipe(recipePath(name)).recipe));
+/** Writes all recipes, so that each finds what it extends. @returns them by name */
+function writeRecipes(): Map<string, RecipeFile> {
+  const files = new Map<string, RecipeFile>();
+  let sourceRun = "";
+  for (const { name, from, patch } of all) {
+    const path = join(folder, `${name}.json`);
+    const recipe = { ...(from !== undefined && { extends: `${from}.json` }), name, ...patch };
+    writeFileSync(path, `${JSON.stringify(recipe, null, 2).replaceAll(SOURCE_RUN, sourceRun)}\n`);
+    const file = readRecipe(path);
+    if (name === "source") sourceRun = basename(runDir(file.recipe));
+    files.set(name, file);
+  }
+  return files;
 }
 
 /** @returns the run's log; up to where it diverged, if it did */
-async function trained(name: string): Promise<{ log: MetricsRow[]; error?: string }> {
-  const file = readRecipe(recipePath(name));
+async function trained(file: RecipeFile): Promise<{ log: MetricsRow[]; error?: string }> {
+  const { name } = file.recipe;
   const dir = runDir(file.recipe);
   const logPath = join(dir, "metrics.jsonl");
   const start = performance.now();
   try {
-    for await (const event of trainRecipe(file, { runDir: dir, threads: settings.threads, spinning: false })) {
+    for await (const event of trainRecipe(file, { runDir: dir, threads, spinning: false })) {
       if (event.kind !== "row" || event.row.kind === "train" || event.row.kind === "masks") continue;
       const { row } = event;
       const what =
@@ -123,7 +127,7 @@ function resultOf({ name, change, from }: Variant, recipe: Recipe, log: readonly
   const masks = log.findLast((row) => row.kind === "masks" && row.predictorInput === input);
   const { overlapWithin, overlapAcross, everUsed } = masks?.kind === "masks" ? masks : {};
   const clusters = log.findLast((row) => row.kind === "clusters");
-  const tail = steps.slice(-100);
+  const tail = steps.filter(({ stage }) => stage === recipe.stages.at(-1)!.name).slice(-100);
   return {
     name,
     from,
@@ -137,7 +141,8 @@ function resultOf({ name, change, from }: Variant, recipe: Recipe, log: readonly
     overlapOther: mean(overlapAcross),
     everUsed: mean(everUsed),
     purity: clusters?.kind === "clusters" ? clusters.purity : undefined,
-    /** Nats per fact over the last 100 steps. A fact has two labels: the symbol, and the end of the answer, which costs nothing. */
+    /** Nats per fact, held out and over the last 100 steps. A fact has two labels: the symbol, and the end of the answer, which costs nothing. */
+    heldOutLoss: last && 2 * last.loss[own]!,
     trainingLoss: mean(tail.map(({ loss }) => 2 * loss)),
     curve: evaluations.map(({ step, exactMatch }) => ({ step, exactMatch: exactMatch[own] })),
     steps: steps.length,
@@ -168,6 +173,7 @@ const COLUMNS: readonly (readonly [string, (result: Result) => string])[] = [
   ["other", (result) => share(result.overlapOther)],
   ["used %", (result) => percent(result.everUsed)],
   ["purity %", (result) => percent(result.purity)],
+  ["nats", (result) => result.heldOutLoss?.toFixed(2) ?? ""],
   ["train nats", (result) => result.trainingLoss?.toFixed(2) ?? ""],
   ["s", ({ stepSeconds }) => String(stepSeconds)],
 ];
@@ -179,12 +185,14 @@ function markdown(results: readonly Result[]): string {
   return [row(COLUMNS.map(([title]) => title)), row(rule), ...rows].join("\n");
 }
 
+const files = writeRecipes();
 const results: Result[] = [];
 for (const variant of all) {
   const isSource = variant.name === "source" && only.some((name) => name !== "small");
   if (!isSource && !only.includes(variant.name)) continue;
-  const { log, error } = await trained(variant.name);
-  results.push(resultOf(variant, readRecipe(recipePath(variant.name)).recipe, log, error));
+  const file = files.get(variant.name)!;
+  const { log, error } = await trained(file);
+  results.push(resultOf(variant, file.recipe, log, error));
 }
 
 const report = {
@@ -193,6 +201,7 @@ const report = {
   machine: `${os.cpus().length} cores, ${os.cpus()[0]!.model}`,
   onnxruntime: ort.env.versions.common,
   settings,
+  threads,
   results,
 };
 const table = markdown(results);
