@@ -253,18 +253,29 @@ export function estimate(values: readonly (number | undefined)[]): Estimate | un
   return { mean: centre, std: Math.sqrt(squares / (known.length - 1)), n: known.length };
 }
 
-/** Suite score of a run under a mask, over its seeds; nothing if it was not run. */
-export function scoreOf(results: Results, facts: readonly string[], shown: Source): Estimate | undefined {
-  return estimate(results.seedsOf(shown).map((byTest) => suiteScore(byTest, facts)));
+/** Suite score of a run under a mask, over its seeds, or those of `seeds`; nothing if it was not run. */
+export function scoreOf(
+  results: Results,
+  facts: readonly string[],
+  shown: Source,
+  seeds?: readonly number[],
+): Estimate | undefined {
+  const wanted = results.seedsOf(shown).filter((byTest) => seeds?.includes(seedOf(byTest)) ?? true);
+  return estimate(wanted.map((byTest) => suiteScore(byTest, facts)));
 }
+
+/** Seeds that every one of these runs has, of those that have any. */
+export function commonSeeds(results: Results, shown: readonly Source[]): number[] {
+  const seeds = shown.map((source) => results.seedsOf(source).map(seedOf)).filter((own) => own.length > 0);
+  return (seeds[0] ?? []).filter((seed) => seeds.every((own) => own.includes(seed)));
+}
+
+const seedOf = (byTest: ReadonlyMap<string, Result>): number => [...byTest.values()][0]!.seed;
 
 /** By how much the suite score of `shown` differs from that of `other`, over the seeds that both have. */
 export function differenceOf(results: Results, facts: readonly string[], shown: Source, other: Source) {
   const scores = [shown, other].map(
-    (source) =>
-      new Map(
-        results.seedsOf(source).map((byTest) => [[...byTest.values()][0]!.seed, suiteScore(byTest, facts)] as const),
-      ),
+    (source) => new Map(results.seedsOf(source).map((byTest) => [seedOf(byTest), suiteScore(byTest, facts)] as const)),
   );
   const paired = [...scores[0]!].map(([seed, score]) => {
     const counterpart = scores[1]!.get(seed);

@@ -132,8 +132,11 @@ describe("bars", () => {
     const results = new Results([
       ...both("h", 1, 0.6),
       ...both("h", 2, 0.7),
+      ...both("h", 3, 0.1),
       ...both("z", 1, 0.6),
+      ...both("z", 2, 0.6),
       ...both("a", 1, 0.8),
+      ...both("a", 2, 0.8),
     ]);
     const svg = drawFigure(bars(["z", "absent", "a"]), facts, results);
     const texts = textsOf(svg).filter((content) =>
@@ -143,12 +146,12 @@ describe("bars", () => {
       "headline",
       "65.0 ± 7.1",
       "bar z",
-      "60.0 ± –",
+      "60.0 ± 0.0",
       "−5.0",
       "bar absent",
       "not run",
       "bar a",
-      "80.0 ± –",
+      "80.0 ± 0.0",
       "+15.0",
     ]);
     expect(svg.match(/class="f1 band"/g)).toHaveLength(1);

@@ -4,12 +4,14 @@
  */
 import { escapeHtml, short, ticks } from "./chart.ts";
 import {
+  commonSeeds,
   type Estimate,
   type Experiments,
   type Figure,
   NOT_RUN,
   percent,
   type Results,
+  type Source,
   scoreOf,
 } from "./experiments.ts";
 import { palette } from "./style.ts";
@@ -28,12 +30,11 @@ export function drawFigure(figure: Figure, { facts }: Pick<Experiments, "facts">
         figure,
         figure.points.map((point) => ({ ...point, score: scoreOf(results, facts, point) })),
       );
-    case "bars":
-      return barsFigure(
-        figure,
-        { ...figure.headline, score: scoreOf(results, facts, figure.headline) },
-        figure.bars.map((bar) => ({ ...bar, score: scoreOf(results, facts, bar) })),
-      );
+    case "bars": {
+      const seeds = commonSeeds(results, [figure.headline, ...figure.bars]); // else a lucky seed would pass for a change
+      const scored = <T extends Source>(bar: T) => ({ ...bar, score: scoreOf(results, facts, bar, seeds) });
+      return barsFigure(figure, scored(figure.headline), figure.bars.map(scored), seeds);
+    }
     default:
       return figure satisfies never;
   }
@@ -376,7 +377,12 @@ interface Bar {
   name: string;
 }
 
-function barsFigure(figure: OfKind<"bars">, headline: Scored<Bar>, bars: readonly Scored<Bar>[]): string {
+function barsFigure(
+  figure: OfKind<"bars">,
+  headline: Scored<Bar>,
+  bars: readonly Scored<Bar>[],
+  seeds: readonly number[],
+): string {
   const rows = [headline, ...bars];
   const known = rows.flatMap(({ score }) => (score ? [score] : []));
   const SIZE = 13;
@@ -436,7 +442,7 @@ function barsFigure(figure: OfKind<"bars">, headline: Scored<Bar>, bars: readonl
   }
   const note = joinNotes(
     figure.note,
-    `Suite score, %: mean ± sample standard deviation. Dashed, with its band: ${headline.name}.`,
+    `Suite score, %: mean ± sample standard deviation over the seeds that all have (${seeds.join(", ")}). Dashed, with its band: ${headline.name}.`,
   );
   return svg({ ...figure, note }, bottom + 22, [
     ...grid,
