@@ -177,7 +177,7 @@ describe("the joint step (SFT)", () => {
       };
       const inputs = { ...parameters, "static.scores": normal("static", L * F), ...given, ...own };
       const compact = await evaluate(graph, inputs);
-      const plainGraph = trainingGraph({ ...config, isPlain: true }, { B: 1, T: long, Tp, chunks: 1 }, names);
+      const plainGraph = trainingGraph({ ...config, ffn: "plain" as const }, { B: 1, T: long, Tp, chunks: 1 }, names);
       const masked = await evaluate(plainGraph, inputs);
       for (const [name, values] of Object.entries(masked)) {
         expect(difference(compact[name]!, values), name).toBeLessThan(2e-5);

@@ -42,8 +42,11 @@ export interface StepConfig {
    * on the labels. Absent: no teacher.
    */
   distil?: number | undefined;
-  /** Compute all channels and multiply by the mask: the plain form, which the compact one has to equal. */
-  isPlain?: boolean;
+  /**
+   * `plain`: compute all channels and multiply by the mask · `compact`: gather the kept channels' weights first; equal in value and
+   * gradient. Absent: what is faster for the shape.
+   */
+  ffn?: "plain" | "compact";
 }
 
 export interface StepShape {
@@ -79,14 +82,14 @@ function predictorNodes(graph: Graph, predictor: PredictorConfig, rows: number, 
 
 /** Declares what the chosen mask source reads and returns one mask per layer, of `rows` rows. */
 function maskNodes(graph: Graph, config: StepConfig, shape: StepShape): MaskNodes {
-  const { llm, source, predictor, softTopK, block = 1, isPlain } = config;
+  const { llm, source, predictor, softTopK, block = 1, ffn } = config;
   const { numLayers: L, ffnWidth: F } = llm;
   const { B, T, Tp, chunks } = shape;
   if (source === "none") return {};
   const { tFfn: K, epsilon } = softTopK!;
   // Mask rows are used for this many tokens each. Where these are few, gathering weights costs more than the dropped channels.
   const tokensPerRow = source === "static" ? B * T : T / chunks;
-  const isCompact = !isPlain && tokensPerRow * (F - K) > GATHER_COST * K;
+  const isCompact = ffn ? ffn === "compact" : tokensPerRow * (F - K) > GATHER_COST * K;
   const fromScores = (scores: Tensor): LayerMask[] =>
     isCompact ? keptPerLayer(ops.keptTopK(scores, K, epsilon), L) : masksPerLayer(ops.softTopK(scores, K, epsilon), L);
   switch (source) {
@@ -111,8 +114,11 @@ function maskNodes(graph: Graph, config: StepConfig, shape: StepShape): MaskNode
   }
 }
 
-/** What gathering a channel's weights, and scattering their gradients, costs in tokens that use it. Measured by bench/trainStep.ts. */
-const GATHER_COST = 30;
+/**
+ * What gathering a channel's weights and scattering their gradients costs, in tokens that do not compute a dropped channel. Measured
+ * (bench/compactFfn.ts): gathering loses at 120 tokens and wins at 288.
+ */
+const GATHER_COST = 200;
 
 /** Kept channels of all layers, [B·L, K], one [B, K] per layer. */
 function keptPerLayer({ indices, lambda }: KeptChannels, numLayers: number): KeptChannels[] {
