@@ -1,11 +1,13 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { forward, greedy } from "../../test/reference/decoder.ts";
+import { griffinScores } from "../../test/reference/griffin.ts";
 import { scoreInstruction } from "../../test/reference/predictor.ts";
 import { difference, integers, normal, quiet } from "../../test/support/graphs.ts";
-import { goldenModel } from "../../test/support/models.ts";
+import { fixtures, goldenModel, goldenValues } from "../../test/support/models.ts";
 import { size } from "../graph/graph.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { griffinScores } from "../mask/sources.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type EvaluatedModel, Evaluator, type LabelledSequence } from "./evaluator.ts";
 
@@ -188,7 +190,7 @@ describe("statistics", () => {
       const { activations } = forward(llm, prompts[i]!);
       const wanted = activations.flatMap((tokens) => [
         ...griffinScores(
-          tokens.flatMap((token, t) => (isCounted[over](sequences[i]!, t) ? [...token] : [])),
+          tokens.filter((_, t) => isCounted[over](sequences[i]!, t)),
           F,
         ),
       ]);
@@ -196,6 +198,13 @@ describe("statistics", () => {
     }
     expect((await evaluator.statistics([sequences[17]!], over))[0]).toEqual(results[17]);
   });
+});
+
+test("statistics over all tokens equal the golden scores", async () => {
+  const { score }: { score: number[][] } = JSON.parse(readFileSync(join(fixtures, "golden/griffin.json"), "utf8"));
+  const ids = Int32Array.from(goldenValues("llama").ids[0]!);
+  const [statistics] = await evaluator.statistics([{ ids, labels: ids }], "answer");
+  expect(difference(statistics!, score.flat())).toBeLessThan(1e-5);
 });
 
 describe("predict", () => {

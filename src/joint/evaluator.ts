@@ -179,8 +179,9 @@ export class Evaluator {
   }
 
   /**
-   * The statistic of GRIFFIN for every sequence (as `griffinScores` defines it), of the dense model: how strongly each channel takes
-   * part where the prompt is read (up to the first label), or where the answer is written (at the labels).
+   * The statistic of GRIFFIN for every sequence, of the dense model: each token's activations `silu(gate) · up` are normalised to
+   * length 1, and a channel scores the L2 norm of its activations over the tokens where the prompt is read (up to the first label), or
+   * where the answer is written (at the labels).
    *
    * @returns per sequence [L, F]
    * @see Dong, Chen & Chi 2024, arXiv:2404.01365

@@ -1,9 +1,8 @@
-import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { OptionError, ShapeError } from "../errors.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
 import { checkMask } from "./mask.ts";
-import { griffinScores, randomMask, weightNormMask } from "./sources.ts";
+import { randomMask, weightNormMask } from "./sources.ts";
 
 describe("randomMask", () => {
   const shape = { numLayers: 3, dFfn: 100, tFfn: 30 };
@@ -52,34 +51,5 @@ describe("weightNormMask", () => {
     expect(() => weightNormMask(weights([1], [1], [1]), config, 1)).toThrow(
       /gate_proj.weight: wanted 6 weights, got \[1\]/,
     );
-  });
-});
-
-describe("griffinScores", () => {
-  test("equals the golden scores of both layers of a tiny model", () => {
-    const golden: { score: number[][]; activations: number[][][] } = JSON.parse(
-      readFileSync(new URL("../../test/fixtures/golden/griffin.json", import.meta.url), "utf8"),
-    );
-    golden.score.forEach((expected, layer) => {
-      const scores = griffinScores(golden.activations[layer]!.flat(), expected.length);
-      scores.forEach((score, channel) => {
-        expect(Math.abs(score - expected[channel]!)).toBeLessThan(1e-14);
-      });
-    });
-  });
-
-  test("is the norm over tokens of activations that are normalised per token", () => {
-    expect([...griffinScores([3, 4, 0, -30, 40, 0, 0, 0, 0], 3)]).toEqual([Math.sqrt(0.72), Math.sqrt(1.28), 0]);
-  });
-
-  test("does not depend on the scale of a token", () => {
-    const scores = griffinScores([1, 2, 3, 5, 4, 3], 3);
-    griffinScores([1000, 2000, 3000, 0.5, 0.4, 0.3], 3).forEach((score, i) => {
-      expect(score).toBeCloseTo(scores[i]!, 12);
-    });
-  });
-
-  test("refuses a part of a row", () => {
-    expect(() => griffinScores([1, 2, 3, 4], 3)).toThrow(ShapeError);
   });
 });

@@ -61,28 +61,6 @@ export function weightNormMask(
   return maskFromScores(scores, { dFfn: F, tFfn });
 }
 
-/**
- * The statistic of GRIFFIN for one layer and one prompt: each token's activations are normalised to length 1, then a channel
- * scores the L2 norm of its activations over the tokens. Averaged over prompts, it gives a static mask.
- *
- * @param activations `silu(gate) · up` of the prompt's tokens, [T, F]
- * @returns scores [F]; a token without any activation adds nothing
- * @throws {ShapeError} if the activations are not whole rows
- * @see Dong, Chen & Chi 2024, arXiv:2404.01365
- */
-export function griffinScores(activations: ArrayLike<number>, dFfn: number): Float64Array {
-  if (activations.length % dFfn !== 0)
-    throw new ShapeError("griffinScores", `activations [T, F=${dFfn}]`, [activations.length]);
-  const squares = new Float64Array(dFfn);
-  for (let start = 0; start < activations.length; start += dFfn) {
-    let length = 0; // squared
-    for (let i = 0; i < dFfn; i++) length += activations[start + i]! ** 2;
-    if (length === 0) continue;
-    for (let i = 0; i < dFfn; i++) squares[i]! += activations[start + i]! ** 2 / length;
-  }
-  return squares.map(Math.sqrt);
-}
-
 /** One fixed mask from a predictor: that of the mean of its scores over prompts. */
 export function genericMask(
   scores: readonly Float32Array[],
