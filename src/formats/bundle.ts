@@ -30,9 +30,9 @@ import {
   modelNumber,
   splitMetadata,
   storedType,
-  tokenizerMetadata,
   type WeightType,
 } from "./ggufModel.ts";
+import { tokenizerMetadata } from "./ggufTokenizer.ts";
 import { ModelFolder } from "./huggingface.ts";
 import {
   type BundleManifest,

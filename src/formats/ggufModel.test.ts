@@ -8,7 +8,8 @@ import { type ModelConfig, parameterShapes } from "../model/config.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
 import { writeGguf } from "./gguf.ts";
-import { encodeParameter, ggufName, modelMetadata, storedType, tokenizerMetadata } from "./ggufModel.ts";
+import { encodeParameter, ggufName, modelMetadata, storedType } from "./ggufModel.ts";
+import { tokenizerMetadata } from "./ggufTokenizer.ts";
 import { readLlama2cTokenizer } from "./llama2c.ts";
 
 const { config } = goldenModel("llama");

@@ -26,6 +26,8 @@ const architectures: Record<ModelFamily, string> = {
   llama: "LlamaForCausalLM",
   qwen2: "Qwen2ForCausalLM",
   qwen3: "Qwen3ForCausalLM",
+  gemma2: "Gemma2ForCausalLM",
+  gemma3: "Gemma3ForCausalLM",
 };
 
 const configSchema = z.object({
@@ -77,7 +79,7 @@ export function readModelConfig(folder: string): ModelConfig {
 function writeModelConfig(folder: string, config: ModelConfig): void {
   const file = {
     architectures: [architectures[config.family]],
-    model_type: config.family,
+    model_type: config.family as "llama" | "qwen2" | "qwen3",
     hidden_size: config.width,
     intermediate_size: config.ffnWidth,
     num_hidden_layers: config.numLayers,

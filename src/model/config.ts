@@ -5,8 +5,26 @@
  */
 import { OptionError } from "../errors.ts";
 
-/** Families differ in q/k/v biases (qwen2) and in per-head RMSNorm of q and k (qwen3); the rest is the Llama block. */
-export type ModelFamily = "llama" | "qwen2" | "qwen3";
+/**
+ * The Llama block, with q/k/v biases in qwen2 and per-head RMSNorm of q and k in qwen3 (Mistral and SmolLM2 are llama). Gemma: embeddings times √D,
+ * RMSNorm gains 1 + w, a norm after attention and FFN too, GELU instead of SiLU, windows of attention in most layers; gemma2 caps logits softly,
+ * gemma3 norms q and k.
+ */
+export const MODEL_FAMILIES = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"] as const;
+export type ModelFamily = (typeof MODEL_FAMILIES)[number];
+
+export function isGemma(family: ModelFamily): boolean {
+  return family === "gemma2" || family === "gemma3";
+}
+
+/**
+ * How a model reads farther than its RoPE was first trained for: every frequency divided by `factor`; only the low ones (Llama 3.1); or by a ramp
+ * between two numbers of rotations, with attention scaled as well (YaRN, arXiv:2309.00071).
+ */
+export type RopeScaling =
+  | { kind: "linear"; factor: number }
+  | { kind: "llama3"; factor: number; lowFactor: number; highFactor: number; originalContextLength: number }
+  | { kind: "yarn"; factor: number; originalContextLength: number; betaFast: number; betaSlow: number };
 
 export interface ModelConfig {
   family: ModelFamily;
@@ -27,9 +45,30 @@ export interface ModelConfig {
   /** Longest sequence, in tokens. */
   contextLength: number;
   normEps: number;
+  /** θ; of global layers in gemma3. */
   ropeTheta: number;
+  /** Of global layers in gemma3. */
+  ropeScaling?: RopeScaling | undefined;
   /** The output matrix is the embedding. */
   tieEmbeddings: boolean;
+  /** Factor of q·k. Absent: 1/√C. */
+  attentionScale?: number | undefined;
+  /** Gemma: tokens that a local layer sees, the current one included. */
+  slidingWindow?: number | undefined;
+  /** gemma3: θ of local layers. */
+  localRopeTheta?: number | undefined;
+  /** gemma2: attention logits x become cap · tanh(x / cap). */
+  attentionSoftCap?: number | undefined;
+  /** gemma2: the same for output logits. */
+  logitSoftCap?: number | undefined;
+}
+
+/** Every so many layers one sees the whole context, the last of its group; the others see `slidingWindow` tokens. */
+const GLOBAL_EVERY = { gemma2: 2, gemma3: 6 } as const;
+
+/** Whether a layer sees only `slidingWindow` tokens. */
+export function isLocalLayer({ family }: Pick<ModelConfig, "family">, layer: number): boolean {
+  return (family === "gemma2" || family === "gemma3") && (layer + 1) % GLOBAL_EVERY[family] !== 0;
 }
 
 /** A float32 tensor in row-major order. Training weights are always of this type; files may hold others. */
@@ -40,6 +79,11 @@ export interface Weight {
 
 /** Parameters by Hugging Face name. */
 export type Weights = Map<string, Weight>;
+
+/** RMSNorm of each head of q and k. */
+export function hasHeadNorms(family: ModelFamily): boolean {
+  return family === "qwen3" || family === "gemma3";
+}
 
 /**
  * Every parameter of a model with its shape, in the order of the forward pass.
@@ -58,10 +102,14 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
     ] as const) {
       shapes.set(`${at}.self_attn.${name}_proj.weight`, [rows, D]);
       if (config.family === "qwen2") shapes.set(`${at}.self_attn.${name}_proj.bias`, [rows]);
-      if (config.family === "qwen3" && name !== "v") shapes.set(`${at}.self_attn.${name}_norm.weight`, [C]);
+      if (hasHeadNorms(config.family) && name !== "v") shapes.set(`${at}.self_attn.${name}_norm.weight`, [C]);
     }
     shapes.set(`${at}.self_attn.o_proj.weight`, [D, H * C]);
     shapes.set(`${at}.post_attention_layernorm.weight`, [D]);
+    if (isGemma(config.family)) {
+      shapes.set(`${at}.pre_feedforward_layernorm.weight`, [D]);
+      shapes.set(`${at}.post_feedforward_layernorm.weight`, [D]);
+    }
     shapes.set(`${at}.mlp.gate_proj.weight`, [F, D]);
     shapes.set(`${at}.mlp.up_proj.weight`, [F, D]);
     shapes.set(`${at}.mlp.down_proj.weight`, [D, F]);
@@ -94,11 +142,24 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
     throw new OptionError(`${where}: key/value heads must divide query heads, got ${numHeads} and ${numKvHeads}.`);
   }
   if (headWidth % 2 !== 0) throw new OptionError(`${where}: head width must be even for RoPE, got ${headWidth}.`);
+  const { ropeScaling: scaling } = config;
   for (const [name, value] of [
     ["normEps", config.normEps],
     ["ropeTheta", config.ropeTheta],
+    ["attentionScale", config.attentionScale ?? 1],
+    ["slidingWindow", config.slidingWindow ?? 1],
+    ["localRopeTheta", config.localRopeTheta ?? 1],
+    ["attentionSoftCap", config.attentionSoftCap ?? 1],
+    ["logitSoftCap", config.logitSoftCap ?? 1],
+    ...Object.entries(scaling ?? {}).flatMap(([key, value]) =>
+      typeof value === "number" ? [[`ropeScaling.${key}`, value] as const] : [],
+    ),
   ] as const) {
     if (!(value > 0 && Number.isFinite(value)))
       throw new OptionError(`${where}: "${name}" must be positive, got ${value}.`);
   }
+  if (isGemma(config.family) && !config.slidingWindow)
+    throw new OptionError(`${where}: "slidingWindow" must be given for ${config.family}, got none.`);
+  if (scaling?.kind === "llama3" && scaling.highFactor <= scaling.lowFactor)
+    throw new OptionError(`${where}: "ropeScaling.highFactor" must be above lowFactor, got ${scaling.highFactor}.`);
 }
