@@ -10,7 +10,7 @@ import { openEngine } from "../src/engine/engine.ts";
 import { channelBytes, channelsName, downScaleName } from "../src/formats/bundle.ts";
 import type { GgufFile } from "../src/formats/gguf.ts";
 import { ggufName, modelNumber, storedType } from "../src/formats/ggufModel.ts";
-import { decodeQ8, fromHalf } from "../src/formats/quantize.ts";
+import { decodeBlocks, fromHalf } from "../src/formats/quantize.ts";
 import { pairsToHalves } from "../src/formats/rope.ts";
 import { type ModelConfig, parameterShapes, type Weights } from "../src/model/config.ts";
 import { InstructionModel } from "../src/serve/model.ts";
@@ -79,8 +79,8 @@ function dequantised(): { config: ModelConfig; weights: Weights } {
   const weights: Weights = new Map();
   for (const [name, shape] of parameterShapes(config)) {
     if (name.includes(".mlp.")) continue;
-    const bytes = tensorBytes(bundle.base, ggufName(name));
-    const data = storedType(shape, "Q8_0") === "Q8_0" ? decodeQ8(bytes) : new Float32Array(bytes.buffer);
+    const bytes = tensorBytes(bundle.base, ggufName(config, name));
+    const data = storedType(shape, "Q8_0") === "Q8_0" ? decodeBlocks(bytes, "Q8_0") : new Float32Array(bytes.buffer);
     const weight = { shape, data };
     weights.set(name, /\.[qk]_proj\.weight$/.test(name) ? pairsToHalves(weight, config.headWidth) : weight);
   }
@@ -92,8 +92,8 @@ function dequantised(): { config: ModelConfig; weights: Weights } {
     const [gate, up, down] = [new Float32Array(F * width), new Float32Array(F * width), new Float32Array(width * F)];
     for (let channel = 0; channel < F; channel++) {
       const record = records.subarray(channel * (2 * row + column), (channel + 1) * (2 * row + column));
-      gate.set(decodeQ8(record.slice(0, row)), channel * width);
-      up.set(decodeQ8(record.slice(row, 2 * row)), channel * width);
+      gate.set(decodeBlocks(record.slice(0, row), "Q8_0"), channel * width);
+      up.set(decodeBlocks(record.slice(row, 2 * row), "Q8_0"), channel * width);
       const quants = new Int8Array(record.slice(2 * row).buffer);
       for (let output = 0; output < width; output++)
         down[output * F + channel] = quants[output]! * fromHalf(scales[output]!);

@@ -16,6 +16,9 @@ import {
 } from "node:fs";
 import { FileError, OptionError } from "../errors.ts";
 
+/** Node takes at most 2^31 - 1 bytes in a call; tensors may be larger. */
+const maxCallBytes = 1 << 30;
+
 /** An open file. Every read is checked against the size at opening, so no header can make us allocate more than that. */
 export class ReadableFile implements Disposable {
   readonly size: number;
@@ -56,7 +59,13 @@ export class ReadableFile implements Disposable {
   /** Fills `target` from `offset`. @throws {FileError} if the file ends before */
   readInto(target: Uint8Array, offset: number, what: string): void {
     for (let done = 0; done < target.length; ) {
-      const count = readSync(this.#descriptor, target, done, target.length - done, offset + done);
+      const count = readSync(
+        this.#descriptor,
+        target,
+        done,
+        Math.min(target.length - done, maxCallBytes),
+        offset + done,
+      );
       if (count === 0) throw new FileError(this.path, `the file ended inside ${what}. Is it being written?`);
       done += count;
     }
@@ -69,7 +78,8 @@ export class ReadableFile implements Disposable {
 
 /** Writes all of `bytes` at the current position: one write call may take only a part. */
 export function writeFully(descriptor: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += writeSync(descriptor, bytes, done);
+  for (let done = 0; done < bytes.length; )
+    done += writeSync(descriptor, bytes, done, Math.min(bytes.length - done, maxCallBytes));
 }
 
 /**

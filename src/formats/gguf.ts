@@ -1,6 +1,6 @@
 /**
  * GGUF files, the weight format of llama.cpp: metadata, tensor descriptions, then the aligned tensors. Versions 2 and 3, little
- * endian; tensors of the types that we write.
+ * endian; tensors of the types that we decode.
  *
  * @see https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  */
@@ -8,7 +8,7 @@ import { closeSync, openSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 import { FileError } from "../errors.ts";
 import { ReadableFile, writeFully } from "./files.ts";
-import { blockBytes, blockLength } from "./quantize.ts";
+import { type BlockType, blockTypes } from "./quantize.ts";
 
 /** A scalar type of metadata values: its number in the format, its bytes (of a string: of its length), and how a view holds it. */
 function scalar<T extends GgufScalar>(
@@ -101,14 +101,49 @@ export type GgufValue =
   | { type: "array"; of: ScalarType; value: readonly GgufScalar[] };
 export type GgufMetadata = Map<string, GgufValue>;
 
+export type GgufTensorType = BlockType | "I8";
 /** Tensor types: number in the format, and elements and bytes of a block. */
-const tensorTypes = {
-  F32: { id: 0, elements: 1, bytes: 4 },
-  F16: { id: 1, elements: 1, bytes: 2 },
-  Q8_0: { id: 8, elements: blockLength, bytes: blockBytes },
+export const tensorTypes: Record<GgufTensorType, { id: number; elements: number; bytes: number }> = {
+  F32: { id: 0, ...blockTypes.F32 },
+  F16: { id: 1, ...blockTypes.F16 },
+  Q4_0: { id: 2, ...blockTypes.Q4_0 },
+  Q4_1: { id: 3, ...blockTypes.Q4_1 },
+  Q5_0: { id: 6, ...blockTypes.Q5_0 },
+  Q5_1: { id: 7, ...blockTypes.Q5_1 },
+  Q8_0: { id: 8, ...blockTypes.Q8_0 },
+  Q4_K: { id: 12, ...blockTypes.Q4_K },
+  Q5_K: { id: 13, ...blockTypes.Q5_K },
+  Q6_K: { id: 14, ...blockTypes.Q6_K },
   I8: { id: 24, elements: 1, bytes: 1 },
-} as const;
-export type GgufTensorType = keyof typeof tensorTypes;
+  BF16: { id: 30, ...blockTypes.BF16 },
+};
+
+/** ggml's other types by number, for messages. */
+const otherTypes: Record<number, string> = {
+  9: "Q8_1",
+  10: "Q2_K",
+  11: "Q3_K",
+  15: "Q8_K",
+  16: "IQ2_XXS",
+  17: "IQ2_XS",
+  18: "IQ3_XXS",
+  19: "IQ1_S",
+  20: "IQ4_NL",
+  21: "IQ3_S",
+  22: "IQ2_S",
+  23: "IQ4_XS",
+  25: "I16",
+  26: "I32",
+  27: "I64",
+  28: "F64",
+  29: "IQ1_M",
+  34: "TQ1_0",
+  35: "TQ2_0",
+  39: "MXFP4",
+  40: "NVFP4",
+  41: "Q1_0",
+  42: "Q2_0",
+};
 
 export interface GgufTensor {
   name: string;
@@ -122,6 +157,10 @@ const defaultAlignment = 32;
 const maxDimensions = 4;
 const maxNameBytes = 63; // llama.cpp keeps 64 with the closing zero
 const maxStringBytes = 1 << 24;
+// Largest known: 14 MB, a few million values in arrays, some thousands of keys and tensors. A sparse file of any size costs its author nothing.
+const maxHeaderBytes = 1 << 28;
+const maxArrayValues = 1 << 24;
+const maxEntries = 1 << 16;
 
 /** Bytes of a tensor, or undefined where its rows are not whole blocks or it is too large to address. */
 export function tensorBytes({ type, shape }: Omit<GgufTensor, "name">): number | undefined {
@@ -149,7 +188,8 @@ export class GgufFile implements Disposable {
 
   /** A metadata number. @throws {FileError} if it is absent or no number */
   number(key: string): number {
-    const value = this.metadata.get(key)?.value;
+    const entry = this.metadata.get(key)?.value;
+    const value = typeof entry === "bigint" ? Number(entry) : entry;
     if (typeof value !== "number")
       throw new FileError(this.path, `metadata "${key}": wanted a number, got ${typeof value}.`);
     return value;
@@ -189,6 +229,8 @@ export class GgufFile implements Disposable {
 /** Reads forward through a file by a window, so that a header of any length costs few reads and no trust. */
 class Cursor {
   offset = 0;
+  /** Values of all arrays that may still come. */
+  arrayValues = maxArrayValues;
   #window = Buffer.alloc(0);
   #windowStart = 0;
 
@@ -204,6 +246,8 @@ class Cursor {
     }
     const start = this.offset - this.#windowStart;
     this.offset += length;
+    if (this.offset > maxHeaderBytes)
+      throw new FileError(this.file.path, `wanted a header of at most ${maxHeaderBytes} bytes, got more in ${what}.`);
     return this.#window.subarray(start, start + length);
   }
 
@@ -223,9 +267,9 @@ class Cursor {
     return Number(value);
   }
 
-  /** At most what the rest of the file can hold, if each takes `bytes`. */
-  count(what: string, bytes: number): number {
-    return this.size(what, (this.file.size - this.offset) / bytes);
+  /** At most `max`, and what the rest of the file can hold, if each takes `bytes`. */
+  count(what: string, bytes: number, max: number): number {
+    return this.size(what, Math.min(max, (this.file.size - this.offset) / bytes));
   }
 
   string(what: string, maxBytes = maxStringBytes): string {
@@ -241,8 +285,8 @@ function readHeader(file: ReadableFile): Pick<GgufFile, "metadata" | "tensors"> 
   const version = cursor.uint32("version");
   if (version !== 2 && version !== 3)
     throw new FileError(path, `wanted GGUF version 2 or 3, got ${version}. Convert it first.`);
-  const tensorCount = cursor.count("tensor count", 8 + 4 + 8 + 4 + 8);
-  const metadataCount = cursor.count("metadata count", 8 + 4 + 1);
+  const tensorCount = cursor.count("tensor count", 8 + 4 + 8 + 4 + 8, maxEntries);
+  const metadataCount = cursor.count("metadata count", 8 + 4 + 1, maxEntries);
 
   const metadata: GgufMetadata = new Map();
   for (let i = 0; i < metadataCount; i++) {
@@ -302,7 +346,8 @@ function readValue(cursor: Cursor, what: string): GgufValue {
     return { type, value: readScalar(cursor, type, what) };
   }
   const of = readScalarType(cursor, what, cursor.uint32(what));
-  const length = cursor.count(what, scalarFormat(of).bytes);
+  const length = cursor.count(what, scalarFormat(of).bytes, cursor.arrayValues);
+  cursor.arrayValues -= length;
   const value: GgufScalar[] = [];
   for (let i = 0; i < length; i++) value.push(readScalar(cursor, of, what));
   return { type: "array", of, value };
@@ -332,9 +377,10 @@ function readTensorInfo(cursor: Cursor): GgufTensor & { offset: number; bytes: n
   const typeId = cursor.uint32(`type of "${name}"`);
   const type = (Object.keys(tensorTypes) as GgufTensorType[]).find((key) => tensorTypes[key].id === typeId);
   if (!type) {
+    const got = otherTypes[typeId] ?? `number ${typeId}`;
     throw new FileError(
       path,
-      `tensor "${name}": wanted type ${Object.keys(tensorTypes).join(", ")}, got number ${typeId}.`,
+      `tensor "${name}": wanted type ${Object.keys(tensorTypes).join(", ")}, got ${got}. Get the model in one of these.`,
     );
   }
   const offset = cursor.size(`offset of "${name}"`, size);
@@ -347,7 +393,7 @@ function readTensorInfo(cursor: Cursor): GgufTensor & { offset: number; bytes: n
 /**
  * Writes a GGUF file (version 3). Not atomic.
  *
- * @param data the bytes of each tensor, in the order of `tensors`; taken one by one, so memory holds one tensor at a time
+ * @param data the bytes of the tensors, in the order of `tensors`, each in one piece or several; taken one by one, so memory holds one
  */
 export async function writeGguf(
   path: string,
@@ -363,16 +409,20 @@ export async function writeGguf(
       written += bytes.length;
     };
     write(encodeHeader(metadata, tensors));
-    let index = 0;
+    const waiting = tensors.map((tensor) => ({ name: tensor.name, left: tensorBytes(tensor)! }));
     for (const bytes of data) {
-      const tensor = tensors[index++];
-      if (bytes.length !== (tensor && tensorBytes(tensor)))
-        throw new Error(`internal: ${bytes.length} bytes for "${tensor?.name}"`);
+      const tensor = waiting[0];
+      if (!tensor || bytes.length > tensor.left)
+        throw new Error(`internal: ${bytes.length} bytes for "${tensor?.name}", of which ${tensor?.left} are left`);
       write(bytes);
-      write(new Uint8Array(roundUp(written, defaultAlignment) - written));
-      await setImmediate(); // all else is synchronous: let others in between tensors
+      tensor.left -= bytes.length;
+      if (tensor.left === 0) {
+        write(new Uint8Array(roundUp(written, defaultAlignment) - written));
+        waiting.shift();
+      }
+      await setImmediate(); // all else is synchronous: let others in between pieces
     }
-    if (index !== tensors.length) throw new Error(`internal: data for ${index} of ${tensors.length} tensors`);
+    if (waiting.length > 0) throw new Error(`internal: "${waiting[0]!.name}" lacks ${waiting[0]!.left} bytes`);
   } finally {
     closeSync(descriptor);
   }

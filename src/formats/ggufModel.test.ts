@@ -27,7 +27,7 @@ async function llamaTokenizer(
   await writeGguf(
     file,
     new Map([...modelMetadata(small), ...tokenizerMetadata(path, small, { bosId, eosId, addBos: true })]),
-    parameters.map(([name, shape]) => ({ name: ggufName(name), type: storedType(shape, "F32"), shape })),
+    parameters.map(([name, shape]) => ({ name: ggufName(small, name), type: storedType(shape, "F32"), shape })),
     parameters.map(([name, shape]) => {
       const data = new Float32Array(shape.reduce((product, n) => product * n, 1));
       return encodeParameter(small, name, { shape, data }, "F32");

@@ -1,19 +1,44 @@
 /**
- * A Hugging Face model in llama.cpp's terms: metadata keys, tensor names, row order.
+ * Models in llama.cpp's terms: metadata keys, tensor names, row order. What llama.cpp computes is what the config says, or the config is refused.
+ *
+ * Shapes: D model width · H query heads · C head width
  */
-import type { ModelConfig, Weight } from "../model/config.ts";
-import type { GgufFile, GgufMetadata, GgufTensorType, GgufValue } from "./gguf.ts";
+import { basename, dirname, join } from "node:path";
+import { FileError, OptionError } from "../errors.ts";
+import {
+  checkModelConfig,
+  isGemma,
+  isLocalLayer,
+  MODEL_FAMILIES,
+  type ModelConfig,
+  type ModelFamily,
+  parameterShapes,
+  type RopeScaling,
+  type Weight,
+} from "../model/config.ts";
+import type { ModelSource } from "../model/source.ts";
+import { GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./gguf.ts";
 import { float32, string, uint32 } from "./ggufValues.ts";
-import { blockLength, encodeHalf, encodeQ8 } from "./quantize.ts";
-import { halvesToPairs } from "./rope.ts";
+import { type BlockType, blockTypes, decodeBlocks, encodeWeights, isBlockType, type WeightType } from "./quantize.ts";
+import { halvesToPairs, llama3Divisors, pairsToHalves } from "./rope.ts";
 
-/** Types that a model's matrices are stored in. Norms and biases are always F32. */
-export type WeightType = Exclude<GgufTensorType, "I8">;
+export { encodeWeights, type WeightType } from "./quantize.ts";
 
-/** Metadata that describes the network itself; the family's name is also GGUF's for the architecture. */
+/** llama.cpp's, whatever the file says. */
+const yarnBetas = { betaFast: 32, betaSlow: 1 };
+const gemma3LocalTheta = 10_000;
+/** The tensor of what llama3 scaling divides each pair's frequency by, [C/2]. */
+const ropeDivisors = "rope_freqs.weight";
+
+/**
+ * Metadata that describes the network itself; the family's name is also GGUF's for the architecture.
+ *
+ * @throws {OptionError} if llama.cpp would compute something else
+ */
 export function modelMetadata(config: ModelConfig): GgufMetadata {
+  checkComputable(config);
   const at = config.family;
-  return new Map([
+  const metadata: GgufMetadata = new Map([
     ["general.architecture", string(at)],
     [`${at}.context_length`, uint32(config.contextLength)],
     [`${at}.embedding_length`, uint32(config.width)],
@@ -28,6 +53,68 @@ export function modelMetadata(config: ModelConfig): GgufMetadata {
     [`${at}.rope.freq_base`, float32(config.ropeTheta)],
     [`${at}.vocab_size`, uint32(config.vocabSize)],
   ]);
+  const { ropeScaling: scaling, slidingWindow, localRopeTheta, attentionSoftCap, logitSoftCap } = config;
+  if (scaling && scaling.kind !== "llama3") {
+    metadata.set(`${at}.rope.scaling.type`, string(scaling.kind));
+    metadata.set(`${at}.rope.scaling.factor`, float32(scaling.factor));
+    if (scaling.kind === "yarn")
+      metadata.set(`${at}.rope.scaling.original_context_length`, uint32(scaling.originalContextLength));
+  }
+  if (slidingWindow) metadata.set(`${at}.attention.sliding_window`, uint32(slidingWindow));
+  if (localRopeTheta) metadata.set(`${at}.rope.freq_base_swa`, float32(localRopeTheta));
+  if (attentionSoftCap) metadata.set(`${at}.attn_logit_softcapping`, float32(attentionSoftCap));
+  if (logitSoftCap) metadata.set(`${at}.final_logit_softcapping`, float32(logitSoftCap));
+  return metadata;
+}
+
+/** Tensors beside the parameters that llama.cpp needs to compute the same. */
+export function extraTensors({
+  family,
+  headWidth,
+  ropeTheta,
+  ropeScaling,
+}: ModelConfig): { name: string; data: Float32Array }[] {
+  if (family !== "llama" || ropeScaling?.kind !== "llama3") return [];
+  return [{ name: ropeDivisors, data: llama3Divisors(ropeTheta, headWidth, ropeScaling) }];
+}
+
+/** The factor of q·k that llama.cpp has for a model of this size: it knows the two models of 27B by their layers. */
+function attentionScale({
+  family,
+  numLayers,
+  width: D,
+  numHeads: H,
+  headWidth: C,
+}: Omit<ModelConfig, "attentionScale">): number {
+  const is27B = (family === "gemma2" && numLayers === 46) || (family === "gemma3" && numLayers === 62);
+  return 1 / Math.sqrt(is27B ? Math.floor(D / H) : C);
+}
+
+function checkComputable(config: ModelConfig): void {
+  const { family, ropeScaling: scaling, headWidth } = config;
+  const refuse = (wanted: string, got: unknown) => {
+    throw new OptionError(
+      `GGUF: llama.cpp wants ${wanted} in a ${family} model, got ${got}. Export a Hugging Face folder instead.`,
+    );
+  };
+  const scale = config.attentionScale ?? 1 / Math.sqrt(headWidth);
+  const fixed = attentionScale(config);
+  if (Math.abs(scale - fixed) > 1e-6 * fixed) refuse(`attention scaled by ${fixed}`, scale);
+  if (scaling?.kind === "llama3" && family !== "llama") refuse("RoPE without llama3 scaling", "it");
+  if (scaling?.kind === "yarn" && (scaling.betaFast !== yarnBetas.betaFast || scaling.betaSlow !== yarnBetas.betaSlow))
+    refuse(
+      `YaRN with betas ${yarnBetas.betaFast} and ${yarnBetas.betaSlow}`,
+      `${scaling.betaFast} and ${scaling.betaSlow}`,
+    );
+  if (!isGemma(family) && config.slidingWindow) refuse("no sliding window", config.slidingWindow);
+  if (family !== "gemma3" && config.localRopeTheta) refuse("one RoPE base", config.localRopeTheta);
+  if (family === "gemma2") {
+    if (!config.attentionSoftCap || !config.logitSoftCap) refuse("both soft caps", "none");
+    if (!config.tieEmbeddings) refuse("tied embeddings", "an output matrix");
+  } else {
+    if (config.attentionSoftCap) refuse("no cap of attention", config.attentionSoftCap);
+    if (family !== "gemma3" && config.logitSoftCap) refuse("no cap of logits", config.logitSoftCap);
+  }
 }
 
 export function feedForwardKey(architecture: string): string {
@@ -60,10 +147,18 @@ const tensorNames: Record<string, string> = {
   lm_head: "output",
 };
 
+/** Gemma has a norm before the FFN and two after; Hugging Face names one of these as other models name the one before. */
+const gemmaNames: Record<string, string> = {
+  ...tensorNames,
+  post_attention_layernorm: "post_attention_norm",
+  pre_feedforward_layernorm: "ffn_norm",
+  post_feedforward_layernorm: "post_ffw_norm",
+};
+
 /** GGUF's name of a Hugging Face parameter. */
-export function ggufName(name: string): string {
+export function ggufName({ family }: Pick<ModelConfig, "family">, name: string): string {
   const [, layer, part, kind] = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name) ?? [];
-  const translated = tensorNames[part!];
+  const translated = (isGemma(family) ? gemmaNames : tensorNames)[part!];
   if (!translated) throw new Error(`internal: no GGUF name for "${name}"`);
   return `${layer === undefined ? "" : `blk.${layer}.`}${translated}.${kind}`;
 }
@@ -71,30 +166,330 @@ export function ggufName(name: string): string {
 /** Type of a tensor in a model stored as `type`: vectors stay F32, and rows that are no whole blocks fall back to F16. */
 export function storedType(shape: readonly number[], type: WeightType): WeightType {
   if (shape.length < 2) return "F32";
-  return type === "Q8_0" && shape.at(-1)! % blockLength !== 0 ? "F16" : type;
+  return shape.at(-1)! % blockTypes[type].elements === 0 ? type : "F16";
 }
 
-/** A parameter's bytes in GGUF: rows of q and k in llama's order, then encoded. */
+/** Whether GGUF has the rows of a parameter in another order. */
+function isPermuted({ family }: Pick<ModelConfig, "family">, name: string): boolean {
+  return family === "llama" && /\.[qk]_proj\.weight$/.test(name);
+}
+
+/** What GGUF has added to a parameter: it stores the gains of Gemma's norms whole, 1 + w. */
+function addition({ family }: Pick<ModelConfig, "family">, name: string): number {
+  return isGemma(family) && name.endsWith("norm.weight") ? 1 : 0;
+}
+
+/**
+ * A parameter's bytes in GGUF: rows of q and k in llama's order, Gemma's norms as gains, then encoded.
+ *
+ * @param weight all of it, or consecutive rows, of q and k those of whole heads
+ */
 export function encodeParameter(config: ModelConfig, name: string, weight: Weight, type: WeightType): Uint8Array {
-  const reorder = config.family === "llama" && /\.[qk]_proj\.weight$/.test(name);
-  return encodeWeights(reorder ? halvesToPairs(weight, config.headWidth).data : weight.data, type);
-}
-
-/** Encodes consecutive rows. Little-endian machines only, as llama.cpp's. */
-export function encodeWeights(values: Float32Array, type: WeightType): Uint8Array {
-  switch (type) {
-    case "F32":
-      return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-    case "F16":
-      return new Uint8Array(encodeHalf(values).buffer);
-    case "Q8_0":
-      return encodeQ8(values);
-    default:
-      return type satisfies never;
-  }
+  if (addition(config, name))
+    return encodeWeights(
+      weight.data.map((value) => value + 1),
+      type,
+    );
+  return encodeWeights(isPermuted(config, name) ? halvesToPairs(weight, config.headWidth).data : weight.data, type);
 }
 
 /** A width in the metadata of an open model file. */
 export function modelNumber(file: GgufFile, key: string): number {
   return file.number(`${file.string("general.architecture")}.${key}`);
+}
+
+/** Bytes that a copy reads at a time. */
+const chunkBytes = 1 << 24;
+
+/** A tensor and the file that has it. */
+type FileTensor = GgufTensor & { file: GgufFile; start: number; bytes: number };
+type StoredTensor = FileTensor & { type: BlockType };
+
+/** A dense model in one GGUF file or in several. Holds file descriptors until disposed. */
+export class GgufModel implements ModelSource {
+  readonly config: ModelConfig;
+  /** Of the first file, which has the tokenizer's. */
+  readonly metadata: GgufMetadata;
+  readonly #files: GgufFile[] = [];
+  readonly #tensors = new Map<string, StoredTensor>();
+
+  /**
+   * @param path a file, or the first of several (`…-00001-of-0000N.gguf`)
+   * @throws {FileError} if a file is missing or damaged, or is no model that we compute
+   */
+  constructor(readonly path: string) {
+    try {
+      this.#files.push(...openParts(path));
+      const [first] = this.#files as [GgufFile];
+      this.metadata = first.metadata;
+      const tensors = joinTensors(this.#files);
+      this.config = readConfig(first, tensors);
+      this.#tensors = parametersOf(path, this.config, tensors);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  read(name: string, rows?: { from: number; to: number }): Weight {
+    const { type, shape } = this.#tensor(name);
+    const { from, to } = rows ?? { from: 0, to: shape.length === 1 ? 1 : shape[0]! };
+    const values = (first: number, last: number) => decodeBlocks(this.rows(name, first, last), type);
+    const one = addition(this.config, name);
+    if (one) return { shape, data: values(from, to).map((value) => value - one) };
+    const width = shape.at(-1)!;
+    const part = shape.length === 1 ? shape : [to - from, width];
+    if (!isPermuted(this.config, name)) return { shape: part, data: values(from, to) };
+    const C = this.config.headWidth; // rows change places within a head: read whole ones
+    const [first, last] = [Math.floor(from / C) * C, Math.ceil(to / C) * C];
+    const { data } = pairsToHalves({ shape: [last - first, width], data: values(first, last) }, C);
+    return { shape: part, data: data.subarray((from - first) * width, (to - first) * width) };
+  }
+
+  /** Bytes of rows `from .. to` as they are stored, in GGUF's order of rows. A vector is one row. */
+  rows(name: string, from: number, to: number): Uint8Array {
+    const tensor = this.#tensor(name);
+    const count = tensor.shape.length === 1 ? 1 : tensor.shape[0]!;
+    if (!(from >= 0 && from <= to && to <= count)) throw new Error(`internal: rows ${from}..${to} of "${name}"`);
+    const row = tensor.bytes / count;
+    const bytes = new Uint8Array((to - from) * row);
+    tensor.file.readInto(bytes, tensor, from * row);
+    return bytes;
+  }
+
+  /** A parameter as it is stored, for copies: its bytes in GGUF's order of rows, piece by piece. */
+  stored(name: string): { type: BlockType; shape: readonly number[]; bytes: number; chunks: Iterable<Uint8Array> } {
+    const tensor = this.#tensor(name);
+    const { type, shape, bytes, file } = tensor;
+    function* chunks() {
+      for (let offset = 0; offset < bytes; offset += chunkBytes) {
+        const chunk = new Uint8Array(Math.min(chunkBytes, bytes - offset));
+        file.readInto(chunk, tensor, offset);
+        yield chunk;
+      }
+    }
+    return { type, shape, bytes, chunks: chunks() };
+  }
+
+  #tensor(name: string): StoredTensor {
+    const tensor = this.#tensors.get(name);
+    if (!tensor) throw new Error(`internal: no parameter "${name}"`);
+    return tensor;
+  }
+
+  [Symbol.dispose](): void {
+    for (const file of this.#files) file[Symbol.dispose]();
+  }
+}
+
+/** Opens a file and, if it is the first of several, the others beside it. Either all are open or none. */
+function openParts(path: string): GgufFile[] {
+  const files = [new GgufFile(path)];
+  try {
+    const [first] = files as [GgufFile];
+    if (!first.metadata.has("split.count")) return files;
+    const count = first.number("split.count");
+    if (count === 1) return files;
+    const [, stem, number, total] = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/.exec(basename(path)) ?? [];
+    if (Number(number) !== 1 || Number(total) !== count) {
+      const digits = String(count).padStart(5, "0");
+      throw new FileError(
+        path,
+        `wanted the first of ${count} files, named …-00001-of-${digits}.gguf, got "${basename(path)}".`,
+      );
+    }
+    for (let part = 2; part <= count; part++)
+      files.push(new GgufFile(join(dirname(path), `${stem}-${String(part).padStart(5, "0")}-of-${total}.gguf`)));
+    for (const [index, file] of files.entries()) {
+      const got = [file.number("split.no"), file.number("split.count")];
+      if (got[0] !== index || got[1] !== count)
+        throw new FileError(
+          file.path,
+          `wanted part ${index} of ${count}, got ${got.join(" of ")}. Is it another model's?`,
+        );
+    }
+    const wanted = first.number("split.tensors.count");
+    const got = files.reduce((sum, { tensors }) => sum + tensors.size, 0);
+    if (got !== wanted)
+      throw new FileError(path, `wanted ${wanted} tensors in ${count} files, got ${got}. Are all of one model?`);
+    return files;
+  } catch (error) {
+    for (const file of files) file[Symbol.dispose]();
+    throw error;
+  }
+}
+
+type Tensors = Map<string, FileTensor>;
+
+function joinTensors(files: readonly GgufFile[]): Tensors {
+  const all: Tensors = new Map();
+  for (const file of files) {
+    for (const [name, tensor] of file.tensors) {
+      if (all.has(name)) throw new FileError(file.path, `wanted each tensor once, got "${name}" in two files.`);
+      all.set(name, { ...tensor, file });
+    }
+  }
+  return all;
+}
+
+function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
+  const { path, metadata } = file;
+  const architecture = file.string("general.architecture");
+  if (!MODEL_FAMILIES.includes(architecture as ModelFamily))
+    throw new FileError(path, `wanted a model of ${MODEL_FAMILIES.join(", ")}, got "${architecture}".`);
+  const family = architecture as ModelFamily;
+  const has = (key: string) => metadata.has(`${family}.${key}`);
+  const number = (key: string, fallback?: number) =>
+    fallback !== undefined && !has(key) ? fallback : shortest(modelNumber(file, key));
+  if (number("expert_count", 0) > 0) throw new FileError(path, "wanted a dense model, got a mixture of experts.");
+
+  const embedding = tensors.get("token_embd.weight");
+  const tokens = metadata.get("tokenizer.ggml.tokens");
+  const numHeads = number("attention.head_count");
+  const width = number("embedding_length");
+  const headWidth = number("attention.key_length", Math.floor(width / numHeads));
+  const contextLength = number("context_length");
+  for (const key of ["attention.value_length", "rope.dimension_count"]) {
+    if (number(key, headWidth) !== headWidth)
+      throw new FileError(path, `wanted ${key} ${headWidth}, as the keys' length, got ${number(key)}.`);
+  }
+  const config: ModelConfig = {
+    family,
+    width,
+    numLayers: number("block_count"),
+    numHeads,
+    numKvHeads: number("attention.head_count_kv", numHeads),
+    headWidth,
+    ffnWidth: number("feed_forward_length"),
+    vocabSize: tokens?.type === "array" ? tokens.value.length : (embedding?.shape[0] ?? 0),
+    contextLength,
+    normEps: number("attention.layer_norm_rms_epsilon"),
+    ropeTheta: number("rope.freq_base", 10_000),
+    tieEmbeddings: family === "gemma2" || !tensors.has("output.weight"),
+  };
+  const scale = attentionScale(config);
+  if (scale !== 1 / Math.sqrt(headWidth)) config.attentionScale = scale;
+  if (isGemma(family)) {
+    config.slidingWindow = number("attention.sliding_window", family === "gemma2" ? 4096 : undefined);
+  } else if (has("attention.sliding_window")) {
+    config.contextLength = Math.min(contextLength, number("attention.sliding_window")); // beyond it models differ
+  }
+  if (family === "gemma3") config.localRopeTheta = number("rope.freq_base_swa", gemma3LocalTheta);
+  if (family === "gemma2") config.attentionSoftCap = number("attn_logit_softcapping", 50);
+  if (isGemma(family))
+    config.logitSoftCap = number("final_logit_softcapping", family === "gemma2" ? 30 : 0) || undefined;
+  checkModelConfig(config, path); // before its numbers are used as counts
+  checkPattern(file, config);
+  const scaling = readScaling(file, config, tensors);
+  const complete = scaling ? { ...config, ropeScaling: scaling } : config;
+  checkModelConfig(complete, path);
+  return complete;
+}
+
+/** The shortest decimal number that is stored as the same float32: 1e-6, not 9.999999974752427e-7. */
+function shortest(value: number): number {
+  for (let digits = 1; digits < 10; digits++) {
+    const rounded = Number(value.toPrecision(digits));
+    if (Math.fround(rounded) === value) return rounded;
+  }
+  return value;
+}
+
+/** @throws {FileError} if other layers than ours are said to be local */
+function checkPattern({ path, metadata }: GgufFile, config: ModelConfig): void {
+  const pattern = isGemma(config.family) && metadata.get(`${config.family}.attention.sliding_window_pattern`);
+  if (!pattern) return;
+  const isLocal = (layer: number) =>
+    pattern.type === "array" ? pattern.value[layer] : (layer + 1) % Number(pattern.value) !== 0;
+  for (let layer = 0; layer < config.numLayers; layer++) {
+    if (Boolean(isLocal(layer)) !== isLocalLayer(config, layer))
+      throw new FileError(path, `wanted ${config.family}'s pattern of local layers, got another in layer ${layer}.`);
+  }
+}
+
+function readScaling(file: GgufFile, config: ModelConfig, tensors: Tensors): RopeScaling | undefined {
+  const { path, metadata } = file;
+  const at = `${config.family}.rope`;
+  const optional = (key: string) => (metadata.has(`${at}.${key}`) ? shortest(file.number(`${at}.${key}`)) : undefined);
+  const kind = metadata.has(`${at}.scaling.type`) ? file.string(`${at}.scaling.type`) : "linear";
+  const factor = optional("scaling.factor") || optional("scale_linear") || 1; // 0 is llama.cpp's for none
+  if (!["none", "linear", "yarn"].includes(kind))
+    throw new FileError(path, `wanted RoPE scaling of kind none, linear, or yarn, got "${kind}".`);
+  if ((optional("scaling.attn_factor") ?? 1) !== 1)
+    throw new FileError(path, `wanted RoPE scaling without a factor of its own for attention, got one.`);
+  const isScaled = kind !== "none" && factor !== 1;
+  const divisors = tensors.get(ropeDivisors);
+  if (divisors && config.family === "llama") {
+    if (isScaled) throw new FileError(path, `wanted one kind of RoPE scaling, got "${kind}" and ${ropeDivisors}.`);
+    return llama3Scaling(path, config, divisors);
+  }
+  if (!isScaled) return undefined;
+  if (kind === "linear") return { kind, factor };
+  const originalContextLength =
+    optional("scaling.original_context_length") ?? file.number(`${config.family}.context_length`);
+  return { kind: "yarn", factor, originalContextLength, ...yarnBetas };
+}
+
+/** The scaling that has these divisors: they give the factor, and the other numbers are the same in all known models. */
+function llama3Scaling(
+  path: string,
+  { ropeTheta, headWidth: C }: ModelConfig,
+  tensor: FileTensor,
+): RopeScaling | undefined {
+  if (tensor.type !== "F32" || tensor.shape.length !== 1 || tensor.shape[0] !== C / 2) {
+    throw new FileError(
+      path,
+      `tensor "${ropeDivisors}": wanted F32 [${C / 2}], got ${tensor.type} [${tensor.shape.join(", ")}].`,
+    );
+  }
+  const bytes = new Uint8Array(tensor.bytes);
+  tensor.file.readInto(bytes, tensor, 0);
+  const divisors = decodeBlocks(bytes, "F32");
+  if (divisors.every((divisor) => divisor === 1)) return undefined;
+  const scaling = {
+    kind: "llama3",
+    factor: Math.max(...divisors),
+    lowFactor: 1,
+    highFactor: 4,
+    originalContextLength: 8192,
+  } as const;
+  const wanted = llama3Divisors(ropeTheta, C, scaling);
+  if (!divisors.every((divisor, i) => Math.abs(divisor - wanted[i]!) <= 1e-4 * wanted[i]!))
+    throw new FileError(
+      path,
+      `tensor "${ropeDivisors}": wanted Llama 3's scaling with factors 1 and 4 and 8192 tokens, got another.`,
+    );
+  return scaling;
+}
+
+/** The tensors of all parameters by Hugging Face name. @throws {FileError} if they are not those of the config */
+function parametersOf(path: string, config: ModelConfig, tensors: Tensors): Map<string, StoredTensor> {
+  const wanted = new Map(
+    [...parameterShapes(config)].map(([name, shape]) => [ggufName(config, name), { name, shape }]),
+  );
+  const isIgnored = (name: string) =>
+    (config.family === "llama" && name === ropeDivisors) || /^blk\.\d+\.attn_rot_embd\.weight$/.test(name);
+  const missing = [...wanted.keys()].filter((name) => !tensors.has(name));
+  const extra = [...tensors.keys()].filter((name) => !wanted.has(name) && !isIgnored(name));
+  if (missing.length > 0 || extra.length > 0) {
+    const list = (names: string[]) =>
+      names.slice(0, 4).join(", ") + (names.length > 4 ? `, … (${names.length})` : "") || "none";
+    throw new FileError(
+      path,
+      `wanted the tensors of a ${config.family} model, got missing: ${list(missing)}; extra: ${list(extra)}. Is it a variant?`,
+    );
+  }
+  const parameters = new Map<string, StoredTensor>();
+  for (const [ggml, { name, shape }] of wanted) {
+    const tensor = tensors.get(ggml)!;
+    const { type } = tensor;
+    if (!isBlockType(type) || tensor.shape.length !== shape.length || tensor.shape.some((n, i) => n !== shape[i])) {
+      throw new FileError(
+        path,
+        `tensor "${ggml}": wanted weights [${shape.join(", ")}], got ${type} [${tensor.shape.join(", ")}]. Is the metadata its own?`,
+      );
+    }
+    parameters.set(name, { ...tensor, type });
+  }
+  return parameters;
 }
