@@ -244,10 +244,13 @@ export async function evaluateText(
   const sequences: LabelledSequence[] = [];
   for (let start = 0; start + 2 * half <= ids.length; start += half) {
     const window = ids.subarray(start, start + 2 * half);
-    sequences.push({
-      ids: Int32Array.of(tokenizer.bosId, ...window.subarray(0, -1)),
-      labels: window.map((id, i) => (i < half ? -100 : id)),
-    });
+    const labels = window.map((id, i) => (i < half ? -100 : id));
+    const input = window.subarray(0, -1);
+    sequences.push(
+      tokenizer.bosId === undefined
+        ? { ids: input, labels: labels.subarray(1) }
+        : { ids: Int32Array.of(tokenizer.bosId, ...input), labels },
+    );
   }
   if (sequences.length === 0)
     throw new FileError(path, `wanted a text of at least ${2 * half} tokens, got ${ids.length}.`);

@@ -1,5 +1,6 @@
 /** How an instruction and its input become the text and the ids that the predictor and the LLM read. */
 import { InputError, OptionError } from "../errors.ts";
+import { ChatTemplate, chatIds } from "./chatTemplate.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 const INPUT_MARK = " Input: ";
@@ -23,33 +24,35 @@ export function instructionOf(prompt: string): string {
 }
 
 /**
- * What the predictor reads: BOS and the raw text, no template.
+ * What the predictor reads: BOS where there is one, and the raw text, no template.
  * @throws {InputError} when the text is empty
  */
 export function predictorIds(tokenizer: Tokenizer, text: string): Int32Array {
   if (text.trim() === "") throw new InputError("prompt: wanted an instruction, got empty text.");
-  return withBos(tokenizer, text);
+  return withBos(tokenizer, tokenizer.encode(text));
 }
 
 /**
- * What the LLM reads before it answers: BOS and the template with the prompt in it.
- * @throws {InputError} when the prompt is empty
- * @throws {OptionError} when the template has no place for it
+ * What the LLM reads before it answers: BOS where there is one, once, and the prompt in its format.
+ * @param format a text with "{prompt}" in it, or a chat template, of which the prompt is the only message
+ * @throws {InputError} when the prompt is empty, or the chat template refuses it
+ * @throws {OptionError} when the text has no place for it
+ * @throws {FileError} when the chat template fails
  */
-export function promptIds(tokenizer: Tokenizer, prompt: string, template: string): Int32Array {
+export function promptIds(tokenizer: Tokenizer, prompt: string, format: string | ChatTemplate): Int32Array {
   if (prompt.trim() === "") throw new InputError("prompt: wanted an instruction, got empty text.");
-  if (!template.includes("{prompt}"))
-    throw new OptionError(`prompt template: wanted "{prompt}" in it, got ${JSON.stringify(template)}.`);
-  return withBos(
-    tokenizer,
-    template.replace("{prompt}", () => prompt),
-  );
+  if (format instanceof ChatTemplate)
+    return withBos(tokenizer, chatIds(tokenizer, format, [{ role: "user", content: prompt }]));
+  if (!format.includes("{prompt}"))
+    throw new OptionError(`prompt template: wanted "{prompt}" in it, got ${JSON.stringify(format)}.`);
+  return withBos(tokenizer, tokenizer.encode(format.replace("{prompt}", () => prompt)));
 }
 
-function withBos(tokenizer: Tokenizer, text: string): Int32Array {
-  const ids = tokenizer.encode(text);
+/** A chat template may have written BOS itself. */
+function withBos({ bosId }: Tokenizer, ids: Int32Array): Int32Array {
+  if (bosId === undefined || ids[0] === bosId) return ids;
   const all = new Int32Array(1 + ids.length);
-  all[0] = tokenizer.bosId;
+  all[0] = bosId;
   all.set(ids, 1);
   return all;
 }

@@ -139,7 +139,10 @@ const sentencePiece = () => {
     },
     pre_tokenizer: null,
     post_processor: null,
-    decoder: { type: "Sequence", decoders: [{ type: "ByteFallback" }, { type: "Fuse" }] },
+    decoder: {
+      type: "Sequence",
+      decoders: [{ type: "ByteFallback" }, { type: "Fuse" }, { type: "Strip", content: " ", start: 1, stop: 0 }],
+    },
     model: {
       type: "BPE",
       unk_token: "<unk>",

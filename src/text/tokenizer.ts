@@ -1,23 +1,45 @@
 /**
- * Tokenizers in Hugging Face's `tokenizer.json`: byte-level BPE (ours) and BPE with byte fallback (llama2.c's). Reading and
- * encoding need no native code; training is in `trainTokenizer.ts`. Chat templates and prompts are elsewhere.
+ * Tokenizers in Hugging Face's `tokenizer.json`: byte-level BPE (ours, GPT-2, Llama 3, Qwen) and SentencePiece's BPE with byte fallback
+ * (Llama 2, Mistral, Gemma, llama2.c). Reading and encoding need no native code; training is in `trainTokenizer.ts`, what a file may hold
+ * in `tokenizerFile.ts`. Chat templates and prompts are elsewhere.
  */
 import { readFileSync } from "node:fs";
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
-import { z } from "zod";
 import { FileError, InputError } from "../errors.ts";
+import {
+  type AddedToken,
+  exactPreTokenizer,
+  isControl,
+  partsOf,
+  readTokenizerFile,
+  type TokenizerFile,
+  tokenizerKind,
+  visibleSpace,
+} from "./tokenizerFile.ts";
 
 export interface Tokenizer {
   /** V: ids are 0..V-1 */
   readonly vocabSize: number;
-  readonly bosId: number;
+  /** Undefined: sequences begin without. */
+  readonly bosId: number | undefined;
   readonly eosId: number;
+  /** Text of `bosId` and `eosId`, as chat templates write them. */
+  readonly bosToken: string | undefined;
+  readonly eosToken: string;
   /** Ids of `text` alone: no BOS or EOS, and text that looks like a special token is plain text. */
   encode(text: string): Int32Array;
+  /** Ids of parts joined to one text, in which special tokens are read in trusted parts alone: those of a template, never a user's. */
+  encodeParts(parts: readonly TextPart[]): Int32Array;
   /** Text of `ids`; special tokens are silent, broken UTF-8 becomes U+FFFD. Throws {InputError} on an id outside 0..V-1. */
   decode(ids: Iterable<number>): string;
   /** A decoder for ids that arrive one at a time: the pieces it returns join to `decode` of all ids. */
   stream(): StreamDecoder;
+}
+
+export interface TextPart {
+  text: string;
+  /** Whether special tokens are read from it. */
+  isTrusted: boolean;
 }
 
 export interface StreamDecoder {
@@ -27,7 +49,13 @@ export interface StreamDecoder {
   end(): string;
 }
 
-/** The special tokens that open and close a sequence, by the names that known tokenizers give them. */
+/** Ids that open and close a sequence; without `bosId`, nothing opens it. The first of `eosIds` is *the* EOS. */
+export interface Boundary {
+  bosId?: number | undefined;
+  eosIds: readonly number[];
+}
+
+/** The special tokens that open and close a sequence, by the names that our own tokenizers and llama2.c's give them. */
 const BOUNDARY_TOKENS = [
   ["<|bos|>", "<|eos|>"],
   ["<s>", "</s>"],
@@ -41,38 +69,6 @@ const BOUNDARY_TOKENS = [
 const WORDS =
   /\p{N}|'(?:[stmd]|re|ve|ll)| ?\p{L}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?![^\p{White_Space}\p{N}])|\p{White_Space}+/gu;
 
-const wordsPreTokenizer = z.object({
-  type: z.literal("Sequence"),
-  pretokenizers: z.tuple([
-    z.object({ type: z.literal("Digits"), individual_digits: z.literal(true) }),
-    z.object({
-      type: z.literal("ByteLevel"),
-      add_prefix_space: z.literal(false),
-      use_regex: z.literal(true).optional(),
-    }),
-  ]),
-});
-
-const component = z.looseObject({ type: z.string() });
-const tokenizerFile = z.looseObject({
-  added_tokens: z
-    .array(z.looseObject({ id: z.int().min(0), content: z.string().min(1), special: z.boolean() }))
-    .default([]),
-  normalizer: component.nullish(),
-  pre_tokenizer: component.nullish(),
-  decoder: z.looseObject({ type: z.string(), decoders: z.array(component).optional() }),
-  model: z.looseObject({
-    type: z.literal("BPE"),
-    byte_fallback: z.boolean().default(false),
-    vocab: z.custom<Record<string, number>>(
-      (value) => typeof value === "object" && value !== null,
-      "wanted token -> id",
-    ),
-    merges: z.array(z.union([z.tuple([z.string(), z.string()]), z.string()])),
-  }),
-});
-type TokenizerFile = z.infer<typeof tokenizerFile>;
-
 /** Words up to this many characters are remembered with their ids, … */
 const MAX_REMEMBERED_LENGTH = 32;
 /** … this many of them. */
@@ -80,16 +76,17 @@ const MAX_REMEMBERED = 1 << 16;
 
 /**
  * @param path a `tokenizer.json`
+ * @param boundary without it, BOS and EOS are found by the names that our own tokenizers give them
  * @throws {FileError} when the file cannot be read or is not a BPE tokenizer that covers every text
  */
-export function loadTokenizer(path: string): Tokenizer {
+export function loadTokenizer(path: string, boundary?: Boundary): Tokenizer {
   let json: unknown;
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
   } catch (error) {
     throw new FileError(path, `wanted a tokenizer.json, got: ${(error as Error).message}.`, { cause: error });
   }
-  return createTokenizer(json, path);
+  return createTokenizer(json, path, boundary);
 }
 
 /**
@@ -97,31 +94,29 @@ export function loadTokenizer(path: string): Tokenizer {
  * @param where its origin, for messages
  * @throws {FileError} as `loadTokenizer`
  */
-export function createTokenizer(json: unknown, where: string): Tokenizer {
-  const parsed = tokenizerFile.safeParse(json);
-  if (!parsed.success) {
-    const { path, message } = parsed.error.issues[0]!;
-    throw new FileError(where, `wanted a BPE tokenizer.json, got a wrong "${path.join(".")}": ${message}.`);
+export function createTokenizer(json: unknown, where: string, boundary?: Boundary): Tokenizer {
+  const file = readTokenizerFile(json, where);
+  const { tokens } = file;
+  const special = new Map(file.added_tokens.filter(isControl).map((token) => [token.content, token]));
+  const { bosId, eosIds } = boundary ?? boundaryByName(special, where);
+  for (const id of [bosId, ...eosIds]) {
+    if (id !== undefined && !special.has(tokens[id] ?? ""))
+      throw new FileError(where, `wanted BOS and EOS to be special tokens, got id ${id}. Is it the model's own?`);
   }
-  const file = parsed.data;
-  const tokens = tokensById(file, where);
-  const special = new Map(file.added_tokens.filter((token) => token.special).map(({ content, id }) => [content, id]));
-  const boundary = BOUNDARY_TOKENS.find(([bos, eos]) => special.has(bos) && special.has(eos));
-  if (!boundary) {
-    const wanted = BOUNDARY_TOKENS.map((pair) => pair.join(" and ")).join(", or ");
-    throw new FileError(
-      where,
-      `wanted the special tokens ${wanted}, got [${[...special.keys()].slice(0, 8).join(", ")}].`,
-    );
-  }
-  const bytes = bytesById(file, tokens, new Set(special.values()), where);
-  const dropsLeadingSpace = file.normalizer !== undefined && JSON.stringify(file.normalizer).includes('"Prepend"');
-  const stream = (): StreamDecoder => new Utf8Stream(bytes, dropsLeadingSpace);
+  const eosId = eosIds[0];
+  if (eosId === undefined) throw new FileError(where, "wanted an EOS token, got none.");
+  const bytes = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);
+  const stripsSpace = stripsLeadingSpace(file);
+  const stream = (): StreamDecoder => new Utf8Stream(bytes, stripsSpace);
+  const encodePlain = encoder(file, where);
   return {
     vocabSize: tokens.length,
-    bosId: special.get(boundary[0])!,
-    eosId: special.get(boundary[1])!,
-    encode: encoder(file, where),
+    bosId,
+    eosId,
+    bosToken: bosId === undefined ? undefined : tokens[bosId],
+    eosToken: tokens[eosId]!,
+    encode: (text) => Int32Array.from(encodePlain(text, true)),
+    encodeParts: partsEncoder(special, encodePlain),
     decode(ids) {
       const decoder = stream();
       let text = "";
@@ -132,49 +127,46 @@ export function createTokenizer(json: unknown, where: string): Tokenizer {
   };
 }
 
-/** Token strings in the order of their ids, which must be 0..V-1, each once. */
-function tokensById({ model, added_tokens }: TokenizerFile, where: string): string[] {
-  const ids = new Map(Object.entries(model.vocab));
-  for (const { content, id } of added_tokens) {
-    if ((ids.get(content) ?? id) !== id) throw new FileError(where, `wanted one id for token "${content}", got two.`);
-    ids.set(content, id);
+type SpecialTokens = ReadonlyMap<string, AddedToken>;
+
+function boundaryByName(special: SpecialTokens, where: string): Boundary {
+  const names = BOUNDARY_TOKENS.find(([bos, eos]) => special.has(bos) && special.has(eos));
+  if (!names) {
+    const wanted = BOUNDARY_TOKENS.map((pair) => pair.join(" and ")).join(", or ");
+    throw new FileError(
+      where,
+      `wanted the special tokens ${wanted}, got [${[...special.keys()].slice(0, 8).join(", ")}].`,
+    );
   }
-  const tokens = new Array<string | undefined>(ids.size).fill(undefined);
-  for (const [token, id] of ids) {
-    if (!Number.isInteger(id) || id < 0 || id >= tokens.length || tokens[id] !== undefined) {
-      throw new FileError(
-        where,
-        `wanted ids 0..${ids.size - 1}, each once, got ${JSON.stringify(id)} for token "${token}".`,
-      );
-    }
-    tokens[id] = token;
-  }
-  for (const merge of model.merges) {
-    const [left, right] = typeof merge === "string" ? merge.split(" ") : merge;
-    if (!ids.has(`${left}${right}`)) {
-      throw new FileError(where, `wanted merges that make tokens of the vocabulary, got "${left}" + "${right}".`);
-    }
-  }
-  return tokens as string[];
+  return { bosId: special.get(names[0])!.id, eosIds: [special.get(names[1])!.id] };
 }
 
 /** What each token stands for in UTF-8; nothing for special tokens. */
-function bytesById(file: TokenizerFile, tokens: string[], special: ReadonlySet<number>, where: string): Uint8Array[] {
-  const isByteLevel = [file.decoder, ...(file.decoder.decoders ?? [])].some(({ type }) => type === "ByteLevel");
-  if (!isByteLevel && !file.model.byte_fallback) {
+function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: string): Uint8Array[] {
+  const isByteLevel = !file.model.byte_fallback;
+  if (isByteLevel && !partsOf(file.decoder, "decoders").some(({ type }) => type === "ByteLevel")) {
     throw new FileError(where, "wanted byte-level BPE or BPE with byte fallback, got neither.");
   }
-  const missing = byteTokens(isByteLevel).find((token) => !Object.hasOwn(file.model.vocab, token));
-  if (missing !== undefined)
-    throw new FileError(where, `wanted a token for each of the 256 bytes, got none for "${missing}".`);
   const byteOf = new Map(byteTokens(isByteLevel).map((token, byte) => [token, byte]));
+  const added = new Set(file.added_tokens.map(({ id }) => id));
   const utf8 = new TextEncoder();
-  return tokens.map((token, id) => {
+  return file.tokens.map((token, id) => {
     if (special.has(id)) return new Uint8Array();
-    if (isByteLevel) return Uint8Array.from(token, (character) => byteOf.get(character) ?? 0x3f /* "?" */);
+    if (isByteLevel) {
+      if (added.has(id)) return utf8.encode(token);
+      return Uint8Array.from(token, (character) => byteOf.get(character) ?? 0x3f /* "?" */);
+    }
     const byte = byteOf.get(token);
-    return byte === undefined ? utf8.encode(token.replaceAll("▁", " ")) : Uint8Array.of(byte);
+    return byte === undefined ? utf8.encode(token.replaceAll(visibleSpace, " ")) : Uint8Array.of(byte);
   });
+}
+
+/** Whether the text of a sequence loses its first character where that is a space: the one that encoding puts there. */
+function stripsLeadingSpace(file: TokenizerFile): boolean {
+  return partsOf(file.decoder, "decoders").some(
+    ({ type, content, start, prepend_scheme }) =>
+      (type === "Strip" && content === " " && start === 1) || (type === "Metaspace" && prepend_scheme !== "never"),
+  );
 }
 
 /**
@@ -190,48 +182,131 @@ export function byteTokens(isByteLevel: boolean): string[] {
   });
 }
 
-/** Merges are the library's work; splitting ours into words is done here, so that a word is merged once and then looked up. */
-function encoder(file: TokenizerFile, where: string): (text: string) => Int32Array {
-  const splitsWords = wordsPreTokenizer.safeParse(file.pre_tokenizer).success && !file.normalizer;
-  const bpe = openBpe(
-    {
-      ...file,
-      normalizer: file.normalizer ?? null,
-      pre_tokenizer: splitsWords
-        ? { type: "ByteLevel", add_prefix_space: false, use_regex: false }
-        : (file.pre_tokenizer ?? null),
-      post_processor: null,
-      added_tokens: file.added_tokens.filter((token) => !token.special), // special tokens are never read from text
-    },
-    where,
-  );
-  const merge = (text: string): number[] => bpe.encode(text, { add_special_tokens: false }).ids;
-  if (!splitsWords) return (text) => Int32Array.from(merge(text));
+/** Ids of text without special tokens; `isFirst`: nothing comes before it. */
+type PlainEncoder = (text: string, isFirst: boolean) => readonly number[];
 
-  const remembered = new Map<string, number[]>();
-  return (text) => {
-    const ids: number[] = [];
-    for (const word of text.match(WORDS) ?? []) {
-      let wordIds = remembered.get(word);
-      if (!wordIds) {
-        wordIds = merge(word);
-        if (remembered.size >= MAX_REMEMBERED) remembered.clear();
-        if (word.length <= MAX_REMEMBERED_LENGTH) remembered.set(word, wordIds);
-      }
-      for (const id of wordIds) ids.push(id);
+/** Merges are the library's work; splitting ours into words is done here, so that a word is merged once and then looked up. */
+function encoder(file: TokenizerFile, where: string): PlainEncoder {
+  const kind = tokenizerKind(file);
+  if (!kind) throw new FileError(where, `wanted a normalizer and pre-tokenizer that are known, got ${describe(file)}.`);
+  const added = file.added_tokens.filter((token) => !isControl(token)); // special tokens are never read from text
+  const open = (parts: { normalizer?: unknown; pre_tokenizer?: unknown }) =>
+    openBpe(
+      {
+        ...file,
+        normalizer: file.normalizer ?? null,
+        pre_tokenizer: null,
+        decoder: null,
+        ...parts,
+        post_processor: null,
+        added_tokens: added,
+      },
+      where,
+    );
+  const everyByte = checkBytes(file, where);
+  if (kind.type === "byte-level") {
+    const bytesAlone = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
+    if (kind.name === "smollm" && added.length === 0) {
+      const merge = remembering(open({ pre_tokenizer: bytesAlone }));
+      return (text) => (everyByte(text).match(WORDS) ?? []).flatMap(merge);
     }
-    return Int32Array.from(ids);
-  };
+    const pretokenizers = exactPreTokenizer(file);
+    if (!pretokenizers) throw new FileError(where, `wanted known pre-tokenizers, got ${describe(file)}.`);
+    const bpe = open({ pre_tokenizer: { type: "Sequence", pretokenizers } });
+    return (text) => bpe(everyByte(text));
+  }
+  const replaceSpaces = { type: "Replace", pattern: { String: " " }, content: visibleSpace };
+  switch (kind.spacePrefix) {
+    case "always":
+    case "never":
+      return open({});
+    case "if-missing":
+      return open({ pre_tokenizer: file.pre_tokenizer });
+    case "first-if-missing": {
+      const bpe = open({ normalizer: replaceSpaces });
+      const begins = [" ", visibleSpace, ...added.map(({ content }) => content)];
+      return (text, isFirst) =>
+        bpe(isFirst && text !== "" && !begins.some((start) => text.startsWith(start)) ? ` ${text}` : text);
+    }
+    default:
+      return kind.spacePrefix satisfies never;
+  }
 }
 
-function openBpe(file: TokenizerFile, where: string): BpeTokenizer {
+const describe = ({ normalizer, pre_tokenizer }: TokenizerFile): string =>
+  JSON.stringify({ normalizer, pre_tokenizer }).slice(0, 300);
+
+function openBpe(file: object, where: string): (text: string) => number[] {
   try {
-    return new BpeTokenizer(file, {});
+    const bpe = new BpeTokenizer(file, {});
+    return (text) => bpe.encode(text, { add_special_tokens: false }).ids;
   } catch (error) {
     throw new FileError(where, `wanted a tokenizer.json of known parts, got: ${(error as Error).message}.`, {
       cause: error,
     });
   }
+}
+
+function remembering(merge: (word: string) => number[]): (word: string) => number[] {
+  const remembered = new Map<string, number[]>();
+  return (word) => {
+    let ids = remembered.get(word);
+    if (!ids) {
+      ids = merge(word);
+      if (remembered.size >= MAX_REMEMBERED) remembered.clear();
+      if (word.length <= MAX_REMEMBERED_LENGTH) remembered.set(word, ids);
+    }
+    return ids;
+  };
+}
+
+/**
+ * Looks for the bytes that a vocabulary lacks. With byte fallback it must have all; a byte-level one may lack some that its training
+ * text did not have, and then refuses the text that has them, since the library would leave them out.
+ */
+function checkBytes(file: TokenizerFile, where: string): (text: string) => string {
+  const isByteLevel = !file.model.byte_fallback;
+  const names = byteTokens(isByteLevel);
+  const missing = new Set([...names.keys()].filter((byte) => !Object.hasOwn(file.model.vocab, names[byte]!)));
+  const printable = isByteLevel ? names.slice(0x21, 0x7f) : names;
+  const wanting = printable.find((token) => !Object.hasOwn(file.model.vocab, token));
+  if (wanting !== undefined) throw new FileError(where, `wanted a token for each byte, got none for "${wanting}".`);
+  if (missing.size === 0) return (text) => text;
+  return (text) => {
+    const byte = Buffer.from(text).find((value) => missing.has(value));
+    if (byte === undefined) return text;
+    throw new InputError(`encode: wanted bytes that the tokenizer has, got 0x${byte.toString(16)}. Leave it out.`);
+  };
+}
+
+/** Special tokens are cut out of trusted parts; what stays between them is tokenized together, whatever part it is of. */
+function partsEncoder(special: SpecialTokens, encodePlain: PlainEncoder): Tokenizer["encodeParts"] {
+  const longestFirst = [...special.keys()].sort((a, b) => b.length - a.length);
+  const pattern = new RegExp(longestFirst.map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|"), "gu");
+  return (parts) => {
+    const pieces: (number | readonly number[])[] = [];
+    let [plain, stripsStart] = ["", false];
+    const flush = (stripsEnd: boolean) => {
+      if (stripsStart) plain = plain.trimStart();
+      if (stripsEnd) plain = plain.trimEnd();
+      pieces.push(encodePlain(plain, pieces.length === 0));
+      plain = "";
+    };
+    for (const { text, isTrusted } of parts) {
+      let from = 0;
+      for (const { 0: content, index } of isTrusted && special.size > 0 ? text.matchAll(pattern) : []) {
+        const { id, lstrip, rstrip } = special.get(content)!;
+        plain += text.slice(from, index);
+        from = index + content.length;
+        if (plain !== "") flush(lstrip);
+        pieces.push(id);
+        stripsStart = rstrip;
+      }
+      plain += text.slice(from);
+    }
+    flush(false);
+    return Int32Array.from(pieces.flat());
+  };
 }
 
 class Utf8Stream implements StreamDecoder {

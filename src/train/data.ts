@@ -296,10 +296,12 @@ export async function encodeDocuments(
     tokensOf[index].push(tokenizer.encode(text));
     tokensOf[index].push(eos);
   }
+  const { bosId } = tokenizer;
+  if (bosId === undefined) throw new OptionError("text data: wanted a tokenizer with BOS, got one without.");
   const named = table.build("a document");
   return {
     ...named,
-    bosId: tokenizer.bosId,
+    bosId,
     tokens: named.domains.map((_, i) => tokensOf[i]?.build() ?? new Int32Array()),
   };
 }

@@ -1,0 +1,190 @@
+/**
+ * Chat templates, the Jinja text by which a model's makers turn messages into what it was trained to read. A template is rendered with
+ * placeholders for the messages' contents, so that what is the template's own (special tokens are read from it) is told apart from what
+ * users wrote (they are not).
+ *
+ * Templates come with models, so they are as hostile as any file: their length, time, ranges and output are limited. Memory that one
+ * takes up within its time is not.
+ */
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { createContext, Script } from "node:vm";
+import { Environment, Interpreter, Template } from "@huggingface/jinja";
+import { FileError, InputError } from "../errors.ts";
+import type { TextPart, Tokenizer } from "./tokenizer.ts";
+
+export interface ChatMessage {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+const MAX_TEMPLATE_LENGTH = 1 << 18;
+const MAX_CONFIG_BYTES = 1 << 26;
+/** Longest output beyond the contents, in characters. */
+const MAX_OUTPUT_LENGTH = 1 << 20;
+const MAX_RANGE = 10_000;
+const MAX_RENDER_MS = 2000;
+
+/** Private-use characters, which no template writes, around the number of a message. */
+const placeholder = (index: number): string => `\u{f0000}${index}\u{f0001}`;
+/** White space around placeholders shows on which side a template trims; none writes this one. */
+const margin = "\u2003";
+const placeholders = new RegExp(`(${margin}?)\u{f0000}(\\d+)\u{f0001}(${margin}?)`, "u");
+
+/** What a template itself says against messages, by `raise_exception`. */
+class Refusal extends Error {}
+
+export class ChatTemplate {
+  readonly #template: Template;
+
+  /**
+   * @param source Jinja text
+   * @param where its origin, for messages
+   * @throws {FileError} if it is no template, or too long
+   */
+  constructor(
+    readonly source: string,
+    readonly where: string,
+  ) {
+    if (source.length > MAX_TEMPLATE_LENGTH) {
+      throw new FileError(
+        where,
+        `chat template: wanted at most ${MAX_TEMPLATE_LENGTH} characters, got ${source.length}.`,
+      );
+    }
+    try {
+      this.#template = new Template(source);
+    } catch (cause) {
+      throw new FileError(where, `chat template: wanted Jinja, got: ${(cause as Error).message}.`, { cause });
+    }
+  }
+
+  /**
+   * The text of a conversation, with the beginning of the answer that comes next. Its trusted parts are the template's.
+   *
+   * The template is not told the date, so that a prompt means the same on every day.
+   *
+   * @throws {InputError} if the template refuses the messages, or does more to their contents than trim them
+   * @throws {FileError} if the template fails
+   */
+  render(
+    messages: readonly ChatMessage[],
+    { bosToken, eosToken }: Pick<Tokenizer, "bosToken" | "eosToken">,
+  ): TextPart[] {
+    const variables = { add_generation_prompt: true, bos_token: bosToken ?? "", eos_token: eosToken };
+    const render = (contents: readonly string[]) =>
+      this.#run({ ...variables, messages: messages.map(({ role }, i) => ({ role, content: contents[i]! })) });
+    const contents = messages.map(({ content }) => content);
+    // Of a split by a pattern with three groups: text, margin, number, margin, text, …
+    const pieces = render(contents.map((_, i) => margin + placeholder(i) + margin)).split(placeholders);
+    const parts: TextPart[] = [];
+    for (let at = 0; at < pieces.length; at += 4) {
+      const [text, before, index, after] = pieces.slice(at, at + 4);
+      parts.push({ text: text!, isTrusted: true });
+      if (index === undefined) break;
+      let content = contents[Number(index)] ?? "";
+      if (!before) content = content.trimStart();
+      if (!after) content = content.trimEnd();
+      parts.push({ text: content, isTrusted: false });
+    }
+    if (parts.map(({ text }) => text).join("") !== render(contents)) {
+      throw new InputError(
+        `${this.where}: chat template: wanted messages that it leaves as they are, got some that it changes. Give the prompt without it.`,
+      );
+    }
+    return parts;
+  }
+
+  #run(variables: Record<string, unknown>): string {
+    const environment = new Environment();
+    const globals = {
+      ...{ true: true, false: false, none: null, True: true, False: false, None: null },
+      range,
+      raise_exception: (message: unknown) => {
+        throw new Refusal(String(message));
+      },
+      ...variables,
+    };
+    for (const [name, value] of Object.entries(globals)) environment.set(name, value);
+    let output: unknown;
+    try {
+      output = withinTime(() => new Interpreter(environment).run(this.#template.parsed).value);
+    } catch (cause) {
+      if (cause instanceof Refusal)
+        throw new InputError(`${this.where}: chat template: refused the messages: ${cause.message}`, { cause });
+      throw new FileError(this.where, `chat template: wanted one that runs, got: ${(cause as Error).message}.`, {
+        cause,
+      });
+    }
+    const contentLength = (variables.messages as ChatMessage[]).reduce((sum, { content }) => sum + content.length, 0);
+    if (typeof output !== "string" || output.length > MAX_OUTPUT_LENGTH + 2 * contentLength)
+      throw new FileError(this.where, `chat template: wanted at most ${MAX_OUTPUT_LENGTH} characters of its own.`);
+    return output;
+  }
+}
+
+/** The ids of a conversation in a template: those of its whole text, except that special tokens are not read from the messages. */
+export function chatIds(tokenizer: Tokenizer, template: ChatTemplate, messages: readonly ChatMessage[]): Int32Array {
+  return tokenizer.encodeParts(template.render(messages, tokenizer));
+}
+
+/** Python's. */
+function range(...args: number[]): number[] {
+  const [start, stop, step] = args.length > 1 ? [args[0]!, args[1]!, args[2] ?? 1] : [0, args[0]!, 1];
+  const length = Math.max(0, Math.ceil((stop - start) / step));
+  if (!(length <= MAX_RANGE)) throw new RangeError(`a range of ${length}`);
+  return Array.from({ length }, (_, i) => start + i * step);
+}
+
+const holder: { task?: () => unknown } = {};
+const context = createContext(holder);
+const script = new Script("task()");
+
+/** Runs `task`, which it stops after a while: the limit of a script holds for all that the script calls. */
+function withinTime<T>(task: () => T): T {
+  holder.task = task;
+  try {
+    return script.runInContext(context, { timeout: MAX_RENDER_MS }) as T;
+  } finally {
+    delete holder.task;
+  }
+}
+
+/**
+ * The chat template of a Hugging Face folder: that of `chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`, the first
+ * that has one. Of several it is the one named "default".
+ *
+ * @returns undefined where there is none
+ * @throws {FileError} if one of the files cannot be read
+ */
+export function readChatTemplate(folder: string): string | undefined {
+  const jinja = join(folder, "chat_template.jinja");
+  if (existsSync(jinja)) return readLimited(jinja);
+  for (const name of ["chat_template.json", "tokenizer_config.json"]) {
+    const path = join(folder, name);
+    if (!existsSync(path)) continue;
+    let json: { chat_template?: unknown } | null;
+    try {
+      json = JSON.parse(readLimited(path));
+    } catch (cause) {
+      if (cause instanceof FileError) throw cause;
+      throw new FileError(path, `wanted JSON, got: ${(cause as Error).message}.`, { cause });
+    }
+    const found = json?.chat_template ?? undefined;
+    const template = Array.isArray(found) ? found.find((entry) => entry?.name === "default")?.template : found;
+    if (typeof template === "string") return template;
+    if (found !== undefined)
+      throw new FileError(path, 'wanted "chat_template" to be text, or a list with one named "default".');
+  }
+  return undefined;
+}
+
+function readLimited(path: string): string {
+  try {
+    const { size } = statSync(path);
+    if (size > MAX_CONFIG_BYTES) throw new Error(`${size} bytes`);
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new FileError(path, `wanted a readable text file, got: ${(cause as Error).message}.`, { cause });
+  }
+}
