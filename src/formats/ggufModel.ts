@@ -232,29 +232,12 @@ export class GgufModel implements ModelSource {
   }
 
   read(name: string, rows?: { from: number; to: number }): Weight {
-    const { type, shape } = this.#tensor(name);
-    const { from, to } = rows ?? { from: 0, to: shape.length === 1 ? 1 : shape[0]! };
-    const values = (first: number, last: number) => decodeBlocks(this.rows(name, first, last), type);
-    const one = addition(this.config, name);
-    if (one) return { shape, data: values(from, to).map((value) => value - one) };
-    const width = shape.at(-1)!;
-    const part = shape.length === 1 ? shape : [to - from, width];
-    if (!isPermuted(this.config, name)) return { shape: part, data: values(from, to) };
-    const C = this.config.headWidth; // rows change places within a head: read whole ones
-    const [first, last] = [Math.floor(from / C) * C, Math.ceil(to / C) * C];
-    const { data } = pairsToHalves({ shape: [last - first, width], data: values(first, last) }, C);
-    return { shape: part, data: data.subarray((from - first) * width, (to - first) * width) };
+    return readParameter(this.#tensor(name), this.config, name, rows);
   }
 
   /** Bytes of rows `from .. to` as they are stored, in GGUF's order of rows. A vector is one row. */
   rows(name: string, from: number, to: number): Uint8Array {
-    const tensor = this.#tensor(name);
-    const count = tensor.shape.length === 1 ? 1 : tensor.shape[0]!;
-    if (!(from >= 0 && from <= to && to <= count)) throw new Error(`internal: rows ${from}..${to} of "${name}"`);
-    const row = tensor.bytes / count;
-    const bytes = new Uint8Array((to - from) * row);
-    tensor.file.readInto(bytes, tensor, from * row);
-    return bytes;
+    return readRows(this.#tensor(name), from, to);
   }
 
   /** A parameter as it is stored, for copies: its bytes in GGUF's order of rows, piece by piece. */
@@ -280,6 +263,65 @@ export class GgufModel implements ModelSource {
   [Symbol.dispose](): void {
     for (const file of this.#files) file[Symbol.dispose]();
   }
+}
+
+/**
+ * A parameter of a model in one file, or in a file that holds a part of it, as {@link ModelSource.read}.
+ *
+ * @throws {FileError} if the file has no such tensor, or has it in another shape
+ */
+export function readGgufParameter(
+  file: GgufFile,
+  config: ModelConfig,
+  name: string,
+  rows?: { from: number; to: number },
+): Weight {
+  const shape = parameterShapes(config).get(name);
+  if (!shape) throw new Error(`internal: no parameter "${name}"`);
+  return readParameter(checkTensor({ ...file.tensor(ggufName(config, name)), file }, shape), config, name, rows);
+}
+
+function readParameter(
+  tensor: StoredTensor,
+  config: ModelConfig,
+  name: string,
+  rows?: { from: number; to: number },
+): Weight {
+  const { type, shape } = tensor;
+  const { from, to } = rows ?? { from: 0, to: rowCount(tensor) };
+  const values = (first: number, last: number) => decodeBlocks(readRows(tensor, first, last), type);
+  const added = addition(config, name);
+  if (added) return { shape, data: values(from, to).map((value) => value - added) };
+  const width = shape.at(-1)!;
+  const part = shape.length === 1 ? shape : [to - from, width];
+  if (!isPermuted(config, name)) return { shape: part, data: values(from, to) };
+  const C = config.headWidth; // rows change places within a head: read whole ones
+  const [first, last] = [Math.floor(from / C) * C, Math.ceil(to / C) * C];
+  const { data } = pairsToHalves({ shape: [last - first, width], data: values(first, last) }, C);
+  return { shape: part, data: data.subarray((from - first) * width, (to - first) * width) };
+}
+
+const rowCount = ({ shape }: GgufTensor) => (shape.length === 1 ? 1 : shape[0]!);
+
+function readRows(tensor: StoredTensor, from: number, to: number): Uint8Array {
+  const count = rowCount(tensor);
+  if (!(from >= 0 && from <= to && to <= count)) throw new Error(`internal: rows ${from}..${to} of "${tensor.name}"`);
+  const row = tensor.bytes / count;
+  const bytes = new Uint8Array((to - from) * row);
+  tensor.file.readInto(bytes, tensor, from * row);
+  return bytes;
+}
+
+/** @throws {FileError} if it does not hold weights of this shape */
+function checkTensor(tensor: FileTensor, shape: readonly number[]): StoredTensor {
+  const { type, name, file } = tensor;
+  if (!isBlockType(type) || tensor.shape.length !== shape.length || tensor.shape.some((n, i) => n !== shape[i])) {
+    throw new FileError(
+      file.path,
+      `tensor "${name}": wanted weights [${shape.join(", ")}], got ${type} [${tensor.shape.join(", ")}]. Is the metadata its own?`,
+    );
+  }
+  return { ...tensor, type };
 }
 
 /** Opens a file and, if it is the first of several, the others beside it. Either all are open or none. */
@@ -330,6 +372,15 @@ function joinTensors(files: readonly GgufFile[]): Tensors {
     }
   }
   return all;
+}
+
+/**
+ * The shape of a model in one file, or in one that has its metadata, embeddings and output matrix.
+ *
+ * @throws {FileError} if it is no model that we compute
+ */
+export function readGgufConfig(file: GgufFile): ModelConfig {
+  return readConfig(file, joinTensors([file]));
 }
 
 function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
@@ -479,17 +530,5 @@ function parametersOf(path: string, config: ModelConfig, tensors: Tensors): Map<
       `wanted the tensors of a ${config.family} model, got missing: ${list(missing)}; extra: ${list(extra)}. Is it a variant?`,
     );
   }
-  const parameters = new Map<string, StoredTensor>();
-  for (const [ggml, { name, shape }] of wanted) {
-    const tensor = tensors.get(ggml)!;
-    const { type } = tensor;
-    if (!isBlockType(type) || tensor.shape.length !== shape.length || tensor.shape.some((n, i) => n !== shape[i])) {
-      throw new FileError(
-        path,
-        `tensor "${ggml}": wanted weights [${shape.join(", ")}], got ${type} [${tensor.shape.join(", ")}]. Is the metadata its own?`,
-      );
-    }
-    parameters.set(name, { ...tensor, type });
-  }
-  return parameters;
+  return new Map([...wanted].map(([ggml, { name, shape }]) => [name, checkTensor(tensors.get(ggml)!, shape)]));
 }
