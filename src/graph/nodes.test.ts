@@ -38,20 +38,24 @@ const refusals: [what: string, build: (make: Make) => void, message: string][] =
   ],
   ["linear, more than a matrix", (x) => ops.linear(x(2, 3, 4), x(5, 4)), "linear: wanted x [N, in], got [2, 3, 4]."],
   ["rmsNorm", (x) => ops.rmsNorm(x(3, 4), x(3), 1e-5), "rmsNorm: wanted weight [4], got [3]."],
-  ["rope", (x) => ops.rope(x(2, 3, 10), 4, 100), "rope: wanted [B, T, heads·4], got [2, 3, 10]."],
+  [
+    "rope",
+    (x) => ops.rope(x(2, 3, 10), { inverse: Float64Array.of(1, 0.1), magnitude: 1 }),
+    "rope: wanted [B, T, heads·4], got [2, 3, 10].",
+  ],
   [
     "attention, heads that do not divide",
-    (x) => ops.attention(x(2, 5, 12), x(2, 5, 8), x(2, 5, 8), 4),
+    (x) => ops.attention(x(2, 5, 12), x(2, 5, 8), x(2, 5, 8), { headWidth: 4 }),
     "attention: wanted heads of width 4, got [12, 8].",
   ],
   [
     "attention, keys of another length",
-    (x) => ops.attention(x(2, 5, 8), x(2, 6, 8), x(2, 6, 8), 4),
+    (x) => ops.attention(x(2, 5, 8), x(2, 6, 8), x(2, 6, 8), { headWidth: 4 }),
     "reshape: wanted 96 elements as in [2, 6, 8], got [2, 5, 2, 4].",
   ],
   [
     "gatedFfn, mask",
-    (x) => ops.gatedFfn(x(6, 4), { gate: x(5, 4), up: x(5, 4), down: x(4, 5) }, x(4, 5)),
+    (x) => ops.gatedFfn(x(6, 4), { gate: x(5, 4), up: x(5, 4), down: x(4, 5), activation: "silu" }, x(4, 5)),
     "gatedFfn: wanted mask [M, 5] with M dividing 6 tokens, got [4, 5].",
   ],
   [

@@ -40,6 +40,7 @@ export const log = unary("Log");
 export const sqrt = unary("Sqrt");
 export const reciprocal = unary("Reciprocal");
 export const sigmoid = unary("Sigmoid");
+export const tanh = unary("Tanh");
 export const neg = unary("Neg");
 
 /**

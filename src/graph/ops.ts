@@ -85,21 +85,53 @@ function log(x: Tensor): Tensor {
   return x.graph.record({ op: "log", inputs: [x], output: n.log(x), backward: (dy) => [n.div(dy, x)] });
 }
 
-function silu(x: Tensor): Tensor {
-  const sigma = n.sigmoid(x);
-  const output = n.mul(x, sigma);
+/** cap · tanh(x / cap): close to x where it is small, and never beyond ±cap. */
+function softCap(x: Tensor, cap: number): Tensor {
+  const c = x.graph.scalar(cap);
+  const t = n.tanh(n.div(x, c));
   return x.graph.record({
-    op: "silu",
+    op: "softCap",
     inputs: [x],
-    output,
-    backward: (dy) => [n.mul(dy, siluSlope(x, sigma, output))],
+    output: n.mul(t, c),
+    backward: (dy) => [n.mul(dy, tanhSlope(t))],
   });
 }
 
-/** d silu(x)/dx = σ·(1 + x − silu(x)), σ = sigmoid(x). */
-function siluSlope(x: Tensor, sigma: Tensor, y: Tensor): Tensor {
-  return n.mul(sigma, n.add(n.sub(x, y), x.graph.scalar(1)));
+/** d tanh(u)/du = 1 − t², t = tanh(u). */
+function tanhSlope(t: Tensor): Tensor {
+  return n.sub(t.graph.scalar(1), n.mul(t, t));
 }
+
+/** The nonlinearity of a gated FFN. GELU is its approximation with tanh, as Gemma uses it. */
+export type Activation = "silu" | "gelu";
+
+function activation(x: Tensor, kind: Activation): Tensor {
+  const { output, slope } = activate[kind](x);
+  return x.graph.record({ op: "activation", inputs: [x], output, backward: (dy) => [n.mul(dy, slope())] });
+}
+
+/** f(x), and f′(x) for a backward pass. Both are x · σ(u), with σ the sigmoid: (1 + tanh z)/2 = σ(2z). */
+const activate: Record<Activation, (x: Tensor) => { output: Tensor; slope: () => Tensor }> = {
+  /** u = x; f′ = σ·(1 + x − f). */
+  silu(x) {
+    const sigma = n.sigmoid(x);
+    const output = n.mul(x, sigma);
+    return { output, slope: () => n.mul(sigma, n.add(n.sub(x, output), x.graph.scalar(1))) };
+  },
+  /** u = a·x + b·x³; f′ = σ + f·(1 − σ)·u′. */
+  gelu(x) {
+    const [a, b] = [Math.sqrt(8 / Math.PI), Math.sqrt(8 / Math.PI) * 0.044715];
+    const scalar = (value: number) => x.graph.scalar(value);
+    const square = n.mul(x, x);
+    const sigma = n.sigmoid(n.mul(x, n.add(n.mul(square, scalar(b)), scalar(a))));
+    const output = n.mul(x, sigma);
+    const slope = () => {
+      const du = n.add(n.mul(square, scalar(3 * b)), scalar(a));
+      return n.add(sigma, n.mul(n.mul(output, n.sub(scalar(1), sigma)), du));
+    };
+    return { output, slope };
+  },
+};
 
 function sum(x: Tensor, axes: readonly number[], keepDims = false): Tensor {
   const kept = x.shape.map((length, i) =>
@@ -259,17 +291,23 @@ function standardize(x: Tensor, epsilon: number): Tensor {
   });
 }
 
-/** Rotary position embedding of x [B, T, heads·C], pairs (i, i + C/2) as in Hugging Face checkpoints, positions 0..T-1. */
-function rope(x: Tensor, headWidth: number, theta: number): Tensor {
+/**
+ * Rotary position embedding of x [B, T, heads·C], pairs (i, i + C/2) as in Hugging Face checkpoints, positions 0..T-1.
+ *
+ * @param inverse radians per token of each pair [C/2]
+ * @param magnitude factor of the result
+ */
+function rope(x: Tensor, { inverse, magnitude }: { inverse: Float64Array; magnitude: number }): Tensor {
+  const half = inverse.length;
+  const headWidth = 2 * half;
   const { graph } = x;
   const [B, T, width] = x.shape;
   if (x.shape.length !== 3 || width! % headWidth !== 0)
     throw new ShapeError("rope", `[B, T, heads·${headWidth}]`, x.shape);
-  const half = headWidth / 2;
-  const angle = (i: number) => Math.floor(i / half) * theta ** (-(i % half) / half);
+  const angle = (i: number) => Math.floor(i / half) * inverse[i % half]!;
   const table = (f: (angle: number) => number) =>
     graph.constant(
-      Float32Array.from({ length: T! * half }, (_, i) => f(angle(i))),
+      Float32Array.from({ length: T! * half }, (_, i) => magnitude * f(angle(i))),
       [T!, half],
     );
   const cosine = table(Math.cos);
@@ -281,7 +319,7 @@ function rope(x: Tensor, headWidth: number, theta: number): Tensor {
   const attributes = { interleaved: 0, num_heads: width! / headWidth };
   const rotate = (y: Tensor, sin: Tensor) =>
     graph.emit("RotaryEmbedding", [y, positions, cosine, sin], x.shape, attributes, "float32", "com.microsoft");
-  // A rotation's transpose is the rotation by the opposite angle.
+  // A rotation's transpose is the rotation by the opposite angle; the magnitude stays.
   return graph.record({
     op: "rope",
     inputs: [x],
@@ -298,11 +336,20 @@ function rope(x: Tensor, headWidth: number, theta: number): Tensor {
 /**
  * Causal grouped-query attention. q [B, T, H·C], k and v [B, T, G·C] → [B, T, H·C]; query head h reads key/value head
  * floor(h·G/H). The R = H/G query heads of a group are stacked along the rows of one product, so keys are never copied.
+ *
+ * @param scale factor of q·k, 1/√C by default
+ * @param window tokens that a query sees, itself included; absent: all before it
+ * @param softCap logits x become softCap · tanh(x / softCap)
  */
-function attention(q: Tensor, k: Tensor, v: Tensor, headWidth: number): Tensor {
+function attention(
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options: { headWidth: number; scale?: number | undefined; window?: number | undefined; softCap?: number | undefined },
+): Tensor {
   const { graph } = q;
   const [B, T, qWidth] = q.shape as [number, number, number];
-  const C = headWidth;
+  const { headWidth: C, scale: alpha = 1 / Math.sqrt(C), window = T, softCap: cap } = options;
   const [H, G] = [qWidth / C, k.shape[2]! / C];
   if (!Number.isInteger(H) || !Number.isInteger(G) || H % G !== 0)
     throw new ShapeError("attention", `heads of width ${C}`, [qWidth, k.shape[2]!]);
@@ -311,12 +358,16 @@ function attention(q: Tensor, k: Tensor, v: Tensor, headWidth: number): Tensor {
     n.reshape(n.transpose(n.reshape(x, [B, T, heads, C]), [0, 2, 1, 3]), [B, G, (heads / G) * T, C]);
   const join = (x: Tensor, heads: number) =>
     n.reshape(n.transpose(n.reshape(x, [B, heads, T, C]), [0, 2, 1, 3]), [B, T, heads * C]);
-  const future = Float32Array.from({ length: T * T }, (_, i) => (i % T > Math.floor(i / T) ? -Infinity : 0));
-  const alpha = 1 / Math.sqrt(C);
+  const hidden = Float32Array.from({ length: T * T }, (_, i) => {
+    const age = Math.floor(i / T) - (i % T); // of the key, in tokens
+    return age >= 0 && age < window ? 0 : -Infinity;
+  });
 
   const [qs, ks, vs] = [split(q, H), split(k, G), split(v, G)];
-  const logits = n.matmul(qs, ks, { transB: true, alpha }); // [B, G, R·T, T]
-  const masked = n.add(n.reshape(logits, [B * H, T, T]), graph.constant(future, [T, T]));
+  const products = n.matmul(qs, ks, { transB: true, alpha: alpha / (cap ?? 1) }); // [B, G, R·T, T]
+  const tanh = cap === undefined ? undefined : n.tanh(products);
+  const logits = tanh ? n.mul(tanh, graph.scalar(cap!)) : products;
+  const masked = n.add(n.reshape(logits, [B * H, T, T]), graph.constant(hidden, [T, T]));
   const weights = n.reshape(n.softmax(masked), [B, G, R * T, T]);
   const mixed = n.matmul(weights, vs); // [B, G, R·T, C]
   return graph.record({
@@ -328,32 +379,39 @@ function attention(q: Tensor, k: Tensor, v: Tensor, headWidth: number): Tensor {
       const dWeights = n.matmul(dMixed, vs, { transB: true });
       // Softmax: dlogits = w ⊙ (dw − Σ w·dw), and Σ_j w_ij·dw_ij = ⟨mixed_i, dMixed_i⟩.
       const dLogits = n.mul(weights, n.sub(dWeights, n.reduceSum(n.mul(mixed, dMixed), [-1], true)));
+      const dProducts = tanh ? n.mul(dLogits, tanhSlope(tanh)) : dLogits; // of q·k·alpha, before the cap
       return [
-        join(n.matmul(dLogits, ks, { alpha }), H),
-        join(n.matmul(dLogits, qs, { transA: true, alpha }), G),
+        join(n.matmul(dProducts, ks, { alpha }), H),
+        join(n.matmul(dProducts, qs, { transA: true, alpha }), G),
         join(n.matmul(weights, dMixed, { transA: true }), G),
       ];
     },
   });
 }
 
+/** A gated FFN: gate and up [F, D], down [D, F]. */
+export interface Ffn {
+  gate: Tensor;
+  up: Tensor;
+  down: Tensor;
+  activation: Activation;
+}
+
 /**
- * Gated FFN with an optional channel mask (method: P §3.1): ((silu(x gateᵀ) ⊙ (x upᵀ)) ⊙ m) downᵀ.
+ * Gated FFN with an optional channel mask (method: P §3.1): ((act(x gateᵀ) ⊙ (x upᵀ)) ⊙ m) downᵀ.
  *
  * @param x [N, D]
- * @param weights gate and up [F, D], down [D, F]
  * @param mask [M, F]: row r masks tokens r·N/M … (r+1)·N/M − 1, so one row per sequence, or per chunk of a sequence
  * @returns [N, D]
  */
-function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }, mask?: Tensor): Tensor {
-  const { gate, up, down } = weights;
+function gatedFfn(x: Tensor, ffn: Ffn, mask?: Tensor): Tensor {
+  const { gate, up, down } = ffn;
   const [N, F] = [x.shape[0]!, gate.shape[0]!];
   if (String(up.shape) !== String(gate.shape))
     throw new ShapeError("gatedFfn", `up [${gate.shape.join(", ")}]`, up.shape);
   const a = n.matmul(x, gate, { transB: true });
   const b = n.matmul(x, up, { transB: true });
-  const sigma = n.sigmoid(a);
-  const s = n.mul(a, sigma);
+  const { output: s, slope } = activate[ffn.activation](a);
   const u = n.mul(s, b); // [N, F]
   const M = mask?.shape[0] ?? 1;
   if (mask && (mask.shape.length !== 2 || mask.shape[1] !== F || N % M !== 0)) {
@@ -370,7 +428,7 @@ function gatedFfn(x: Tensor, weights: { gate: Tensor; up: Tensor; down: Tensor }
       const dMasked = n.matmul(dy, down);
       const du = m ? n.reshape(n.mul(n.reshape(dMasked, rows), m), [N, F]) : dMasked;
       const db = n.mul(du, s);
-      const da = n.mul(n.mul(du, b), siluSlope(a, sigma, s));
+      const da = n.mul(n.mul(du, b), slope());
       return [
         needX ? n.add(n.matmul(da, gate), n.matmul(db, up)) : undefined,
         needGate ? n.matmul(da, x, { transA: true }) : undefined,
@@ -396,12 +454,8 @@ export interface KeptChannels {
  * @param x [N, D], row r of the mask is used for tokens r·N/M …
  * @returns [N, D]
  */
-function compactFfn(
-  x: Tensor,
-  weights: { gate: Tensor; up: Tensor; down: Tensor },
-  { indices, lambda }: KeptChannels,
-): Tensor {
-  const { gate, up, down } = weights;
+function compactFfn(x: Tensor, ffn: Ffn, { indices, lambda }: KeptChannels): Tensor {
+  const { gate, up, down } = ffn;
   const [N, D] = x.shape as [number, number];
   const [M, K] = lambda.shape as [number, number];
   if (lambda.shape.length !== 2 || N % M !== 0 || indices.shape.join() !== lambda.shape.join())
@@ -417,8 +471,7 @@ function compactFfn(
   ]; // [M, K, D]
   const a = n.matmul(x3, gateK, { transB: true }); // [M, N/M, K]
   const b = n.matmul(x3, upK, { transB: true });
-  const sigma = n.sigmoid(a);
-  const s = n.mul(a, sigma);
+  const { output: s, slope } = activate[ffn.activation](a);
   const u = n.mul(s, b);
   const m = n.reshape(lambda, [M, 1, K]);
   const masked = n.mul(u, m);
@@ -431,7 +484,7 @@ function compactFfn(
       const dMasked = n.matmul(dy3, downK, { transB: true });
       const du = n.mul(dMasked, m);
       const db = n.mul(du, s);
-      const da = n.mul(n.mul(du, b), siluSlope(a, sigma, s));
+      const da = n.mul(n.mul(du, b), slope());
       const place = n.expand(n.reshape(indices, [M * K, 1]), [M * K, D]);
       /** Σ over tokens of p ⊗ q, added up where rows of the mask keep the same channel. [F, D] */
       const spread = (p: Tensor, q: Tensor) => {
@@ -590,7 +643,8 @@ export const ops = {
   scale,
   exp,
   log,
-  silu,
+  softCap,
+  activation,
   softmax,
   sum,
   reshape,

@@ -1,6 +1,6 @@
 /** Parameters of everything that is trained together, by graph input name (prefix + name): made at random, or sorted into parts. */
 import { size } from "../graph/graph.ts";
-import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
+import { isGemma, type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import { headShapes } from "../model/predictorConfig.ts";
 import type { Random } from "../random.ts";
 import { PREFIX, type StepConfig } from "./step.ts";
@@ -12,14 +12,14 @@ export const FEATURE_STD = `${PREFIX.head}feature.std`;
 const EMBEDDING_STD = 0.02;
 
 /**
- * Random parameters of a decoder: norms 1, biases 0, embeddings N(0, 0.02²), matrices N(0, 1/in), those that write to the
+ * Random parameters of a decoder: norms of gain 1, biases 0, embeddings N(0, 0.02²), matrices N(0, 1/in), those that write to the
  * residual stream scaled down by sqrt(2L).
  */
 export function randomDecoder(config: ModelConfig, random: Random): Weights {
   const weights: Weights = new Map();
   for (const [name, shape] of parameterShapes(config)) {
     const data = new Float32Array(size(shape));
-    if (name.endsWith("norm.weight")) data.fill(1);
+    if (name.endsWith("norm.weight")) data.fill(isGemma(config.family) ? 0 : 1);
     else if (!name.endsWith(".bias")) {
       const writesResidual = name.endsWith("o_proj.weight") || name.endsWith("down_proj.weight");
       const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";

@@ -55,7 +55,7 @@ export interface ModelConfig {
   attentionScale?: number | undefined;
   /** Gemma: tokens that a local layer sees, the current one included. */
   slidingWindow?: number | undefined;
-  /** gemma3: θ of local layers. */
+  /** θ of local layers in gemma3, which must have it. */
   localRopeTheta?: number | undefined;
   /** gemma2: attention logits x become cap · tanh(x / cap). */
   attentionSoftCap?: number | undefined;
@@ -133,6 +133,7 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
     ["ffnWidth", config.ffnWidth, 1 << 20],
     ["vocabSize", config.vocabSize, 1 << 21],
     ["contextLength", config.contextLength, 1 << 24],
+    ["slidingWindow", config.slidingWindow ?? 1, 1 << 24],
   ] as const) {
     if (!Number.isInteger(value) || value < 1 || value > max) {
       throw new OptionError(`${where}: "${name}" must be an integer in 1..${max}, got ${value}.`);
@@ -147,7 +148,6 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
     ["normEps", config.normEps],
     ["ropeTheta", config.ropeTheta],
     ["attentionScale", config.attentionScale ?? 1],
-    ["slidingWindow", config.slidingWindow ?? 1],
     ["localRopeTheta", config.localRopeTheta ?? 1],
     ["attentionSoftCap", config.attentionSoftCap ?? 1],
     ["logitSoftCap", config.logitSoftCap ?? 1],
@@ -160,6 +160,8 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
   }
   if (isGemma(config.family) && !config.slidingWindow)
     throw new OptionError(`${where}: "slidingWindow" must be given for ${config.family}, got none.`);
+  if (config.family === "gemma3" && !config.localRopeTheta)
+    throw new OptionError(`${where}: "localRopeTheta" must be given for gemma3, got none.`);
   if (scaling?.kind === "llama3" && scaling.highFactor <= scaling.lowFactor)
     throw new OptionError(`${where}: "ropeScaling.highFactor" must be above lowFactor, got ${scaling.highFactor}.`);
 }

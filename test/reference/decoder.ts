@@ -1,10 +1,12 @@
 /**
  * A decoder written for reading, in float64 and plain loops: the independent reference that fast paths are compared with.
+ * Written from the papers: Llama 3 (arXiv:2407.21783), Gemma 2 (arXiv:2408.00118), Gemma 3 (arXiv:2503.19786), YaRN (arXiv:2309.00071).
  *
  * Shapes: T tokens · D model width · F FFN width · L layers · H query heads · G key/value heads · C head width · V vocabulary
  */
 import type { Model } from "../../src/formats/huggingface.ts";
 import type { Mask } from "../../src/mask/mask.ts";
+import type { ModelConfig } from "../../src/model/config.ts";
 
 /** Channel weights m [L][F]: λ on kept channels, 0 elsewhere. */
 export function channelWeights({ layers, lambda, dFfn }: Mask): Float64Array[] {
@@ -20,7 +22,7 @@ export interface Forward {
   logits: Float64Array[];
   /** Hidden states after the final norm, [T][D]. */
   hidden: Float64Array[];
-  /** silu(gate)·up before the mask, [L][T][F]. */
+  /** act(gate)·up before the mask, [L][T][F]. */
   activations: Float64Array[][];
 }
 
@@ -30,52 +32,67 @@ export function forward(
   ids: ArrayLike<number>,
   mask?: readonly ArrayLike<number>[],
 ): Forward {
-  const { numLayers, numHeads: H, numKvHeads: G, headWidth: C, width: D, normEps, family } = config;
+  const { numLayers, numHeads: H, numKvHeads: G, headWidth: C, width: D, family } = config;
+  const isGemma = family === "gemma2" || family === "gemma3";
   const weight = (name: string) => weights.get(name)!.data;
+  const norm = (row: Float64Array, name: string) =>
+    rmsNorm(row, weight(name), config.normEps, isGemma ? (w) => 1 + w : (w) => w);
   const embedding = weight("model.embed_tokens.weight");
   const T = ids.length;
-  const x = Array.from({ length: T }, (_, t) => Float64Array.from(embedding.subarray(ids[t]! * D, (ids[t]! + 1) * D)));
+  const x = Array.from({ length: T }, (_, t) =>
+    Float64Array.from(
+      embedding.subarray(ids[t]! * D, (ids[t]! + 1) * D),
+      (value) => value * (isGemma ? Math.sqrt(D) : 1),
+    ),
+  );
   const activations = Array.from({ length: numLayers }, (): Float64Array[] => []);
   for (let layer = 0; layer < numLayers; layer++) {
     const at = `model.layers.${layer}`;
+    // Gemma 2: local and global layers in turn; Gemma 3: five local layers, then a global one.
+    const isLocal = (family === "gemma2" && layer % 2 === 0) || (family === "gemma3" && layer % 6 !== 5);
+    const window = isLocal ? config.slidingWindow! : Number.POSITIVE_INFINITY;
+    const scale = config.attentionScale ?? 1 / Math.sqrt(C);
+    const angles = family === "gemma3" && isLocal ? plainAngles(config.localRopeTheta!, C) : scaledAngles(config);
+    const magnitude = config.ropeScaling?.kind === "yarn" ? 0.1 * Math.log(config.ropeScaling.factor) + 1 : 1;
+
     const project = (name: "q" | "k" | "v", input: Float64Array, position: number): Float64Array[] => {
       const y = matVec(weight(`${at}.self_attn.${name}_proj.weight`), input);
       if (family === "qwen2") add(y, weight(`${at}.self_attn.${name}_proj.bias`));
       const heads = Array.from({ length: y.length / C }, (_, head) => y.subarray(head * C, (head + 1) * C));
       if (name === "v") return heads;
-      const normed =
-        family === "qwen3"
-          ? heads.map((h) => rmsNorm(h, weight(`${at}.self_attn.${name}_norm.weight`), normEps))
-          : heads;
-      return normed.map((head) => rope(head, position, config.ropeTheta));
+      const hasNorm = family === "qwen3" || family === "gemma3";
+      const normed = hasNorm ? heads.map((h) => norm(h, `${at}.self_attn.${name}_norm.weight`)) : heads;
+      return normed.map((head) => rope(head, position, angles).map((value) => value * magnitude));
     };
-    const inputs = x.map((row) => rmsNorm(row, weight(`${at}.input_layernorm.weight`), normEps));
+    const inputs = x.map((row) => norm(row, `${at}.input_layernorm.weight`));
     const [q, k, v] = (["q", "k", "v"] as const).map((name) => inputs.map((row, t) => project(name, row, t)));
     for (let t = 0; t < T; t++) {
       const attended = new Float64Array(H * C);
       for (let head = 0; head < H; head++) {
         const group = Math.floor((head * G) / H);
-        const scores = Float64Array.from(
-          { length: t + 1 },
-          (_, s) => dot(q![t]![head]!, k![s]![group]!) / Math.sqrt(C),
+        const scores = Float64Array.from({ length: t + 1 }, (_, s) =>
+          t - s < window ? cap(dot(q![t]![head]!, k![s]![group]!) * scale, config.attentionSoftCap) : -Infinity,
         );
         for (const [s, p] of softmax(scores).entries()) {
           for (let c = 0; c < C; c++) attended[head * C + c]! += p * v![s]![group]![c]!;
         }
       }
-      add(x[t]!, matVec(weight(`${at}.self_attn.o_proj.weight`), attended));
-      const input = rmsNorm(x[t]!, weight(`${at}.post_attention_layernorm.weight`), normEps);
+      const mixed = matVec(weight(`${at}.self_attn.o_proj.weight`), attended);
+      add(x[t]!, isGemma ? norm(mixed, `${at}.post_attention_layernorm.weight`) : mixed);
+      const input = norm(x[t]!, `${at}.${isGemma ? "pre_feedforward" : "post_attention"}_layernorm.weight`);
       const gate = matVec(weight(`${at}.mlp.gate_proj.weight`), input);
       const up = matVec(weight(`${at}.mlp.up_proj.weight`), input);
-      const active = gate.map((g, i) => (g / (1 + Math.exp(-g))) * up[i]!);
+      const active = gate.map((g, i) => (isGemma ? gelu(g) : silu(g)) * up[i]!);
       activations[layer]!.push(active);
       const channels = active.map((value, i) => value * (mask ? mask[layer]![i]! : 1));
-      add(x[t]!, matVec(weight(`${at}.mlp.down_proj.weight`), channels));
+      const y = matVec(weight(`${at}.mlp.down_proj.weight`), channels);
+      add(x[t]!, isGemma ? norm(y, `${at}.post_feedforward_layernorm.weight`) : y);
     }
   }
-  const hidden = x.map((row) => rmsNorm(row, weight("model.norm.weight"), normEps));
+  const hidden = x.map((row) => norm(row, "model.norm.weight"));
   const head = config.tieEmbeddings ? embedding : weight("lm_head.weight");
-  return { activations, hidden, logits: hidden.map((row) => matVec(head, row)) };
+  const logits = hidden.map((row) => matVec(head, row).map((value) => cap(value, config.logitSoftCap)));
+  return { activations, hidden, logits };
 }
 
 /** Continues `ids` greedily by `count` tokens; lower id first among equals. Returns the new tokens. */
@@ -111,17 +128,55 @@ function add(target: Float64Array, values: ArrayLike<number>): void {
   for (let i = 0; i < target.length; i++) target[i]! += values[i]!;
 }
 
-function rmsNorm(row: Float64Array, gain: Float32Array, epsilon: number): Float64Array {
+function rmsNorm(row: Float64Array, gain: Float32Array, epsilon: number, of: (w: number) => number): Float64Array {
   const scale = 1 / Math.sqrt(dot(row, row) / row.length + epsilon);
-  return row.map((value, i) => value * scale * gain[i]!);
+  return row.map((value, i) => value * scale * of(gain[i]!));
 }
 
-/** Rotates channels i and i + C/2 by position · θ^(−2i/C). */
-function rope(head: Float64Array, position: number, theta: number): Float64Array {
+const silu = (x: number) => x / (1 + Math.exp(-x));
+
+/** The approximation with tanh. */
+const gelu = (x: number) => (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+
+/** Close to x where it is small, and never beyond ±limit. */
+const cap = (x: number, limit: number | undefined) => (limit === undefined ? x : limit * Math.tanh(x / limit));
+
+/** θ^(−2i/C): by how much the i-th pair of channels turns from one token to the next. */
+const plainAngles = (theta: number, C: number) => Array.from({ length: C / 2 }, (_, i) => theta ** ((-2 * i) / C));
+
+/** The same, as the model's RoPE scaling changes it. */
+function scaledAngles({ ropeTheta, headWidth: C, ropeScaling: scaling }: ModelConfig): number[] {
+  const angles = plainAngles(ropeTheta, C);
+  if (scaling?.kind === "linear") return angles.map((angle) => angle / scaling.factor);
+  if (scaling?.kind === "llama3") {
+    const { factor, lowFactor, highFactor, originalContextLength } = scaling;
+    return angles.map((angle) => {
+      const wavelength = (2 * Math.PI) / angle; // in tokens
+      if (wavelength > originalContextLength / lowFactor) return angle / factor;
+      if (wavelength < originalContextLength / highFactor) return angle;
+      const smooth = (originalContextLength / wavelength - lowFactor) / (highFactor - lowFactor);
+      return ((1 - smooth) * angle) / factor + smooth * angle;
+    });
+  }
+  if (scaling?.kind === "yarn") {
+    // The pair (a real number) that turns so often within the original context.
+    const pairOf = (rotations: number) =>
+      (C * Math.log(scaling.originalContextLength / (rotations * 2 * Math.PI))) / (2 * Math.log(ropeTheta));
+    const low = Math.max(Math.floor(pairOf(scaling.betaFast)), 0);
+    const high = Math.min(Math.ceil(pairOf(scaling.betaSlow)), C - 1);
+    return angles.map((angle, i) => {
+      const interpolated = Math.min(Math.max((i - low) / (high - low), 0), 1);
+      return (angle / scaling.factor) * interpolated + angle * (1 - interpolated);
+    });
+  }
+  return angles;
+}
+
+/** Rotates channels i and i + C/2 by position times the i-th angle. */
+function rope(head: Float64Array, position: number, angles: readonly number[]): Float64Array {
   const half = head.length / 2;
   return head.map((value, c) => {
-    const i = c % half;
-    const angle = position * theta ** (-i / half);
+    const angle = position * angles[c % half]!;
     const other = c < half ? -head[c + half]! : head[c - half]!;
     return value * Math.cos(angle) + other * Math.sin(angle);
   });

@@ -56,7 +56,11 @@ export const div = (a: Array64, b: Array64) => elementwise(a, b, (x, y) => x / y
 export const scale = (x: Array64, factor: number) => map(x, (value) => value * factor);
 export const exp = (x: Array64) => map(x, Math.exp);
 export const log = (x: Array64) => map(x, Math.log);
-export const silu = (x: Array64) => map(x, (value) => value * sigmoid(value));
+const silu = (x: Array64) => map(x, (value) => value * sigmoid(value));
+const gelu = (x: Array64) =>
+  map(x, (value) => 0.5 * value * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (value + 0.044715 * value ** 3))));
+export const activation = (x: Array64, kind: "silu" | "gelu") => ({ silu, gelu })[kind](x);
+export const softCap = (x: Array64, cap: number) => map(x, (value) => cap * Math.tanh(value / cap));
 
 /** @param axes not negative */
 export function sum(x: Array64, axes: readonly number[], keepDims = false): Array64 {
@@ -158,24 +162,36 @@ export function softmax(x: Array64): Array64 {
   });
 }
 
-/** As complex numbers: (x_i, x_{i + C/2}) at position t is turned by t·θ^(−2i/C). */
-export function rope(x: Array64, headWidth: number, theta: number): Array64 {
+/** As complex numbers: (x_i, x_{i + C/2}) at position t is turned by t·inverse_i, and stretched. */
+export function rope(x: Array64, headWidth: number, inverse: ArrayLike<number>, magnitude: number): Array64 {
   const half = headWidth / 2;
   return fill(x.shape, ([b, t, column]) => {
     const place = column! % headWidth;
     const i = place % half;
     const real = at(x, [b!, t!, column! - place + i]);
     const imaginary = at(x, [b!, t!, column! - place + i + half]);
-    const angle = t! * theta ** ((-2 * i) / headWidth);
-    return place < half
-      ? real * Math.cos(angle) - imaginary * Math.sin(angle)
-      : real * Math.sin(angle) + imaginary * Math.cos(angle);
+    const angle = t! * inverse[i]!;
+    return (
+      magnitude *
+      (place < half
+        ? real * Math.cos(angle) - imaginary * Math.sin(angle)
+        : real * Math.sin(angle) + imaginary * Math.cos(angle))
+    );
   });
 }
 
-/** Token t of query head h averages the values of tokens 0..t, weighted by softmax(q·k/√C), of key/value head ⌊h·G/H⌋. */
-export function attention(q: Array64, k: Array64, v: Array64, headWidth: number): Array64 {
-  const C = headWidth;
+/**
+ * Token t of query head h averages the values of tokens s in 0..t with t − s < window, weighted by softmax(q·k·scale), of key/value head ⌊h·G/H⌋. Logits are
+ * capped softly before the softmax.
+ */
+export function attention(
+  q: Array64,
+  k: Array64,
+  v: Array64,
+  options: { headWidth: number; scale?: number; window?: number; softCap?: number },
+): Array64 {
+  const { headWidth: C, scale = 1 / Math.sqrt(C), window = Number.POSITIVE_INFINITY, softCap } = options;
+  const capped = (logit: number) => (softCap === undefined ? logit : softCap * Math.tanh(logit / softCap));
   const [B, T, width] = q.shape as [number, number, number];
   const [H, G] = [width / C, k.shape[2]! / C];
   const result = fill(q.shape, () => 0);
@@ -184,7 +200,9 @@ export function attention(q: Array64, k: Array64, v: Array64, headWidth: number)
       const g = Math.floor((h * G) / H);
       for (let t = 0; t < T; t++) {
         const dot = (s: number) => total(C, (c) => at(q, [b, t, h * C + c]) * at(k, [b, s, g * C + c]));
-        const weights = Array.from({ length: t + 1 }, (_, s) => Math.exp(dot(s) / Math.sqrt(C)));
+        const weights = Array.from({ length: t + 1 }, (_, s) =>
+          t - s < window ? Math.exp(capped(dot(s) * scale)) : 0,
+        );
         const norm = total(t + 1, (s) => weights[s]!);
         for (let c = 0; c < C; c++) {
           result.data[(b * T + t) * width + h * C + c] = total(
@@ -198,8 +216,12 @@ export function attention(q: Array64, k: Array64, v: Array64, headWidth: number)
   return result;
 }
 
-export function gatedFfn(x: Array64, gate: Array64, up: Array64, down: Array64, mask?: Array64): Array64 {
-  const hidden = mul(silu(linear(x, gate)), linear(x, up));
+export function gatedFfn(
+  x: Array64,
+  { gate, up, down, activation: kind }: { gate: Array64; up: Array64; down: Array64; activation: "silu" | "gelu" },
+  mask?: Array64,
+): Array64 {
+  const hidden = mul(activation(linear(x, gate), kind), linear(x, up));
   const tokensPerRow = x.shape[0]! / (mask?.shape[0] ?? 1);
   const masked = mask
     ? fill(

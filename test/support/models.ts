@@ -10,7 +10,15 @@ import { importLlama2c } from "../../src/formats/llama2c.ts";
 import { type CheckpointManifest, describeFiles, writeManifest } from "../../src/formats/manifest.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import type { Mask } from "../../src/mask/mask.ts";
-import type { Weights } from "../../src/model/config.ts";
+import {
+  checkModelConfig,
+  isGemma,
+  type ModelConfig,
+  type ModelFamily,
+  parameterShapes,
+  type Weights,
+} from "../../src/model/config.ts";
+import { Random } from "../../src/random.ts";
 
 export const fixtures = fileURLToPath(new URL("../fixtures/", import.meta.url));
 export const families = ["llama", "qwen2", "qwen3"] as const;
@@ -148,6 +156,46 @@ export function randomNumbers(seed: number): () => number {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
+}
+
+/**
+ * A small model of random weights, the same for the same seed: logits of order 1 to 4, and norm gains and biases that matter. Gemma's caps and windows are small
+ * enough to show within 16 tokens.
+ */
+export function randomModel(changes: Partial<ModelConfig> & { family: ModelFamily }, seed: number): Model {
+  const { family } = changes;
+  const gemma = isGemma(family);
+  const config: ModelConfig = {
+    width: 64,
+    numLayers: family === "gemma3" ? 7 : 2,
+    numHeads: 4,
+    numKvHeads: 2,
+    headWidth: 16,
+    ffnWidth: 96,
+    vocabSize: 96,
+    contextLength: 64,
+    normEps: gemma ? 1e-6 : 1e-5,
+    ropeTheta: 10_000,
+    tieEmbeddings: gemma,
+    ...(gemma && { slidingWindow: 5 }),
+    ...(family === "gemma2" && { attentionSoftCap: 2, logitSoftCap: 4 }),
+    ...(family === "gemma3" && { ropeTheta: 1_000_000, localRopeTheta: 10_000 }),
+    ...changes,
+  };
+  checkModelConfig(config, "randomModel");
+  const weights: Weights = new Map();
+  for (const [name, shape] of parameterShapes(config)) {
+    const random = new Random(`${seed}/${name}`);
+    const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";
+    const [mean, std] = name.endsWith("norm.weight")
+      ? [gemma ? 0 : 1, 0.2]
+      : name.endsWith(".bias")
+        ? [0, 0.5]
+        : [0, (isTable ? 1.5 : 1) / Math.sqrt(shape[1]!)];
+    const length = shape.reduce((product, n) => product * n, 1);
+    weights.set(name, { shape, data: Float32Array.from({ length }, () => mean + std * random.normal()) });
+  }
+  return { config, weights };
 }
 
 /** A mask of random channels, with random λ in (0.1, 1] if soft. */
