@@ -5,7 +5,7 @@ import { forward, greedy } from "../../test/reference/decoder.ts";
 import { griffinScores } from "../../test/reference/griffin.ts";
 import { scoreInstruction } from "../../test/reference/predictor.ts";
 import { difference, integers, normal, quiet } from "../../test/support/graphs.ts";
-import { fixtures, goldenModel, goldenValues } from "../../test/support/models.ts";
+import { fixtures, goldenModel, goldenValues, randomModel } from "../../test/support/models.ts";
 import { size } from "../graph/graph.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
@@ -198,6 +198,17 @@ describe("statistics", () => {
     }
     expect((await evaluator.statistics([sequences[17]!], over))[0]).toEqual(results[17]);
   });
+});
+
+test("statistics of Gemma are of its own activation", async () => {
+  const gemma = randomModel({ family: "gemma2" }, 1);
+  const parameters = Object.fromEntries([...gemma.weights].map(([name, { data }]) => [`llm.${name}`, data]));
+  const ids = integers("gemma", 12, gemma.config.vocabSize);
+  const other = new Evaluator({ llm: gemma.config, parameters }, quiet);
+  const [statistics] = await other.statistics([{ ids, labels: ids }], "answer");
+  await other.release();
+  const wanted = forward(gemma, ids).activations.flatMap((tokens) => [...griffinScores(tokens, gemma.config.ffnWidth)]);
+  expect(difference(statistics!, wanted)).toBeLessThan(1e-5);
 });
 
 test("statistics over all tokens equal the golden scores", async () => {

@@ -6,6 +6,7 @@
  */
 import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
+import { ops } from "../graph/ops.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -179,7 +180,7 @@ export class Evaluator {
   }
 
   /**
-   * The statistic of GRIFFIN for every sequence, of the dense model: each token's activations `silu(gate) · up` are normalised to
+   * The statistic of GRIFFIN for every sequence, of the dense model: each token's activations `act(gate) · up` are normalised to
    * length 1, and a channel scores the L2 norm of its activations over the tokens where the prompt is read (up to the first label), or
    * where the answer is written (at the labels).
    *
@@ -252,9 +253,9 @@ function statisticsGraph(llm: ModelConfig, B: number, T: number): Graph {
   const ids = graph.input("ids", [B, T], "int32");
   const counted = n.reshape(graph.input("counted", [B * T]), [B * T, 1]);
   const layers: Tensor[] = [];
-  decoder(llm, parameterInputs(graph, llm, PREFIX.llm), ids, undefined, (x, { gate, up }) => {
-    const a = n.matmul(x, gate, { transB: true });
-    const u = n.mul(n.mul(a, n.sigmoid(a)), n.matmul(x, up, { transB: true })); // [B·T, F]
+  decoder(llm, parameterInputs(graph, llm, PREFIX.llm), ids, undefined, (x, { gate, up, activation }) => {
+    const active = ops.activation(n.matmul(x, gate, { transB: true }), activation);
+    const u = n.mul(active, n.matmul(x, up, { transB: true })); // [B·T, F]
     const squares = n.mul(u, u);
     const length = n.add(n.reduceSum(squares, [1], true), graph.scalar(SMALLEST)); // squared, [B·T, 1]
     const shares = n.mul(n.div(squares, length), counted);

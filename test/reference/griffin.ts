@@ -4,7 +4,7 @@
  * One layer and one prompt: each token's activations are normalised to length 1, then a channel scores the L2 norm of its activations over the
  * tokens.
  *
- * @param tokens `silu(gate) · up` of each token, T × [F]; a token without any activation adds nothing
+ * @param tokens `act(gate) · up` of each token, T × [F]; a token without any activation adds nothing
  * @returns scores [F]
  * @see Dong, Chen & Chi 2024, arXiv:2404.01365
  */
