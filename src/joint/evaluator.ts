@@ -6,13 +6,13 @@
  */
 import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
-import { ops } from "../graph/ops.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "../model/decoder.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { masksPerLayer } from "../predictor/predictor.ts";
+import { activations, griffinShares } from "./statistics.ts";
 import { PREFIX, predictorGraph } from "./step.ts";
 
 /** A model in memory: parameters by graph input name (prefix + name), shared with whoever trains it. */
@@ -253,20 +253,13 @@ function statisticsGraph(llm: ModelConfig, B: number, T: number): Graph {
   const ids = graph.input("ids", [B, T], "int32");
   const counted = n.reshape(graph.input("counted", [B * T]), [B * T, 1]);
   const layers: Tensor[] = [];
-  decoder(llm, parameterInputs(graph, llm, PREFIX.llm), ids, undefined, (x, { gate, up, activation }) => {
-    const active = ops.activation(n.matmul(x, gate, { transB: true }), activation);
-    const u = n.mul(active, n.matmul(x, up, { transB: true })); // [B·T, F]
-    const squares = n.mul(u, u);
-    const length = n.add(n.reduceSum(squares, [1], true), graph.scalar(SMALLEST)); // squared, [B·T, 1]
-    const shares = n.mul(n.div(squares, length), counted);
+  decoder(llm, parameterInputs(graph, llm, PREFIX.llm), ids, undefined, (x, ffn) => {
+    const shares = n.mul(griffinShares(activations(x, ffn)), counted); // [B·T, F]
     layers.push(n.sqrt(n.reduceSum(n.reshape(shares, [B, T, llm.ffnWidth]), [1]))); // [B, F]
   });
   graph.output("statistics", n.concat(layers, 1));
   return graph;
 }
-
-/** Added to squared lengths: a token without any activation adds nothing. */
-const SMALLEST = 1e-30;
 
 /** Inputs: the LLM's parameters, `ids` [B, T], `labels` [B·T], `masks` [B·L, F] if masked. Outputs: `nll`, `best` [B·T]. */
 function forwardGraph(llm: ModelConfig, B: number, T: number, masked: boolean): Graph {
