@@ -8,7 +8,7 @@ import type { SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { joinParts, type Parts } from "../joint/parameters.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { randomMask, weightNormMask } from "../mask/sources.ts";
+import { randomMask, weightNorms } from "../mask/sources.ts";
 import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
 import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
@@ -111,7 +111,10 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
       if (!(tFfn >= 1 && tFfn <= dFfn))
         throw new OptionError(`${path}: wanted t_ffn in 1..${dFfn} (d_ffn), got ${tFfn}.`);
       if (kind === "random") return { fixed: toDenseMask(randomMask({ numLayers, dFfn, tFfn }, 0, kind)) };
-      if (kind === "weights") return { fixed: toDenseMask(weightNormMask(llm.weights, llm.config, tFfn)) };
+      if (kind === "weights") {
+        const scores = weightNorms((name) => llm.weights.get(name), llm.config);
+        return { fixed: toDenseMask(maskFromScores(scores, { dFfn, tFfn })) };
+      }
       return { statistics: kind, tFfn };
     },
     ownChoice: await ownChoice(folder, saved),

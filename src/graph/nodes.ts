@@ -42,6 +42,7 @@ export const reciprocal = unary("Reciprocal");
 export const sigmoid = unary("Sigmoid");
 export const tanh = unary("Tanh");
 export const neg = unary("Neg");
+export const abs = unary("Abs");
 
 /**
  * Matrix product over the last two axes, batched over equal leading axes (or unbatched on either side), times `alpha`.

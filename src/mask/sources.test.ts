@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { OptionError, ShapeError } from "../errors.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
 import { checkMask } from "./mask.ts";
-import { randomMask, weightNormMask } from "./sources.ts";
+import { randomMask, weightNorms } from "./sources.ts";
 
 describe("randomMask", () => {
   const shape = { numLayers: 3, dFfn: 100, tFfn: 30 };
@@ -30,7 +30,7 @@ describe("randomMask", () => {
   });
 });
 
-describe("weightNormMask", () => {
+describe("weightNorms", () => {
   const config = { numLayers: 1, width: 2, ffnWidth: 3 } as ModelConfig;
   const weights = (gate: number[], up: number[], down: number[]): Weights =>
     new Map([
@@ -42,13 +42,12 @@ describe("weightNormMask", () => {
   test("multiplies the norms of gate row, up row and down column", () => {
     // norms: gate 5, 1, 2 · up 1, 1, 2 · down 1, 10, 1 → 5, 10, 4
     const all = weights([3, 4, 1, 0, 0, 2], [1, 0, 0, 1, 2, 0], [1, 6, 0, 0, 8, 1]);
-    expect([...weightNormMask(all, config, 1).layers[0]!]).toEqual([1]);
-    expect([...weightNormMask(all, config, 2).layers[0]!]).toEqual([0, 1]);
+    expect([...weightNorms((name) => all.get(name), config)]).toEqual([5, 10, 4]);
   });
 
   test("refuses weights that are missing or of another size", () => {
-    expect(() => weightNormMask(new Map(), config, 1)).toThrow(ShapeError);
-    expect(() => weightNormMask(weights([1], [1], [1]), config, 1)).toThrow(
+    expect(() => weightNorms(() => undefined, config)).toThrow(ShapeError);
+    expect(() => weightNorms((name) => weights([1], [1], [1]).get(name), config)).toThrow(
       /gate_proj.weight: wanted 6 weights, got \[1\]/,
     );
   });

@@ -1,64 +1,88 @@
 /**
- * Masks that are not a predictor's choice for its prompt: the baselines and controls that such a choice has to beat.
+ * Scores and masks that are not a predictor's choice for its prompt: the baselines and controls that such a choice has to beat.
  *
  * Shapes: T tokens · D model width · L layers · F channels of a layer (d_ffn) · K kept ones (t_ffn)
  */
 import { OptionError, ShapeError } from "../errors.ts";
-import type { ModelConfig, Weights } from "../model/config.ts";
+import type { ModelConfig, Weight } from "../model/config.ts";
 import { Random } from "../random.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "./mask.ts";
+
+/**
+ * Scores that draw channels at random, in whole blocks of neighbours (`block` divides F): per layer a random order of the blocks, the best at 0.
+ * The same seed and label give the same scores.
+ *
+ * @returns [L·F]
+ */
+export function randomScores(
+  { numLayers, dFfn, block = 1 }: { numLayers: number; dFfn: number; block?: number },
+  seed: number,
+  label: string,
+): Float32Array {
+  const random = new Random(`${seed}/mask/${label}`);
+  const scores = new Float32Array(numLayers * dFfn);
+  for (let layer = 0; layer < numLayers; layer++) {
+    for (const [rank, place] of random.permutation(dFfn / block).entries()) {
+      const start = layer * dFfn + place * block;
+      scores.fill(-rank, start, start + block);
+    }
+  }
+  return scores;
+}
 
 /**
  * K channels per layer drawn at random, in whole blocks of neighbours (`block` divides K and F). The same seed and label give the same
  * mask: one per domain label is the oracle baseline that needs to know the domain; one label for all is a fixed random mask.
  */
 export function randomMask(
-  { numLayers, dFfn, tFfn, block = 1 }: { numLayers: number; dFfn: number; tFfn: number; block?: number },
+  { tFfn, ...shape }: { numLayers: number; dFfn: number; tFfn: number; block?: number },
   seed: number,
   label: string,
 ): Mask {
-  if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > dFfn) {
-    throw new OptionError(`randomMask: t_ffn must be an integer in 1..${dFfn} (d_ffn), got ${tFfn}.`);
-  }
-  const random = new Random(`${seed}/mask/${label}`);
-  const layers = Array.from({ length: numLayers }, () => {
-    const blocks = random.permutation(dFfn / block).subarray(0, tFfn / block);
-    return Int32Array.from({ length: tFfn }, (_, i) => blocks[Math.floor(i / block)]! * block + (i % block)).sort();
-  });
-  return { tFfn, dFfn, layers };
+  return maskFromScores(randomScores(shape, seed, label), { dFfn: shape.dFfn, tFfn });
 }
 
 /**
- * Keeps the channels of largest weights: the product of the L2 norms of a channel's gate row, up row and down column.
+ * Scores channels by their weights: the product of the L2 norms of a channel's gate row, up row and down column.
  *
- * @throws {OptionError} if K is out of range or a weight is not finite
+ * @param read a parameter by name, one at a time
+ * @returns [L·F]
  * @throws {ShapeError} if a weight is missing or of another size
  */
-export function weightNormMask(
-  weights: Weights,
+export function weightNorms(
+  read: (name: string) => Weight | undefined,
   { numLayers, width: D, ffnWidth: F }: ModelConfig,
-  tFfn: number,
-): Mask {
-  const scores = new Float64Array(numLayers * F).fill(1);
+): Float32Array {
+  const scores = new Float32Array(numLayers * F).fill(1);
   for (let layer = 0; layer < numLayers; layer++) {
-    // [F, D] for gate and up, [D, F] for down: the distance between channels, and between the weights of one
-    for (const [name, step, stride] of [
-      ["gate", D, 1],
-      ["up", D, 1],
-      ["down", 1, F],
-    ] as const) {
-      const path = `model.layers.${layer}.mlp.${name}_proj.weight`;
-      const data = weights.get(path)?.data;
+    for (const matrix of ["gate", "up", "down"] as const) {
+      const path = `model.layers.${layer}.mlp.${matrix}_proj.weight`;
+      const data = read(path)?.data;
       if (data?.length !== D * F)
-        throw new ShapeError(`weightNormMask: ${path}`, `${D * F} weights`, [data?.length ?? "none"]);
-      for (let channel = 0; channel < F; channel++) {
-        let squares = 0;
-        for (let i = 0; i < D; i++) squares += data[channel * step + i * stride]! ** 2;
-        scores[layer * F + channel]! *= Math.sqrt(squares);
-      }
+        throw new ShapeError(`weightNorms: ${path}`, `${D * F} weights`, [data?.length ?? "none"]);
+      const norms = matrix === "down" ? columnNorms(data, F) : rowNorms(data, D);
+      for (let channel = 0; channel < F; channel++) scores[layer * F + channel]! *= norms[channel]!;
     }
   }
-  return maskFromScores(scores, { dFfn: F, tFfn });
+  return scores;
+}
+
+/** L2 norms of the rows of a matrix with so many columns. */
+function rowNorms(matrix: Float32Array, columns: number): Float64Array {
+  const squares = new Float64Array(matrix.length / columns);
+  for (let row = 0, i = 0; row < squares.length; row++) {
+    for (const end = i + columns; i < end; i++) squares[row]! += matrix[i]! ** 2;
+  }
+  return squares.map(Math.sqrt);
+}
+
+/** L2 norms of the columns of a matrix with so many of them. */
+export function columnNorms(matrix: Float32Array, columns: number): Float64Array {
+  const squares = new Float64Array(columns);
+  for (let start = 0; start < matrix.length; start += columns) {
+    for (let column = 0; column < columns; column++) squares[column]! += matrix[start + column]! ** 2;
+  }
+  return squares.map(Math.sqrt);
 }
 
 /** One fixed mask from a predictor: that of the mean of its scores over prompts. */
