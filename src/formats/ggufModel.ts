@@ -16,11 +16,12 @@ import {
   type RopeScaling,
   type Weight,
 } from "../model/config.ts";
+import { ropeFactors } from "../model/rope.ts";
 import type { ModelSource } from "../model/source.ts";
 import { GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./gguf.ts";
 import { float32, string, uint32 } from "./ggufValues.ts";
 import { type BlockType, blockTypes, decodeBlocks, encodeWeights, isBlockType, type WeightType } from "./quantize.ts";
-import { halvesToPairs, llama3Divisors, pairsToHalves } from "./rope.ts";
+import { halvesToPairs, pairsToHalves } from "./rope.ts";
 
 export { encodeWeights, type WeightType } from "./quantize.ts";
 
@@ -68,14 +69,9 @@ export function modelMetadata(config: ModelConfig): GgufMetadata {
 }
 
 /** Tensors beside the parameters that llama.cpp needs to compute the same. */
-export function extraTensors({
-  family,
-  headWidth,
-  ropeTheta,
-  ropeScaling,
-}: ModelConfig): { name: string; data: Float32Array }[] {
-  if (family !== "llama" || ropeScaling?.kind !== "llama3") return [];
-  return [{ name: ropeDivisors, data: llama3Divisors(ropeTheta, headWidth, ropeScaling) }];
+export function extraTensors(config: ModelConfig): { name: string; data: Float32Array }[] {
+  const factors = ropeFactors(config);
+  return factors ? [{ name: ropeDivisors, data: factors }] : [];
 }
 
 /** The factor of q·k that llama.cpp has for a model of this size: it knows the two models of 27B by their layers. */
@@ -106,6 +102,8 @@ function checkComputable(config: ModelConfig): void {
       `YaRN with betas ${yarnBetas.betaFast} and ${yarnBetas.betaSlow}`,
       `${scaling.betaFast} and ${scaling.betaSlow}`,
     );
+  if (family === "qwen2" && config.numHeads * headWidth !== config.width)
+    refuse(`heads that are ${config.width} wide together, as the model is`, config.numHeads * headWidth);
   if (!isGemma(family) && config.slidingWindow) refuse("no sliding window", config.slidingWindow);
   if (family !== "gemma3" && config.localRopeTheta) refuse("one RoPE base", config.localRopeTheta);
   if (family === "gemma2") {
@@ -482,15 +480,12 @@ function readScaling(file: GgufFile, config: ModelConfig, tensors: Tensors): Rop
 }
 
 /** The scaling that has these divisors: they give the factor, and the other numbers are the same in all known models. */
-function llama3Scaling(
-  path: string,
-  { ropeTheta, headWidth: C }: ModelConfig,
-  tensor: FileTensor,
-): RopeScaling | undefined {
-  if (tensor.type !== "F32" || tensor.shape.length !== 1 || tensor.shape[0] !== C / 2) {
+function llama3Scaling(path: string, config: ModelConfig, tensor: FileTensor): RopeScaling | undefined {
+  const pairs = config.headWidth / 2;
+  if (tensor.type !== "F32" || tensor.shape.length !== 1 || tensor.shape[0] !== pairs) {
     throw new FileError(
       path,
-      `tensor "${ropeDivisors}": wanted F32 [${C / 2}], got ${tensor.type} [${tensor.shape.join(", ")}].`,
+      `tensor "${ropeDivisors}": wanted F32 [${pairs}], got ${tensor.type} [${tensor.shape.join(", ")}].`,
     );
   }
   const bytes = new Uint8Array(tensor.bytes);
@@ -504,7 +499,7 @@ function llama3Scaling(
     highFactor: 4,
     originalContextLength: 8192,
   } as const;
-  const wanted = llama3Divisors(ropeTheta, C, scaling);
+  const wanted = ropeFactors({ ...config, ropeScaling: scaling })!;
   if (!divisors.every((divisor, i) => Math.abs(divisor - wanted[i]!) <= 1e-4 * wanted[i]!))
     throw new FileError(
       path,

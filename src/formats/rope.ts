@@ -1,10 +1,10 @@
 /**
  * The two orders of query and key rows. RoPE rotates pairs of a head's channels: neighbours (2i, 2i + 1) in llama2.c and in GGUF's
- * llama architecture, halves (i, i + C/2) in Hugging Face models and GGUF's other architectures. And Llama 3's scaling as GGUF has it.
+ * llama architecture, halves (i, i + C/2) in Hugging Face models and GGUF's other architectures.
  *
  * Shapes: D model width · C head width
  */
-import type { RopeScaling, Weight } from "../model/config.ts";
+import type { Weight } from "../model/config.ts";
 
 /** Rows of a `[heads · C, D]` matrix from neighbours to halves. */
 export function pairsToHalves(matrix: Weight, headWidth: number): Weight {
@@ -27,17 +27,4 @@ function reorderRows({ shape, data }: Weight, headWidth: number, source: (row: n
     result.set(data.subarray(from * D, (from + 1) * D), row * D);
   }
   return { shape, data: result };
-}
-
-/** What llama3 scaling divides the frequency of each pair by, [C/2]: 1 where it is high, the factor where it is low. */
-export function llama3Divisors(
-  theta: number,
-  headWidth: number,
-  { factor, lowFactor, highFactor, originalContextLength }: RopeScaling & { kind: "llama3" },
-): Float32Array {
-  return Float32Array.from({ length: headWidth / 2 }, (_, i) => {
-    const turns = originalContextLength / (2 * Math.PI * theta ** ((2 * i) / headWidth)); // within the original context
-    const kept = Math.min(Math.max((turns - lowFactor) / (highFactor - lowFactor), 0), 1);
-    return 1 / ((1 - kept) / factor + kept);
-  });
 }

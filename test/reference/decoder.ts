@@ -52,8 +52,10 @@ export function forward(
     const isLocal = (family === "gemma2" && layer % 2 === 0) || (family === "gemma3" && layer % 6 !== 5);
     const window = isLocal ? config.slidingWindow! : Number.POSITIVE_INFINITY;
     const scale = config.attentionScale ?? 1 / Math.sqrt(C);
-    const angles = family === "gemma3" && isLocal ? plainAngles(config.localRopeTheta!, C) : scaledAngles(config);
-    const magnitude = config.ropeScaling?.kind === "yarn" ? 0.1 * Math.log(config.ropeScaling.factor) + 1 : 1;
+    const isScaled = !(family === "gemma3" && isLocal);
+    const angles = isScaled ? scaledAngles(config) : plainAngles(config.localRopeTheta!, C);
+    const { ropeScaling: scaling } = config;
+    const magnitude = isScaled && scaling?.kind === "yarn" ? 0.1 * Math.log(scaling.factor) + 1 : 1;
 
     const project = (name: "q" | "k" | "v", input: Float64Array, position: number): Float64Array[] => {
       const y = matVec(weight(`${at}.self_attn.${name}_proj.weight`), input);
