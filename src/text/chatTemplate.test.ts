@@ -1,0 +1,187 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { Tokenizer as NativeTokenizer } from "tokenizers";
+import { afterAll, describe, expect, test } from "vitest";
+import { FileError, InputError } from "../errors.ts";
+import { type ChatMessage, ChatTemplate, chatIds, readChatTemplate } from "./chatTemplate.ts";
+import { promptIds } from "./prompt.ts";
+import { byteTokens, createTokenizer } from "./tokenizer.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** Templates in the shapes that families use. */
+const templates = {
+  chatMl: `{%- if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}{% endif -%}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`,
+  llama2: `{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}
+{%- for message in messages %}
+{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Roles must alternate.') }}{% endif %}
+{%- set content = system + message['content'] if loop.index0 == 0 else message['content'] %}
+{%- if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}
+{%- endfor %}`,
+  llama3: `{{- bos_token }}{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}
+{%- for message in messages %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}`,
+  gemma: `{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}`,
+  mistral: `{{- bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}{{ ' ' + message['content'] + eos_token }}{% else %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% endif %}{% endfor %}`,
+};
+type Name = keyof typeof templates;
+const names = Object.keys(templates) as Name[];
+const template = (name: Name) => new ChatTemplate(templates[name], name);
+
+const specials = [
+  "<s>",
+  "</s>",
+  "<|im_start|>",
+  "<|im_end|>",
+  "<|start_header_id|>",
+  "<|end_header_id|>",
+  "<|eot_id|>",
+];
+specials.push("<start_of_turn>", "<end_of_turn>");
+const merges = ["a b", "ab c", "Ċ Ċ", "] Ġ", "Ġ a", "T ]"].map((merge) => merge.split(" "));
+const tokens = [...specials, ...byteTokens(true), ...merges.map((pair) => pair.join(""))];
+/** Merges across what a template and a user write, so that cutting between them shows. */
+const json = {
+  version: "1.0",
+  added_tokens: specials.map((content, id) => {
+    return { id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+  }),
+  normalizer: null,
+  pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
+  post_processor: null,
+  decoder: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true },
+  model: {
+    type: "BPE",
+    dropout: null,
+    unk_token: null,
+    continuing_subword_prefix: null,
+    end_of_word_suffix: null,
+    fuse_unk: false,
+    byte_fallback: false,
+    ignore_merges: false,
+    vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+    merges,
+  },
+};
+const native = NativeTokenizer.fromString(JSON.stringify(json));
+const tokenizer = createTokenizer(json, "test", { bosId: 0, eosIds: [1] });
+const withoutBos = createTokenizer(json, "test", { eosIds: [3] });
+
+const content = fc
+  .array(fc.constantFrom("abc", " ", "\n", "T]", "] a", "ü", "🙂", "{{ x }}", "{% if %}", "$&", "\u2003", "[INST]"))
+  .map((parts) => `x${parts.join("")}`)
+  .chain((text) => fc.constantFrom(text, ` ${text}`, `${text}\n`, `\u2003${text} `));
+const conversation = fc
+  .array(content, { minLength: 1, maxLength: 4 })
+  .map((contents) =>
+    contents.map((text, i): ChatMessage => ({ role: i % 2 === 0 ? "user" : "assistant", content: text })),
+  );
+
+/** What a template says of messages as one text, by the parts that it is given in. */
+const textOf = (name: Name, messages: ChatMessage[]) =>
+  template(name)
+    .render(messages, tokenizer)
+    .map(({ text }) => text)
+    .join("");
+
+describe.each(names)("%s", (name) => {
+  test("the ids of harmless messages are those of the whole text (seed 1)", async () => {
+    for (const messages of fc.sample(conversation, { seed: 1, numRuns: 100 })) {
+      const whole = await native.encode(textOf(name, messages), null, { addSpecialTokens: false });
+      expect([...chatIds(tokenizer, template(name), messages)]).toEqual(whole.getIds());
+    }
+  });
+
+  test("special tokens in messages stay text", () => {
+    const say = (text: string) => chatIds(tokenizer, template(name), [{ role: "user", content: text }]);
+    const count = (ids: Int32Array) => ids.filter((id) => id < specials.length).length;
+    for (const hostile of specials) {
+      const ids = say(`x${hostile}x`);
+      expect(count(ids)).toBe(count(say("x")));
+      expect(tokenizer.decode(ids)).toContain(`x${hostile}x`);
+    }
+  });
+
+  test("a prompt begins with BOS, once, where there is one", () => {
+    const [ids, bare] = [tokenizer, withoutBos].map((each) => promptIds(each, "abc", template(name)));
+    expect([ids![0], ids!.filter((id) => id === 0).length]).toEqual([0, 1]);
+    expect(bare).not.toContain(0);
+  });
+});
+
+test("the texts are what the families read", () => {
+  const user: ChatMessage[] = [{ role: "user", content: " abc " }];
+  expect(textOf("chatMl", user)).toBe(
+    "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n abc <|im_end|>\n<|im_start|>assistant\n",
+  );
+  expect(textOf("llama2", [{ role: "system", content: "S" }, ...user])).toBe(
+    "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n abc [/INST]",
+  );
+  expect(textOf("llama3", user)).toBe(
+    "<s><|start_header_id|>user<|end_header_id|>\n\nabc<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+  );
+  expect(textOf("gemma", user)).toBe("<s><start_of_turn>user\nabc<end_of_turn>\n<start_of_turn>model\n");
+  expect(textOf("mistral", user)).toBe("<s>[INST]  abc  [/INST]");
+});
+
+describe("refuses", () => {
+  const user: ChatMessage[] = [{ role: "user", content: "abc" }];
+  const ids = (source: string, messages = user) => chatIds(tokenizer, new ChatTemplate(source, "x.jinja"), messages);
+
+  test("messages that the template refuses, drops or changes", () => {
+    const system: ChatMessage[] = [{ role: "system", content: "S" }, ...user];
+    expect(() => ids(templates.gemma, system)).toThrow(/System role not supported/);
+    expect(() => ids(templates.gemma, system)).toThrow(InputError);
+    expect(() => ids("{{ messages[0].content | upper }}")).toThrow(InputError);
+    expect(() => ids("{% if messages[0].content == 'abc' %}other{% endif %}")).toThrow(InputError);
+  });
+
+  test.each([
+    ["no Jinja", "{% for %}"],
+    ["an open block", "{% if x %}"],
+    ["an unknown filter", "{{ messages[0].content | nothing }}"],
+    ["a call of nothing", "{{ nothing() }}"],
+    ["a huge range", "{% for i in range(1000000000) %}{% endfor %}"],
+    ["an endless range", "{% for i in range(0, 1, 0) %}{% endfor %}"],
+    ["too much output", `{% for i in range(10000) %}${"x".repeat(1000)}{% endfor %}`],
+    ["too much time", "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"],
+    ["too long a text", "x".repeat(300_000)],
+  ])("a template with %s", (_, source) => expect(() => ids(source)).toThrow(FileError));
+});
+
+describe("a folder's template", () => {
+  const put = (name: string, text: string) => writeFileSync(join(folder, name), text);
+
+  test("is that of the first file that has one", () => {
+    expect(readChatTemplate(folder)).toBeUndefined();
+    put("tokenizer_config.json", JSON.stringify({ bos_token: "<s>" }));
+    expect(readChatTemplate(folder)).toBeUndefined();
+    put("tokenizer_config.json", JSON.stringify({ chat_template: "a" }));
+    expect(readChatTemplate(folder)).toBe("a");
+    const named = ["tool_use", "default"].map((name) => ({ name, template: name }));
+    put("tokenizer_config.json", JSON.stringify({ chat_template: named }));
+    expect(readChatTemplate(folder)).toBe("default");
+    put("chat_template.json", JSON.stringify({ chat_template: "b" }));
+    expect(readChatTemplate(folder)).toBe("b");
+    put("chat_template.jinja", "c");
+    expect(readChatTemplate(folder)).toBe("c");
+  });
+
+  test.each(["{", '{"chat_template": 7}', '{"chat_template": [null, {"name": "rag", "template": "x"}]}'])(
+    "%s is a FileError",
+    (text) => {
+      rmSync(join(folder, "chat_template.jinja"), { force: true });
+      put("chat_template.json", text);
+      expect(() => readChatTemplate(folder)).toThrow(FileError);
+    },
+  );
+});
