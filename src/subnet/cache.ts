@@ -7,27 +7,16 @@
  * them. (An opened one may go: the system keeps what is mapped.)
  */
 import { createHash, randomUUID } from "node:crypto";
-import {
-  copyFileSync,
-  linkSync,
-  mkdirSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-  utimesSync,
-} from "node:fs";
+import { copyFileSync, linkSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, utimesSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
-import { FileError } from "../errors.ts";
 import { type Bundle, splitCount } from "../formats/bundle.ts";
 import { readJson } from "../formats/files.ts";
 import { type GgufMetadata, type GgufTensor, writeGguf } from "../formats/gguf.ts";
 import { feedForwardKey, splitMetadata } from "../formats/ggufModel.ts";
 import type { Mask } from "../mask/mask.ts";
+import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
 import { checkBundleMask, ffnTensors, gatherFfn } from "./gather.ts";
 
 export interface CacheOptions {
@@ -66,13 +55,13 @@ const sizesSchema = z.record(z.enum([metadataName, sharedName, ffnName]), z.numb
  */
 export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<Subnetwork> {
   checkBundleMask(bundle, mask);
-  const root = options.root ?? join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "ifprune", "subnetworks");
+  const root = options.root ?? cacheRoot("subnetworks");
   const parent = join(root, bundle.hash.slice(0, 32));
   const entry = join(parent, maskHash(mask));
   const path = join(entry, metadataName);
   if (touch(entry)) return { path, cached: true };
   const partial = join(parent, partialPrefix + randomUUID());
-  makeFolder(partial);
+  makeCacheFolder(partial);
   try {
     await build(bundle, mask, partial);
     publish(partial, entry);
@@ -147,17 +136,6 @@ function touch(entry: string): boolean {
     return false;
   }
   return isWhole(entry);
-}
-
-function makeFolder(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true });
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new FileError(path, `wanted to make a cache folder, got ${code}. Set XDG_CACHE_HOME to a writable folder.`, {
-      cause,
-    });
-  }
 }
 
 function isWhole(entry: string): boolean {
