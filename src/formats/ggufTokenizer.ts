@@ -132,7 +132,7 @@ function scoresOf({ model: { merges, vocab } }: TokenizerFile, path: string): Ma
     pairs.add(`${left} ${right}`);
     if (!scores.has(left + right)) scores.set(left + right, -scores.size);
   }
-  const isReachable = (text: string) => scores.has(text) || ([...text].length === 1 && Object.hasOwn(vocab, text));
+  const isReachable = (text: string) => scores.has(text) || (/^.$/su.test(text) && Object.hasOwn(vocab, text));
   for (const token of scores.keys()) {
     checkLength(token, path);
     for (const [left, right] of splits(token, isReachable)) {
@@ -349,13 +349,12 @@ function tokenizerJson(
 /** The ways to put a token together from two others, between characters. */
 function splits(text: string, isToken: (part: string) => boolean): [string, string][] {
   const pairs: [string, string][] = [];
-  let at = 0;
-  for (const character of text) {
-    if (at > 0) {
-      const [left, right] = [text.slice(0, at), text.slice(at)];
-      if (isToken(left) && isToken(right)) pairs.push([left, right]);
-    }
-    at += character.length;
+  for (let at = 1; at < text.length; at++) {
+    if (text.charCodeAt(at) >> 10 === 0b110111) continue; // second half of a character
+    const left = text.slice(0, at);
+    if (!isToken(left)) continue;
+    const right = text.slice(at);
+    if (isToken(right)) pairs.push([left, right]);
   }
   return pairs;
 }

@@ -174,6 +174,109 @@ describe("byte fallback", () => {
   });
 });
 
+/** The same tokenizer with its spaces put in place by a pre-tokenizer, as newer files do it. */
+const metaspaced = (prepend_scheme: string) => ({
+  ...sentencePiece(),
+  normalizer: null,
+  pre_tokenizer: { type: "Metaspace", replacement: "▁", prepend_scheme, split: false },
+});
+
+describe("imported files", () => {
+  test.each(["always", "first", "never"])(
+    "Metaspace, %s: ids equal those of the native tokenizer (seed 3)",
+    (scheme) => {
+      const json = metaspaced(scheme);
+      const native = NativeTokenizer.fromString(JSON.stringify({ version: "1.0", ...json, added_tokens: [] }));
+      const llama = createTokenizer(json, "test");
+      const texts = fc.sample(fc.string({ unit: fc.constantFrom("a", "b", " ", "▁", "é", "\n") }), {
+        seed: 3,
+        numRuns: 300,
+      });
+      return native.encodeBatch(texts, { addSpecialTokens: false }).then((encodings) => {
+        for (const [i, text] of texts.entries())
+          expect([...llama.encode(text)], JSON.stringify(text)).toEqual(encodings[i]!.getIds());
+      });
+    },
+  );
+
+  test.each([
+    ["Prepend", sentencePiece()],
+    ["Metaspace, always", metaspaced("always")],
+    ["Metaspace, first", metaspaced("first")],
+    ["Metaspace, never", metaspaced("never")],
+  ])(
+    "%s: special tokens in trusted text have the effect that they have in the native tokenizer (seed 4)",
+    (_, json) => {
+      const native = NativeTokenizer.fromString(
+        JSON.stringify({
+          version: "1.0",
+          ...json,
+          added_tokens: json.added_tokens.map((token) => {
+            return { single_word: false, lstrip: false, rstrip: false, normalized: false, ...token };
+          }),
+        }),
+      );
+      const llama = createTokenizer(json, "test");
+      const unit = fc.constantFrom("a", "b", " ", "<s>", "</s>", "é");
+      const texts = fc.sample(fc.array(unit), { seed: 4, numRuns: 300 }).map((parts) => parts.join(""));
+      return native.encodeBatch(texts, { addSpecialTokens: false }).then((encodings) => {
+        for (const [i, text] of texts.entries()) {
+          const half = text.length >> 1; // where a text is cut into parts does not matter, unless within a special token
+          const cuts = /<\/?s?$/.test(text.slice(0, half)) ? [text] : [text.slice(0, half), text.slice(half)];
+          const ids = llama.encodeParts(cuts.map((part) => ({ text: part, isTrusted: true })));
+          expect([...ids], JSON.stringify(text)).toEqual(encodings[i]!.getIds());
+        }
+      });
+    },
+  );
+
+  test("special tokens are read from trusted parts alone, and none from two parts", () => {
+    const parts = (...texts: [string, boolean][]) =>
+      tokenizer.encodeParts(texts.map(([text, isTrusted]) => ({ text, isTrusted })));
+    const specials = (ids: Int32Array) => [...ids].filter((id) => id < 3);
+    expect(specials(parts(["<|bos|>", true], ["<|eos|>", false], ["<|pad|>", true]))).toEqual([0, 2]);
+    expect(specials(parts(["<|b", true], ["os|>", true], ["<|eo", true], ["s|>", false]))).toEqual([]);
+    expect(parts(["wo", true], ["lf", false])).toEqual(tokenizer.encode("wolf"));
+  });
+
+  test("BOS and EOS are those of the model where it names them; BOS may be absent", () => {
+    const json = JSON.parse(readFileSync(path, "utf8"));
+    const named = createTokenizer(json, "test", { bosId: 2, eosIds: [1, 0] });
+    expect([named.bosId, named.eosId, named.bosToken, named.eosToken]).toEqual([2, 1, "<|pad|>", "<|eos|>"]);
+    const without = createTokenizer(json, "test", { eosIds: [1] });
+    expect([without.bosId, without.bosToken]).toEqual([undefined, undefined]);
+    for (const eosIds of [[], [VOCAB], [-1], [200]])
+      expect(() => createTokenizer(json, "test", { eosIds })).toThrow(FileError);
+  });
+
+  test("tokens that look like a template's are not read from user text though the file does not call them special", () => {
+    const json = sentencePiece();
+    const id = Object.keys(json.model.vocab).length;
+    const added_tokens = [...json.added_tokens, { id, content: "<start_of_turn>", special: false }];
+    const gemma = createTokenizer({ ...json, added_tokens }, "test");
+    expect(gemma.encode("<start_of_turn>")).not.toContain(id);
+    expect(gemma.encodeParts([{ text: "<start_of_turn>", isTrusted: true }])).toEqual(Int32Array.of(id));
+  });
+
+  test("tokens that are added but not special are read from any text and shown as they are", () => {
+    const json = JSON.parse(readFileSync(path, "utf8"));
+    json.added_tokens.push({ id: VOCAB, content: "<think é>", special: false });
+    const thinking = createTokenizer(json, "test");
+    expect([...thinking.encode("<think é>")]).toEqual([VOCAB]);
+    expect(thinking.decode([VOCAB])).toBe("<think é>");
+  });
+
+  test("a byte that a byte-level file lacks is refused where a text has it", () => {
+    const json = JSON.parse(readFileSync(path, "utf8"));
+    const control = byteTokens(true)[7]!;
+    json.model.vocab["x unused"] = json.model.vocab[control];
+    delete json.model.vocab[control];
+    const lacking = createTokenizer(json, "test");
+    expect(lacking.decode(lacking.encode("wolf"))).toBe("wolf");
+    expect(() => lacking.encode("a\u0007b")).toThrow(InputError);
+  });
+});
+
 describe("bad files", () => {
   const broken: [string, (json: ReturnType<typeof sentencePiece>) => unknown][] = [
     ["not an object", () => 7],
@@ -186,6 +289,13 @@ describe("bad files", () => {
       (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: "1" } } }),
     ],
     ["a merge to nowhere", (json) => ({ ...json, model: { ...json.model, merges: [["b", "b"]] } })],
+    ["a merge of three", (json) => ({ ...json, model: { ...json.model, merges: [["▁", "a", "b"]] } })],
+    ["a suffix of words", (json) => ({ ...json, model: { ...json.model, end_of_word_suffix: "</w>" } })],
+    ["words cut at spaces", () => ({ ...metaspaced("first"), pre_tokenizer: { type: "Metaspace", replacement: "▁" } })],
+    [
+      "parts that are no objects",
+      (json) => ({ ...json, decoder: { type: "Sequence", decoders: [null] }, normalizer: 3 }),
+    ],
     ["an unknown normalizer", (json) => ({ ...json, normalizer: { type: "Magic" } })],
     [
       "a regular expression that is none",

@@ -105,9 +105,9 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
   }
   const eosId = eosIds[0];
   if (eosId === undefined) throw new FileError(where, "wanted an EOS token, got none.");
-  const bytes = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);
+  const bytesOf = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);
   const stripsSpace = stripsLeadingSpace(file);
-  const stream = (): StreamDecoder => new Utf8Stream(bytes, stripsSpace);
+  const stream = (): StreamDecoder => new Utf8Stream(bytesOf, stripsSpace);
   const encodePlain = encoder(file, where);
   return {
     vocabSize: tokens.length,
@@ -141,16 +141,23 @@ function boundaryByName(special: SpecialTokens, where: string): Boundary {
   return { bosId: special.get(names[0])!.id, eosIds: [special.get(names[1])!.id] };
 }
 
-/** What each token stands for in UTF-8; nothing for special tokens. */
-function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: string): Uint8Array[] {
+/** What a token stands for in UTF-8, by its id; nothing for special tokens. */
+function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: string): (id: number) => Uint8Array {
   const isByteLevel = !file.model.byte_fallback;
   if (isByteLevel && !partsOf(file.decoder, "decoders").some(({ type }) => type === "ByteLevel")) {
     throw new FileError(where, "wanted byte-level BPE or BPE with byte fallback, got neither.");
   }
+  const { tokens } = file;
   const byteOf = new Map(byteTokens(isByteLevel).map((token, byte) => [token, byte]));
   const added = new Set(file.added_tokens.map(({ id }) => id));
   const utf8 = new TextEncoder();
-  return file.tokens.map((token, id) => {
+  return (id) => {
+    const token = tokens[id];
+    if (token === undefined) {
+      throw new InputError(
+        `decode: wanted token ids 0..${tokens.length - 1}, got ${id}. Is the tokenizer the model's own?`,
+      );
+    }
     if (special.has(id)) return new Uint8Array();
     if (isByteLevel) {
       if (added.has(id)) return utf8.encode(token);
@@ -158,7 +165,7 @@ function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: str
     }
     const byte = byteOf.get(token);
     return byte === undefined ? utf8.encode(token.replaceAll(visibleSpace, " ")) : Uint8Array.of(byte);
-  });
+  };
 }
 
 /** Whether the text of a sequence loses its first character where that is a space: the one that encoding puts there. */
@@ -218,8 +225,9 @@ function encoder(file: TokenizerFile, where: string): PlainEncoder {
   const replaceSpaces = { type: "Replace", pattern: { String: " " }, content: visibleSpace };
   switch (kind.spacePrefix) {
     case "always":
-    case "never":
       return open({});
+    case "never":
+      return open({ normalizer: replaceSpaces });
     case "if-missing":
       return open({ pre_tokenizer: file.pre_tokenizer });
     case "first-if-missing": {
@@ -311,21 +319,16 @@ function partsEncoder(special: SpecialTokens, encodePlain: PlainEncoder): Tokeni
 
 class Utf8Stream implements StreamDecoder {
   readonly #utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-  readonly #bytes: readonly Uint8Array[];
+  readonly #bytesOf: (id: number) => Uint8Array;
   #dropsSpace: boolean;
 
-  constructor(bytes: readonly Uint8Array[], dropsLeadingSpace: boolean) {
-    this.#bytes = bytes;
+  constructor(bytesOf: (id: number) => Uint8Array, dropsLeadingSpace: boolean) {
+    this.#bytesOf = bytesOf;
     this.#dropsSpace = dropsLeadingSpace;
   }
 
   push(id: number): string {
-    const bytes = this.#bytes[id];
-    if (!bytes)
-      throw new InputError(
-        `decode: wanted token ids 0..${this.#bytes.length - 1}, got ${id}. Is the tokenizer the model's own?`,
-      );
-    return this.#withoutLeadingSpace(this.#utf8.decode(bytes, { stream: true }));
+    return this.#withoutLeadingSpace(this.#utf8.decode(this.#bytesOf(id), { stream: true }));
   }
 
   end(): string {
