@@ -45,6 +45,7 @@ const maxTokenLength = 1024;
 /**
  * The tokenizer of a `tokenizer.json` as GGUF metadata.
  *
+ * @param source its path, or its parsed content with the path of where it came from, for messages
  * @param config.vocabSize V of the model; ids that the tokenizer does not have become unused tokens
  * @param options.bosId absent: sequences begin without
  * @param options.eosIds tokens that end an answer, *the* EOS first
@@ -52,7 +53,7 @@ const maxTokenLength = 1024;
  * @throws {FileError} if it is of a kind that llama.cpp cuts otherwise or not at all, or larger than the model's vocabulary
  */
 export function tokenizerMetadata(
-  path: string,
+  source: string | { path: string; json: unknown },
   { vocabSize }: Pick<ModelConfig, "vocabSize">,
   options: {
     bosId?: number | undefined;
@@ -62,7 +63,8 @@ export function tokenizerMetadata(
   },
 ): GgufMetadata {
   const { bosId, eosIds, addBos, chatTemplate } = options;
-  const file = readTokenizerFile(readJson(path), path);
+  const { path, json } = typeof source === "string" ? { path: source, json: readJson(source) } : source;
+  const file = readTokenizerFile(json, path);
   if (file.tokens.length > vocabSize) {
     const got = `${file.tokens.length} tokens`;
     throw new FileError(path, `wanted ids below the model's ${vocabSize}, got ${got}. Is it another model's?`);
