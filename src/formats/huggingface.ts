@@ -1,153 +1,162 @@
 /**
- * Hugging Face model folders: `config.json` beside `model.safetensors`. One weight file, the three families of
- * {@link ModelFamily}; what we would compute differently (other activations, scaled RoPE, …) is refused.
+ * Hugging Face model folders: `config.json` (`huggingfaceConfig.ts`) beside `model.safetensors`, or beside several files and
+ * `model.safetensors.index.json`, which says what is where.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import {
-  checkModelConfig,
-  type ModelConfig,
-  type ModelFamily,
-  parameterShapes,
-  type Weight,
-  type Weights,
-} from "../model/config.ts";
+import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
+import type { ModelSource } from "../model/source.ts";
 import { readJson } from "./files.ts";
-import { SafetensorsFile, writeSafetensors } from "./safetensors.ts";
+import { readConfigFile, writeModelConfig } from "./huggingfaceConfig.ts";
+import { encodeWeights } from "./quantize.ts";
+import { type ElementType, SafetensorsFile, tensorBytes, writeTensors } from "./safetensors.ts";
+
+export { type GenerationConfig, readGenerationConfig, readModelConfig } from "./huggingfaceConfig.ts";
 
 export interface Model {
   config: ModelConfig;
   weights: Weights;
 }
 
-const architectures: Record<ModelFamily, string> = {
-  llama: "LlamaForCausalLM",
-  qwen2: "Qwen2ForCausalLM",
-  qwen3: "Qwen3ForCausalLM",
-  gemma2: "Gemma2ForCausalLM",
-  gemma3: "Gemma3ForCausalLM",
-};
+const single = "model.safetensors";
+const index = `${single}.index.json`;
 
-const configSchema = z.object({
-  model_type: z.enum(["llama", "qwen2", "qwen3"]),
-  hidden_size: z.number(),
-  intermediate_size: z.number(),
-  num_hidden_layers: z.number(),
-  num_attention_heads: z.number(),
-  num_key_value_heads: z.number().optional(),
-  head_dim: z.number().nullish(),
-  vocab_size: z.number(),
-  rms_norm_eps: z.number(),
-  rope_theta: z.number().default(10_000),
-  max_position_embeddings: z.number(),
-  tie_word_embeddings: z.boolean().default(false),
-  hidden_act: z.literal("silu").default("silu"),
-  rope_scaling: z.null().optional(),
-  attention_bias: z.literal(false).optional(),
-  mlp_bias: z.literal(false).optional(),
-  use_sliding_window: z.literal(false).optional(),
-});
-
-/** @throws {FileError} if `config.json` is missing, not JSON, or describes a model that we do not compute */
-export function readModelConfig(folder: string): ModelConfig {
-  const path = join(folder, "config.json");
-  const parsed = configSchema.safeParse(readJson(path));
-  if (!parsed.success) {
-    throw new FileError(path, `${z.prettifyError(parsed.error)}. Only plain llama, qwen2 and qwen3 decoders are read.`);
-  }
-  const file = parsed.data;
-  const config: ModelConfig = {
-    family: file.model_type,
-    width: file.hidden_size,
-    numLayers: file.num_hidden_layers,
-    numHeads: file.num_attention_heads,
-    numKvHeads: file.num_key_value_heads ?? file.num_attention_heads,
-    headWidth: file.head_dim ?? file.hidden_size / file.num_attention_heads,
-    ffnWidth: file.intermediate_size,
-    vocabSize: file.vocab_size,
-    contextLength: file.max_position_embeddings,
-    normEps: file.rms_norm_eps,
-    ropeTheta: file.rope_theta,
-    tieEmbeddings: file.tie_word_embeddings,
-  };
-  checkModelConfig(config, path);
-  return config;
-}
-
-function writeModelConfig(folder: string, config: ModelConfig): void {
-  const file = {
-    architectures: [architectures[config.family]],
-    model_type: config.family as "llama" | "qwen2" | "qwen3",
-    hidden_size: config.width,
-    intermediate_size: config.ffnWidth,
-    num_hidden_layers: config.numLayers,
-    num_attention_heads: config.numHeads,
-    num_key_value_heads: config.numKvHeads,
-    head_dim: config.headWidth,
-    vocab_size: config.vocabSize,
-    rms_norm_eps: config.normEps,
-    rope_theta: config.ropeTheta,
-    max_position_embeddings: config.contextLength,
-    hidden_act: "silu",
-    tie_word_embeddings: config.tieEmbeddings,
-    torch_dtype: "float32",
-  } satisfies z.input<typeof configSchema> & Record<string, unknown>;
-  writeFileSync(join(folder, "config.json"), `${JSON.stringify(file, null, 2)}\n`);
-}
-
-/** A model folder whose weights are read one by one. Holds a file descriptor until disposed. */
-export class ModelFolder implements Disposable {
+/** A model folder whose weights are read one by one. Holds file descriptors until disposed. */
+export class ModelFolder implements ModelSource {
   readonly config: ModelConfig;
-  readonly #file: SafetensorsFile;
+  /** What was left out, for people. */
+  readonly notes: string[];
+  readonly #files: Map<string, SafetensorsFile>;
+  /** Where each parameter is. */
+  readonly #places: Map<string, Place>;
 
   /** @throws {FileError} if a file is missing or corrupt, or the tensors are not exactly those that the config asks for */
   constructor(readonly path: string) {
-    this.config = readModelConfig(path);
-    this.#file = new SafetensorsFile(join(path, "model.safetensors"));
+    const { config, isMultimodal, notes } = readConfigFile(path);
+    this.config = config;
+    this.#files = new Map();
     try {
-      checkTensors(this.#file, this.config);
+      const tensors = openWeights(path, this.#files);
+      const seeing = isMultimodal ? [...tensors.keys()].filter((name) => isVision.test(name)) : [];
+      for (const name of seeing) tensors.delete(name);
+      const what = `${seeing.length} tensors that look at images: only the text part is read.`;
+      this.notes = seeing.length > 0 ? [...notes, what] : notes;
+      this.#places = placeParameters(path, config, isMultimodal ? textNames(tensors) : tensors);
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
     }
   }
 
-  /** A parameter by its name in {@link parameterShapes}, as float32. */
-  read(name: string): Weight {
-    return this.#file.read(name);
+  read(name: string, rows?: { from: number; to: number }): Weight {
+    const place = this.#places.get(name);
+    if (!place) throw new Error(`internal: no parameter "${name}"`);
+    return place.file.read(place.name, rows);
   }
 
   [Symbol.dispose](): void {
-    this.#file[Symbol.dispose]();
+    for (const file of this.#files.values()) file[Symbol.dispose]();
   }
 }
 
-function checkTensors(file: SafetensorsFile, config: ModelConfig): void {
+/** A tensor's file and its name there. */
+interface Place {
+  file: SafetensorsFile;
+  name: string;
+}
+
+const indexSchema = z.object({
+  // zod leaves a key of this name out of records, which would hide it
+  weight_map: z.custom<Record<string, string>>(
+    (value) =>
+      typeof value === "object" &&
+      value !== null &&
+      Object.entries(value).every(([name, file]) => name !== "__proto__" && typeof file === "string"),
+    "wanted names of tensors -> names of files",
+  ),
+});
+
+/** Opens a folder's weight files into `files`. @returns where each tensor is, in the order of the files */
+function openWeights(folder: string, files: Map<string, SafetensorsFile>): Map<string, Place> {
+  const open = (name: string) => {
+    const file = files.get(name) ?? new SafetensorsFile(join(folder, name));
+    files.set(name, file);
+    return file;
+  };
+  if (existsSync(join(folder, single))) {
+    const file = open(single);
+    return new Map([...file.shapes.keys()].map((name) => [name, { file, name }]));
+  }
+  const path = join(folder, index);
+  if (!existsSync(path)) throw new FileError(folder, withoutSafetensors(folder));
+  const parsed = indexSchema.safeParse(readJson(path));
+  if (!parsed.success) throw new FileError(path, `${z.prettifyError(parsed.error)}. Is the download complete?`);
+  const places = new Map<string, Place>();
+  for (const [name, fileName] of Object.entries(parsed.data.weight_map)) {
+    if (fileName !== basename(fileName) || !/^[^\\/]+\.safetensors$/.test(fileName))
+      throw new FileError(path, `tensor "${name}": wanted a .safetensors file of this folder, got "${fileName}".`);
+    const file = open(fileName);
+    if (!file.shapes.has(name))
+      throw new FileError(file.path, `wanted tensor "${name}", as ${index} says, got none of that name.`);
+    places.set(name, { file, name });
+  }
+  return places;
+}
+
+function withoutSafetensors(folder: string): string {
+  const pickle = existsSync(folder) && readdirSync(folder).find((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
+  if (!pickle) return `wanted ${single} or ${index}, got neither. Is the download complete?`;
+  return (
+    `wanted weights as .safetensors, got "${pickle}". Such files are Python pickles, which can run code when they are opened, so they are ` +
+    "never read: get the model's safetensors, or save it with transformers' save_pretrained."
+  );
+}
+
+const isVision = /^(model\.)?(vision_tower|multi_modal_projector)\./;
+
+/** Tensors of a model that also sees, by the names that its text part has alone. */
+function textNames(tensors: Map<string, Place>): Map<string, Place> {
+  return new Map(
+    [...tensors].map(([name, place]) => [
+      name.replace(/^language_model\./, "").replace(/^model\.language_model\./, "model."),
+      place,
+    ]),
+  );
+}
+
+/** @throws {FileError} if the tensors are not those of the config */
+function placeParameters(folder: string, config: ModelConfig, tensors: Map<string, Place>): Map<string, Place> {
   const wanted = parameterShapes(config);
-  const got = file.shapes;
-  // A tied head may be stored beside the embedding all the same.
-  const isCopy = (name: string) => config.tieEmbeddings && name === "lm_head.weight";
-  const missing = [...wanted.keys()].filter((name) => !got.has(name));
-  const extra = [...got.keys()].filter((name) => !wanted.has(name) && !isCopy(name));
+  // A tied head may be stored beside the embedding all the same; old checkpoints have RoPE's frequencies, which follow from the config.
+  const isIgnored = (name: string) =>
+    (config.tieEmbeddings && name === "lm_head.weight") || name.endsWith("rotary_emb.inv_freq");
+  const missing = [...wanted.keys()].filter((name) => !tensors.has(name));
+  const extra = [...tensors.keys()].filter((name) => !wanted.has(name) && !isIgnored(name));
   if (missing.length > 0 || extra.length > 0) {
     const list = (names: string[]) =>
       names.slice(0, 4).join(", ") + (names.length > 4 ? `, … (${names.length})` : "") || "none";
     throw new FileError(
-      file.path,
+      folder,
       `wanted the tensors of its config.json, got missing: ${list(missing)}; extra: ${list(extra)}. Do the two belong together?`,
     );
   }
+  const places = new Map<string, Place>();
   for (const [name, shape] of wanted) {
-    const stored = got.get(name)!;
+    const place = tensors.get(name)!;
+    place.file.check(place.name);
+    const stored = place.file.shapes.get(place.name)!;
     if (stored.length !== shape.length || stored.some((n, i) => n !== shape[i])) {
       throw new FileError(
-        file.path,
-        `tensor "${name}": wanted [${shape.join(", ")}], got [${stored.join(", ")}]. Does config.json belong to it?`,
+        place.file.path,
+        `tensor "${place.name}": wanted [${shape.join(", ")}], got [${stored.join(", ")}]. Does config.json belong to it?`,
       );
     }
+    places.set(name, place);
   }
+  return places;
 }
 
 /** All of a model folder. Memory: 4 bytes per parameter. @throws {FileError} as {@link ModelFolder} */
@@ -159,7 +168,70 @@ export function readModelFolder(folder: string): Model {
 
 /** Writes `config.json` and a float32 `model.safetensors` into `folder`, which is made if need be. Not atomic. */
 export function writeModelFolder(folder: string, { config, weights }: Model): void {
-  mkdirSync(folder, { recursive: true });
-  writeModelConfig(folder, config);
-  writeSafetensors(join(folder, "model.safetensors"), weights);
+  const { steps } = modelFiles(folder, config, (name) => weights.get(name)!, { type: "F32", maxShardBytes: Infinity });
+  while (!steps.next().done);
+}
+
+export interface WriteModelOptions {
+  type: ElementType;
+  /** A file grows no larger than this, but for a tensor that does alone. Default: 5 GB, as transformers'. */
+  maxShardBytes?: number | undefined;
+}
+
+/**
+ * Writes a model folder, parameter by parameter. Not atomic.
+ *
+ * @param folder is made if need be
+ * @param read gives each parameter of the config once; memory is that for one of them
+ * @returns the names of the files, `config.json` among them
+ */
+export async function writeModel(
+  folder: string,
+  config: ModelConfig,
+  read: (name: string) => Weight,
+  { type, maxShardBytes = 5e9 }: WriteModelOptions,
+): Promise<string[]> {
+  const { names, steps } = modelFiles(folder, config, read, { type, maxShardBytes });
+  while (!steps.next().done) await setImmediate(); // all else is synchronous: let others in between tensors
+  return names;
+}
+
+const torchTypes = { F32: "float32", F16: "float16", BF16: "bfloat16" } as const;
+
+/** The files of a model folder, and a generator that writes them. */
+function modelFiles(
+  folder: string,
+  config: ModelConfig,
+  read: (name: string) => Weight,
+  { type, maxShardBytes }: { type: ElementType; maxShardBytes: number },
+): { names: string[]; steps: Generator<void> } {
+  const shards: { name: string; shape: readonly number[]; type: ElementType }[][] = [[]];
+  let [total, inShard] = [0, 0];
+  for (const [name, shape] of parameterShapes(config)) {
+    const bytes = tensorBytes(shape, type);
+    if (inShard > 0 && inShard + bytes > maxShardBytes) {
+      shards.push([]);
+      inShard = 0;
+    }
+    shards.at(-1)!.push({ name, shape, type });
+    inShard += bytes;
+    total += bytes;
+  }
+  const digits = (n: number) => String(n).padStart(5, "0");
+  const fileName = (shard: number) =>
+    shards.length === 1 ? single : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`;
+  const names = ["config.json", ...shards.map((_, shard) => fileName(shard)), ...(shards.length > 1 ? [index] : [])];
+  function* steps() {
+    mkdirSync(folder, { recursive: true });
+    writeModelConfig(folder, config, torchTypes[type]);
+    for (const [shard, tensors] of shards.entries())
+      yield* writeTensors(join(folder, fileName(shard)), tensors, (name) => encodeWeights(read(name).data, type));
+    if (shards.length === 1) return;
+    const map = Object.fromEntries(
+      shards.flatMap((tensors, shard) => tensors.map(({ name }) => [name, fileName(shard)])),
+    );
+    const json = { metadata: { total_size: total }, weight_map: map };
+    writeFileSync(join(folder, index), `${JSON.stringify(json, null, 2)}\n`);
+  }
+  return { names, steps: steps() };
 }

@@ -1,6 +1,6 @@
 /**
  * Safetensors files: a JSON header with names, types, shapes and byte ranges, then the tensors. Reading is lazy: only the
- * header is read and checked at opening, tensors when asked for. Writing is float32 only.
+ * header is read and checked at opening, tensors when asked for.
  *
  * @see https://huggingface.co/docs/safetensors (format)
  */
@@ -9,14 +9,14 @@ import { z } from "zod";
 import { FileError } from "../errors.ts";
 import type { Weight, Weights } from "../model/config.ts";
 import { ReadableFile, writeFully } from "./files.ts";
-import { decodeBfloat16, decodeHalf } from "./quantize.ts";
+import { decodeBlocks, encodeWeights, rowBytes } from "./quantize.ts";
 
 /** The format's own limit on headers. */
 const maxHeaderBytes = 100_000_000;
 
-/** Types that become float32, with their width in bytes. */
-const elementBytes = { F32: 4, F16: 2, BF16: 2 } as const;
-type ElementType = keyof typeof elementBytes;
+/** Types that become float32. */
+const elementTypes = ["F32", "F16", "BF16"] as const;
+export type ElementType = (typeof elementTypes)[number];
 
 const size = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const entrySchema = z.object({ dtype: z.string(), shape: z.array(size).max(8), data_offsets: z.tuple([size, size]) });
@@ -31,6 +31,8 @@ interface Entry {
 
 /** An open safetensors file. Holds a file descriptor until disposed. */
 export class SafetensorsFile implements Disposable {
+  /** Tensor names with their shapes, in the order of the file. */
+  readonly shapes: ReadonlyMap<string, readonly number[]>;
   readonly #file: ReadableFile;
   readonly #entries: ReadonlyMap<string, Entry>;
 
@@ -39,30 +41,48 @@ export class SafetensorsFile implements Disposable {
     this.#file = new ReadableFile(path);
     try {
       this.#entries = readHeader(this.#file);
+      this.shapes = new Map([...this.#entries].map(([name, { shape }]) => [name, shape]));
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
     }
   }
 
-  /** Tensor names with their shapes, in the order of the file. */
-  get shapes(): Map<string, readonly number[]> {
-    return new Map([...this.#entries].map(([name, { shape }]) => [name, shape]));
+  /** @throws {FileError} if there is no such tensor or it is not of type F32, F16 or BF16 */
+  check(name: string): void {
+    this.#entry(name);
   }
 
-  /** @throws {FileError} if there is no such tensor or it is not of type F32, F16 or BF16 */
-  read(name: string): Weight {
+  /**
+   * A tensor as float32.
+   *
+   * @param rows only these, of a tensor of two or more dimensions
+   * @throws {FileError} as {@link check}
+   */
+  read(name: string, rows?: { from: number; to: number }): Weight {
+    const { type, shape, start, bytes } = this.#entry(name);
+    if (!rows) return { shape, data: decodeBlocks(this.#file.read(start, bytes, `tensor "${name}"`), type) };
+    const { from, to } = rows;
+    const [count, ...rest] = shape;
+    if (!(shape.length > 1 && from >= 0 && from <= to && to <= count!))
+      throw new Error(`internal: rows ${from}..${to} of "${name}"`);
+    const row = bytes / count!;
+    const part = this.#file.read(start + from * row, (to - from) * row, `tensor "${name}"`);
+    return { shape: [to - from, ...rest], data: decodeBlocks(part, type) };
+  }
+
+  #entry(name: string): Entry & { type: ElementType } {
     const entry = this.#entries.get(name);
     if (!entry)
       throw new FileError(this.path, `wanted tensor "${name}", got none of that name. Is it another model's file?`);
-    if (!isElementType(entry.type)) {
+    const { type } = entry;
+    if (!isElementType(type)) {
       throw new FileError(
         this.path,
-        `tensor "${name}": wanted type ${Object.keys(elementBytes).join(", ")}, got ${entry.type}. Convert it first.`,
+        `tensor "${name}": wanted type ${elementTypes.join(", ")}, got ${type}. Convert it first.`,
       );
     }
-    const { buffer } = this.#file.read(entry.start, entry.bytes, `tensor "${name}"`);
-    return { shape: entry.shape, data: toFloat32[entry.type](buffer) };
+    return { ...entry, type };
   }
 
   [Symbol.dispose](): void {
@@ -70,14 +90,8 @@ export class SafetensorsFile implements Disposable {
   }
 }
 
-const toFloat32: Record<ElementType, (buffer: ArrayBuffer) => Float32Array> = {
-  F32: (buffer) => new Float32Array(buffer),
-  F16: (buffer) => decodeHalf(new Uint16Array(buffer)),
-  BF16: (buffer) => decodeBfloat16(new Uint16Array(buffer)),
-};
-
 function isElementType(type: string): type is ElementType {
-  return Object.hasOwn(elementBytes, type);
+  return (elementTypes as readonly string[]).includes(type);
 }
 
 function readHeader(file: ReadableFile): Map<string, Entry> {
@@ -90,26 +104,31 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
     );
   }
   const dataStart = 8 + headerBytes;
+  const headerText = file.read(8, headerBytes, "header");
+  let text: string;
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(file.read(8, headerBytes, "header")));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(headerText);
+    header = JSON.parse(text);
   } catch (cause) {
-    if (cause instanceof FileError) throw cause;
     throw new FileError(path, `wanted a JSON header, got ${(cause as Error).message}. Is it safetensors?`, { cause });
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) {
     throw new FileError(path, "wanted a JSON object as header, got something else. Is it safetensors?");
   }
+  if (countKeys(text) !== Object.keys(header).length)
+    throw new FileError(path, "wanted distinct names, got one twice. Is the file corrupt?");
   const entries = new Map<string, Entry>();
   for (const [name, value] of Object.entries(header)) {
     if (name === "__metadata__") continue;
+    if (name === "__proto__") throw new FileError(path, `wanted names of tensors, got "${name}". Is the file hostile?`);
     const parsed = entrySchema.safeParse(value);
     if (!parsed.success) {
       throw new FileError(path, `tensor "${name}": ${z.prettifyError(parsed.error)}. Is the file corrupt?`);
     }
     const { dtype: type, shape, data_offsets: offsets } = parsed.data;
     const bytes = offsets[1] - offsets[0];
-    const wanted = isElementType(type) ? shape.reduce((product, n) => product * n, elementBytes[type]) : bytes;
+    const wanted = isElementType(type) ? tensorBytes(shape, type) : bytes;
     if (bytes < 0 || bytes !== wanted) {
       throw new FileError(
         path,
@@ -118,7 +137,7 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
     }
     entries.set(name, { type, shape, start: dataStart + offsets[0], bytes });
   }
-  // The tensors must tile the data: no hole, no overlap. That also catches a name given twice, of which JSON keeps the last.
+  // The tensors must tile the data: no hole, no overlap.
   let end = dataStart;
   for (const [name, entry] of [...entries].sort(([, a], [, b]) => a.start - b.start || a.bytes - b.bytes)) {
     if (entry.start !== end) {
@@ -135,6 +154,20 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
   return entries;
 }
 
+/** Keys of the outermost object of a JSON text that is known to be one; `JSON.parse` keeps only the last of equal ones. */
+function countKeys(text: string): number {
+  let [count, depth, inString] = [0, 0, false];
+  for (let i = 0; i < text.length; i++) {
+    const character = text[i];
+    if (character === '"') inString = !inString;
+    else if (inString) i += character === "\\" ? 1 : 0;
+    else if (character === "{" || character === "[") depth++;
+    else if (character === "}" || character === "]") depth--;
+    else if (character === ":" && depth === 1) count++;
+  }
+  return count;
+}
+
 /** All tensors of a file, as float32. @throws {FileError} as {@link SafetensorsFile} */
 export function readSafetensors(path: string): Weights {
   using file = new SafetensorsFile(path);
@@ -143,11 +176,27 @@ export function readSafetensors(path: string): Weights {
 
 /** Writes float32 tensors and syncs them to the disk. Not atomic: write to a temporary name where that matters. */
 export function writeSafetensors(path: string, weights: ReadonlyMap<string, Weight>): void {
+  const tensors = [...weights].map(([name, { shape }]) => ({ name, shape, type: "F32" as const }));
+  const steps = writeTensors(path, tensors, (name) => encodeWeights(weights.get(name)!.data, "F32"));
+  while (!steps.next().done);
+}
+
+/**
+ * Writes tensors one by one and syncs them to the disk. Not atomic.
+ *
+ * @param bytesOf the bytes of a tensor, little endian; called once for each
+ * @returns yields after each tensor, so that a caller can let others in between
+ */
+export function* writeTensors(
+  path: string,
+  tensors: readonly { name: string; shape: readonly number[]; type: ElementType }[],
+  bytesOf: (name: string) => Uint8Array,
+): Generator<void> {
   let offset = 0;
-  const entries = [...weights].map(([name, { shape, data }]) => {
+  const entries = tensors.map(({ name, shape, type }) => {
     const start = offset;
-    offset += data.byteLength;
-    return [name, { dtype: "F32", shape, data_offsets: [start, offset] }] as const;
+    offset += tensorBytes(shape, type);
+    return [name, { dtype: type, shape, data_offsets: [start, offset] }] as const;
   });
   const json = Buffer.from(JSON.stringify({ __metadata__: { format: "pt" }, ...Object.fromEntries(entries) }));
   const header = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, " "); // padded with spaces: tensors start 8-byte aligned
@@ -156,10 +205,18 @@ export function writeSafetensors(path: string, weights: ReadonlyMap<string, Weig
   const descriptor = openSync(path, "w");
   try {
     writeFully(descriptor, header);
-    for (const { data } of weights.values())
-      writeFully(descriptor, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    for (const { name, shape, type } of tensors) {
+      const bytes = bytesOf(name);
+      if (bytes.length !== tensorBytes(shape, type)) throw new Error(`internal: ${bytes.length} bytes for "${name}"`);
+      writeFully(descriptor, bytes);
+      yield;
+    }
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);
   }
+}
+
+export function tensorBytes(shape: readonly number[], type: ElementType): number {
+  return shape.reduce((product, n) => product * n, rowBytes(type, 1));
 }
