@@ -87,7 +87,11 @@ function sentencePieceTokenizer(hasSpacePrefix: boolean) {
     ...pieces.map((text, i) => ({ text, score: -i, type: tokenType.normal })),
     ...["<mask>"].map(token("userDefined")),
   ];
-  return sentencePieceJson(tokens, hasSpacePrefix, undefined, "test") as ReturnType<typeof byteLevelTokenizer>;
+  const json = sentencePieceJson(tokens, hasSpacePrefix, undefined, "test") as ReturnType<typeof byteLevelTokenizer>;
+  // Gemma's files list runs of spaces and newlines as added tokens too.
+  const runs = hasSpacePrefix ? [] : [visibleSpace.repeat(2), visibleSpace.repeat(4), "\n\n"];
+  for (const run of runs) json.added_tokens.unshift(special(run, json.model.vocab[run]!, false));
+  return json;
 }
 
 /** The least that llama.cpp wants to know of a model before it reads the tokenizer. */
@@ -162,7 +166,9 @@ describe.each(kinds)("%s", (name, make, isAlike) => {
 
   test("encodes as the reference does (seed 1)", () => {
     // The reference reads special tokens from any text.
-    const native = NativeTokenizer.fromString(JSON.stringify({ ...json, added_tokens: json.added_tokens.slice(-1) }));
+    const native = NativeTokenizer.fromString(
+      JSON.stringify({ ...json, added_tokens: json.added_tokens.filter((token) => !token.special) }),
+    );
     const texts = fc.sample(anyText, { seed: 1, numRuns: 1000 });
     return native.encodeBatch(texts, { addSpecialTokens: false }).then((encodings) => {
       for (const [i, text] of texts.entries())
