@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -28,8 +28,9 @@ const tensors: GgufTensor[] = [
   { name: "b", type: "Q8_0", shape: [2, 32] },
   { name: "c", type: "I8", shape: [5] },
   { name: "d", type: "F16", shape: [3] },
+  { name: "e", type: "Q6_K", shape: [1, 256] },
 ];
-const bytesOf = [24, 68, 5, 6].map((length, i) => new Uint8Array(length).fill(i + 1));
+const bytesOf = [24, 68, 5, 6, 210].map((length, i) => new Uint8Array(length).fill(i + 1));
 
 async function sample(): Promise<string> {
   const path = join(temporaryFolder(), "x.gguf");
@@ -48,6 +49,65 @@ test("what is written is read back: every value type, every tensor type, aligned
     file.readInto(bytes, tensor, 0);
     expect(bytes).toEqual(bytesOf[i]);
   }
+});
+
+test("tensors may come in pieces", async () => {
+  const [whole, pieces] = [await sample(), join(temporaryFolder(), "pieces.gguf")];
+  await writeGguf(
+    pieces,
+    metadata,
+    tensors,
+    bytesOf.flatMap((bytes) => [bytes.subarray(0, 1), bytes.subarray(1, 4), bytes.subarray(4)]),
+  );
+  expect(readFileSync(pieces)).toEqual(readFileSync(whole));
+});
+
+test.each([
+  ["too few bytes", [...bytesOf.slice(0, 4), bytesOf[4]!.subarray(1)], /"e" lacks 1 bytes/],
+  ["too few tensors", bytesOf.slice(0, 4), /"e" lacks 210 bytes/],
+  ["too many bytes", [new Uint8Array(25), ...bytesOf.slice(1)], /25 bytes for "a"/],
+  [
+    "a piece of two tensors",
+    [new Uint8Array(20), new Uint8Array(10), ...bytesOf.slice(1)],
+    /10 bytes for "a", of which 4/,
+  ],
+  ["too many tensors", [...bytesOf, new Uint8Array(1)], /1 bytes for "undefined"/],
+])("%s are an error of ours", async (_, data, message) => {
+  await expect(writeGguf(join(temporaryFolder(), "x.gguf"), metadata, tensors, data)).rejects.toThrow(message);
+});
+
+test("another alignment is read", () => {
+  const path = join(temporaryFolder(), "x.gguf");
+  const head = header(0x46554747, 3, 1n, 1n, "general.alignment", 4, 64, "a", 1, 2n, 0, 0n);
+  writeFileSync(path, Buffer.concat([head, Buffer.alloc(64 - (head.length % 64)), Buffer.alloc(8, 7)]));
+  using file = new GgufFile(path);
+  expect(file.tensor("a").start % 64).toBe(0);
+});
+
+test("ggml's other types are named", () => {
+  const path = join(temporaryFolder(), "x.gguf");
+  for (const [id, name] of [
+    [10, "Q2_K"],
+    [23, "IQ4_XS"],
+    [39, "MXFP4"],
+    [99, "number 99"],
+  ] as const) {
+    writeFileSync(path, Buffer.concat([header(0x46554747, 3, 1n, 0n, "a", 1, 256n, id, 0n), Buffer.alloc(512)]));
+    expect(() => new GgufFile(path)).toThrow(`got ${name}`);
+  }
+});
+
+test("a sparse file of any size cannot make us read it all: header, arrays and counts have bounds", () => {
+  const path = join(temporaryFolder(), "x.gguf");
+  const giant = (...parts: Parameters<typeof header>) => {
+    writeFileSync(path, header(0x46554747, 3, ...parts));
+    truncateSync(path, 2 ** 34);
+    return () => new GgufFile(path);
+  };
+  expect(giant(0n, 1n, "key", 9, 7, 10n ** 9n)).toThrow(/wanted at most 8388608, got 1000000000/);
+  expect(giant(0n, 2n ** 31n)).toThrow(/metadata count: wanted at most/);
+  expect(giant(2n ** 28n, 0n)).toThrow(/tensor count: wanted at most/);
+  expect(giant(0n, 1n, "key", 8, 2n ** 33n)).toThrow(/wanted at most/);
 });
 
 test("a header longer than one read is read whole", async () => {
@@ -95,6 +155,9 @@ describe("refuses hostile files with a typed error:", () => {
     ["array of arrays", header(magic, 3, 0n, 1n, "key", 9, 9, 0n)],
     ["array longer than the file", header(magic, 3, 0n, 1n, "key", 9, 4, 2n ** 33n)],
     ["one key twice", header(magic, 3, 0n, 2n, "key", 4, 1, "key", 4, 2)],
+    ["array longer than 2^63", header(magic, 3, 0n, 1n, "key", 9, 4, 2n ** 64n - 1n)],
+    ["odd alignment", header(magic, 3, 0n, 1n, "general.alignment", 4, 33)],
+    ["dimensions that wrap round 2^64", header(magic, 3, 1n, 0n, "a", 2, 2n ** 63n, 2n, 0, 0n)],
     ["alignment 0", header(magic, 3, 0n, 1n, "general.alignment", 4, 0)],
     ["alignment that is no number", header(magic, 3, 0n, 1n, "general.alignment", 8, "x")],
     ["no dimensions", header(magic, 3, 1n, 0n, "a", 0, 0, 0n)],
@@ -117,7 +180,7 @@ describe("refuses hostile files with a typed error:", () => {
   test("truncation anywhere", async () => {
     const bytes = readFileSync(await sample());
     const path = join(temporaryFolder(), "x.gguf");
-    const end = bytes.length - 26; // the last tensor's end: what follows is padding
+    const end = bytes.length - 14; // the last tensor's end: what follows is padding
     for (let length = 0; length < end; length += 7) {
       writeFileSync(path, bytes.subarray(0, length));
       expect(() => new GgufFile(path)).toThrow(FileError);

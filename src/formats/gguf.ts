@@ -159,7 +159,7 @@ const maxNameBytes = 63; // llama.cpp keeps 64 with the closing zero
 const maxStringBytes = 1 << 24;
 // Largest known: 14 MB, a few million values in arrays, some thousands of keys and tensors. A sparse file of any size costs its author nothing.
 const maxHeaderBytes = 1 << 28;
-const maxArrayValues = 1 << 24;
+const maxArrayValues = 1 << 23;
 const maxEntries = 1 << 16;
 
 /** Bytes of a tensor, or undefined where its rows are not whole blocks or it is too large to address. */
@@ -417,7 +417,7 @@ export async function writeGguf(
       write(bytes);
       tensor.left -= bytes.length;
       if (tensor.left === 0) {
-        write(new Uint8Array(roundUp(written, defaultAlignment) - written));
+        write(new Uint8Array(alignTensor(written) - written));
         waiting.shift();
       }
       await setImmediate(); // all else is synchronous: let others in between pieces
@@ -428,7 +428,13 @@ export async function writeGguf(
   }
 }
 
-function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTensor[]): Uint8Array {
+/** The end of a tensor with what is left free after it, in files that we write: each begins at a multiple of 32. */
+export function alignTensor(bytes: number): number {
+  return roundUp(bytes, defaultAlignment);
+}
+
+/** What a GGUF file has before its tensors, which follow in this order, aligned by {@link alignTensor}. */
+export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTensor[]): Uint8Array {
   const parts: Uint8Array[] = [];
   const put = (type: ScalarType, value: GgufScalar) => parts.push(encodeScalar(type, value));
   put("uint32", magic);
@@ -458,10 +464,10 @@ function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTensor[]): U
     for (const n of [...tensor.shape].reverse()) put("uint64", BigInt(n));
     put("uint32", tensorTypes[tensor.type].id);
     put("uint64", BigInt(offset));
-    offset = roundUp(offset + bytes, defaultAlignment);
+    offset = alignTensor(offset + bytes);
   }
   const length = parts.reduce((sum, part) => sum + part.length, 0);
-  parts.push(new Uint8Array(roundUp(length, defaultAlignment) - length));
+  parts.push(new Uint8Array(alignTensor(length) - length));
   return Buffer.concat(parts);
 }
 
