@@ -13,17 +13,19 @@ import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { type Bundle, splitCount } from "../formats/bundle.ts";
 import { readJson } from "../formats/files.ts";
-import { type GgufMetadata, type GgufTensor, writeGguf } from "../formats/gguf.ts";
+import { type GgufMetadata, writeGguf } from "../formats/gguf.ts";
 import { feedForwardKey, splitMetadata } from "../formats/ggufModel.ts";
 import type { Mask } from "../mask/mask.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
-import { checkBundleMask, ffnTensors, gatherFfn } from "./gather.ts";
+import { checkBundleMask, ffnTensors, writeFfn } from "./gather.ts";
 
 export interface CacheOptions {
   /** Folder of the cache. Default: `$XDG_CACHE_HOME/ifprune/subnetworks`, where unset `~/.cache/…`. */
   root?: string;
   /** Bytes that all entries together may take. Default: 8 GiB. */
   maxBytes?: number;
+  /** Stops building; nothing is left. */
+  signal?: AbortSignal;
 }
 
 export interface Subnetwork {
@@ -63,7 +65,7 @@ export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheO
   const partial = join(parent, partialPrefix + randomUUID());
   makeCacheFolder(partial);
   try {
-    await build(bundle, mask, partial);
+    await build(bundle, mask, partial, options.signal);
     publish(partial, entry);
   } finally {
     rmSync(partial, { recursive: true, force: true });
@@ -91,11 +93,10 @@ function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
   return hash.digest("hex").slice(0, 32);
 }
 
-async function build(bundle: Bundle, mask: Mask, folder: string): Promise<void> {
-  const shared = bundle.base.tensors.size;
-  const tensors: GgufTensor[] = ffnTensors(bundle, mask.tFfn);
+async function build(bundle: Bundle, mask: Mask, folder: string, signal?: AbortSignal): Promise<void> {
   const architecture = bundle.base.string("general.architecture");
-  const splits = (index: number): GgufMetadata => splitMetadata(index, splitCount, shared + tensors.length);
+  const tensorCount = bundle.base.tensors.size + ffnTensors(bundle, mask.tFfn).length;
+  const splits = (index: number): GgufMetadata => splitMetadata(index, splitCount, tensorCount);
   await writeGguf(
     join(folder, metadataName),
     new Map([
@@ -108,7 +109,7 @@ async function build(bundle: Bundle, mask: Mask, folder: string): Promise<void> 
   );
   linkOrCopy(resolve(bundle.base.path), join(folder, sharedName));
   const own: GgufMetadata = new Map([["general.architecture", { type: "string", value: architecture }]]);
-  await writeGguf(join(folder, ffnName), new Map([...own, ...splits(2)]), tensors, gatherFfn(bundle, mask));
+  await writeFfn(join(folder, ffnName), new Map([...own, ...splits(2)]), bundle, mask, signal);
   const sizes = Object.fromEntries(
     [metadataName, sharedName, ffnName].map((name) => [name, statSync(join(folder, name)).size]),
   );
