@@ -62,3 +62,11 @@ export class DivergenceError extends IfpruneError {
     super("diverged", message);
   }
 }
+
+/** A model that does not fit into memory, found before anything of it is loaded. */
+export class MemoryError extends IfpruneError {
+  override readonly name = "MemoryError";
+  constructor(message: string, options?: ErrorOptions) {
+    super("out_of_memory", message, options);
+  }
+}

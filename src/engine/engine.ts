@@ -4,8 +4,10 @@
 import { readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Llama, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp";
-import { FileError, InputError, OptionError } from "../errors.ts";
+import { FileError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
+import { readGgufConfig } from "../formats/ggufModel.ts";
+import { checkMemory, computeBytes, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
 
 export interface EngineOptions {
   /** Most tokens of prompt and answer together. */
@@ -13,9 +15,11 @@ export interface EngineOptions {
   /** Default: one for files under 32 MiB, whose work is not worth sharing; llama.cpp's choice for larger ones. */
   threads?: number;
   /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: F16. */
-  kvType?: "F16" | "F32";
+  kvType?: KvType;
   /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
   gpu?: "auto" | false;
+  /** Load even what does not fit into memory by our estimate. Default: false. */
+  force?: boolean;
 }
 
 export interface GenerateOptions {
@@ -26,6 +30,8 @@ export interface GenerateOptions {
   seed?: number;
   /** Stops between two tokens. */
   signal?: AbortSignal;
+  /** Goes on after the end-of-sequence token, for measurements. Default: false. */
+  ignoreEos?: boolean;
 }
 
 /** A loaded model. One call at a time. */
@@ -60,13 +66,23 @@ export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
  */
 const smallModelBytes = 32 * 2 ** 20;
 
-/** @param path a model, or the first of its parts, which then have a folder of their own */
 function defaultThreads(path: string): number | undefined {
-  const isSplit = /-00001-of-\d{5}\.gguf$/.test(path);
-  const files = isSplit ? readdirSync(dirname(path)).map((name) => join(dirname(path), name)) : [path];
-  const bytes = files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
-  return bytes < smallModelBytes ? 1 : undefined;
+  return totalBytes(partsOf(path)) < smallModelBytes ? 1 : undefined;
 }
+
+/** Files of a model, given the first, whose parts have a folder of their own. */
+function partsOf(path: string): string[] {
+  const isSplit = /-00001-of-\d{5}\.gguf$/.test(path);
+  return isSplit
+    ? readdirSync(dirname(path))
+        .filter((name) => name.endsWith(".gguf"))
+        .sort()
+        .map((name) => join(dirname(path), name))
+    : [path];
+}
+
+const totalBytes = (files: readonly string[]) =>
+  files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
 
 interface Loaded<Context> {
   context: Context;
@@ -77,7 +93,7 @@ interface Loaded<Context> {
 
 async function load<Context>(
   path: string,
-  { contextLength, threads, kvType = "F16", gpu = false }: EngineOptions,
+  { contextLength, threads, kvType = "F16", gpu = false, force = false }: EngineOptions,
   createContext: (model: LlamaModel) => Promise<Context>,
 ): Promise<Loaded<Context>> {
   if (!Number.isInteger(contextLength) || contextLength < 2) {
@@ -86,7 +102,7 @@ async function load<Context>(
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new OptionError(`engine: "threads" must be a positive integer, got ${threads}.`);
   }
-  const vocabSize = countTokens(path);
+  const vocabSize = inspect(path, force || gpu ? undefined : { contextLength, kvType });
   const llama = await startBackend(gpu);
   let model: LlamaModel | undefined;
   try {
@@ -95,30 +111,65 @@ async function load<Context>(
       defaultContextFlashAttention: kvType === "F32" ? false : "auto", // llama.cpp computes it with F16 keys and values
       experimentalDefaultContextKvCacheKeyType: kvType,
       experimentalDefaultContextKvCacheValueType: kvType,
+      ignoreMemorySafetyChecks: force,
     });
     const context = await createContext(model);
     const { dispose } = model; // also frees its contexts
     return { context, vocabSize, dispose: dispose.bind(model) };
   } catch (cause) {
     await model?.dispose();
-    throw new FileError(path, `wanted a model that llama.cpp runs, got: ${(cause as Error).message}`, { cause });
+    const { InsufficientMemoryError } = await import("node-llama-cpp");
+    const { message } = cause as Error;
+    if (cause instanceof InsufficientMemoryError)
+      throw new MemoryError(`load: wanted memory for ${path}, got from llama.cpp: ${message}. Use a smaller context.`, {
+        cause,
+      });
+    throw new FileError(path, `wanted a model that llama.cpp runs, got: ${message}`, { cause });
   }
 }
 
-/** Tokens of a model file. Opening it also keeps damaged headers from node-llama-cpp, which hangs on them. */
-function countTokens(path: string): number {
+/**
+ * Looks at a model before it is loaded, which also keeps damaged headers from node-llama-cpp, which hangs on them.
+ *
+ * @param wanted a context that must fit into memory with the model
+ * @returns V
+ * @throws {MemoryError} if it does not
+ */
+function inspect(path: string, wanted?: { contextLength: number; kvType: KvType }): number {
   using file = new GgufFile(path);
   const tokens = file.metadata.get("tokenizer.ggml.tokens");
   if (tokens?.type !== "array")
     throw new FileError(path, "wanted a model with a tokenizer, got none. Is it a model's first file?");
+  if (wanted) {
+    const { contextLength, kvType } = wanted;
+    const config = readGgufConfig(file);
+    const files = partsOf(path);
+    const weights = totalBytes(files);
+    const needed =
+      weights +
+      (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0) +
+      kvCacheBytes(config, contextLength, kvType) +
+      computeBytes(config, contextLength, kvType);
+    checkMemory(needed, `${path} and ${contextLength} tokens`);
+  }
   return tokens.value.length;
 }
 
-/** @throws {FileError} if llama.cpp cannot load the model or has no memory for it */
+/** Whether most of a file's tensors of two dimensions are Q8_0. Of parts the last is looked at, which has no tokenizer to read. */
+function isQ8(path: string): boolean {
+  using file = new GgufFile(path);
+  const matrices = [...file.tensors.values()].filter(({ shape }) => shape.length > 1);
+  return 2 * matrices.filter(({ type }) => type === "Q8_0").length > matrices.length;
+}
+
+/**
+ * @throws {FileError} if llama.cpp cannot load the model
+ * @throws {MemoryError} if it does not fit into memory
+ */
 export async function openEngine(path: string, options: EngineOptions): Promise<Engine> {
-  const { contextLength, threads = defaultThreads(path) } = options;
+  const { contextLength, threads = defaultThreads(path), force: ignoreMemorySafetyChecks } = options;
   const { context, vocabSize, dispose } = await load(path, options, (model) =>
-    model.createContext({ contextSize: contextLength, threads, sequences: 1 }),
+    model.createContext({ contextSize: contextLength, threads, sequences: 1, ignoreMemorySafetyChecks }),
   );
   const sequence = context.getSequence();
   const check = (ids: Int32Array) => checkIds(ids, contextLength, vocabSize);
@@ -146,7 +197,7 @@ async function* generate(
   sequence: LlamaContextSequence,
   contextLength: number,
   ids: Int32Array,
-  { maxTokens, temperature = 0, seed = 0, signal }: GenerateOptions,
+  { maxTokens, temperature = 0, seed = 0, signal, ignoreEos = false }: GenerateOptions,
 ): AsyncGenerator<number, void, void> {
   if (!Number.isInteger(maxTokens) || maxTokens < 1) {
     throw new OptionError(`engine: "maxTokens" must be a positive integer, got ${maxTokens}.`);
@@ -155,7 +206,8 @@ async function* generate(
   const room = Math.min(maxTokens, contextLength - ids.length);
   await sequence.clearHistory();
   let count = 0;
-  for await (const token of sequence.evaluate(Array.from(ids) as Token[], { temperature, seed, topK: 0, topP: 1 })) {
+  const options = { temperature, seed, topK: 0, topP: 1, yieldEogToken: ignoreEos } as const;
+  for await (const token of sequence.evaluate(Array.from(ids) as Token[], options)) {
     signal?.throwIfAborted();
     yield token;
     if (++count >= room) return;
@@ -168,7 +220,7 @@ export interface FeatureEngine extends AsyncDisposable {
   feature(ids: Int32Array): Promise<Float32Array>;
 }
 
-/** @throws {FileError} if llama.cpp cannot load the model or has no memory for it */
+/** @throws {FileError | MemoryError} as {@link openEngine} */
 export async function openFeatureEngine(path: string, options: EngineOptions): Promise<FeatureEngine> {
   const { contextLength, threads = defaultThreads(path) } = options;
   const { context, vocabSize, dispose } = await load(path, options, (model) =>

@@ -1,0 +1,72 @@
+import { availableParallelism } from "node:os";
+import { Command } from "commander";
+import { measureBandwidth } from "../engine/bandwidth.ts";
+import { estimate, type ModelBytes, readStoredModel } from "../engine/estimate.ts";
+import { availableBytes, gigabytes } from "../engine/memory.ts";
+import { integer, printJson } from "./options.ts";
+
+interface Options {
+  tFfn?: number;
+  context?: number;
+  threads?: number;
+  json?: boolean;
+}
+
+export function estimateCommand(): Command {
+  return new Command("estimate")
+    .description(
+      "Say what a model and its sub-networks would take, from the headers of its files, before anything is loaded.",
+    )
+    .argument("<model>", "bundle folder; or Hugging Face folder or GGUF file, taken as `import` would store it")
+    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else a quarter)", integer(1))
+    .option("--context <n>", "tokens of prompt and answer (default: the model's, at most 4096)", integer(2))
+    .option("--threads <n>", "that read memory (default: one per core)", integer(1))
+    .option("--json", "print one JSON document")
+    .action(run);
+}
+
+async function run(path: string, { tFfn, context, threads = availableParallelism(), json }: Options): Promise<void> {
+  const model = readStoredModel(path);
+  const { config } = model;
+  const { dense, subnetwork, ...rest } = estimate(model, { tFfn, contextLength: context });
+  const available = availableBytes();
+  const bandwidth = await measureBandwidth(threads);
+  const judged = (bytes: ModelBytes, predictor: number) => ({
+    ...bytes,
+    maxTokensPerSecond: bandwidth / bytes.perToken,
+    fits: bytes.total + predictor <= available,
+  });
+  const columns = { dense: judged(dense, 0), subnetwork: judged(subnetwork, rest.predictor) };
+  if (json) return printJson({ ...rest, ...columns, available, bandwidth, threads });
+
+  const { family, numLayers, width, ffnWidth } = config;
+  const share = ((100 * rest.tFfn) / ffnWidth).toFixed(0);
+  const row = (name: string, cell: (column: (typeof columns)["dense"]) => string) => [
+    name,
+    cell(columns.dense),
+    cell(columns.subnetwork),
+  ];
+  const rows = [
+    ["", "dense", "sub-network"],
+    row("attention, norms, embeddings", ({ shared }) => gigabytes(shared)),
+    row("FFN", ({ ffn }) => gigabytes(ffn)),
+    row("key/value cache", ({ kvCache }) => gigabytes(kvCache)),
+    row("compute buffers, about", ({ compute }) => gigabytes(compute)),
+    ...(dense.repacked > 0 ? [row("wider copies of weights (AMX)", ({ repacked }) => gigabytes(repacked))] : []),
+    ["predictor", "", rest.predictor > 0 ? gigabytes(rest.predictor) : "none"],
+    ["in all", gigabytes(dense.total), gigabytes(subnetwork.total + rest.predictor)],
+    row("fits", ({ fits }) => (fits ? "yes" : "no")),
+    row("read per token", ({ perToken }) => gigabytes(perToken)),
+    row("decode, at most", ({ maxTokensPerSecond }) => `${maxTokensPerSecond.toFixed(1)} tokens/s`),
+  ];
+  const table = rows.map(([name, ...cells]) => name!.padEnd(30) + cells.map((cell) => cell.padStart(18)).join(""));
+  process.stdout.write(
+    `${[
+      `${family}, ${numLayers} layers, width ${width}; ${rest.tFfn} of ${ffnWidth} FFN channels (${share} %), ${rest.contextLength} tokens of context`,
+      "",
+      ...table,
+      "",
+      `Available: ${gigabytes(available)}. Memory is read at ${gigabytes(bandwidth)}/s by ${threads} thread${threads === 1 ? "" : "s"}.`,
+    ].join("\n")}\n`,
+  );
+}
