@@ -1,9 +1,12 @@
-/** What several commands share: option parsers, the default model, masks from files, interruption. */
+/** What several commands share: option parsers, the default model, masks and how they are made, interruption. */
 import { fileURLToPath } from "node:url";
-import { InvalidArgumentError } from "commander";
-import { readJson } from "../formats/files.ts";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { readJson, readText } from "../formats/files.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
+import type { MaskOptions } from "../serve/model.ts";
+import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../sources/source.ts";
+import { Progress } from "./progress.ts";
 
 /** The bundle that comes with the package. */
 export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
@@ -37,6 +40,58 @@ export function oneOf<const T extends string>(values: readonly T[]): (text: stri
 /** @throws {FileError} if the file is not a mask */
 export function readMask(path: string): Mask {
   return maskFromJson(readJson(path), path);
+}
+
+/** How a prompt's mask is made, from the command line. */
+export interface MaskFlags {
+  source?: SourceName;
+  tFfn?: number;
+  text?: string;
+}
+
+/** Adds the options of {@link MaskFlags}; none goes with a mask that is given (`--mask`, `--dense`). */
+export function addMaskFlags(command: Command): Command {
+  const sources = SOURCE_NAMES.join(", ");
+  const flags = [
+    new Option(
+      "--source <name>",
+      `what makes the mask: ${sources} (default: predictor, or griffin in a model without one). griffin: channels most active when the dense model reads the prompt; static: those that contribute most to a text`,
+    ).argParser(oneOf(SOURCE_NAMES)),
+    new Option(
+      "--t-ffn <n>",
+      "channels that the mask keeps per layer (default: as the predictor was trained, else half)",
+    ).argParser(integer(1)),
+    new Option("--text <file>", "text that --source static takes activations from"),
+  ];
+  for (const flag of flags) command.addOption(flag.conflicts(["dense", "mask"]));
+  return command;
+}
+
+/** Makes masks as the flags say, and shows the progress of scores that take long. */
+export async function withMaskFlags<T>(
+  { source, tFfn, text }: MaskFlags,
+  work: (options: Pick<MaskOptions, "source" | "tFfn" | "text" | "onProgress">) => Promise<T>,
+): Promise<T> {
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    if (!process.stderr.isTTY) return;
+    progress ??= new Progress({ label: "scores", total });
+    progress.update(done);
+  };
+  try {
+    return await work({ source, tFfn, text: text === undefined ? undefined : readText(text), onProgress });
+  } finally {
+    progress?.finish();
+  }
+}
+
+/** `griffin 120 ms`, `griffin 0.4 ms (cached)` */
+export function scoresLine({ source, cached }: Omit<ChosenMask, "mask">, ms: number): string {
+  return `${milliseconds(source, ms)}${cached ? " (cached)" : ""}`;
+}
+
+export function milliseconds(what: string, ms: number): string {
+  return `${what} ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 }
 
 /** Aborts at the first Ctrl-C or SIGTERM; the second ends the process at once. */

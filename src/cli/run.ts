@@ -2,9 +2,22 @@ import { Command, Option } from "commander";
 import { startBackend } from "../engine/engine.ts";
 import { InstructionModel } from "../serve/model.ts";
 import { composePrompt } from "../text/prompt.ts";
-import { DEFAULT_MODEL, integer, interruption, MODEL_HELP, numberFrom, printJson, readMask } from "./options.ts";
+import {
+  addMaskFlags,
+  DEFAULT_MODEL,
+  integer,
+  interruption,
+  type MaskFlags,
+  MODEL_HELP,
+  milliseconds,
+  numberFrom,
+  printJson,
+  readMask,
+  scoresLine,
+  withMaskFlags,
+} from "./options.ts";
 
-interface Options {
+interface Options extends MaskFlags {
   model?: string;
   input?: string;
   maxTokens: number;
@@ -17,33 +30,36 @@ interface Options {
 }
 
 export function runCommand(): Command {
-  return new Command("run")
+  const command = new Command("run")
     .description("Answer an instruction with the sub-network that it needs.")
     .argument("<instruction>", 'what to do, e.g. "Write the plural form of the given word. Input: wolf"')
     .option("--input <text>", "what to do it to; the same as writing `Input: <text>` after the instruction")
     .option("--model <folder>", MODEL_HELP)
     .option("--max-tokens <n>", "longest answer", integer(1), 128)
     .option("--temperature <t>", "0 is greedy", numberFrom(0), 0)
-    .option("--seed <n>", "of sampling", integer(0), 0)
+    .option("--seed <n>", "of sampling, and of --source random", integer(0), 0)
     .option("--dense", "run the unpruned model")
     .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
     .option("--threads <n>", "worker threads", integer(1))
     .option("--json", "print one JSON document instead of the streamed answer")
     .action(run);
+  return addMaskFlags(command);
 }
 
 async function run(instruction: string, options: Options): Promise<void> {
-  const { model: path = DEFAULT_MODEL, input, dense, mask, json, ...engine } = options;
+  const { model: path = DEFAULT_MODEL, input, dense, mask, json, source, tFfn, text, ...engine } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), startBackend()]); // a damaged file is told from a bad answer; both take a while
   const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
-  await using answer = await model.ask(composePrompt(instruction, input), { ...engine, mask: choice, signal });
+  await using answer = await withMaskFlags({ source, tFfn, text }, (how) =>
+    model.ask(composePrompt(instruction, input), { ...engine, ...how, mask: choice, signal }),
+  );
 
-  let text = "";
+  let said = "";
   let answerTokens = 0;
   const print = (piece: string) => {
-    text += piece;
+    said += piece;
     if (!json) process.stdout.write(piece);
   };
   for await (const id of answer.tokens) {
@@ -52,19 +68,21 @@ async function run(instruction: string, options: Options): Promise<void> {
   }
   print(answer.decoder.end());
 
-  const { tFfn, dFfn } = answer.mask;
-  const keptShare = tFfn / dFfn;
+  const { tFfn: kept, dFfn } = answer.mask;
+  const keptShare = kept / dFfn;
   if (json) {
-    const { promptTokens, ms } = answer;
-    printJson({ answer: text, keptShare, ms, promptTokens, answerTokens });
+    const { promptTokens, ms, chosen } = answer;
+    printJson({ answer: said, keptShare, ...chosen, ms, promptTokens, answerTokens });
     return;
   }
   const { predict, gather, load, prefill, decode } = answer.ms;
-  const stage = (name: string, ms: number) => `${name} ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
-  const stages = [stage("predict", predict), stage("gather", gather), stage("load", load), stage("prefill", prefill)];
+  const stages = [
+    ...(answer.chosen ? [scoresLine(answer.chosen, predict)] : []),
+    ...[milliseconds("gather", gather), milliseconds("load", load), milliseconds("prefill", prefill)],
+  ];
   // The first token comes out of prefill.
   const speed = answerTokens > 1 ? ` · ${((1000 * (answerTokens - 1)) / decode).toFixed(0)} tokens/s` : "";
-  const line = `${(100 * keptShare).toFixed(keptShare < 0.1 ? 1 : 0)} % of the FFN (${tFfn} of ${dFfn} channels) · ${stages.join(" · ")}${speed}`;
+  const line = `${(100 * keptShare).toFixed(keptShare < 0.1 ? 1 : 0)} % of the FFN (${kept} of ${dFfn} channels) · ${stages.join(" · ")}${speed}`;
   process.stdout.write("\n");
   process.stderr.write(process.stderr.isTTY ? `\x1b[2m${line}\x1b[0m\n` : `${line}\n`);
 }

@@ -13,18 +13,13 @@ import { columnNorms } from "../mask/sources.ts";
 import { isLocalLayer, type ModelConfig, parameterShapes } from "../model/config.ts";
 import { decoderLayer, scaleEmbedding } from "../model/decoder.ts";
 import type { ModelSource } from "../model/source.ts";
+import type { Window } from "./windows.ts";
 
 export interface ActivationOptions extends SessionOptions {
   /** Stops between two windows of a layer. */
   signal?: AbortSignal | undefined;
   /** Windows run through a layer, and all of them. */
   onProgress?: ((done: number, total: number) => void) | undefined;
-}
-
-/** Token ids that are read together, the first `skipped` of them (BOS) without being counted. */
-export interface Window {
-  ids: Int32Array;
-  skipped: number;
 }
 
 /**
