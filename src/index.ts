@@ -2,8 +2,12 @@
 export * from "./errors.ts";
 export { evaluateTasks, evaluateText, type MaskChoice, type TaskReport, type TextReport } from "./eval/evaluate.ts";
 export { openModel } from "./eval/load.ts";
-export { Bundle, packBundle } from "./formats/bundle.ts";
-export { importLlama2c } from "./formats/llama2c.ts";
+export { type ExportOptions, exportSubnetwork } from "./export/export.ts";
+export { Subnetwork } from "./export/subnetwork.ts";
+export { type Verification, verifyExport } from "./export/verify.ts";
+export { Bundle } from "./formats/bundle.ts";
+export { importModel } from "./formats/importModel.ts";
+export { packBundle } from "./formats/packBundle.ts";
 export { type Mask, maskFromScores } from "./mask/mask.ts";
 export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
 export { jaccard, maskDiagnostics, overlap } from "./mask/overlap.ts";

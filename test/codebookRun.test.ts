@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { openModel } from "../src/eval/load.ts";
-import { packBundle } from "../src/formats/bundle.ts";
+import { packBundle } from "../src/formats/packBundle.ts";
 import { predictorIds } from "../src/text/prompt.ts";
 import { loadLatestCheckpoint } from "../src/train/checkpoint.ts";
 import { readRecipe } from "../src/train/recipe.ts";

@@ -1,28 +1,55 @@
-import { basename } from "node:path";
 import { Command } from "commander";
-import { OptionError } from "../errors.ts";
-import { importLlama2c } from "../formats/llama2c.ts";
-import { integer } from "./options.ts";
+import { importModel } from "../formats/importModel.ts";
+import type { PackOptions } from "../formats/packBundle.ts";
+import { interruption, oneOf } from "./options.ts";
+import { Progress } from "./progress.ts";
+
+interface Options {
+  type?: PackOptions["type"];
+  checkpoint?: boolean;
+  tokenizer?: string;
+  licence?: string;
+}
+
+const TYPES = ["keep", "F32", "BF16", "F16", "Q8_0", "Q4_0"] as const satisfies PackOptions["type"][];
 
 export function importCommand(): Command {
   return new Command("import")
     .description(
-      "Turn a model of another format into a checkpoint folder. Reads llama2.c checkpoints (.bin, version 0).",
+      "Turn a model into a bundle, which is run, pruned and exported. Reads Hugging Face folders (safetensors) and GGUF files of Llama, Mistral, SmolLM2, Qwen2, Qwen2.5, Qwen3, Gemma 2 and Gemma 3, and llama2.c checkpoints.",
     )
-    .argument("<model>", "llama2.c checkpoint")
-    .argument("<out>", "checkpoint folder to make")
-    .requiredOption("--tokenizer <file>", "llama2.c tokenizer of the model")
-    .option("--licence <text>", "licence of the weights, for the provenance", "unknown")
-    .option("--seed <n>", "seed the model was trained with, for the provenance", integer(0), 0)
-    .action(async (model: string, out: string, options: { tokenizer: string; licence: string; seed: number }) => {
-      if (!model.endsWith(".bin"))
-        throw new OptionError(`import: wanted a llama2.c checkpoint (.bin), got "${model}".`);
-      await importLlama2c(model, options.tokenizer, out, {
-        recipe: "import",
-        seed: options.seed,
-        data: [{ name: basename(model), licence: options.licence }],
-        created: new Date().toISOString(),
-      });
-      process.stderr.write(`${out}: checkpoint. It has no predictor: pack it and run it with --dense or --mask.\n`);
-    });
+    .argument("<source>", "Hugging Face folder, .gguf file (of a split one, the first), or llama2.c .bin file")
+    .argument("<out>", "folder to make")
+    .option(
+      "--type <type>",
+      `type of the weights: ${TYPES.join(", ")} (default: keep for GGUF; else Q8_0, where the widths allow it)`,
+      oneOf(TYPES),
+    )
+    .option(
+      "--checkpoint",
+      "make a float32 checkpoint instead, which `ifprune train` starts from (4 bytes a parameter)",
+    )
+    .option("--tokenizer <file>", "of a llama2.c checkpoint")
+    .option("--licence <text>", "licence of the weights, for the provenance (default: what the model says)")
+    .action(importSource);
+}
+
+async function importSource(source: string, out: string, { checkpoint, ...options }: Options): Promise<void> {
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    progress ??= new Progress({ label: "import", total, unit: "bytes" });
+    progress.update(done);
+  };
+  const as = checkpoint ? "checkpoint" : "bundle";
+  try {
+    const { notes } = await importModel(source, out, { ...options, as, onProgress, signal: interruption() });
+    for (const note of notes) progress?.note(note);
+  } finally {
+    progress?.finish();
+  }
+  process.stderr.write(
+    checkpoint
+      ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${out}"}.\n`
+      : `${out}: bundle. It has no predictor: masks come from the prompt's own activations, or --source.\n`,
+  );
 }

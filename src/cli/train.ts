@@ -1,10 +1,10 @@
 import { join } from "node:path";
 import { Command } from "commander";
-import { Progress } from "../train/progress.ts";
 import { readRecipe } from "../train/recipe.ts";
 import { type RunEvent, trainRecipe } from "../train/run.ts";
 import { type MetricsRow, readRunLog } from "../train/runLog.ts";
 import { integer, interruption, printJson } from "./options.ts";
+import { Progress } from "./progress.ts";
 
 interface Options {
   runs: string;
@@ -41,6 +41,7 @@ async function train(recipePath: string, { runs, seed, threads, spin, json }: Op
   };
   const total = recipe.stages.reduce((sum, { steps }) => sum + steps, 0);
   let done = 0;
+  let tokens = 0;
   const show = (event: RunEvent): void => {
     switch (event.kind) {
       case "damaged":
@@ -58,8 +59,11 @@ async function train(recipePath: string, { runs, seed, threads, spin, json }: Op
       }
       case "row":
         if (json) printJson(event.row);
-        if (event.row.kind === "train") progress?.update(event.row.step, event.row.tokens, event.row.loss);
-        else say(describe(event.row));
+        if (event.row.kind === "train") {
+          const { step, loss } = event.row;
+          tokens += event.row.tokens;
+          progress?.update(step, (s) => `loss ${loss.toFixed(3)}  ${Math.round(tokens / s)} tokens/s`);
+        } else say(describe(event.row));
         break;
       case "saved":
         done = event.step;

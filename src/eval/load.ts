@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { Bundle } from "../formats/bundle.ts";
+import { boundaryOf } from "../formats/manifest.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
@@ -47,7 +48,7 @@ async function openBundle(path: string, { threads }: SessionOptions): Promise<Op
   return {
     model: new BundleEvaluator(bundle, { threads }),
     text: {
-      tokenizer: loadTokenizer(bundle.tokenizerPath),
+      tokenizer: loadTokenizer(bundle.tokenizerPath, boundaryOf(bundle.manifest)),
       promptTemplate,
       predictorInput,
       softTopK,
@@ -75,7 +76,11 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const saved = await loadModel(folder);
   const { card, llm, predictor } = saved;
   const tokenizerPath = join(folder, "llm/tokenizer.json");
-  const tokenizer = createTokenizer(JSON.parse(new TextDecoder().decode(saved.tokenizer)), tokenizerPath);
+  const tokenizer = createTokenizer(
+    JSON.parse(new TextDecoder().decode(saved.tokenizer)),
+    tokenizerPath,
+    boundaryOf(saved.card),
+  );
   if (tokenizer.vocabSize > llm.config.vocabSize) {
     throw new FileError(
       tokenizerPath,

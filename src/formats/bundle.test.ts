@@ -1,4 +1,13 @@
-import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
@@ -9,12 +18,16 @@ import {
   writeCheckpoint,
 } from "../../test/support/models.ts";
 import { FileError, OptionError } from "../errors.ts";
-import { Bundle, packBundle } from "./bundle.ts";
+import { Bundle } from "./bundle.ts";
+import { channelMetadata, channelTensors } from "./channels.ts";
+import { writeGguf } from "./gguf.ts";
 import type { WeightType } from "./ggufModel.ts";
 import { manifestName } from "./manifest.ts";
+import { packBundle } from "./packBundle.ts";
 
 const model = goldenModel("llama");
 const predictor = anyPredictor(model, "soft");
+const types = { gate: "F16", up: "F16", down: "F16" } as const;
 const newFolder = () => join(temporaryFolder(), "bundle");
 
 async function packed(type: WeightType = "F32"): Promise<string> {
@@ -26,7 +39,7 @@ async function packed(type: WeightType = "F32"): Promise<string> {
 test("a bundle carries the checkpoint's settings, its model's shape and its predictor", async () => {
   using bundle = new Bundle(await packed());
   expect(bundle).toMatchObject({ numLayers: 2, width: 32, ffnWidth: 48, contextLength: 128 });
-  expect(bundle.manifest).toMatchObject({ tFfn: 32, epsilon: 0.3, lambda: "soft", weightType: "F32", bosId: 1 });
+  expect(bundle.manifest).toMatchObject({ tFfn: 32, epsilon: 0.3, lambda: "soft", bosId: 1 });
   expect(Object.values(bundle.predictor!).every(existsSync)).toBe(true);
   await bundle.verify();
 });
@@ -34,6 +47,33 @@ test("a bundle carries the checkpoint's settings, its model's shape and its pred
 test("packing twice gives the same bytes", async () => {
   const [one, two] = [await packed("Q8_0"), await packed("Q8_0")];
   for (const name of readdirSync(one)) expect(readFileSync(join(two, name))).toEqual(readFileSync(join(one, name)));
+});
+
+test.each<[WeightType, number]>([
+  ["F32", 0],
+  ["F16", 2 ** -11],
+  ["BF16", 2 ** -8],
+  ["Q8_0", 1 / 127],
+  ["Q4_0", 1 / 7],
+])("a bundle of %s gives its parameters back, each value within a share of its row's largest", async (type, share) => {
+  using bundle = new Bundle(await packed(type));
+  for (const [name, { shape, data }] of model.weights) {
+    const got = bundle.read(name);
+    expect(got.shape).toEqual(shape);
+    const width = shape.at(-1)!;
+    for (let row = 0; row < data.length / width; row++) {
+      const wanted = data.subarray(row * width, (row + 1) * width);
+      const bound = share * wanted.reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
+      for (const [i, value] of wanted.entries())
+        expect(Math.abs(got.data[row * width + i]! - value)).toBeLessThanOrEqual(bound);
+    }
+    if (shape.length < 2) continue;
+    const rows = { from: 3, to: 11 };
+    expect(bundle.read(name, rows)).toEqual({
+      shape: [8, width],
+      data: got.data.slice(rows.from * width, rows.to * width),
+    });
+  }
 });
 
 test("a checkpoint without a predictor makes a bundle without one", async () => {
@@ -88,11 +128,21 @@ describe("opening refuses", () => {
     },
   );
 
-  test("a weight type that is not the files'", async () => {
-    const folder = await packed();
+  test("channels of another model", async () => {
+    const [folder, other] = [await packed(), await packed("F16")];
     const path = join(folder, manifestName);
-    writeFileSync(path, readFileSync(path, "utf8").replace('"F32"', '"F16"'));
-    expect(() => new Bundle(folder)).toThrow(/blk\.0\.ffn_channels": wanted I8 \[48, 192\], got I8 \[48, 384\]/);
+    copyFileSync(join(other, "base.gguf"), join(folder, "base.gguf"));
+    rmSync(join(folder, "ffn.gguf"));
+    await writeGguf(
+      join(folder, "ffn.gguf"),
+      channelMetadata("llama", [types, types]),
+      channelTensors([types, types], 32, 64),
+      [new Uint8Array(64 * 192), new Uint8Array(64 * 192)],
+    );
+    const manifest = JSON.parse(readFileSync(path, "utf8"));
+    for (const name of ["base.gguf", "ffn.gguf"]) manifest.files[name].bytes = statSync(join(folder, name)).size;
+    writeFileSync(path, JSON.stringify(manifest));
+    expect(() => new Bundle(folder)).toThrow(/blk\.0\.ffn_channels": wanted I8 \[48, 192\], got I8 \[64, 192\]/);
   });
 
   test("a manifest without a file that it needs", async () => {

@@ -1,56 +1,17 @@
-/**
- * Importer of llama2.c's checkpoints (version 0) and tokenizers into the Hugging Face layout.
- *
- * Shapes: D model width · F FFN width · L layers · H query heads · G key/value heads · C head width · V vocabulary
- *
- * @see https://github.com/karpathy/llama2.c (run.c reads both files)
- */
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import { FileError } from "../errors.ts";
 import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../model/config.ts";
-import { makeFolder, ReadableFile } from "./files.ts";
-import { type Model, writeModelFolder } from "./huggingface.ts";
-import { type CheckpointManifest, describeFiles, writeManifest } from "./manifest.ts";
+import { visibleSpace } from "../text/tokenizerFile.ts";
+import { ReadableFile } from "./files.ts";
+import { sentencePieceJson, tokenType } from "./ggufTokenizer.ts";
+import type { Model } from "./huggingface.ts";
 import { pairsToHalves } from "./rope.ts";
 
 const headerBytes = 7 * 4;
 const maxTokenBytes = 256;
-const bosId = 1;
-const eosId = 2;
-
-/**
- * Imports a model and its tokenizer as a checkpoint folder without a predictor.
- *
- * @param folder must not exist; it appears whole or not at all
- * @param provenance name and licence of the model, for the manifest
- * @throws {FileError} if a file is not what its header says
- * @throws {OptionError} if the folder exists
- */
-export async function importLlama2c(
-  modelPath: string,
-  tokenizerPath: string,
-  folder: string,
-  provenance: CheckpointManifest["provenance"],
-): Promise<void> {
-  const model = readLlama2c(modelPath);
-  const tokenizer = readLlama2cTokenizer(tokenizerPath, model.config.vocabSize);
-  await makeFolder(folder, "import", async (partial) => {
-    writeModelFolder(join(partial, "llm"), model);
-    writeFileSync(join(partial, "llm/tokenizer.json"), `${JSON.stringify(tokenizer)}\n`);
-    writeManifest(partial, {
-      format: "ifprune-checkpoint",
-      version: 1,
-      lambda: "hard",
-      predictorInput: "prompt",
-      promptTemplate: "{prompt}",
-      bosId,
-      eosId,
-      provenance,
-      files: await describeFiles(partial, ["llm/config.json", "llm/model.safetensors", "llm/tokenizer.json"]),
-    });
-  });
-}
+/** Ids of BOS and EOS in every tokenizer of llama2.c. */
+export const llama2cIds = { bos: 1, eos: 2 } as const;
+/** After the special tokens and those of single bytes. */
+const firstPiece = 3 + 256;
 
 /** Reads a version 0 checkpoint: seven int32, then float32 tensors, each for all layers. @throws {FileError} */
 export function readLlama2c(path: string): Model {
@@ -144,7 +105,7 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
     const bytes = file.read(offset + 8, length, `token ${id}`);
     offset += 8 + length;
     try {
-      tokens.push({ text: utf8.decode(bytes).replaceAll(" ", space), score: entry.readFloatLE(0) });
+      tokens.push({ text: utf8.decode(bytes).replaceAll(" ", visibleSpace), score: entry.readFloatLE(0) });
     } catch (cause) {
       throw new FileError(path, `token ${id}: wanted UTF-8, got other bytes. Is it a llama2.c tokenizer?`, { cause });
     }
@@ -156,80 +117,11 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
     );
   }
   const specials = ["<unk>", "<s>", "</s>"];
-  const names = tokens.map(({ text }, id) => specials[id] ?? text);
-  const ids = new Map(names.map((name, id) => [name, id]));
-  if (ids.size !== names.length)
-    throw new FileError(path, "wanted distinct tokens, got one twice. Is the file corrupt?");
-  // Merges of special and byte tokens never apply: their texts do not come up from single characters.
-  const merges = tokens
-    .slice(specials.length + 256)
-    .flatMap(({ text, score }) => splits(text, ids).map((pair) => ({ pair, score })))
-    .sort((a, b) => b.score - a.score)
-    .map(({ pair }) => pair);
-  const special = (content: string, id: number) => ({
-    id,
-    content,
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
+  const typed = tokens.map(({ text, score }, id) => {
+    const type = id >= firstPiece ? "normal" : id >= specials.length ? "byte" : id > 0 ? "control" : "unknown";
+    return { text: specials[id] ?? text, score, type: tokenType[type] };
   });
-  return {
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    added_tokens: specials.map(special),
-    normalizer: {
-      type: "Sequence",
-      normalizers: [
-        { type: "Prepend", prepend: space },
-        { type: "Replace", pattern: { String: " " }, content: space },
-      ],
-    },
-    pre_tokenizer: null,
-    post_processor: {
-      type: "TemplateProcessing",
-      single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
-      pair: [
-        { SpecialToken: { id: "<s>", type_id: 0 } },
-        { Sequence: { id: "A", type_id: 0 } },
-        { SpecialToken: { id: "<s>", type_id: 1 } },
-        { Sequence: { id: "B", type_id: 1 } },
-      ],
-      special_tokens: { "<s>": { id: "<s>", ids: [bosId], tokens: ["<s>"] } },
-    },
-    decoder: {
-      type: "Sequence",
-      decoders: [
-        { type: "Replace", pattern: { String: space }, content: " " },
-        { type: "ByteFallback" },
-        { type: "Fuse" },
-        { type: "Strip", content: " ", start: 1, stop: 0 },
-      ],
-    },
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: "<unk>",
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: true,
-      byte_fallback: true,
-      ignore_merges: false,
-      vocab: Object.fromEntries(ids),
-      merges,
-    },
-  };
-}
-
-/** SentencePiece's visible space, which Hugging Face and GGUF vocabularies of this kind use. */
-export const space = "\u2581";
-
-/** The ways to put a token together from two others. */
-function splits(text: string, ids: ReadonlyMap<string, number>): [string, string][] {
-  const characters = [...text];
-  return characters
-    .map((_, at): [string, string] => [characters.slice(0, at).join(""), characters.slice(at).join("")])
-    .filter(([left, right]) => ids.has(left) && ids.has(right));
+  if (new Set(typed.map(({ text }) => text)).size !== typed.length)
+    throw new FileError(path, "wanted distinct tokens, got one twice. Is the file corrupt?");
+  return sentencePieceJson(typed, true, llama2cIds.bos, path);
 }

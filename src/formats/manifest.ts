@@ -17,6 +17,12 @@ const fileSchema = z.strictObject({
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
 });
 
+/** By path within the folder, with "/" between its parts. */
+export const filesSchema = z.record(
+  z.string().regex(/^(?!\.{1,2}(\/|$))[\w.-]+(\/(?!\.{1,2}(\/|$))[\w.-]+)*$/),
+  fileSchema,
+);
+
 const common = {
   version: z.literal(1),
   /** Channels kept per layer. Absent, with `epsilon`: there is no predictor, the model runs dense or under a given mask. */
@@ -27,29 +33,29 @@ const common = {
   lambda: z.enum(["soft", "hard"]).default("soft"),
   /** The part of the user's text that the predictor was trained to read. */
   predictorInput: z.enum(["prompt", "instruction", "both"]).default("prompt"),
-  /** What the LLM reads: BOS, then this text with the prompt in place. The predictor reads BOS and the raw prompt. */
+  /**
+   * What the LLM reads: BOS, then this text with the prompt in place; a bundle with `chat_template.jinja` is prompted with that instead. The
+   * predictor reads BOS and the raw prompt.
+   */
   promptTemplate: z.string().refine((text) => text.split("{prompt}").length === 2, 'wanted "{prompt}" once'),
-  bosId: tokenId,
+  /** Absent: sequences begin without. */
+  bosId: tokenId.optional(),
   eosId: tokenId,
   provenance: z.strictObject({
+    /** The recipe's name, or "import". */
     recipe: z.string(),
-    seed: z.number().int(),
+    /** Absent where it is not known. */
+    seed: z.number().int().optional(),
     data: z.array(z.strictObject({ name: z.string(), licence: z.string() })),
     /** ISO 8601. */
     created: z.string(),
   }),
-  /** By path within the folder, with "/" between its parts. */
-  files: z.record(z.string().regex(/^(?!\.{1,2}(\/|$))[\w.-]+(\/(?!\.{1,2}(\/|$))[\w.-]+)*$/), fileSchema),
+  files: filesSchema,
 };
 
 const schemas = {
   "ifprune-checkpoint": z.strictObject({ format: z.literal("ifprune-checkpoint"), ...common }),
-  "ifprune-bundle": z.strictObject({
-    format: z.literal("ifprune-bundle"),
-    ...common,
-    /** Type of the weights; norms and biases are always F32. */
-    weightType: z.enum(["F32", "F16", "Q8_0"]),
-  }),
+  "ifprune-bundle": z.strictObject({ format: z.literal("ifprune-bundle"), ...common }),
 };
 
 export type ManifestFormat = keyof typeof schemas;
@@ -73,17 +79,21 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
     );
   }
   const manifest = parsed.data as Manifest<Format>;
-  for (const [name, { bytes }] of Object.entries(manifest.files)) {
-    const file = join(folder, name);
-    const size = statSync(file, { throwIfNoEntry: false })?.size;
-    if (size !== bytes) {
-      throw new FileError(
-        file,
-        `wanted ${bytes} bytes as in ${manifestName}, got ${size ?? "no file"}. Is the copy complete?`,
-      );
-    }
-  }
+  checkSizes(folder, manifest);
   return manifest;
+}
+
+/**
+ * @param name of the manifest, for the message
+ * @throws {FileError} for the first file that is missing or of another size than the manifest's
+ */
+export function checkSizes(folder: string, { files }: Pick<CheckpointManifest, "files">, name = manifestName): void {
+  for (const [path, { bytes }] of Object.entries(files)) {
+    const file = join(folder, path);
+    const size = statSync(file, { throwIfNoEntry: false })?.size;
+    if (size !== bytes)
+      throw new FileError(file, `wanted ${bytes} bytes as in ${name}, got ${size ?? "no file"}. Is the copy complete?`);
+  }
 }
 
 /** @throws {FileError} for the first file whose hash is not the manifest's */
@@ -104,6 +114,11 @@ export async function describeFiles(folder: string, names: readonly string[]): P
     files[name] = { bytes: statSync(path).size, sha256: await hashFile(path) };
   }
   return files;
+}
+
+/** The tokens that open and close a sequence, for `loadTokenizer`. */
+export function boundaryOf({ bosId, eosId }: Pick<CheckpointManifest, "bosId" | "eosId">) {
+  return { bosId, eosIds: [eosId] };
 }
 
 /** Writes a manifest, synced to the disk. */

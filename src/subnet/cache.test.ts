@@ -6,8 +6,9 @@ import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { goldenModel, randomMask, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { OptionError } from "../errors.ts";
-import { Bundle, packBundle } from "../formats/bundle.ts";
+import { Bundle } from "../formats/bundle.ts";
 import { GgufFile } from "../formats/gguf.ts";
+import { packBundle } from "../formats/packBundle.ts";
 import { openSubnetwork } from "./cache.ts";
 
 const model = goldenModel("qwen2");

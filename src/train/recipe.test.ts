@@ -119,7 +119,7 @@ for (const [what, recipe, message] of [
   [
     "a wrong choice",
     changed(["llm", "family"], "gpt2"),
-    /"llm\.family": wanted one of llama, qwen2, qwen3, got "gpt2"/,
+    /"llm\.family": wanted one of llama, qwen2, qwen3, gemma2, gemma3, got "gpt2"/,
   ],
   [
     "a wrong kind of stage",

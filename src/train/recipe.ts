@@ -2,12 +2,14 @@
  * Recipes: JSON files that say everything about a training run. Reading one checks it whole, fills in every default, and
  * leaves its paths as written: they are relative to the recipe's folder, so that a run can move with its recipe.
  */
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { FileError, type IfpruneError, OptionError } from "../errors.ts";
-import { checkModelConfig, type ModelConfig } from "../model/config.ts";
+import { readModelConfig } from "../formats/huggingface.ts";
+import { checkModelConfig, MODEL_FAMILIES, type ModelConfig } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
+import { checkpointFolders } from "./checkpoint.ts";
 import { readRecipeJson } from "./recipeFile.ts";
 
 // Every leaf carries the words that follow "wanted" in its error.
@@ -59,12 +61,37 @@ const blockShape = {
 };
 
 const llmSchema = section({
-  family: oneOf(["llama", "qwen2", "qwen3"]).default("llama"),
+  family: oneOf(MODEL_FAMILIES).default("llama"),
   ...blockShape,
   contextLength: integer(2),
   tieEmbeddings: flag.default(true),
   normEps: positive.default(1e-5),
   ropeTheta: positive.default(10_000),
+  // The rest is for imported models.
+  ropeScaling: z
+    .discriminatedUnion("kind", [
+      section({ kind: z.literal("linear"), factor: positive }),
+      section({
+        kind: z.literal("llama3"),
+        factor: positive,
+        lowFactor: positive,
+        highFactor: positive,
+        originalContextLength: integer(1),
+      }),
+      section({
+        kind: z.literal("yarn"),
+        factor: positive,
+        originalContextLength: integer(1),
+        betaFast: positive,
+        betaSlow: positive,
+      }),
+    ])
+    .optional(),
+  attentionScale: positive.optional(),
+  slidingWindow: integer(1).optional(),
+  localRopeTheta: positive.optional(),
+  attentionSoftCap: positive.optional(),
+  logitSoftCap: positive.optional(),
 });
 
 const softTopKShape = {
@@ -170,7 +197,7 @@ const recipeSchema = section({
   /** Also the name of the run's folder. */
   name: z.string("a name").regex(/^[A-Za-z0-9][\w.-]*$/, 'a name of letters, digits, ".", "_" and "-"'),
   seed: integer(0),
-  /** Finished run or checkpoint to start from: its LLM, its tokenizer and, if it has one, its predictor. */
+  /** Finished run or checkpoint to start from: its LLM, whose shape "llm" need not repeat, its tokenizer and, if it has one, its predictor. */
   init: section({ run: path }).optional(),
   /** A tokenizer file, or how to train one. Absent with `init`. */
   tokenizer: z
@@ -244,8 +271,19 @@ export interface RecipeFile {
  * @throws {FileError} if a file is missing, not JSON, or not a recipe; the message names every wrong key
  */
 export function readRecipe(file: string, options: { seed?: number | undefined } = {}): RecipeFile {
-  const recipe = parseRecipe(readRecipeJson(file, options), file);
-  return { recipe, pathOf: (relative) => resolve(dirname(file), relative) };
+  const pathOf = (relative: string) => resolve(dirname(file), relative);
+  return { recipe: parseRecipe(withInitialShape(readRecipeJson(file, options), pathOf), file), pathOf };
+}
+
+const startsElsewhere = z.looseObject({ init: z.object({ run: path }), llm: z.undefined().optional() });
+
+/** A recipe's JSON with the shape of the model that it starts from, where it does not state its own. */
+function withInitialShape(json: unknown, pathOf: (relative: string) => string): unknown {
+  const { data } = startsElsewhere.safeParse(json);
+  if (!data) return json;
+  const run = pathOf(data.init.run);
+  const { vocabSize: _, ...llm } = readModelConfig(join(checkpointFolders(run)[0] ?? run, "llm"));
+  return { ...data, llm };
 }
 
 /**

@@ -3,6 +3,7 @@ import { copyFile, rename, writeFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
 import type { Model } from "../formats/huggingface.ts";
+import { boundaryOf } from "../formats/manifest.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { Evaluator } from "../joint/evaluator.ts";
 import { joinParts, type Parts, randomDecoder, randomHead, randomStatic } from "../joint/parameters.ts";
@@ -53,7 +54,8 @@ export async function makeTokenizer(
     await trainTokenizer({ texts, vocabSize, out: partial });
   }
   await rename(partial, path);
-  return loadTokenizer(path);
+  const made = loadTokenizer(path, from && boundaryOf(from.card));
+  return from ? { ...made, vocabSize: from.llm.config.vocabSize } : made; // imported models have more rows than tokens
 }
 
 /** Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise. */

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
 import { onTestFinished } from "vitest";
 import { type Model, readModelFolder, writeModelFolder } from "../../src/formats/huggingface.ts";
-import { importLlama2c } from "../../src/formats/llama2c.ts";
+import { importModel } from "../../src/formats/importModel.ts";
 import { type CheckpointManifest, describeFiles, writeManifest } from "../../src/formats/manifest.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import type { Mask } from "../../src/mask/mask.ts";
@@ -70,7 +70,10 @@ export function storiesReference(): StoriesReference {
 /** Imports stories260K as a checkpoint in `parent`. @returns its folder */
 export async function storiesCheckpoint(parent: string): Promise<string> {
   const folder = join(parent, "stories260K");
-  await importLlama2c(join(stories, "stories260K.bin"), join(stories, "tok512.bin"), folder, provenance);
+  await importModel(join(stories, "stories260K.bin"), folder, {
+    tokenizer: join(stories, "tok512.bin"),
+    as: "checkpoint",
+  });
   return folder;
 }
 

@@ -13,15 +13,15 @@ test("elsewhere than on a terminal: the first step, one every 10 s, and the last
   const progress = new Progress({ label: "sft", total: 4000, stream, now });
   for (let step = 1; step <= 4000; step++) {
     clock.ms = step * 10;
-    progress.update(step, 50, 2);
+    progress.update(step, (seconds) => `${(50 * step) / seconds} tokens/s`);
   }
   progress.finish();
   expect(written).toEqual([
-    "sft 1/4000 (0 %)  loss 2.000  5000 tokens/s  ETA 00:40\n",
-    "sft 1001/4000 (25 %)  loss 2.000  5000 tokens/s  ETA 00:30\n",
-    "sft 2001/4000 (50 %)  loss 2.000  5000 tokens/s  ETA 00:20\n",
-    "sft 3001/4000 (75 %)  loss 2.000  5000 tokens/s  ETA 00:10\n",
-    "sft 4000/4000 (100 %)  loss 2.000  5000 tokens/s  done in 00:40\n",
+    "sft 1/4000 (0 %)  5000 tokens/s  ETA 00:40\n",
+    "sft 1001/4000 (25 %)  5000 tokens/s  ETA 00:30\n",
+    "sft 2001/4000 (50 %)  5000 tokens/s  ETA 00:20\n",
+    "sft 3001/4000 (75 %)  5000 tokens/s  ETA 00:10\n",
+    "sft 4000/4000 (100 %)  5000 tokens/s  done in 00:40\n",
   ]);
 });
 
@@ -29,19 +29,27 @@ test("a resumed job judges its speed by its own steps only", () => {
   const { written, clock, stream, now } = setUp({});
   const progress = new Progress({ label: "sft", total: 1000, done: 900, stream, now });
   clock.ms = 60_000;
-  progress.update(901, 600, 1);
-  expect(written).toEqual(["sft 901/1000 (90 %)  loss 1.000  10 tokens/s  ETA 1:39:00\n"]);
+  progress.update(901);
+  expect(written).toEqual(["sft 901/1000 (90 %)  ETA 1:39:00\n"]);
 });
 
 test("on a terminal one line is redrawn, never longer than the screen, and notes go above it", () => {
   const { written, clock, stream, now } = setUp({ isTTY: true, columns: 30 });
   const progress = new Progress({ label: "sft", total: 10, stream, now });
   clock.ms = 1000;
-  progress.update(1, 10, 1);
+  progress.update(1, () => "loss 1.000  20 tokens/s");
   clock.ms = 1050;
-  progress.update(2, 10, 1); // too soon
+  progress.update(2); // too soon
   progress.note("saved");
   progress.finish();
   const line = "\r\x1b[2Ksft 1/10 (10 %)  loss 1.000  ";
   expect(written).toEqual([line, "\r\x1b[2Ksaved\n", line, "\n"]);
+});
+
+test("bytes are shown as such", () => {
+  const { written, clock, stream, now } = setUp({});
+  const progress = new Progress({ label: "import", total: 8e9, unit: "bytes", stream, now });
+  clock.ms = 2000;
+  progress.update(1e9);
+  expect(written).toEqual(["import 1.00/8.00 GB (12 %)  ETA 00:14\n"]);
 });

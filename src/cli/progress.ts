@@ -9,10 +9,12 @@ export interface ProgressStream {
 
 export interface ProgressOptions {
   label: string;
-  /** Steps of the whole job. */
+  /** Steps of the whole job, or bytes. */
   total: number;
-  /** Steps that were done before this process; they say nothing about its speed. */
+  /** What was done before this process; it says nothing about its speed. */
   done?: number;
+  /** Default: steps. */
+  unit?: "steps" | "bytes";
   stream?: ProgressStream;
   /** Clock, ms. */
   now?: () => number;
@@ -27,31 +29,29 @@ export class Progress {
   readonly #started: number;
   #shown = Number.NEGATIVE_INFINITY;
   #line = "";
-  #tokens = 0;
 
   constructor(options: ProgressOptions) {
-    this.#job = { done: 0, stream: process.stderr, now: () => performance.now(), ...options };
+    this.#job = { done: 0, unit: "steps", stream: process.stderr, now: () => performance.now(), ...options };
     this.#started = this.#job.now();
   }
 
   /**
-   * Counts a step; shows it if the last one shown is long enough ago, or it is the last of all.
+   * Shows how far the job is, if the last time is long enough ago or it is done.
    *
-   * @param done steps of the whole job that are done
-   * @param tokens of this step
+   * @param done of the whole job
+   * @param detail words about this moment, given the seconds since the start
    */
-  update(done: number, tokens: number, loss: number): void {
-    const { label, total, done: doneBefore, stream, now } = this.#job;
-    this.#tokens += tokens;
+  update(done: number, detail?: (seconds: number) => string): void {
+    const { label, total, done: doneBefore, unit, stream, now } = this.#job;
     const time = now();
     if (done < total && time - this.#shown < (stream.isTTY ? TERMINAL_INTERVAL_MS : PLAIN_INTERVAL_MS)) return;
     this.#shown = time;
     const seconds = (time - this.#started) / 1000;
     const left = (seconds / (done - doneBefore)) * (total - done);
     const share = Math.floor((100 * done) / total);
-    const speed = `${Math.round(this.#tokens / seconds)} tokens/s`;
+    const count = unit === "bytes" ? `${gigabytes(done)}/${gigabytes(total)} GB` : `${done}/${total}`;
     const end = done < total ? `ETA ${duration(left)}` : `done in ${duration(seconds)}`;
-    this.#line = `${label} ${done}/${total} (${share} %)  loss ${loss.toFixed(3)}  ${speed}  ${end}`;
+    this.#line = [`${label} ${count} (${share} %)`, ...(detail ? [detail(seconds)] : []), end].join("  ");
     if (stream.isTTY) this.#redraw();
     else stream.write(`${this.#line}\n`);
   }
@@ -72,6 +72,10 @@ export class Progress {
     const { stream } = this.#job;
     stream.write(CLEAR_LINE + this.#line.slice(0, (stream.columns ?? 80) - 1));
   }
+}
+
+function gigabytes(bytes: number): string {
+  return (bytes / 1e9).toFixed(2);
 }
 
 /** `1:02:03` or `02:03`, rounded to seconds. */
