@@ -26,7 +26,7 @@ async function llamaTokenizer(
   const file = join(temporaryFolder(), "model.gguf");
   await writeGguf(
     file,
-    new Map([...modelMetadata(small), ...tokenizerMetadata(path, small, { bosId, eosId, addBos: true })]),
+    new Map([...modelMetadata(small), ...tokenizerMetadata(path, small, { bosId, eosIds: [eosId], addBos: true })]),
     parameters.map(([name, shape]) => ({ name: ggufName(small, name), type: storedType(shape, "F32"), shape })),
     parameters.map(([name, shape]) => {
       const data = new Float32Array(shape.reduce((product, n) => product * n, 1));
@@ -53,7 +53,7 @@ test("byte-level BPE: llama.cpp cuts texts into the ids of tokenizer.json", asyn
   const path = join(temporaryFolder(), "tokenizer.json");
   await trainTokenizer({ texts: [...texts, ...texts], vocabSize: 400, out: path });
   const tokenizer = loadTokenizer(path);
-  const tokenize = await llamaTokenizer(path, 400, tokenizer.bosId, tokenizer.eosId);
+  const tokenize = await llamaTokenizer(path, 400, tokenizer.bosId!, tokenizer.eosId);
   for (const text of texts) expect(tokenize(text)).toEqual([...tokenizer.encode(text)]);
 });
 
@@ -69,7 +69,7 @@ test("llama2.c's: llama.cpp cuts texts into the ids of tokenizer.json", async ()
 
 describe("refuses a tokenizer", () => {
   const small = { ...config, vocabSize: 512 };
-  const ids = { bosId: 1, eosId: 2, addBos: true };
+  const ids = { bosId: 1, eosIds: [2], addBos: true };
   /** The imported tokenizer with one place of its JSON changed. */
   const written = (from: string, to: string) => {
     const path = join(temporaryFolder(), "tokenizer.json");
