@@ -52,9 +52,20 @@ export class ModelFolder implements ModelSource {
   }
 
   read(name: string, rows?: { from: number; to: number }): Weight {
+    const place = this.#place(name);
+    return place.file.read(place.name, rows);
+  }
+
+  /** The type that a parameter is stored in. */
+  type(name: string): ElementType {
+    const place = this.#place(name);
+    return place.file.type(place.name);
+  }
+
+  #place(name: string): Place {
     const place = this.#places.get(name);
     if (!place) throw new Error(`internal: no parameter "${name}"`);
-    return place.file.read(place.name, rows);
+    return place;
   }
 
   [Symbol.dispose](): void {

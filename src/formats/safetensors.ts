@@ -53,6 +53,11 @@ export class SafetensorsFile implements Disposable {
     this.#entry(name);
   }
 
+  /** The type that a tensor is stored in. @throws {FileError} as {@link check} */
+  type(name: string): ElementType {
+    return this.#entry(name).type;
+  }
+
   /**
    * A tensor as float32.
    *

@@ -1,0 +1,137 @@
+/** What an export's files hold, made of the bundle and the mask alone: written by `exportSubnetwork`, made again by `verifyExport`. */
+import { join } from "node:path";
+import type { Bundle } from "../formats/bundle.ts";
+import { readJson } from "../formats/files.ts";
+import type { GgufFile, GgufMetadata, GgufTensor } from "../formats/gguf.ts";
+import { feedForwardKey } from "../formats/ggufModel.ts";
+import { tokenizerFromGguf } from "../formats/ggufTokenizer.ts";
+import { string, uint32 } from "../formats/ggufValues.ts";
+import { modelFile, type WeightFile, weightFile } from "../formats/packBundle.ts";
+import { ffnTensors, gatherFfn } from "../subnet/gather.ts";
+import type { ExportManifest, ExportType } from "./manifest.ts";
+import type { Subnetwork } from "./subnetwork.ts";
+
+/** Bytes that a copy reads at a time. */
+const chunkBytes = 1 << 24;
+
+/** What the matrices of a Hugging Face folder are stored in: the bundle's type where it is a float's, else F16. */
+export function floatType({ base, layouts }: Bundle): "F32" | "F16" | "BF16" {
+  const matrices = [...base.tensors.values()].filter(({ shape }) => shape.length > 1).map(({ type }) => type);
+  const types = new Set([...matrices, ...layouts.flatMap(({ gate, up, down }) => [gate, up, down])]);
+  const [type] = types;
+  return types.size === 1 && (type === "F32" || type === "BF16") ? type : "F16";
+}
+
+/** The sub-network as one GGUF file. "keep": the bytes that `openSubnetwork` makes; else the float form, encoded. */
+export function ggufFile(subnetwork: Subnetwork, type: ExportType, about: ExportManifest): WeightFile {
+  const { bundle } = subnetwork;
+  const { tensors, data } = type === "keep" ? keptFile(subnetwork) : modelFile(subnetwork, bundle.base.metadata, type);
+  const metadata: GgufMetadata = new Map([...bundle.base.metadata].filter(([key]) => !key.startsWith("split.")));
+  const { source, tFfn, dFfn } = about;
+  metadata.set(feedForwardKey(bundle.config.family), uint32(tFfn));
+  metadata.set("general.name", string(`${source.name}, ${tFfn} of ${dFfn} FFN channels`));
+  metadata.set("general.description", string(describe(about)));
+  metadata.set("ifprune.source.sha256", string(source.sha256));
+  metadata.set("ifprune.t_ffn", uint32(tFfn));
+  metadata.set("ifprune.d_ffn", uint32(dFfn));
+  const asked = about.task ?? about.instruction;
+  if (asked !== undefined) metadata.set("ifprune.task", string(asked));
+  return weightFile(metadata, tensors, data);
+}
+
+/** One sentence of what an export is. */
+export function describe({ source, tFfn, dFfn, task, instruction }: ExportManifest): string {
+  const asked = task ?? instruction;
+  const purpose = asked === undefined ? "a given mask" : `"${asked.replace(/\s+/g, " ").trim()}"`;
+  return `The part of ${source.name} that ifprune kept for ${purpose}: ${tFfn} of ${dFfn} FFN channels in each layer.`;
+}
+
+function keptFile({ bundle, mask }: Subnetwork): { tensors: GgufTensor[]; data: Iterable<Uint8Array> } {
+  const { base } = bundle;
+  const shared = [...base.tensors.values()];
+  return {
+    tensors: [...shared.map(({ name, type, shape }) => ({ name, type, shape })), ...ffnTensors(bundle, mask.tFfn)],
+    data: (function* () {
+      for (const { name, bytes } of shared) yield* tensorChunks(base, name, bytes);
+      yield* gatherFfn(bundle, mask);
+    })(),
+  };
+}
+
+function* tensorChunks(file: GgufFile, name: string, bytes: number): Generator<Uint8Array> {
+  const tensor = file.tensor(name);
+  for (let offset = 0; offset < bytes; offset += chunkBytes) {
+    const chunk = new Uint8Array(Math.min(chunkBytes, bytes - offset));
+    file.readInto(chunk, tensor, offset);
+    yield chunk;
+  }
+}
+
+/**
+ * The small files that transformers reads beside the weights: the bundle's, or made from its tokenizer. Code of others is never referred to.
+ *
+ * @throws {FileError} if one of the bundle's is not JSON
+ */
+export function smallFiles(bundle: Bundle): Map<string, string> {
+  const files = new Map([["tokenizer.json", tokenizerText(bundle)]]);
+  for (const name of ["tokenizer_config.json", "generation_config.json"]) {
+    const text = withoutAutoMap(bundle, name);
+    if (text !== undefined) files.set(name, text);
+  }
+  for (const name of ["special_tokens_map.json", "chat_template.jinja"]) {
+    const text = bundle.text(name);
+    if (text !== undefined) files.set(name, text);
+  }
+  if (files.has("tokenizer_config.json") && files.has("generation_config.json")) return files;
+
+  const { bosId, eosIds, addBos } = tokenizerFromGguf(bundle.base.metadata, bundle.base.path);
+  const tokenizerConfig = {
+    tokenizer_class: "PreTrainedTokenizerFast",
+    ...(bosId !== undefined && { bos_token: tokenOf(bundle, bosId) }),
+    eos_token: tokenOf(bundle, eosIds[0]!),
+    add_bos_token: addBos,
+    clean_up_tokenization_spaces: false,
+    model_max_length: bundle.contextLength,
+    chat_template: bundle.text("chat_template.jinja"),
+  };
+  const generationConfig = { bos_token_id: bosId, eos_token_id: eosIds.length === 1 ? eosIds[0] : eosIds };
+  const add = (name: string, json: object) => files.has(name) || files.set(name, jsonText(json));
+  add("tokenizer_config.json", tokenizerConfig);
+  add("generation_config.json", generationConfig);
+  return files;
+}
+
+const jsonText = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
+
+function tokenOf({ base }: Bundle, id: number): string {
+  const entry = base.metadata.get("tokenizer.ggml.tokens");
+  return String(entry?.type === "array" ? entry.value[id] : undefined);
+}
+
+/** `auto_map` has transformers run code from elsewhere, which an export does not have and does not need. */
+function withoutAutoMap(bundle: Bundle, name: string): string | undefined {
+  const text = bundle.text(name);
+  if (text === undefined) return undefined;
+  const json = readJson(join(bundle.path, name));
+  if (typeof json !== "object" || json === null || !("auto_map" in json)) return text;
+  const { auto_map: _, ...rest } = json;
+  return jsonText(rest);
+}
+
+/** With BOS first where the model wants it: the tokenizers that we train leave that to us, transformers leaves it to the tokenizer. */
+function tokenizerText(bundle: Bundle): string {
+  const { bosId } = bundle.manifest;
+  const text = bundle.text("tokenizer.json")!;
+  const json = readJson(bundle.tokenizerPath) as { post_processor?: unknown };
+  if (bosId === undefined || json.post_processor || bundle.text("tokenizer_config.json") !== undefined) return text;
+  const bos = tokenOf(bundle, bosId);
+  const first = { SpecialToken: { id: bos, type_id: 0 } };
+  const sequence = (id: string) => ({ Sequence: { id, type_id: 0 } });
+  const post_processor = {
+    type: "TemplateProcessing",
+    single: [first, sequence("A")],
+    pair: [first, sequence("A"), sequence("B")],
+    special_tokens: { [bos]: { id: bos, ids: [bosId], tokens: [bos] } },
+  };
+  return `${JSON.stringify({ ...json, post_processor })}\n`;
+}
