@@ -26,15 +26,18 @@ export interface PredictorHead extends Pick<PredictorConfig, "head" | "rank" | "
  *
  * @throws {FileError} if it is damaged or scores another model's channels
  */
-export function readHead(path: string, model: { numLayers: number; ffnWidth: number }): PredictorHead {
+export function readHead(
+  path: string,
+  { numLayers, ffnWidth }: { numLayers: number; ffnWidth: number },
+): PredictorHead {
   using file = new SafetensorsFile(path);
   const backboneWidth = file.shapes.get("feature.mean")?.[0] ?? 0;
-  const config = headConfig(path, file.shapes, { ...model, backboneWidth });
+  const config = headConfig(path, file.shapes, { numLayers, ffnWidth, backboneWidth });
   const [inner, outer] = HEAD_MATRICES[config.head];
   const read = (name: string) => file.read(name).data;
   return {
     ...config,
-    numLayers: model.numLayers,
+    numLayers,
     featureMean: read("feature.mean"),
     featureStd: read("feature.std"),
     inner: read(inner),
