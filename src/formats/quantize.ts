@@ -145,13 +145,18 @@ function encodeQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
   for (let block = 0; block < blocks; block++) {
     const from = block * blockLength;
     let largest = 0;
-    for (let i = from; i < from + blockLength; i++) largest = Math.max(largest, Math.abs(values[i]!));
+    for (let i = from; i < from + blockLength; i++) {
+      const size = Math.abs(values[i]!);
+      if (size > largest) largest = size;
+    }
     const scale = Math.fround(largest / 127);
     const inverse = scale ? Math.fround(1 / scale) : 0;
-    const at = block * blockBytes;
-    writeHalf(bytes, at, scale);
-    for (let i = 0; i < blockLength; i++)
-      bytes[at + 2 + i] = roundAwayFromZero(Math.fround(values[from + i]! * inverse));
+    const at = block * blockBytes + 2;
+    writeHalf(bytes, at - 2, scale);
+    for (let i = 0; i < blockLength; i++) {
+      const quant = Math.fround(values[from + i]! * inverse);
+      bytes[at + i] = quant < 0 ? quant - 0.5 : quant + 0.5; // halves go away from zero: cut to an integer, the sum being exact
+    }
   }
   return bytes;
 }
@@ -169,8 +174,11 @@ function encodeQ4(values: Float32Array): Uint8Array<ArrayBuffer> {
     const inverse = scale ? Math.fround(1 / scale) : 0;
     const at = block * size;
     writeHalf(bytes, at, scale);
-    const quant = (i: number) => Math.min(15, Math.fround(Math.fround(values[from + i]! * inverse) + 8.5) | 0);
-    for (let i = 0; i < 16; i++) bytes[at + 2 + i] = quant(i) | (quant(i + 16) << 4);
+    for (let i = 0; i < 16; i++) {
+      const low = Math.fround(Math.fround(values[from + i]! * inverse) + 8.5) | 0;
+      const high = Math.fround(Math.fround(values[from + i + 16]! * inverse) + 8.5) | 0;
+      bytes[at + 2 + i] = Math.min(15, low) | (Math.min(15, high) << 4);
+    }
   }
   return bytes;
 }
@@ -263,9 +271,10 @@ const decoders: Record<Exclude<BlockType, "F32" | "F16" | "BF16">, (bytes: Uint8
     }
   },
   Q8_0(bytes, y) {
+    const quants = new Int8Array(bytes.buffer, bytes.byteOffset, bytes.length);
     for (let at = 0, o = 0; at < bytes.length; at += 34, o += 32) {
       const d = readHalf(bytes, at);
-      for (let i = 0; i < 32; i++) y[o + i] = ((bytes[at + 2 + i]! << 24) >> 24) * d;
+      for (let i = 0; i < 32; i++) y[o + i] = quants[at + 2 + i]! * d;
     }
   },
   // d, dmin, 12 bytes of sub-scales, 128 bytes of four bits each
