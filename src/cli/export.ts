@@ -53,7 +53,11 @@ export function exportCommand(): Command {
       "channels to keep in each layer (default: as the predictor was trained, else half)",
       integer(1),
     )
-    .option("--format <formats>", "hf, gguf, or both with a comma between", formats, [...EXPORT_FORMATS])
+    .addOption(
+      new Option("--format <formats>", "hf, gguf, or both with a comma between")
+        .argParser(formats)
+        .default([...EXPORT_FORMATS], EXPORT_FORMATS.join()),
+    )
     .option(
       "--type <type>",
       `type of the GGUF's weights: ${EXPORT_TYPES.join(", ")} ("keep": as in the bundle)`,
@@ -69,7 +73,8 @@ One of --task, --instruction and --mask must be given. The Hugging Face folder h
 Examples:
   ifprune export models/default plurals --task "Write the plural form of the given word."
   ifprune export bundle small --mask mask.json --format gguf --type Q4_0
-  ifprune verify small`,
+  ifprune verify small
+`,
     )
     .action(run);
 }
