@@ -2,13 +2,16 @@
 import { Command, CommanderError } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { IfpruneError } from "../errors.ts";
+import { estimateCommand } from "./estimate.ts";
 import { evalCommand } from "./eval.ts";
+import { exportCommand } from "./export.ts";
 import { importCommand } from "./import.ts";
 import { maskCommand } from "./mask.ts";
 import { packCommand } from "./pack.ts";
 import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
 import { trainCommand } from "./train.ts";
+import { verifyCommand } from "./verify.ts";
 
 /** The whole command line, not yet run. */
 export function ifprune(): Command {
@@ -24,9 +27,12 @@ export function ifprune(): Command {
     maskCommand,
     trainCommand,
     evalCommand,
+    estimateCommand,
     reportCommand,
     packCommand,
     importCommand,
+    exportCommand,
+    verifyCommand,
   ]) {
     program.addCommand(command().copyInheritedSettings(program));
   }
