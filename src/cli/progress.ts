@@ -49,7 +49,7 @@ export class Progress {
     const seconds = (time - this.#started) / 1000;
     const left = (seconds / (done - doneBefore)) * (total - done);
     const share = Math.floor((100 * done) / total);
-    const count = unit === "bytes" ? `${gigabytes(done)}/${gigabytes(total)} GB` : `${done}/${total}`;
+    const count = unit === "bytes" ? inBytes(done, total) : `${done}/${total}`;
     const end = done < total ? `ETA ${duration(left)}` : `done in ${duration(seconds)}`;
     this.#line = [`${label} ${count} (${share} %)`, ...(detail ? [detail(seconds)] : []), end].join("  ");
     if (stream.isTTY) this.#redraw();
@@ -74,8 +74,10 @@ export class Progress {
   }
 }
 
-function gigabytes(bytes: number): string {
-  return (bytes / 1e9).toFixed(2);
+/** `1.50/8.00 GB`, or in MB. */
+function inBytes(done: number, total: number): string {
+  const [unit, name] = total < 1e9 ? [1e6, "MB"] : [1e9, "GB"];
+  return `${(done / unit).toFixed(2)}/${(total / unit).toFixed(2)} ${name}`;
 }
 
 /** `1:02:03` or `02:03`, rounded to seconds. */

@@ -8,6 +8,7 @@ import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import type { ModelSource } from "../model/source.ts";
 import { readChatTemplate } from "../text/chatTemplate.ts";
+import { loadTokenizer } from "../text/tokenizer.ts";
 import { makeFolder, readJson, readText } from "./files.ts";
 import type { GgufMetadata } from "./gguf.ts";
 import { GgufModel } from "./ggufModel.ts";
@@ -132,7 +133,7 @@ function openFolder(folder: string): Opened {
   }
   const llm = new ModelFolder(folder);
   try {
-    const { bosId, eosIds } = readGenerationConfig(folder);
+    const { bosId, eosIds } = readBoundary(folder, path);
     const template = readChatTemplate(folder);
     const addBos = bosId !== undefined && addsBos(folder, bosId);
     const ids = { bosId: addBos ? bosId : undefined, eosIds };
@@ -154,6 +155,22 @@ function openFolder(folder: string): Opened {
   } catch (error) {
     llm[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** BOS and EOS as the configs say, or else as the tokenizer names them. */
+function readBoundary(folder: string, tokenizer: string): { bosId?: number | undefined; eosIds: readonly number[] } {
+  const said = readGenerationConfig(folder);
+  if (said.eosIds.length > 0) return said;
+  try {
+    const { bosId, eosId } = loadTokenizer(tokenizer);
+    return { bosId, eosIds: [eosId] };
+  } catch (cause) {
+    throw new FileError(
+      folder,
+      "wanted an eos_token_id in generation_config.json or config.json, got none. Add the id of the token that ends an answer.",
+      { cause },
+    );
   }
 }
 
