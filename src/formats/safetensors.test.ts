@@ -32,7 +32,7 @@ test("what is written is read back bit for bit, names of any kind included (seed
     fc.property(
       fc.uniqueArray(fc.tuple(fc.string(), tensor), { selector: ([name]) => name, maxLength: 5 }),
       (entries) => {
-        const weights: Weights = new Map(entries.filter(([name]) => name !== "__metadata__"));
+        const weights: Weights = new Map(entries.filter(([name]) => !/^__(metadata|proto)__$/.test(name)));
         writeSafetensors(path, weights);
         const back = readSafetensors(path);
         expect([...back.keys()].sort()).toEqual([...weights.keys()].sort());
@@ -61,6 +61,24 @@ test("F16 and BF16 become float32, other types are refused by name", () => {
   expect([...file.read("h").data]).toEqual([0x101 * 2 ** -24, 0x101 * 2 ** -24]);
   expect(() => file.read("i")).toThrow(/tensor "i": wanted type F32, F16, BF16, got I64/);
   expect(() => file.read("j")).toThrow(/wanted tensor "j"/);
+});
+
+test("rows are read alone", () => {
+  const path = join(temporaryFolder(), "x.safetensors");
+  const data = Float32Array.from({ length: 24 }, (_, i) => i);
+  writeSafetensors(path, new Map([["a", { shape: [4, 3, 2], data }]]));
+  using file = new SafetensorsFile(path);
+  expect(file.read("a", { from: 1, to: 3 })).toEqual({ shape: [2, 3, 2], data: data.subarray(6, 18) });
+  expect(() => file.read("a", { from: 1, to: 5 })).toThrow(/internal: rows 1..5/);
+});
+
+test("names with quotes, backslashes and colons are counted as one key each", () => {
+  const weights: Weights = new Map(
+    ['a":{"b', "c\\\\", "d:e", "{[", '\\"'].map((name) => [name, { shape: [1], data: Float32Array.of(1) }]),
+  );
+  const path = join(temporaryFolder(), "x.safetensors");
+  writeSafetensors(path, weights);
+  expect([...readSafetensors(path).keys()].sort()).toEqual([...weights.keys()].sort());
 });
 
 describe("refuses hostile files with a typed error:", () => {
@@ -99,6 +117,12 @@ describe("refuses hostile files with a typed error:", () => {
       "one name twice",
       () => fileOf(`{"a":${JSON.stringify(f32([1], 0, 4))},"a":${JSON.stringify(f32([1], 4, 8))}}`, 8),
     ],
+    [
+      "one name twice, of one place",
+      () => fileOf(`{"a":${JSON.stringify(f32([2], 0, 8))},"a":${JSON.stringify(f32([1, 2], 0, 8))}}`, 8),
+    ],
+    ["a huge shape that holds nothing", () => fileOf({ a: f32([2 ** 52, 2 ** 52, 2 ** 52], 0, 0) }, 0)],
+    ["__proto__ as a name", () => fileOf(`{"__proto__":${JSON.stringify(f32([1], 0, 4))}}`, 4)],
     ["__proto__ of a wrong form", () => fileOf('{"__proto__":{"x":1}}', 0)],
   ])("%s", (_, make) => expect(() => readSafetensors(make())).toThrow(FileError));
 
