@@ -7,12 +7,14 @@ import { describe, expect, test } from "vitest";
 import { answer } from "../src/engine/answer.ts";
 import { openEngine, openFeatureEngine } from "../src/engine/engine.ts";
 import { Bundle } from "../src/formats/bundle.ts";
-import { packBundle } from "../src/formats/packBundle.ts";
 import type { WeightType } from "../src/formats/ggufModel.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
+import { packBundle } from "../src/formats/packBundle.ts";
 import { fullMask, type Mask, maskFromScores } from "../src/mask/mask.ts";
 import type { Weights } from "../src/model/config.ts";
+import { chooseMask, openMaskSource } from "../src/sources/source.ts";
 import { openSubnetwork } from "../src/subnet/cache.ts";
+import type { Tokenizer } from "../src/text/tokenizer.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { channelWeights, forward, greedy, matVec } from "./reference/decoder.ts";
 import {
@@ -150,8 +152,13 @@ describe("predictor", () => {
       using bundle = await pack(await writeCheckpoint(temporaryFolder(), model, predictor), "F32");
       const instruction = Int32Array.of(1, 9, 8, 7);
       const prompt = [1, 9, 8, 7, 20];
-      const options = { kvType: "F32", threads: 1, maxTokens: 10, cache: { root: temporaryFolder() } } as const;
-      await using run = await answer(bundle, Int32Array.from(prompt), instruction, options);
+      const tokenizer = { bosId: 1, encode: () => instruction.subarray(1) } as unknown as Tokenizer;
+      const engine = { kvType: "F32", threads: 1 } as const;
+      await using source = await openMaskSource(bundle, tokenizer, { source: "predictor" }, engine);
+      const read = { text: "any", ids: Int32Array.from(prompt) };
+      const choose = async () => (await chooseMask(source, read, { tFfn: 32, ffnWidth: bundle.ffnWidth })).mask;
+      const options = { ...engine, maxTokens: 10, cache: { root: temporaryFolder() } };
+      await using run = await answer(bundle, read.ids, choose, options);
       const tokens = await take(run.tokens);
 
       const { numLayers, ffnWidth } = model.config;

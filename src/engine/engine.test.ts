@@ -10,11 +10,12 @@ import {
   writeCheckpoint,
 } from "../../test/support/models.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
-import { Bundle, packBundle } from "../formats/bundle.ts";
+import { Bundle } from "../formats/bundle.ts";
 import { writeGguf } from "../formats/gguf.ts";
+import { packBundle } from "../formats/packBundle.ts";
 import { fullMask } from "../mask/mask.ts";
 import { openSubnetwork } from "../subnet/cache.ts";
-import { answer, openPredictor } from "./answer.ts";
+import { answer } from "./answer.ts";
 import { type Engine, openEngine } from "./engine.ts";
 
 const bos = Int32Array.of(1);
@@ -111,10 +112,15 @@ test("a file that is no GGUF, or one that holds no model, is a typed error", asy
 describe("answer", () => {
   const options = { maxTokens: 3, threads: 1 };
 
-  test("without a predictor wants a mask", async () => {
+  test("makes the mask before anything else, as part of predicting, and fails as that does", async () => {
     using bundle = await storiesBundle();
-    await expect(openPredictor(bundle)).rejects.toThrow(/wanted a bundle with a predictor/);
-    await expect(answer(bundle, bos, bos, options)).rejects.toThrow(FileError);
+    const root = temporaryFolder();
+    const make = async () => fullMask(bundle.numLayers, bundle.ffnWidth);
+    await using run = await answer(bundle, bos, make, { ...options, cache: { root } });
+    expect(run.mask).toEqual(await make());
+    expect(run.ms.predict).toBeGreaterThan(0);
+    const failing = () => Promise.reject(new OptionError("no mask"));
+    await expect(answer(bundle, bos, failing, { ...options, cache: { root } })).rejects.toThrow("no mask");
   });
 
   test("a prompt longer than the model reads is refused before anything is built", async () => {
