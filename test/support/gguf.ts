@@ -4,7 +4,8 @@ import { type GgufMetadata, type GgufTensor, writeGguf } from "../../src/formats
 import { encodeParameter, extraTensors, ggufName, modelMetadata } from "../../src/formats/ggufModel.ts";
 import { array, string } from "../../src/formats/ggufValues.ts";
 import type { Model } from "../../src/formats/huggingface.ts";
-import { type BlockType, encodeWeights } from "../../src/formats/quantize.ts";
+import { type BlockType, blockTypes, encodeWeights, toHalf, type WeightType } from "../../src/formats/quantize.ts";
+import { randomNumbers } from "./models.ts";
 
 /**
  * Makes the FFN of Gemma add little: llama.cpp looks its GELU up in a table in half precision, whose error would be a hundred times the rest.
@@ -15,6 +16,22 @@ export function quietFfn({ config, weights }: Model): Model {
     return [name, { ...weight, data: weight.data.map((w) => 0.01 * (1 + w) - 1) }] as const;
   });
   return { config, weights: new Map(quiet) };
+}
+
+/** Any blocks of a type: random quants and sub-scales, with scales that are no extremes. @param size of the scales, at most */
+export function randomBlocks(type: BlockType, count: number, size: number, seed: number): Uint8Array {
+  const random = randomNumbers(seed);
+  const { elements, bytes: blockSize } = blockTypes[type];
+  if (elements === 1) {
+    const values = Float32Array.from({ length: count }, () => 2 * size * (random() - 0.5));
+    return encodeWeights(values, type as WeightType);
+  }
+  const bytes = Uint8Array.from({ length: (count / elements) * blockSize }, () => 256 * random());
+  const view = new DataView(bytes.buffer);
+  const scales = type === "Q6_K" ? [208] : type.endsWith("_0") ? [0] : [0, 2];
+  for (let at = 0; at < bytes.length; at += blockSize)
+    for (const scale of scales) view.setUint16(at + scale, toHalf(2 * size * (random() - 0.5)), true);
+  return bytes;
 }
 
 /** A tokenizer that only has to exist. */
