@@ -76,10 +76,12 @@ export class ReadableFile implements Disposable {
   }
 }
 
-/** Writes all of `bytes` at the current position: one write call may take only a part. */
-export function writeFully(descriptor: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; )
-    done += writeSync(descriptor, bytes, done, Math.min(bytes.length - done, maxCallBytes));
+/** Writes all of `bytes`, at `position` or else at the current one: one write call may take only a part. */
+export function writeFully(descriptor: number, bytes: Uint8Array, position?: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    const length = Math.min(bytes.length - done, maxCallBytes);
+    done += writeSync(descriptor, bytes, done, length, position === undefined ? null : position + done);
+  }
 }
 
 /**

@@ -4,10 +4,12 @@
  *
  * Shapes: D model width · F full FFN width · K kept FFN width (t_ffn) · L layers
  */
-import { type FileHandle, open } from "node:fs/promises";
+import { closeSync, ftruncateSync, openSync } from "node:fs";
+import { setImmediate } from "node:timers/promises";
 import { OptionError } from "../errors.ts";
 import type { Bundle } from "../formats/bundle.ts";
 import { type ChannelLayout, channelsName, columnBytes } from "../formats/channels.ts";
+import { writeFully } from "../formats/files.ts";
 import { alignTensor, encodeHeader, type GgufMetadata, type GgufTensor, tensorBytes } from "../formats/gguf.ts";
 import { blockBytes, blockLength, rowBytes, scaleBlocks } from "../formats/quantize.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
@@ -42,23 +44,25 @@ export function ffnTensors({ layouts, width: D }: ChannelStore, K: number): Gguf
 }
 
 /**
- * Bytes of the tensors of {@link ffnTensors}, each in a piece of its own. Memory: two layers of the sub-network and a tensor.
+ * Bytes of the tensors of {@link ffnTensors}, each in a piece of its own. Memory: about two layers of the sub-network.
  *
  * @param mask checked by {@link checkBundleMask}
  */
 export function* gatherFfn(bundle: ChannelStore, mask: Mask): Generator<Uint8Array> {
-  const tensors = ffnTensors(bundle, mask.tFfn).values();
-  for (const layer of gatherLayers(bundle, mask)) {
-    for (let start = 0; start < layer.length; ) {
-      const bytes = tensorBytes(tensors.next().value!)!;
-      yield layer.slice(start, start + bytes);
-      start += alignTensor(bytes);
-    }
+  const sizes = ffnTensors(bundle, mask.tFfn).map((tensor) => tensorBytes(tensor)!);
+  const tensors = new Map<number, Uint8Array>();
+  for (const { tensor, offset, bytes, endsLayer } of gatherPieces(bundle, mask)) {
+    const whole = tensors.get(tensor) ?? new Uint8Array(sizes[tensor]!);
+    whole.set(bytes, offset);
+    tensors.set(tensor, whole);
+    if (!endsLayer) continue;
+    yield* tensors.values();
+    tensors.clear();
   }
 }
 
 /**
- * Writes a GGUF file of the tensors of {@link ffnTensors}: a layer is gathered while the one before it is written.
+ * Writes a GGUF file of the tensors of {@link ffnTensors}. Memory: `down` of one layer of the sub-network, and the records of 288 channels.
  *
  * @param mask checked by {@link checkBundleMask}
  * @param signal stops between two layers
@@ -70,79 +74,93 @@ export async function writeFfn(
   mask: Mask,
   signal?: AbortSignal,
 ): Promise<void> {
-  const file = await open(path, "w");
-  let writing: Promise<void> = Promise.resolve();
+  const tensors = ffnTensors(bundle, mask.tFfn);
+  const header = encodeHeader(metadata, tensors);
+  const starts: number[] = [];
+  let end = header.length;
+  for (const tensor of tensors) {
+    starts.push(end);
+    end = alignTensor(end + tensorBytes(tensor)!);
+  }
+  const descriptor = openSync(path, "w");
   try {
-    const header = encodeHeader(metadata, ffnTensors(bundle, mask.tFfn));
-    await writeAll(file, header, 0);
-    let position = header.length;
-    for (const layer of gatherLayers(bundle, mask)) {
-      await writing;
+    ftruncateSync(descriptor, end);
+    writeFully(descriptor, header, 0);
+    for (const { tensor, offset, bytes, endsLayer } of gatherPieces(bundle, mask)) {
+      writeFully(descriptor, bytes, starts[tensor]! + offset);
+      if (!endsLayer) continue;
+      await setImmediate(); // all else is synchronous: let others in between layers
       signal?.throwIfAborted();
-      writing = writeAll(file, layer, position);
-      position += layer.length;
     }
-    await writing;
   } finally {
-    await writing.catch(() => {}); // it failed before: that error is on its way
-    await file.close();
+    closeSync(descriptor);
   }
 }
 
-/** One write call may take only a part. */
-async function writeAll(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
-  for (let done = 0; done < bytes.length; )
-    done += (await file.write(bytes, done, bytes.length - done, position + done)).bytesWritten;
+/** A stretch of a tensor, which goes by its number in {@link ffnTensors}. The bytes are valid until the next piece is taken. */
+interface Piece {
+  tensor: number;
+  offset: number;
+  bytes: Uint8Array;
+  /** Whether it is the last of the layer's three tensors. */
+  endsLayer: boolean;
 }
 
-/** Channels that are read before they are cut: about 1 MB of records, which stays in a core's cache. Whole blocks. */
-const chunkChannels = 128;
+/** Channels that are read at a time, and that are written at a time, whole blocks: what they take stays in a core's cache. */
+const [recordCount, chunkCount] = [32, 256];
 
-/**
- * The bytes of each layer's tensors as they lie in a GGUF file, aligned. Valid until the next but one is taken.
- */
-function* gatherLayers(bundle: ChannelStore, mask: Mask): Generator<Uint8Array> {
-  const { width: D, layouts, numLayers: L } = bundle;
+/** The tensors of each layer: gate and up chunk by chunk, in turn, then `down` in one piece. */
+function* gatherPieces(bundle: ChannelStore, mask: Mask): Generator<Piece> {
+  const { width: D, layouts } = bundle;
   const K = mask.tFfn;
-  const images = layouts.map((layout) => layerImage(layout, D, K));
-  const slotBytes = Math.max(...images.map(({ bytes }) => bytes));
-  const recordsAt = 2 * slotBytes;
-  const records = Math.min(chunkChannels, K) * Math.max(...layouts.map(({ bytes }) => bytes));
-  const transposer = openTransposer(recordsAt + records);
+  let end = 0;
+  const place = (count: number, bytesOf: (layout: ChannelLayout) => number) => {
+    const start = end;
+    end += Math.ceil((count * Math.max(...layouts.map(bytesOf))) / 4) * 4;
+    return start;
+  };
+  const chunk = Math.min(chunkCount, K);
+  const records = place(Math.min(recordCount, K), ({ bytes }) => bytes);
+  const gates = place(chunk, ({ upAt }) => upAt);
+  const ups = place(chunk, ({ upAt, downAt }) => downAt - upAt);
+  const columns = place(chunk, ({ downAt, bytes }) => bytes - downAt);
+  const downs = place(D, ({ down }) => rowBytes(down, K));
+  const transposer = openTransposer(end);
   const { bytes } = transposer;
-  for (let layer = 0; layer < L; layer++) {
-    const layout = layouts[layer]!;
-    const { upAt, downAt } = layout;
+  for (const [layer, { upAt, downAt, up: upType, down, bytes: record }] of layouts.entries()) {
     const kept = mask.layers[layer]!;
     const lambda = mask.lambda?.[layer];
-    const slot = (layer % 2) * slotBytes;
-    const image = images[layer]!;
-    const down = downWriter(transposer, bundle, layer, slot + image.downAt, K);
-    for (let start = 0; start < K; start += chunkChannels) {
-      const count = Math.min(chunkChannels, K - start);
-      readChannels(bundle, layer, kept.subarray(start, start + count), bytes, recordsAt);
+    const [upBytes, columnLength] = [downAt - upAt, record - downAt];
+    const writeColumns = columnWriter(transposer, bundle, layer, { from: columns, to: downs, K });
+    for (let start = 0; start < K; start += chunk) {
+      const count = Math.min(chunk, K - start);
       for (let i = 0; i < count; i++) {
-        const record = recordsAt + i * layout.bytes;
-        const up = slot + image.upAt + (start + i) * (downAt - upAt);
-        bytes.copyWithin(slot + (start + i) * upAt, record, record + upAt);
-        bytes.copyWithin(up, record + upAt, record + downAt);
-        if (lambda) scaleBlocks(bytes.subarray(up, up + downAt - upAt), layout.up, lambda[start + i]!);
+        const at = records + (i % recordCount) * record;
+        if (at === records)
+          readRecords(bundle, layer, kept.subarray(start + i, start + Math.min(i + recordCount, count)), bytes, at);
+        const up = ups + i * upBytes;
+        bytes.copyWithin(gates + i * upAt, at, at + upAt);
+        bytes.copyWithin(up, at + upAt, at + downAt);
+        bytes.copyWithin(columns + i * columnLength, at + downAt, at + record);
+        if (lambda) scaleBlocks(bytes.subarray(up, up + upBytes), upType, lambda[start + i]!);
       }
-      down(recordsAt + downAt, start, count);
+      writeColumns(start, count);
+      const piece = (matrix: number, at: number, length: number): Piece => ({
+        tensor: 3 * layer + matrix,
+        offset: start * length,
+        bytes: bytes.subarray(at, at + count * length),
+        endsLayer: false,
+      });
+      yield piece(0, gates, upAt);
+      yield piece(1, ups, upBytes);
     }
-    yield bytes.subarray(slot, slot + image.bytes);
+    const whole = bytes.subarray(downs, downs + D * rowBytes(down, K));
+    yield { tensor: 3 * layer + 2, offset: 0, bytes: whole, endsLayer: true };
   }
-}
-
-/** Where a layer's tensors lie in its stretch of a file, and the length of that; gate is at 0. */
-function layerImage({ upAt, downAt, down }: ChannelLayout, D: number, K: number) {
-  const up = alignTensor(K * upAt);
-  const downStart = up + alignTensor(K * (downAt - upAt));
-  return { upAt: up, downAt: downStart, bytes: downStart + alignTensor(D * rowBytes(down, K)) };
 }
 
 /** Reads the records of channels to `at`, one read for each run of neighbours. */
-function readChannels(bundle: ChannelStore, layer: number, channels: Int32Array, bytes: Uint8Array, at: number): void {
+function readRecords(bundle: ChannelStore, layer: number, channels: Int32Array, bytes: Uint8Array, at: number): void {
   const tensor = bundle.ffn.tensor(channelsName(layer));
   const record = bundle.layouts[layer]!.bytes;
   for (let from = 0; from < channels.length; ) {
@@ -153,13 +171,15 @@ function readChannels(bundle: ChannelStore, layer: number, channels: Int32Array,
   }
 }
 
-/**
- * Fills `down` [D, K] at `to` by its columns: a function that takes those of `count` channels from `start` on, the first at `from`,
- * a record apart.
- */
-function downWriter({ bytes, strips }: Transposer, bundle: ChannelStore, layer: number, to: number, K: number) {
+/** Makes what puts the columns at `from`, those of `count` channels from `start` on, into `down` [D, K] at `to`. */
+function columnWriter(
+  { bytes, strips }: Transposer,
+  bundle: ChannelStore,
+  layer: number,
+  { from, to, K }: { from: number; to: number; K: number },
+): (start: number, count: number) => void {
   const D = bundle.width;
-  const { down: type, bytes: record } = bundle.layouts[layer]!;
+  const { down: type } = bundle.layouts[layer]!;
   const size = columnBytes[type];
   const n = vectorBytes / size;
   const row = rowBytes(type, K);
@@ -168,14 +188,14 @@ function downWriter({ bytes, strips }: Transposer, bundle: ChannelStore, layer: 
   /** Of a channel in a row. A Q8_0 block has its scale first. */
   const position = (channel: number) =>
     scales ? channel + 2 * (Math.floor(channel / blockLength) + 1) : channel * size;
-  return (from: number, start: number, count: number): void => {
-    // What is no whole strip, in models of odd widths, goes byte by byte.
+  return (start, count) => {
+    // What is no whole strip, in models of odd widths, goes value by value.
     const [whole, tiles] = [count - (count % n), Math.floor(D / n)];
-    if (tiles > 0)
-      for (let i = 0; i < whole; i += n) strips[size](from + i * record, record, to + position(start + i), row, tiles);
+    for (let i = 0; i < whole && tiles > 0; i += n)
+      strips[size](from + i * D * size, D * size, to + position(start + i), row, tiles);
     for (let i = 0; i < count; i++) {
       for (let output = i < whole ? tiles * n : 0; output < D; output++) {
-        const [source, target] = [from + i * record + output * size, to + output * row + position(start + i)];
+        const [source, target] = [from + (i * D + output) * size, to + output * row + position(start + i)];
         bytes.copyWithin(target, source, source + size);
       }
     }
