@@ -21,6 +21,7 @@ const order = [
   "serve",
   "eval",
   "report",
+  "bench",
   "cli",
 ];
 

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { IfpruneError } from "../errors.ts";
+import { benchCommand } from "./bench.ts";
 import { estimateCommand } from "./estimate.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
@@ -28,6 +29,7 @@ export function ifprune(): Command {
     trainCommand,
     evalCommand,
     estimateCommand,
+    benchCommand,
     reportCommand,
     packCommand,
     importCommand,

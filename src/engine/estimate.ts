@@ -80,7 +80,7 @@ export interface ModelBytes {
   /** Of copies of weights: see `repackedBytes`. */
   repacked: number;
   total: number;
-  /** Read per token of decoding: weights without the table of embeddings (unless it is the output matrix too), and the cache of half the context. */
+  /** Read per token of decoding, with half the context cached: see {@link bytesPerToken}. */
   perToken: number;
 }
 
@@ -138,32 +138,41 @@ export function defaultTFfn(F: number): number {
   return F < 4 * blockLength ? Math.ceil(F / 4) : Math.floor(F / 4 / blockLength) * blockLength;
 }
 
-function modelBytes(
-  { config, shared, ffn }: StoredModel,
-  K: number,
-  contextLength: number,
-  kvType: KvType,
-): ModelBytes {
-  const { width: D, tieEmbeddings } = config;
-  const ffnTensors = ffn.flatMap(({ gate, up, down }): Omit<GgufTensor, "name">[] => [
+function modelBytes(model: StoredModel, K: number, contextLength: number, kvType: KvType): ModelBytes {
+  const { config, shared } = model;
+  const ffn = ffnTensors(model, K);
+  const bytes = {
+    shared: sumBytes(shared),
+    ffn: sumBytes(ffn),
+    kvCache: kvCacheBytes(config, contextLength, kvType),
+    compute: computeBytes({ ...config, ffnWidth: K }, contextLength, kvType),
+    repacked: repackedBytes(sumBytes([...shared, ...ffn].filter(({ type }) => type === "Q8_0"))),
+  };
+  return {
+    ...bytes,
+    total: Object.values(bytes).reduce((sum, part) => sum + part, 0),
+    perToken: bytesPerToken(model, K, Math.ceil(contextLength / 2), kvType),
+  };
+}
+
+/** The FFN of K channels as it is stored. */
+function ffnTensors({ config: { width: D }, ffn }: StoredModel, K: number): Omit<GgufTensor, "name">[] {
+  return ffn.flatMap(({ gate, up, down }) => [
     { type: gate, shape: [K, D] },
     { type: up, shape: [K, D] },
     { type: down, shape: [D, K] },
   ]);
-  const narrow = { ...config, ffnWidth: K };
-  const bytes = {
-    shared: sumBytes(shared),
-    ffn: sumBytes(ffnTensors),
-    kvCache: kvCacheBytes(config, contextLength, kvType),
-    compute: computeBytes(narrow, contextLength, kvType),
-    repacked: repackedBytes(sumBytes([...shared, ...ffnTensors].filter(({ type }) => type === "Q8_0"))),
-  };
-  const table = tieEmbeddings ? 0 : sumBytes(shared.filter(({ name }) => name === "token_embd.weight"));
-  return {
-    ...bytes,
-    total: Object.values(bytes).reduce((sum, part) => sum + part, 0),
-    perToken: bytes.shared - table + bytes.ffn + kvCacheBytes(config, Math.ceil(contextLength / 2), kvType),
-  };
+}
+
+/**
+ * Bytes that decoding one token reads: all weights, but the table of embeddings only where it is the output matrix too, and the cache.
+ *
+ * @param cached tokens before this one
+ */
+export function bytesPerToken(model: StoredModel, K: number, cached: number, kvType: KvType): number {
+  const { config, shared } = model;
+  const read = shared.filter(({ name }) => config.tieEmbeddings || name !== "token_embd.weight");
+  return sumBytes([...read, ...ffnTensors(model, K)]) + kvCacheBytes(config, cached, kvType);
 }
 
 /** As in a file; down rows of a dense model that has no whole blocks of channels are rounded up, for it cannot be stored in that type. */

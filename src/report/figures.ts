@@ -16,8 +16,8 @@ import {
 } from "./experiments.ts";
 import { palette } from "./style.ts";
 
-const WIDTH = 800;
-const MARGIN = 20;
+export const WIDTH = 800;
+export const MARGIN = 20;
 const TITLE_HEIGHT = 34;
 
 /** @throws {OptionError} if a result does not hold what a figure is made from */
@@ -55,7 +55,7 @@ interface TextOptions {
   turn?: number;
 }
 
-function text(x: number, y: number, content: string, { as, anchor = "start", turn }: TextOptions = {}): string {
+export function text(x: number, y: number, content: string, { as, anchor = "start", turn }: TextOptions = {}): string {
   const attributes = [
     as ? ` class="${as}"` : "",
     anchor === "start" ? "" : ` text-anchor="${anchor}"`,
@@ -65,7 +65,7 @@ function text(x: number, y: number, content: string, { as, anchor = "start", tur
 }
 
 /** About how wide a text is: fonts are the reader's, so rather too wide. */
-const textWidth = (content: string, size: number): number => content.length * size * 0.56;
+export const textWidth = (content: string, size: number): number => content.length * size * 0.56;
 
 /** Words on as few lines as fit, a long word on its own. */
 export function wrap(content: string, width: number, size: number): string[] {
@@ -78,9 +78,9 @@ export function wrap(content: string, width: number, size: number): string[] {
   return lines;
 }
 
-const round = (value: number): number => Math.round(value * 10) / 10;
+export const round = (value: number): number => Math.round(value * 10) / 10;
 
-function line(x1: number, y1: number, x2: number, y2: number, name: string): string {
+export function line(x1: number, y1: number, x2: number, y2: number, name: string): string {
   return `<line x1="${round(x1)}" y1="${round(y1)}" x2="${round(x2)}" y2="${round(y2)}" class="${name}"/>`;
 }
 
@@ -120,7 +120,11 @@ function colourRules(scheme: "light" | "dark", hasHeat: boolean): string {
 }
 
 /** Title, note and body, one below the other; the body's top is y = 0. */
-function svg({ title, note }: Pick<Figure, "title" | "note">, bodyHeight: number, body: readonly string[]): string {
+export function svg(
+  { title, note }: Pick<Figure, "title" | "note">,
+  bodyHeight: number,
+  body: readonly string[],
+): string {
   const noteLines = note ? wrap(note, WIDTH - 2 * MARGIN, 13) : [];
   const top = TITLE_HEIGHT + 17 * noteLines.length + 12;
   const height = Math.ceil(top + bodyHeight + 14);
@@ -282,7 +286,7 @@ const SIGNS = [
   '<path d="M0-5.8L5.8 0L0 5.8L-5.8 0Z"/>',
   '<path d="M0 5.6L5.2-4H-5.2Z"/>',
 ];
-const sign = (series: number, x: number, y: number): string =>
+export const sign = (series: number, x: number, y: number): string =>
   `<g class="f${series % 8}" transform="translate(${round(x)} ${round(y)})">${SIGNS[series % SIGNS.length]}</g>`;
 
 function linesFigure(figure: OfKind<"lines">, points: readonly Scored<OfKind<"lines">["points"][number]>[]): string {

@@ -1,0 +1,396 @@
+/**
+ * What instruction-following pruning costs and saves on this machine: the dense model, an ordinary model of the sub-network's shape, and the
+ * sub-network itself, by the same llama.cpp, in turns. Every variant has a process of its own; only one of them works at a time.
+ *
+ * Shapes: D model width · K kept FFN width (t_ffn) · L layers · H query heads · G key/value heads · C head width · V vocabulary · T prompt tokens
+ */
+import { type ChildProcess, fork } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism, cpus, totalmem } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { startBackend } from "../engine/engine.ts";
+import { bytesPerToken, defaultTFfn, estimate, readStoredModel } from "../engine/estimate.ts";
+import { OptionError } from "../errors.ts";
+import { exportSubnetwork } from "../export/export.ts";
+import { ggufFileName } from "../export/manifest.ts";
+import { Bundle } from "../formats/bundle.ts";
+import { fullMask, type Mask } from "../mask/mask.ts";
+import { isLocalLayer, type ModelConfig } from "../model/config.ts";
+import { openSubnetwork } from "../subnet/cache.ts";
+import { cacheRoot, makeCacheFolder } from "../subnet/cacheFolder.ts";
+import { fixedMask, type Job, type Measurement, type Run } from "./worker.ts";
+
+export const VARIANTS = {
+  dense: "dense source",
+  shape: "dense model of the activated shape",
+  cold: "sub-network, cold mask",
+  cached: "sub-network, cached mask",
+  loaded: "sub-network, loaded",
+} as const;
+export type Variant = keyof typeof VARIANTS;
+const variants = Object.keys(VARIANTS) as Variant[];
+
+export interface BenchOptions {
+  /** K. Default: the predictor's, else a quarter of F. */
+  tFfn?: number | undefined;
+  /** Prompt lengths in tokens, ascending. Default: those of 32, 128, 512, 1024 that the model reads. */
+  promptTokens?: readonly number[] | undefined;
+  /** Of an answer. Default: 64 */
+  answerTokens?: number | undefined;
+  /** Rounds. Default: 3 */
+  repeats?: number | undefined;
+  /** Default: one per core. */
+  threads?: number | undefined;
+  signal?: AbortSignal | undefined;
+  /** Measurements done, of all, and what comes next. */
+  onProgress?: ((done: number, total: number, next: string) => void) | undefined;
+}
+
+/** Over the rounds. */
+export interface Spread {
+  median: number;
+  min: number;
+  max: number;
+}
+
+export interface BenchRow {
+  variant: Variant;
+  promptTokens: number;
+  ttftMs: Spread;
+  predictMs: Spread;
+  gatherMs: Spread;
+  loadMs: Spread;
+  prefillMs: Spread;
+  prefillTps: Spread;
+  decodeTps: Spread;
+  peakRss: Spread | null;
+  bytesRead: Spread | null;
+}
+
+/** One variant by another, within each round. */
+export interface BenchRatio {
+  name: string;
+  promptTokens: number;
+  ratio: Spread;
+  /** What bytes or arithmetic allow. */
+  bound: number;
+  /** A goal and whether the median keeps it; null where there is none. */
+  goal: { wanted: string; isMet: boolean } | null;
+}
+
+export interface BenchResult {
+  format: "ifprune-bench";
+  version: 1;
+  created: string;
+  model: {
+    name: string;
+    family: string;
+    layers: number;
+    width: number;
+    ffnWidth: number;
+    tFfn: number;
+    vocabSize: number;
+    types: string[];
+  };
+  machine: { cpu: string; cores: number; threads: number; memory: number; platform: string; node: string };
+  llamaCpp: { nodeLlamaCpp: string; release: string; build: string; system: string };
+  /** Files were read or written shortly before: what is measured is not the disk. */
+  pageCache: "warm";
+  /** Where the masks of the cold variant come from. */
+  masks: "predictor" | "random";
+  answerTokens: number;
+  repeats: number;
+  /** Prompt lengths of the default that the model does not read. */
+  leftOut: number[];
+  /** Of the weights. */
+  bytes: { dense: number; subnetwork: number };
+  rows: BenchRow[];
+  ratios: BenchRatio[];
+  measurements: (Measurement & { variant: Variant; promptTokens: number; round: number })[];
+}
+
+const defaultPromptTokens = [32, 128, 512, 1024];
+
+/**
+ * Measures a bundle. Takes disk space for the dense model and two sub-networks in the cache folder, which is given back.
+ *
+ * @throws {OptionError} if an option does not suit the model
+ * @throws {FileError} if the bundle is damaged
+ * @throws {MemoryError} if the dense model does not fit into memory
+ */
+export async function runBench(path: string, options: BenchOptions = {}): Promise<BenchResult> {
+  const { answerTokens = 64, repeats = 3, threads = availableParallelism(), signal, onProgress } = options;
+  const stored = readStoredModel(path);
+  using bundle = new Bundle(path);
+  const { config, manifest } = bundle;
+  const tFfn = options.tFfn ?? manifest.tFfn ?? defaultTFfn(config.ffnWidth);
+  const { dense, subnetwork } = estimate(stored, { tFfn });
+  const longest = config.contextLength - answerTokens;
+  const wanted = [...new Set(options.promptTokens ?? defaultPromptTokens)].sort((a, b) => a - b);
+  const lengths = options.promptTokens ? wanted : wanted.filter((length) => length <= longest);
+  const tooLong = lengths.find((length) => length > longest);
+  if (tooLong !== undefined || lengths.length === 0) {
+    throw new OptionError(
+      `bench: wanted prompts of at most ${longest} tokens beside ${answerTokens} of answer, got ${tooLong ?? wanted[0]}. Use shorter ones.`,
+    );
+  }
+  if (answerTokens < 2) throw new OptionError(`bench: wanted answers of at least 2 tokens, got ${answerTokens}.`);
+  const masks = bundle.predictor ? "predictor" : "random";
+
+  const root = cacheRoot("bench");
+  makeCacheFolder(root);
+  const folder = mkdtempSync(join(root, "run-"));
+  const workers = new Map<Variant, ChildProcess>();
+  try {
+    const runs = await prepare(bundle, tFfn, folder, lengths.at(-1)! + answerTokens, masks, signal);
+    for (const variant of variants) workers.set(variant, startWorker());
+    const measure = (variant: Variant, seed: string, promptTokens: number, tokens: number) => {
+      const job = { run: runs[variant], seed, promptTokens, answerTokens: tokens, threads };
+      return ask(workers.get(variant)!, job, signal);
+    };
+    for (const variant of variants) await measure(variant, "warm", lengths[0]!, 2); // starts llama.cpp, fills the page cache
+    const measurements: BenchResult["measurements"] = [];
+    const total = repeats * lengths.length * variants.length;
+    for (let round = 0; round < repeats; round++) {
+      for (const promptTokens of lengths) {
+        for (const i of variants.keys()) {
+          const variant = variants[(i + round) % variants.length]!; // in turns, each first once
+          if (measurements.length > 0)
+            onProgress?.(measurements.length, total, `${VARIANTS[variant]}, ${promptTokens} tokens`);
+          const measurement = await measure(variant, `${round}/${promptTokens}`, promptTokens, answerTokens);
+          measurements.push({ variant, promptTokens, round, ...measurement });
+        }
+      }
+    }
+    onProgress?.(total, total, "");
+    const bytesAt = (K: number, promptTokens: number) =>
+      bytesPerToken(stored, K, promptTokens + answerTokens / 2, "F16");
+    const bounds = (promptTokens: number) => ({
+      bytes: bytesAt(config.ffnWidth, promptTokens) / bytesAt(tFfn, promptTokens),
+      arithmetic: prefillFlops(config, config.ffnWidth, promptTokens) / prefillFlops(config, tFfn, promptTokens),
+    });
+    return {
+      format: "ifprune-bench",
+      version: 1,
+      created: new Date().toISOString(),
+      model: {
+        name: basename(resolve(path)),
+        family: config.family,
+        layers: config.numLayers,
+        width: config.width,
+        ffnWidth: config.ffnWidth,
+        tFfn,
+        vocabSize: config.vocabSize,
+        types: [...new Set(bundle.layouts.flatMap(({ gate, up, down }) => [gate, up, down]))],
+      },
+      machine: {
+        cpu: cpus()[0]?.model ?? "unknown",
+        cores: cpus().length,
+        threads,
+        memory: totalmem(),
+        platform: `${process.platform} ${process.arch}`,
+        node: process.version,
+      },
+      llamaCpp: await describeLlama(),
+      pageCache: "warm",
+      masks,
+      answerTokens,
+      repeats,
+      leftOut: wanted.filter((length) => !lengths.includes(length)),
+      bytes: { dense: dense.shared + dense.ffn, subnetwork: subnetwork.shared + subnetwork.ffn },
+      rows: lengths.flatMap((promptTokens) => variants.map((variant) => row(measurements, variant, promptTokens))),
+      ratios: lengths.flatMap((promptTokens) => ratios(measurements, promptTokens, bounds(promptTokens))),
+      measurements,
+    };
+  } finally {
+    await Promise.all([...workers.values()].map(stopWorker));
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Writes what the variants run. */
+async function prepare(
+  bundle: Bundle,
+  tFfn: number,
+  folder: string,
+  contextLength: number,
+  masks: "predictor" | "random",
+  signal: AbortSignal | undefined,
+): Promise<Record<Variant, Run>> {
+  const write = async (name: string, mask: Mask) => {
+    await exportSubnetwork(bundle, mask, join(folder, name), { formats: ["gguf"], signal });
+    return join(folder, name, ggufFileName("keep"));
+  };
+  const mask = fixedMask(bundle, tFfn);
+  const dense = await write("dense", fullMask(bundle.numLayers, bundle.ffnWidth));
+  const shape = await write("shape", mask);
+  const root = join(folder, "cache");
+  mkdirSync(root);
+  const { path } = await openSubnetwork(bundle, mask, { root });
+  const given = { bundle: resolve(bundle.path), tFfn, root };
+  return {
+    dense: { kind: "model", path: dense },
+    shape: { kind: "model", path: shape },
+    cold: { kind: "cold", ...given, masks },
+    cached: { kind: "cached", ...given },
+    loaded: { kind: "loaded", path, contextLength },
+  };
+}
+
+function startWorker(): ChildProcess {
+  const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+  return fork(fileURLToPath(new URL("./worker.ts", import.meta.url)), { execArgv: ["--import", tsx] });
+}
+
+/** Lets a worker measure. Aborting ends it. */
+function ask(worker: ChildProcess, job: Job, signal: AbortSignal | undefined): Promise<Measurement> {
+  signal?.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const abort = () => done(() => reject(signal!.reason as Error));
+    const exit = (code: number | null, by: string | null) =>
+      done(() =>
+        reject(new Error(`bench: wanted a measurement, got a process that ended by ${by ?? `code ${code}`}.`)),
+      );
+    const message = (answer: { measurement: Measurement } | { error: string }) =>
+      done(() => ("error" in answer ? reject(new Error(answer.error)) : resolve(answer.measurement)));
+    const done = (settle: () => void) => {
+      worker.off("message", message).off("exit", exit);
+      signal?.removeEventListener("abort", abort);
+      settle();
+    };
+    worker.on("message", message).on("exit", exit);
+    signal?.addEventListener("abort", abort);
+    worker.send(job);
+  });
+}
+
+function stopWorker(worker: ChildProcess): Promise<void> {
+  if (worker.exitCode !== null || worker.signalCode !== null) return Promise.resolve();
+  return new Promise((resolve) => {
+    worker.once("exit", () => resolve());
+    worker.kill("SIGKILL"); // it holds nothing but memory
+  });
+}
+
+async function describeLlama(): Promise<BenchResult["llamaCpp"]> {
+  const llama = await startBackend();
+  const { getModuleVersion } = await import("node-llama-cpp");
+  return {
+    nodeLlamaCpp: await getModuleVersion(),
+    release: `${llama.llamaCppRelease.repo} ${llama.llamaCppRelease.release}`,
+    build: llama.buildType,
+    system: llama.systemInfo,
+  };
+}
+
+/** Multiplications and additions of reading a prompt: matrices, attention, and the output matrix for the last token. */
+function prefillFlops(config: ModelConfig, K: number, T: number): number {
+  const { width: D, numLayers: L, numHeads: H, numKvHeads: G, headWidth: C, vocabSize: V, slidingWindow } = config;
+  const matrices = T * L * (2 * D * H * C + 2 * D * G * C + 3 * D * K);
+  let pairs = 0; // of a token and one that it sees
+  for (let layer = 0; layer < L; layer++) {
+    const window = isLocalLayer(config, layer) && slidingWindow ? Math.min(T, slidingWindow) : T;
+    pairs += (window * (window + 1)) / 2 + (T - window) * window;
+  }
+  return 2 * (matrices + D * V + pairs * 2 * H * C);
+}
+
+export function spread(values: readonly number[]): Spread {
+  const sorted = [...values].sort((a, b) => a - b);
+  const [below, above] = [sorted[(sorted.length - 1) >> 1]!, sorted[sorted.length >> 1]!];
+  return { median: (below + above) / 2, min: sorted[0]!, max: sorted.at(-1)! };
+}
+
+function row(measurements: BenchResult["measurements"], variant: Variant, promptTokens: number): BenchRow {
+  const own = measurements.filter((one) => one.variant === variant && one.promptTokens === promptTokens);
+  const over = (of: (measurement: Measurement) => number) => spread(own.map(of));
+  const known = (values: readonly (number | null)[]) =>
+    values.every((value) => value !== null) ? spread(values as number[]) : null;
+  return {
+    variant,
+    promptTokens,
+    ttftMs: over(({ ttftMs }) => ttftMs),
+    predictMs: over(({ ms }) => ms.predict),
+    gatherMs: over(({ ms }) => ms.gather),
+    loadMs: over(({ ms }) => ms.load),
+    prefillMs: over(({ ms }) => ms.prefill),
+    prefillTps: over(({ ms }) => (1000 * promptTokens) / ms.prefill),
+    decodeTps: over(({ decodeTps }) => decodeTps),
+    peakRss: known(own.map(({ peakRss }) => peakRss)),
+    bytesRead: known(own.map(({ bytesRead }) => bytesRead)),
+  };
+}
+
+/** Prompts from which on a cold mask must pay. */
+const coldGoalTokens = 512;
+
+function ratios(
+  measurements: BenchResult["measurements"],
+  promptTokens: number,
+  bounds: { bytes: number; arithmetic: number },
+): BenchRatio[] {
+  const own = measurements.filter((one) => one.promptTokens === promptTokens);
+  const of = (variant: Variant, value: (measurement: Measurement) => number) =>
+    own
+      .filter((one) => one.variant === variant)
+      .sort((a, b) => a.round - b.round)
+      .map(value);
+  const between = (top: readonly number[], bottom: readonly number[]) =>
+    spread(top.map((value, round) => value / bottom[round]!));
+  const decode = ({ decodeTps }: Measurement) => decodeTps;
+  const prefill = ({ ms }: Measurement) => 1 / ms.prefill;
+  const ttft = ({ ttftMs }: Measurement) => ttftMs;
+  const goal = (wanted: string, isMet: boolean) => ({ wanted, isMet });
+  const sameShape = between(of("cached", decode), of("shape", decode));
+  const coldTtft = between(of("cold", ttft), of("dense", ttft));
+  const coldLoaded = between(
+    of("cold", ttft),
+    of("dense", ({ ms }) => ms.prefill),
+  );
+  return [
+    {
+      name: "decode speed: sub-network / dense model of its shape",
+      promptTokens,
+      ratio: sameShape,
+      bound: 1,
+      goal: goal("≥ 0.97", sameShape.median >= 0.97),
+    },
+    {
+      name: "decode speed: sub-network / dense source",
+      promptTokens,
+      ratio: between(of("cached", decode), of("dense", decode)),
+      bound: bounds.bytes,
+      goal: null,
+    },
+    {
+      name: "prefill speed: sub-network / dense source",
+      promptTokens,
+      ratio: between(of("cached", prefill), of("dense", prefill)),
+      bound: bounds.arithmetic,
+      goal: null,
+    },
+    {
+      name: "time to first token: cold mask / dense source",
+      promptTokens,
+      ratio: coldTtft,
+      bound: 1 / bounds.arithmetic,
+      goal: promptTokens >= coldGoalTokens ? goal("< 1", coldTtft.median < 1) : null,
+    },
+    {
+      name: "time to first token: cold mask / dense source that is loaded already",
+      promptTokens,
+      ratio: coldLoaded,
+      bound: 1 / bounds.arithmetic,
+      goal: null,
+    },
+    {
+      name: "time to first token: cached mask / dense source",
+      promptTokens,
+      ratio: between(of("cached", ttft), of("dense", ttft)),
+      bound: 1 / bounds.arithmetic,
+      goal: null,
+    },
+  ];
+}

@@ -1,0 +1,179 @@
+/** A process of `bench`: it measures one variant, so that its peak memory is the variant's own. Takes {@link Job}s and sends back their {@link Measurement}. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Engine, openEngine, startBackend } from "../engine/engine.ts";
+import { Bundle } from "../formats/bundle.ts";
+import { GgufFile } from "../formats/gguf.ts";
+import { modelNumber } from "../formats/ggufModel.ts";
+import { type Mask, maskFromScores } from "../mask/mask.ts";
+import { randomMask } from "../mask/sources.ts";
+import { Random } from "../random.ts";
+import { openPredictor } from "../sources/predictor.ts";
+import { openSubnetwork } from "../subnet/cache.ts";
+import { loadTokenizer } from "../text/tokenizer.ts";
+
+/** What a variant runs. */
+export type Run =
+  /** An ordinary model file, loaded for every prompt. */
+  | { kind: "model"; path: string }
+  /** The same, loaded once. */
+  | { kind: "loaded"; path: string; contextLength: number }
+  /** The sub-network of a mask that lies in the cache, loaded for every prompt. */
+  | { kind: "cached"; bundle: string; tFfn: number; root: string }
+  /** That of a mask that does not: a new one for every prompt, predicted from it or drawn at random. */
+  | { kind: "cold"; bundle: string; tFfn: number; root: string; masks: "predictor" | "random" };
+
+export interface Job {
+  run: Run;
+  /** Of the prompt, and of a random mask. */
+  seed: string;
+  promptTokens: number;
+  answerTokens: number;
+  threads: number;
+}
+
+export interface Measurement {
+  /** Stages before the first token; 0 where a variant has none. */
+  ms: { predict: number; gather: number; load: number; prefill: number };
+  /** From the prompt to the first token. */
+  ttftMs: number;
+  /** Tokens per second after the first. */
+  decodeTps: number;
+  /** Peak resident set of the process since the job began, bytes. Null where the system does not say. */
+  peakRss: number | null;
+  /** Bytes from read calls, of the page cache or not; mapped files are not in it. Null where the system does not say. */
+  bytesRead: number | null;
+}
+
+/** The mask that all cached variants share. */
+export function fixedMask({ numLayers, ffnWidth }: { numLayers: number; ffnWidth: number }, tFfn: number): Mask {
+  return randomMask({ numLayers, dFfn: ffnWidth, tFfn }, 0, "bench");
+}
+
+startBackend(); // a second or two, in all processes at once
+
+let loaded: Engine | undefined;
+
+async function measure({ run, seed, promptTokens, answerTokens, threads }: Job): Promise<Measurement> {
+  await startBackend();
+  using bundle = run.kind === "cached" || run.kind === "cold" ? new Bundle(run.bundle) : undefined;
+  const source = run.kind === "cold" ? await maskSource(bundle!, run, seed) : undefined;
+  const cold = run.kind === "cold" ? mkdtempSync(join(run.root, "cold-")) : undefined;
+  if (run.kind === "loaded") loaded ??= await openEngine(run.path, { contextLength: run.contextLength, threads });
+  const vocabSize = run.kind === "model" || run.kind === "loaded" ? vocabularyOf(run.path) : bundle!.config.vocabSize;
+  const ids = promptIds(seed, promptTokens, vocabSize);
+
+  const ms: Measurement["ms"] = { predict: 0, gather: 0, load: 0, prefill: 0 };
+  const timed = async <T>(stage: keyof typeof ms, work: () => Promise<T>): Promise<T> => {
+    const start = performance.now();
+    const result = await work();
+    ms[stage] += performance.now() - start;
+    return result;
+  };
+  const open = async (path: string) => {
+    const options = { contextLength: promptTokens + answerTokens, threads };
+    return timed("load", () => openEngine(path, options));
+  };
+  resetPeak();
+  const readBefore = bytesRead();
+  try {
+    let engine: Engine;
+    switch (run.kind) {
+      case "model":
+        engine = await open(run.path);
+        break;
+      case "loaded":
+        engine = loaded!;
+        break;
+      case "cached": {
+        const mask = fixedMask(bundle!, run.tFfn);
+        engine = await open((await timed("gather", () => openSubnetwork(bundle!, mask, { root: run.root }))).path);
+        break;
+      }
+      case "cold": {
+        const mask = run.masks === "predictor" ? await timed("predict", () => source!(ids)) : await source!(ids);
+        engine = await open((await timed("gather", () => openSubnetwork(bundle!, mask, { root: cold! }))).path);
+        break;
+      }
+      default:
+        throw new Error(`internal: ${run satisfies never}`);
+    }
+    const tokens = engine.generate(ids, { maxTokens: answerTokens, ignoreEos: true });
+    await timed("prefill", () => tokens.next());
+    const start = performance.now();
+    let count = 0;
+    for await (const _ of tokens) count++;
+    const decodeTps = (1000 * count) / (performance.now() - start);
+    const measured = { peakRss: peakRss(), bytesRead: bytesSince(readBefore) };
+    if (run.kind !== "loaded") await engine[Symbol.asyncDispose]();
+    return { ms, ttftMs: ms.predict + ms.gather + ms.load + ms.prefill, decodeTps, ...measured };
+  } finally {
+    if (cold) rmSync(cold, { recursive: true });
+  }
+}
+
+function vocabularyOf(path: string): number {
+  using file = new GgufFile(path);
+  return modelNumber(file, "vocab_size");
+}
+
+function promptIds(seed: string, length: number, vocabSize: number): Int32Array {
+  const random = new Random(`${seed}/prompt`);
+  return Int32Array.from({ length }, () => random.int(vocabSize));
+}
+
+/** The mask of a prompt. Loading the predictor is part of it; a random mask is drawn beforehand. */
+async function maskSource(
+  bundle: Bundle,
+  { masks, tFfn }: Extract<Run, { kind: "cold" }>,
+  seed: string,
+): Promise<(ids: Int32Array) => Promise<Mask>> {
+  const { numLayers, ffnWidth: dFfn, predictor } = bundle;
+  if (masks === "random") {
+    const mask = randomMask({ numLayers, dFfn, tFfn }, 1, seed);
+    return async () => mask;
+  }
+  const tokenizer = loadTokenizer(bundle.tokenizerPath);
+  using file = new GgufFile(predictor!.backbone);
+  const mostTokens = Math.floor(modelNumber(file, "context_length") / 4); // random tokens may take more when they are text
+  return async (ids) => {
+    await using open = await openPredictor(bundle, tokenizer);
+    const text = tokenizer.decode(ids.subarray(0, mostTokens));
+    const { scores } = await open.scores({ text, ids });
+    return maskFromScores(scores, { dFfn, tFfn, epsilon: open.epsilon });
+  };
+}
+
+/** Linux: forgets the peak so far. Where it may not, the peak is that of all jobs so far, of which the longest prompts come last. */
+function resetPeak(): void {
+  try {
+    writeFileSync("/proc/self/clear_refs", "5");
+  } catch {}
+}
+
+function readNumber(path: string, pattern: RegExp): number | null {
+  try {
+    return Number(pattern.exec(readFileSync(path, "utf8"))![1]);
+  } catch {
+    return null;
+  }
+}
+
+function peakRss(): number | null {
+  const kilobytes = readNumber("/proc/self/status", /^VmHWM:\s+(\d+) kB$/m);
+  return kilobytes === null ? null : kilobytes * 1024;
+}
+
+const bytesRead = () => readNumber("/proc/self/io", /^rchar: (\d+)$/m);
+
+function bytesSince(before: number | null): number | null {
+  const now = bytesRead();
+  return now === null || before === null ? null : now - before;
+}
+
+process.on("message", (job: Job) => {
+  measure(job).then(
+    (measurement) => process.send!({ measurement }),
+    (error: Error) => process.send!({ error: error.message, stack: error.stack }),
+  );
+});
