@@ -2,7 +2,7 @@
  * Bring your own model, whole: for each kind of checkpoint that people have, folder → bundle → llama.cpp is the float64 reference of the
  * folder's weights, and so is folder → checkpoint → graph; and a sub-network that is exported and imported again says the same.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -10,15 +10,20 @@ import { openEngine } from "../src/engine/engine.ts";
 import { openModel } from "../src/eval/load.ts";
 import { exportSubnetwork } from "../src/export/export.ts";
 import { Bundle } from "../src/formats/bundle.ts";
+import { GgufModel } from "../src/formats/ggufModel.ts";
+import { tokenizerMetadata } from "../src/formats/ggufTokenizer.ts";
 import { type Model, readModelFolder } from "../src/formats/huggingface.ts";
 import { importModel } from "../src/formats/importModel.ts";
+import type { BlockType } from "../src/formats/quantize.ts";
 import { fullMask, type Mask } from "../src/mask/mask.ts";
+import { parameterShapes } from "../src/model/config.ts";
 import { InstructionModel } from "../src/serve/model.ts";
 import { openSubnetwork } from "../src/subnet/cache.ts";
 import { channelWeights, forward } from "./reference/decoder.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
+import { ggufParts, randomBlocks, writeParts } from "./support/gguf.ts";
 import { quiet } from "./support/graphs.ts";
-import { randomMask } from "./support/models.ts";
+import { randomMask, randomModel } from "./support/models.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "import-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -97,6 +102,75 @@ describe.each(Object.entries(shapes))("%s", (name, shape) => {
       expect(worst(got.logits, wanted.logits)).toBeLessThan(1e-4);
       expect(got.answer).toEqual(wanted.answer);
     }
+  });
+});
+
+describe("a GGUF file of several types, kept as they are", () => {
+  const at = (what: string) => join(folder, "mixed", what);
+  const types: Record<string, BlockType> = {
+    "model.embed_tokens.weight": "Q6_K",
+    "lm_head.weight": "Q6_K",
+    "model.layers.0.self_attn.v_proj.weight": "Q5_K",
+    "model.layers.0.mlp.gate_proj.weight": "Q4_K",
+    "model.layers.0.mlp.up_proj.weight": "Q5_K",
+    "model.layers.0.mlp.down_proj.weight": "Q6_K",
+    "model.layers.1.mlp.gate_proj.weight": "Q4_0",
+    "model.layers.1.mlp.up_proj.weight": "Q4_K",
+    "model.layers.1.mlp.down_proj.weight": "BF16",
+  };
+  let source: GgufModel;
+  beforeAll(async () => {
+    mkdirSync(at("folder"), { recursive: true });
+    await writeCheckpointFolder(at("folder"), shapes["Llama 3.1"]!);
+    const model = randomModel({ family: "llama", width: 256, ffnWidth: 256, headWidth: 32, vocabSize: 320 }, 8);
+    const stored = new Map(
+      Object.entries(types).map(([name, type], seed) => {
+        const size = { Q4_K: 3e-4, Q5_K: 1.5e-4, Q6_K: 6e-5, Q4_0: 0.02 }[type as string] ?? 0.1;
+        return [name, { type, bytes: randomBlocks(type, model.weights.get(name)!.data.length, size, seed) }];
+      }),
+    );
+    const { metadata, tensors } = ggufParts(model, stored);
+    const tokenizer = tokenizerMetadata(join(at("folder"), "tokenizer.json"), model.config, {
+      bosId: 1,
+      eosIds: [2],
+      addBos: true,
+    });
+    source = new GgufModel(await writeParts(at("folder"), { metadata: new Map([...metadata, ...tokenizer]), tensors }));
+    await importModel(source.path, at("bundle"));
+  });
+
+  test("gate, up and all but the FFN are the file's own; down is within half a step of its row's scale", () => {
+    using bundle = new Bundle(at("bundle"));
+    expect(bundle.layouts).toMatchObject([
+      { gate: "Q4_K", up: "Q5_K", down: "Q8_0" },
+      { gate: "Q4_0", up: "Q4_K", down: "BF16" },
+    ]);
+    for (const name of parameterShapes(source.config).keys()) {
+      const [wanted, got] = [source.read(name), bundle.read(name)];
+      if (name !== "model.layers.0.mlp.down_proj.weight") {
+        expect(got, name).toEqual(wanted);
+        continue;
+      }
+      for (let row = 0; row < 256; row++) {
+        const values = wanted.data.subarray(row * 256, (row + 1) * 256);
+        // the scale is rounded up to half precision
+        const step = (1 + 2 ** -10) * (values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) / 127) + 2 ** -24;
+        for (const [i, value] of values.entries())
+          expect(Math.abs(got.data[row * 256 + i]! - value)).toBeLessThanOrEqual(step / 2);
+      }
+    }
+  });
+
+  test("its sub-network in llama.cpp is the masked model, but for rounded activations", async () => {
+    using bundle = new Bundle(at("bundle"));
+    const weights = new Map([...parameterShapes(bundle.config).keys()].map((name) => [name, bundle.read(name)]));
+    const mask = randomMask(bundle.numLayers, bundle.ffnWidth, 64, "soft", 9);
+    const ids = Int32Array.from({ length: 12 }, (_, t) => (29 * t + 5) % 256);
+    const { logits } = await run(bundle, mask, ids);
+    const wanted = forward({ config: bundle.config, weights }, ids, channelWeights(mask)).logits;
+    const unmasked = forward({ config: bundle.config, weights }, ids).logits;
+    // llama.cpp rounds what goes into a product to 8 bits, and λ is folded into half-precision scales.
+    expect(worst(logits, wanted)).toBeLessThan(0.03 * worst(wanted, unmasked));
   });
 });
 

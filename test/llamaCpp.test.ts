@@ -5,17 +5,10 @@
 import { describe, expect, test } from "vitest";
 import { openEngine } from "../src/engine/engine.ts";
 import { GgufModel } from "../src/formats/ggufModel.ts";
-import {
-  type BlockType,
-  blockTypes,
-  decodeBlocks,
-  encodeWeights,
-  toHalf,
-  type WeightType,
-} from "../src/formats/quantize.ts";
+import { type BlockType, blockTypes, decodeBlocks } from "../src/formats/quantize.ts";
 import { isGemma, type ModelConfig, type ModelFamily } from "../src/model/config.ts";
 import { forward } from "./reference/decoder.ts";
-import { ggufParts, quietFfn, writeParts } from "./support/gguf.ts";
+import { ggufParts, quietFfn, randomBlocks, writeParts } from "./support/gguf.ts";
 import { randomModel, randomNumbers, temporaryFolder } from "./support/models.ts";
 
 const tokens = 40;
@@ -114,27 +107,9 @@ describe("weights as llama.cpp decodes them", () => {
   const { config, weights } = model;
   const name = "model.embed_tokens.weight";
 
-  /** Any blocks: random quants and sub-scales, with scales that are no extremes. */
-  function randomBlocks(type: BlockType): Uint8Array {
-    const random = randomNumbers(3);
-    const { elements, bytes: size } = blockTypes[type];
-    const count = (config.vocabSize * config.width) / elements;
-    if (elements === 1)
-      return encodeWeights(
-        Float32Array.from({ length: count }, () => random() - 0.5),
-        type as WeightType,
-      );
-    const bytes = Uint8Array.from({ length: count * size }, () => 256 * random());
-    const view = new DataView(bytes.buffer);
-    const scales = type === "Q6_K" ? [208] : type.endsWith("_0") ? [0] : [0, 2];
-    for (let at = 0; at < bytes.length; at += size)
-      for (const scale of scales) view.setUint16(at + scale, toHalf(random() - 0.5), true);
-    return bytes;
-  }
-
   // llama.cpp decodes rows of the embedding one by one, and exactly.
   test.each(Object.keys(blockTypes) as BlockType[])("%s", async (type) => {
-    const bytes = randomBlocks(type);
+    const bytes = randomBlocks(type, config.vocabSize * config.width, 0.5, 3);
     weights.set(name, { shape: [config.vocabSize, config.width], data: decodeBlocks(bytes, type) });
     const ids = randomIds(config.vocabSize, 5);
     const path = await writeParts(temporaryFolder(), ggufParts(model, new Map([[name, { type, bytes }]])));
