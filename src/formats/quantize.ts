@@ -155,7 +155,7 @@ function encodeQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
     writeHalf(bytes, at - 2, scale);
     for (let i = 0; i < blockLength; i++) {
       const quant = Math.fround(values[from + i]! * inverse);
-      bytes[at + i] = (quant < 0 ? quant - 0.5 : quant + 0.5) | 0; // halves go away from zero; the sum is exact
+      bytes[at + i] = quant < 0 ? (quant - 0.5) | 0 : (quant + 0.5) | 0; // halves go away from zero; the sum is exact
     }
   }
   return bytes;
