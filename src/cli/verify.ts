@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { verifyExport } from "../export/verify.ts";
 import { interruption, printJson } from "./options.ts";
+import { Progress } from "./progress.ts";
 
 export function verifyCommand(): Command {
   return new Command("verify")
@@ -14,7 +15,14 @@ export function verifyCommand(): Command {
 }
 
 async function verify(folder: string, { source, json }: { source?: string; json?: boolean }): Promise<void> {
-  const checked = await verifyExport(folder, { bundle: source, signal: interruption() });
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    progress ??= new Progress({ label: "verify", total, unit: "bytes" });
+    progress.update(done);
+  };
+  const checked = await verifyExport(folder, { bundle: source, signal: interruption(), onProgress }).finally(() =>
+    progress?.finish(),
+  );
   if (json) return printJson(checked);
   const { files, models, source: compared } = checked;
   const names = models.map((name) => (name === "hf" ? "Hugging Face folder" : "GGUF"));

@@ -120,6 +120,25 @@ describe.each(MODEL_FAMILIES)("%s", (family) => {
   });
 });
 
+const llama3 = { kind: "llama3", factor: 8, lowFactor: 1, highFactor: 4, originalContextLength: 8192 } as const;
+const yarn = { kind: "yarn", factor: 4, originalContextLength: 32, betaFast: 32, betaSlow: 1 } as const;
+
+// What an export holds has gone through GGUF, which has float32 and leaves some of it to llama.cpp.
+test.each<Parameters<typeof randomModel>[0]>([
+  { family: "llama", ropeScaling: llama3, ropeTheta: 500_000, tieEmbeddings: true },
+  { family: "qwen2", ropeScaling: yarn },
+  { family: "qwen3", ropeScaling: { kind: "linear", factor: 2.5 }, normEps: 1e-6 },
+  { family: "gemma2", numLayers: 46, numHeads: 6, attentionScale: 1 / Math.sqrt(10) },
+  { family: "gemma3", numLayers: 62, numHeads: 6, attentionScale: 1 / Math.sqrt(10) },
+])("the shape survives, %j", async (changes) => {
+  const model = randomModel(changes, 2);
+  using bundle = await bundleOf(model);
+  const out = newFolder();
+  await exportSubnetwork(bundle, maskOf(model, "hard"), out);
+  expect(readModelFolder(out).config).toMatchObject({ ...changes, ffnWidth: K });
+  expect((await verifyExport(out)).source?.tensors).toBeGreaterThan(0);
+});
+
 test.each(["F16", "BF16", "Q8_0", "Q4_0"] as const)(
   "of a bundle in %s, a kept GGUF is what `run` runs",
   async (type) => {

@@ -11,12 +11,14 @@ import { GgufModel } from "../formats/ggufModel.ts";
 import { ModelFolder } from "../formats/huggingface.ts";
 import { manifestName, verifyFiles } from "../formats/manifest.ts";
 import type { WeightFile } from "../formats/packBundle.ts";
-import { encodeWeights } from "../formats/quantize.ts";
+import { blockTypes, encodeWeights } from "../formats/quantize.ts";
+import type { ElementType } from "../formats/safetensors.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
 import { type ModelConfig, parameterShapes } from "../model/config.ts";
 import { floatType, ggufFile, smallFiles } from "./contents.ts";
-import { type ExportManifest, exportManifestName, ggufFileName, readExportManifest } from "./manifest.ts";
+import { exportManifestName, ggufFileName, readExportManifest } from "./manifest.ts";
+import { countParameters } from "./modelCard.ts";
 import { Subnetwork } from "./subnetwork.ts";
 
 export interface Verification {
@@ -32,16 +34,15 @@ export interface VerifyOptions {
   /** Folder of the source bundle. Default: where it was at the time of the export, if it is there. */
   bundle?: string | undefined;
   signal?: AbortSignal | undefined;
+  /** Bytes of the weights that were compared with the source's, and of all. */
+  onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /**
  * @param folder made by `exportSubnetwork`
  * @throws {FileError} at the first difference, with the file or the tensor that differs
  */
-export async function verifyExport(
-  folder: string,
-  { bundle: given, signal }: VerifyOptions = {},
-): Promise<Verification> {
+export async function verifyExport(folder: string, options: VerifyOptions = {}): Promise<Verification> {
   const about = readExportManifest(folder);
   await verifyFiles(folder, about);
   const mask = maskFromJson(readJson(join(folder, "mask.json")), join(folder, "mask.json"));
@@ -63,7 +64,7 @@ export async function verifyExport(
   const checked = { files: Object.keys(about.files).length, models };
 
   const recorded = join(folder, about.source.path);
-  const path = given ?? (existsSync(join(recorded, manifestName)) ? recorded : undefined);
+  const path = options.bundle ?? (existsSync(join(recorded, manifestName)) ? recorded : undefined);
   if (path === undefined) return checked;
   using bundle = new Bundle(path);
   if (bundle.hash !== about.source.sha256) {
@@ -74,11 +75,24 @@ export async function verifyExport(
   }
   await bundle.verify();
   const subnetwork = new Subnetwork(bundle, mask);
+  const gguf = about.gguf && ggufFile(subnetwork, about.gguf, about);
+  const hfBytes = about.hf ? countParameters(subnetwork.config) * blockTypes[about.hf].bytes : 0;
+  const total = hfBytes + (gguf?.bytes ?? 0);
+  let done = 0;
+  /** Called for each piece that is to be compared. */
+  const advance = async (bytes: number) => {
+    await setImmediate(); // all else is synchronous: let signals in
+    options.signal?.throwIfAborted();
+    done += bytes;
+    options.onProgress?.(done, total);
+  };
   let tensors = 0;
-  if (about.hf) tensors += await compareFolder(folder, subnetwork, about, signal);
-  if (about.gguf && ggufPath) tensors += await compareGguf(ggufPath, ggufFile(subnetwork, about.gguf, about), signal);
+  if (about.hf) tensors += await compareFolder(folder, subnetwork, about.hf, advance);
+  if (gguf && ggufPath) tensors += await compareGguf(ggufPath, gguf, advance);
   return { ...checked, source: { path, tensors } };
 }
+
+type Advance = (bytes: number) => Promise<void>;
 
 function differs(path: string, wanted: string, got: string): FileError {
   return new FileError(path, `wanted ${wanted}, got ${got}. The export is not what ${exportManifestName} says.`);
@@ -93,12 +107,12 @@ function checkShape({ path, config }: { path: string; config: ModelConfig }, { t
 async function compareFolder(
   folder: string,
   subnetwork: Subnetwork,
-  { hf }: ExportManifest,
-  signal?: AbortSignal,
+  hf: ElementType,
+  advance: Advance,
 ): Promise<number> {
   const { bundle } = subnetwork;
   const type = floatType(bundle);
-  if (hf !== type) throw differs(join(folder, exportManifestName), `Hugging Face weights in ${type}`, String(hf));
+  if (hf !== type) throw differs(join(folder, exportManifestName), `Hugging Face weights in ${type}`, hf);
   for (const [name, text] of smallFiles(bundle)) {
     if (readText(join(folder, name)) !== text) throw differs(join(folder, name), "the source's text", "another");
   }
@@ -113,10 +127,9 @@ async function compareFolder(
   for (const [name, shape] of shapes) {
     if (model.type(name) !== type) throw differs(folder, `tensor "${name}" ${type}`, model.type(name));
     let offset = 0;
-    for (const rows of rowRanges(shape)) {
-      await setImmediate(); // all else is synchronous: let signals in
-      signal?.throwIfAborted();
+    for (const rows of rowRanges(name, shape)) {
       const wanted = encodeWeights(subnetwork.read(name, rows).data, type);
+      await advance(wanted.length);
       compareBytes(folder, name, wanted, encodeWeights(model.read(name, rows).data, type), offset);
       offset += wanted.length;
     }
@@ -124,13 +137,13 @@ async function compareFolder(
   return shapes.size;
 }
 
-/** Values that are compared at a time. */
-const chunkValues = 1 << 26;
+/** Values of a table that are compared at a time. */
+const chunkValues = 1 << 24;
 
-/** A matrix in pieces; undefined is all of a vector. */
-function rowRanges([rows, width]: readonly number[]): ({ from: number; to: number } | undefined)[] {
-  if (width === undefined) return [undefined];
-  const step = Math.max(1, Math.floor(chunkValues / width));
+/** Tables, which may be larger than all else, in pieces; undefined is all of a parameter. */
+function rowRanges(name: string, [rows, width]: readonly number[]): ({ from: number; to: number } | undefined)[] {
+  if (name !== "model.embed_tokens.weight" && name !== "lm_head.weight") return [undefined];
+  const step = Math.max(1, Math.floor(chunkValues / width!));
   return Array.from({ length: Math.ceil(rows! / step) }, (_, i) => ({
     from: i * step,
     to: Math.min((i + 1) * step, rows!),
@@ -138,7 +151,7 @@ function rowRanges([rows, width]: readonly number[]): ({ from: number; to: numbe
 }
 
 /** @returns the number of tensors compared */
-async function compareGguf(path: string, wanted: WeightFile, signal?: AbortSignal): Promise<number> {
+async function compareGguf(path: string, wanted: WeightFile, advance: Advance): Promise<number> {
   using file = new GgufFile(path);
   for (const key of new Set([...wanted.metadata.keys(), ...file.metadata.keys()])) {
     if (!isDeepStrictEqual(wanted.metadata.get(key), file.metadata.get(key)))
@@ -153,9 +166,8 @@ async function compareGguf(path: string, wanted: WeightFile, signal?: AbortSigna
     if (got.type !== type || got.shape.join() !== shape.join())
       throw differs(path, `tensor "${name}" ${type} [${shape.join(", ")}]`, `${got.type} [${got.shape.join(", ")}]`);
     for (let offset = 0; offset < tensorBytes(tensor)!; ) {
-      await setImmediate();
-      signal?.throwIfAborted();
       const piece: Uint8Array = pieces.next().value;
+      await advance(piece.length);
       const bytes = new Uint8Array(piece.length);
       file.readInto(bytes, got, offset);
       compareBytes(path, name, piece, bytes, offset);
