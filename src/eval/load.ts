@@ -48,7 +48,7 @@ async function openBundle(path: string, { threads }: SessionOptions): Promise<Op
   return {
     model: new BundleEvaluator(bundle, { threads }),
     text: {
-      tokenizer: loadTokenizer(bundle.tokenizerPath, boundaryOf(bundle.manifest)),
+      tokenizer: loadTokenizer(bundle.tokenizerPath, boundaryOf(bundle.manifest, bundle.config)),
       promptTemplate,
       predictorInput,
       softTopK,
@@ -79,14 +79,8 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const tokenizer = createTokenizer(
     JSON.parse(new TextDecoder().decode(saved.tokenizer)),
     tokenizerPath,
-    boundaryOf(saved.card),
+    boundaryOf(saved.card, llm.config),
   );
-  if (tokenizer.vocabSize > llm.config.vocabSize) {
-    throw new FileError(
-      tokenizerPath,
-      `wanted ids below the model's ${llm.config.vocabSize}, got ${tokenizer.vocabSize - 1}. Is it another model's?`,
-    );
-  }
   const parts: Parts = {
     llm: llm.weights,
     ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }),

@@ -116,9 +116,12 @@ export async function describeFiles(folder: string, names: readonly string[]): P
   return files;
 }
 
-/** The tokens that open and close a sequence, for `loadTokenizer`. */
-export function boundaryOf({ bosId, eosId }: Pick<CheckpointManifest, "bosId" | "eosId">) {
-  return { bosId, eosIds: [eosId] };
+/** What `loadTokenizer` has to know of a model. */
+export function boundaryOf(
+  { bosId, eosId }: Pick<CheckpointManifest, "bosId" | "eosId">,
+  { vocabSize }: { vocabSize: number },
+) {
+  return { bosId, eosIds: [eosId], vocabSize };
 }
 
 /** Writes a manifest, synced to the disk. */

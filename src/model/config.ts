@@ -126,7 +126,7 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
   const { numHeads, numKvHeads, headWidth } = config;
   for (const [name, value, max] of [
     ["width", config.width, 1 << 17],
-    ["numLayers", config.numLayers, 1 << 10],
+    ["numLayers", config.numLayers, 512], // llama.cpp ends the process above
     ["numHeads", numHeads, 1 << 12],
     ["numKvHeads", numKvHeads, 1 << 12],
     ["headWidth", headWidth, 1 << 12],

@@ -65,7 +65,7 @@ export class InstructionModel implements Disposable {
     this.bundle = new Bundle(path);
     try {
       const { manifest, tokenizerPath } = this.bundle;
-      this.tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest));
+      this.tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest, this.bundle.config));
       const template = this.bundle.text(templateName);
       this.#format =
         template === undefined ? manifest.promptTemplate : new ChatTemplate(template, join(path, templateName));
@@ -114,21 +114,22 @@ export class InstructionModel implements Disposable {
    * @throws as {@link InstructionModel.mask}
    */
   async ask(prompt: string, options: AskOptions = {}): Promise<TextAnswer> {
-    const { mask, source, tFfn, text, scoreCache, onProgress, maxTokens = 128, ...rest } = options;
+    const { mask, source, tFfn, text, scoreCache, onProgress, maxTokens = 128, ...engine } = options;
     if (mask !== undefined && [source, tFfn, text].some((option) => option !== undefined))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
     const ids = this.promptIds(prompt);
-    let chosen: ChosenMask | undefined;
+    let chosen: TextAnswer["chosen"];
     const make = async () => {
-      const { threads, kvType, gpu, signal } = rest;
-      const seed = source === "random" ? rest.seed : undefined;
+      const { threads, kvType, gpu, signal } = engine;
+      const seed = source === "random" ? engine.seed : undefined;
       const how = { source, tFfn, text, seed, scoreCache, onProgress };
-      chosen = await this.mask(prompt, { ...how, threads, kvType, gpu, signal });
-      return chosen.mask;
+      const { mask: made, ...rest } = await this.mask(prompt, { ...how, threads, kvType, gpu, signal });
+      chosen = rest;
+      return made;
     };
     const { numLayers, ffnWidth } = this.bundle;
     const choice = mask === "dense" ? fullMask(numLayers, ffnWidth) : (mask ?? make);
-    const result = await answer(this.bundle, ids, choice, { ...rest, maxTokens });
+    const result = await answer(this.bundle, ids, choice, { ...engine, maxTokens });
     return {
       mask: result.mask,
       chosen,

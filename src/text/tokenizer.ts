@@ -53,6 +53,8 @@ export interface StreamDecoder {
 export interface Boundary {
   bosId?: number | undefined;
   eosIds: readonly number[];
+  /** V of the model, where it has more rows than there are tokens; the others stand for nothing. */
+  vocabSize?: number | undefined;
 }
 
 /** The special tokens that open and close a sequence, by the names that our own tokenizers and llama2.c's give them. */
@@ -98,19 +100,26 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
   const file = readTokenizerFile(json, where);
   const { tokens } = file;
   const special = new Map(file.added_tokens.filter(isControl).map((token) => [token.content, token]));
-  const { bosId, eosIds } = boundary ?? boundaryByName(special, where);
+  const { bosId, eosIds, vocabSize = tokens.length } = boundary ?? boundaryByName(special, where);
+  if (tokens.length > vocabSize) {
+    throw new FileError(
+      where,
+      `wanted ids below the model's ${vocabSize}, got ${tokens.length - 1}. Is it another model's?`,
+    );
+  }
   for (const id of [bosId, ...eosIds]) {
     if (id !== undefined && !special.has(tokens[id] ?? ""))
       throw new FileError(where, `wanted BOS and EOS to be special tokens, got id ${id}. Is it the model's own?`);
   }
   const eosId = eosIds[0];
   if (eosId === undefined) throw new FileError(where, "wanted an EOS token, got none.");
-  const bytesOf = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);
+  const bytesOfToken = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);
+  const bytesOf = (id: number) => (id >= tokens.length && id < vocabSize ? new Uint8Array() : bytesOfToken(id));
   const stripsSpace = stripsLeadingSpace(file);
   const stream = (): StreamDecoder => new Utf8Stream(bytesOf, stripsSpace);
   const encodePlain = encoder(file, where);
   return {
-    vocabSize: tokens.length,
+    vocabSize,
     bosId,
     eosId,
     bosToken: bosId === undefined ? undefined : tokens[bosId],

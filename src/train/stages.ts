@@ -54,8 +54,7 @@ export async function makeTokenizer(
     await trainTokenizer({ texts, vocabSize, out: partial });
   }
   await rename(partial, path);
-  const made = loadTokenizer(path, from && boundaryOf(from.card));
-  return from ? { ...made, vocabSize: from.llm.config.vocabSize } : made; // imported models have more rows than tokens
+  return loadTokenizer(path, from && boundaryOf(from.card, from.llm.config));
 }
 
 /** Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise. */
