@@ -13,6 +13,14 @@ export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
 export { jaccard, maskDiagnostics, overlap } from "./mask/overlap.ts";
 export { softTopK, softTopKGradient } from "./mask/softTopK.ts";
 export { writeReport } from "./report/report.ts";
-export { type AskOptions, InstructionModel, type TextAnswer } from "./serve/model.ts";
+export { type AskOptions, InstructionModel, type MaskOptions, type TextAnswer } from "./serve/model.ts";
+export {
+  type ChosenMask,
+  chooseMask,
+  type MaskSource,
+  openMaskSource,
+  type SourceChoice,
+  type SourceName,
+} from "./sources/source.ts";
 export { parseRecipe, type Recipe, readRecipe } from "./train/recipe.ts";
 export { type RunEvent, trainRecipe } from "./train/run.ts";
