@@ -43,7 +43,7 @@ beforeAll(async () => {
     rest.checkpointEvery = 100;
   });
   await succeed("train", longer, "--runs", at("runs"));
-  await succeed("import", model, at("stories"), ...llama2c.slice(1), "--licence", "MIT");
+  await succeed("import", model, at("stories"), ...llama2c.slice(1), "--licence", "MIT", "--checkpoint");
   await succeed("pack", at("stories"), at("stories-F16"), "--type", "F16");
   for (const type of ["F32", "F16", "Q8_0"]) await succeed("pack", at("runs/tiny"), at(type), "--type", type);
 });
@@ -95,6 +95,33 @@ describe("an imported model", () => {
     });
   });
 
+  test("runs under masks of every source that needs no training, of any budget, and keeps their scores", async () => {
+    writeFileSync(at("story.txt"), storiesReference().greedy_text);
+    const base = ["run", "Once upon a time", "--model", at("stories-F16"), "--max-tokens", "20", ...oneThread];
+    const ask = async (...options: string[]) => JSON.parse(await succeed(...base, "--json", ...options));
+    const { answer: dense } = await ask("--dense");
+    const sources = { griffin: [], static: ["--text", at("story.txt")], weights: [], random: ["--seed", "3"] };
+    for (const [source, options] of Object.entries(sources)) {
+      const first = await ask("--source", source, ...options);
+      expect(first).toMatchObject({ source, cached: false, keptShare: 64 / 172, answer: expect.stringMatching(/./) });
+      const all = await ask("--source", source, ...options, "--t-ffn", "172");
+      expect(all).toMatchObject({ source, cached: source !== "random", keptShare: 1, answer: dense });
+    }
+    const { stderr } = await inProcess(...base);
+    expect(stderr).toMatch(/^37 % of the FFN \(64 of 172 channels\) · griffin .+ ms \(cached\) · gather .+\n$/);
+  });
+
+  test("shows the mask of a prompt, the one that it runs under", async () => {
+    const args = ["mask", "Once upon a time", "--model", at("stories-F16"), "--t-ffn", "96", ...oneThread];
+    expect(await succeed(...args)).toMatch(/^96 of 172 channels kept .+ · griffin .+ ms \(cached\)\nlayer {2}0 /);
+    writeFileSync(at("griffin.json"), await succeed(...args, "--json"));
+    const run = ["run", "Once upon a time", "--model", at("stories-F16"), "--json", ...oneThread];
+    const given = JSON.parse(await succeed(...run, "--mask", at("griffin.json")));
+    const { answer, keptShare } = JSON.parse(await succeed(...run, "--t-ffn", "96"));
+    expect(given).toMatchObject({ answer, keptShare });
+    expect(given.source).toBeUndefined();
+  });
+
   test("eval of a text under every channel and under a mask", async () => {
     writeFileSync(at("text.txt"), storiesReference().greedy_text.repeat(8));
     const perplexity = async (mask: string) => {
@@ -122,7 +149,7 @@ describe("a model of our own training", () => {
     const { code, stdout, stderr } = await inProcess(...args);
     expect({ code, stdout }).toEqual({ code: 0, stdout: "cats\n" });
     expect(stderr).toMatch(
-      /^50 % of the FFN \(32 of 64 channels\) · predict .+ ms · gather .+ · load .+ · prefill .+ · \d+ tokens\/s\n$/,
+      /^50 % of the FFN \(32 of 64 channels\) · predictor .+ ms · gather .+ · load .+ · prefill .+ · \d+ tokens\/s\n$/,
     );
   });
 
@@ -133,7 +160,8 @@ describe("a model of our own training", () => {
       const { tFfn, dFfn, layers, lambda } = JSON.parse(mask);
       expect([tFfn, dFfn, layers.length, lambda.length]).toEqual([32, 64, 2, 2]);
       writeFileSync(at("mask.json"), mask);
-      const { ms: _, ...predicted } = await ask(instruction, "--model", at("F32"));
+      const { ms: _, source, cached, ...predicted } = await ask(instruction, "--model", at("F32"));
+      expect([source, cached]).toEqual(["predictor", false]);
       const { ms, ...given } = await ask(instruction, "--model", at("F32"), "--mask", at("mask.json"));
       expect(given).toEqual(predicted);
       expect(ms.predict).toBe(0);
@@ -250,11 +278,44 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /wanted .*64.*, got \d+/,
   ],
   [
-    "a bundle without predictor",
-    () => [...hello, at("stories-F16")],
-    /wanted a bundle with a predictor, got one without\. Give a mask, or run it dense/,
+    "a predictor in a bundle without one",
+    () => [...hello, at("stories-F16"), "--source", "predictor"],
+    /wanted a bundle with a predictor, got one without\. Choose another source of masks/,
   ],
-  ["its mask", () => ["mask", "Hello", "--model", at("stories-F16")], /wanted a bundle with a predictor/],
+  [
+    "a source of masks that does not exist",
+    () => ["run", "Hello", "--source", "luck"],
+    /'luck' is invalid\. Wanted one of predictor, griffin, static, weights, random/,
+  ],
+  ...(["--source=griffin", "--t-ffn=32", "--text=a.txt"] as const).flatMap((flag): typeof refused => [
+    [`${flag} beside a mask`, () => ["run", "Hello", flag, "--mask", "m.json"], /cannot be used with option '--mask/],
+    [`${flag} beside --dense`, () => ["run", "Hello", flag, "--dense"], /cannot be used with option '--dense'/],
+  ]),
+  [
+    "static masks of no text",
+    () => [...hello, at("stories-F16"), "--source", "static"],
+    /wanted a text for the source static, got none/,
+  ],
+  [
+    "static masks of an empty text",
+    () => [...hello, at("stories-F16"), "--source", "static", "--text", file("empty.txt", "")],
+    /wanted a text to take activations from, got an empty one/,
+  ],
+  [
+    "a text for another source",
+    () => [...hello, at("stories-F16"), "--text", file("some.txt", "some")],
+    /wanted no text for the source griffin, got one/,
+  ],
+  [
+    "a budget above d_ffn",
+    () => [...hello, at("stories-F16"), "--t-ffn", "173"],
+    /wanted t_ffn in 1\.\.172 \(d_ffn\), got 173/,
+  ],
+  [
+    "a seed for a source without chance",
+    () => ["mask", "Hello", "--model", at("stories-F16"), "--seed", "3"],
+    /wanted no seed for the source griffin, got 3/,
+  ],
   [
     "a mask of another model",
     () => [...hello, at("F32"), "--mask", at("even.json")],
@@ -323,7 +384,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "to answer with another model's tokenizer",
     async () => [...hello, await rewritten(at("F32"), {}, largerVocabulary("tokenizer.json"))],
-    /wanted token ids below 320, got \d+\. Is the tokenizer the model's\?/,
+    /tokenizer\.json: wanted ids below the model's 320, got 511\. Is it another model's\?/,
   ],
   [
     "a bundle folder that exists",
@@ -347,9 +408,9 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /half\.tok: wanted .*, got/,
   ],
   [
-    "a model of another kind",
+    "an import of what is not there",
     () => ["import", "model.gguf", at("out"), "--tokenizer", tokenizer],
-    /wanted a llama2\.c checkpoint \(\.bin\), got "model\.gguf"/,
+    /model\.gguf: wanted a model to import, got nothing of that name/,
   ],
   [
     "an import over a folder that exists",
