@@ -70,3 +70,15 @@ export class MemoryError extends IfpruneError {
     super("out_of_memory", message, options);
   }
 }
+
+/** More requests than are taken at a time. */
+export class BusyError extends IfpruneError {
+  override readonly name = "BusyError";
+  constructor(
+    message: string,
+    /** Seconds after which it may be worth trying again. */
+    readonly retryAfter: number,
+  ) {
+    super("busy", message);
+  }
+}
