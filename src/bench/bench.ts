@@ -12,6 +12,7 @@ import { basename, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { startBackend } from "../engine/engine.ts";
 import { bytesPerToken, defaultTFfn, estimate, readStoredModel } from "../engine/estimate.ts";
+import { checkMemory } from "../engine/memory.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/manifest.ts";
@@ -137,6 +138,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
     );
   }
   if (answerTokens < 2) throw new OptionError(`bench: wanted answers of at least 2 tokens, got ${answerTokens}.`);
+  checkMemory(dense.total + subnetwork.total, "the dense model beside a loaded sub-network");
   const masks = bundle.predictor ? "predictor" : "random";
 
   const root = cacheRoot("bench");
