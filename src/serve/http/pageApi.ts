@@ -1,0 +1,69 @@
+/**
+ * JSON shapes between the server and its page, under `/ifprune`. Types only, so that the page can import them.
+ * Errors have the shape of `/v1` everywhere: `{ error: { message, type, param, code } }`. Where the server has an API key, every route wants
+ * `Authorization: Bearer KEY` and answers 401 without it; the page's own files and `/health` do not.
+ *
+ * | route | body | answer |
+ * |---|---|---|
+ * | GET /ifprune/models | | `ServedModel[]` |
+ * | GET /ifprune/state | | `ServiceState` |
+ * | POST /ifprune/mask | `MaskBody` | `PageMask` |
+ * | GET /ifprune/masks/:model/:id | | `StoredMask` |
+ * | GET /ifprune/masks/:model/:id/file | | mask file, that `ifprune run --mask` reads |
+ * | GET /ifprune/tasks/:model | | `SavedTask[]` |
+ * | GET /ifprune/tasks/:model/:name | | `SavedTask` |
+ * | PUT /ifprune/tasks/:model/:name | `TaskBody` | `SavedTask` |
+ * | DELETE /ifprune/tasks/:model/:name | | 204, no body |
+ *
+ * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
+ */
+import type { GenerationEvent, MaskInfo, SavedTask, ServedModel, ServiceState } from "../service.ts";
+
+export type { MaskInfo, SavedTask, ServedModel, ServiceState };
+
+export interface MaskBody {
+  model: string;
+  instruction: string;
+}
+
+export interface TaskBody {
+  instruction: string;
+}
+
+/** What a mask keeps. */
+interface Channels {
+  /** [L], each the base64 of ⌈F/8⌉ bytes: channel c is kept where bit `c & 7` (the lowest is 0) of byte `c >> 3` is set. */
+  layers: string[];
+  /** [L], each the base64 of K bytes, ⌈255 λ⌉ of the kept channels in ascending order. Absent: λ = 1. */
+  lambda?: string[];
+}
+
+export interface PageMask extends Channels {
+  info: MaskInfo;
+}
+
+/** A mask that was made before, of which only the id was asked. */
+export interface StoredMask extends Channels {
+  info: Pick<MaskInfo, "id" | "tFfn" | "dFfn">;
+}
+
+export interface ErrorBody {
+  error: { message: string; type: string; param: string | null; code: string | null };
+}
+
+/** The field `ifprune` of every completion; of a streamed one, in the chunk that carries `finish_reason`, of each choice. */
+export interface CompletionExtension {
+  mask: {
+    id: string;
+    source: string;
+    /** K */
+    t_ffn: number;
+    /** F */
+    d_ffn: number;
+    /** K / F */
+    kept_share: number;
+    from: MaskInfo["from"];
+  };
+  /** Milliseconds of each stage. */
+  ms: Extract<GenerationEvent, { type: "end" }>["ms"];
+}
