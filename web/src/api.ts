@@ -1,0 +1,140 @@
+/** The server's routes as functions. Every failure is an {ApiError} that says what to do. */
+import type {
+  CompletionExtension,
+  MaskBody,
+  PageMask,
+  SavedTask,
+  ServedModel,
+  ServiceState,
+  StoredMask,
+  TaskBody,
+} from "../../src/serve/http/pageApi.ts";
+import { serverSentData } from "./sse.ts";
+import { isObject } from "./store.ts";
+
+export type { CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
+
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  constructor(
+    /** HTTP status, or what stopped the request before there was one. */
+    readonly status: number | "unreachable" | "broken",
+    message: string,
+    /** Seconds to wait, where the server is busy. */
+    readonly retryAfter?: number,
+  ) {
+    super(message);
+  }
+}
+
+const keyName = "ifprune.key";
+let unauthorized = () => {};
+
+/** Called when the server refuses the key. */
+export function onUnauthorized(listener: () => void): void {
+  unauthorized = listener;
+}
+
+/** Keeps the key until the tab closes. */
+export function setKey(key: string): void {
+  sessionStorage.setItem(keyName, key);
+}
+
+async function request(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  const key = sessionStorage.getItem(keyName);
+  if (key) headers.set("Authorization", `Bearer ${key}`);
+  if (init.body) headers.set("Content-Type", "application/json");
+  let response: Response;
+  try {
+    response = await fetch(path, { ...init, headers });
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new ApiError("unreachable", "The server does not answer. Is `ifprune serve` still running?");
+  }
+  if (response.ok) return response;
+  if (response.status === 401) unauthorized();
+  const body: unknown = await response.json().catch(() => undefined);
+  throw new ApiError(
+    response.status,
+    errorMessage(body) ?? `The server answered ${response.status} ${response.statusText}`.trim(),
+    response.status === 429 ? Math.max(1, Number(response.headers.get("Retry-After")) || 1) : undefined,
+  );
+}
+
+function errorMessage(body: unknown): string | undefined {
+  const error = isObject(body) && body.error;
+  return isObject(error) && typeof error.message === "string" ? error.message : undefined;
+}
+
+const get = async <T>(path: string, signal?: AbortSignal): Promise<T> => (await request(path, { signal })).json();
+const segment = encodeURIComponent;
+
+export const getModels = (): Promise<ServedModel[]> => get("/ifprune/models");
+export const getState = (signal: AbortSignal): Promise<ServiceState> => get("/ifprune/state", signal);
+export const getMask = (model: string, id: string): Promise<StoredMask> =>
+  get(`/ifprune/masks/${segment(model)}/${segment(id)}`);
+
+export async function makeMask(body: MaskBody, signal?: AbortSignal): Promise<PageMask> {
+  return (await request("/ifprune/mask", { method: "POST", body: JSON.stringify(body), signal })).json();
+}
+
+/** The mask as a file that `ifprune run --mask` and `ifprune export --mask` read. */
+export async function getMaskFile(model: string, id: string): Promise<Blob> {
+  return (await request(`/ifprune/masks/${segment(model)}/${segment(id)}/file`)).blob();
+}
+
+export const getTasks = (model: string): Promise<SavedTask[]> => get(`/ifprune/tasks/${segment(model)}`);
+
+export async function saveTask(model: string, name: string, body: TaskBody): Promise<SavedTask> {
+  const path = `/ifprune/tasks/${segment(model)}/${segment(name)}`;
+  return (await request(path, { method: "PUT", body: JSON.stringify(body) })).json();
+}
+
+export async function deleteTask(model: string, name: string): Promise<void> {
+  await request(`/ifprune/tasks/${segment(model)}/${segment(name)}`, { method: "DELETE" });
+}
+
+export interface ChatRequest {
+  model: string;
+  messages: { role: "user" | "assistant"; content: string }[];
+  /** `auto`, `dense`, `task:NAME` or a mask's id. */
+  mask: string;
+  max_tokens: number;
+  temperature: number;
+}
+
+export type ChatEvent =
+  | { type: "text"; text: string }
+  | { type: "end"; finishReason: string; extension: CompletionExtension | undefined }
+  | { type: "usage"; completionTokens: number };
+
+interface Chunk {
+  choices?: { delta?: { content?: string | null }; finish_reason?: string | null }[];
+  usage?: { completion_tokens: number } | null;
+  ifprune?: CompletionExtension;
+}
+
+/** @throws {ApiError}; AbortError when `signal` aborts */
+export async function* streamChat(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatEvent, void, void> {
+  const response = await request("/v1/chat/completions", {
+    method: "POST",
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    signal,
+  });
+  try {
+    for await (const data of serverSentData(response.body!)) {
+      if (data === "[DONE]") return;
+      const chunk: Chunk = JSON.parse(data);
+      const message = errorMessage(chunk);
+      if (message) throw new ApiError("broken", message);
+      const choice = chunk.choices?.[0];
+      if (choice?.delta?.content) yield { type: "text", text: choice.delta.content };
+      if (choice?.finish_reason) yield { type: "end", finishReason: choice.finish_reason, extension: chunk.ifprune };
+      if (chunk.usage) yield { type: "usage", completionTokens: chunk.usage.completion_tokens };
+    }
+  } catch (error) {
+    if (error instanceof ApiError || signal.aborted) throw error;
+  }
+  throw new ApiError("broken", "The connection ended before the answer did.");
+}

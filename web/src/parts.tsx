@@ -1,0 +1,210 @@
+/** Small parts that several views use. */
+import type { ComponentChildren } from "preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { ApiError, type CompletionExtension } from "./api.ts";
+import { decodeLayers, fits, shareKeeping } from "./channels.ts";
+import type { AnswerInfo } from "./conversations.ts";
+import { milliseconds, percent, perSecond } from "./format.ts";
+import { Icon } from "./icons.tsx";
+import { MaskStrip, StripLegend } from "./MaskStrip.tsx";
+import { renderMarkdown } from "./markdown.ts";
+import { maskHistory, maskLayers, otherMasks } from "./masks.ts";
+import { type Loaded, tasks } from "./session.ts";
+import { useStore } from "./store.ts";
+
+export function Markdown({ text }: { text: string }) {
+  const element = useRef<HTMLDivElement>(null);
+  useEffect(() => element.current!.replaceChildren(renderMarkdown(text)), [text]);
+  return <div class="markdown" ref={element} />;
+}
+
+/** What went wrong and what to do. Where the server is busy, tries again by itself when it said to. */
+export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
+  const wait = error instanceof ApiError && retry ? error.retryAfter : undefined;
+  const [seconds, setSeconds] = useState(wait);
+  useEffect(() => {
+    setSeconds(wait);
+    if (wait === undefined) return;
+    let left = wait;
+    const timer = setInterval(() => {
+      left--;
+      setSeconds(left);
+      if (left > 0) return;
+      clearInterval(timer);
+      retry!();
+    }, 1000);
+    return () => clearInterval(timer);
+  }, [error]);
+  return (
+    <div class="failure" role="alert">
+      <p>{error instanceof Error ? error.message : String(error)}</p>
+      {seconds !== undefined && <p>Trying again in {seconds} s.</p>}
+      {retry && (
+        <button type="button" class="button" onClick={retry}>
+          <Icon name="again" /> Try again
+        </button>
+      )}
+    </div>
+  );
+}
+
+export function CopyButton({ text, label }: { text: string; label: string }) {
+  const [outcome, setOutcome] = useState("");
+  useEffect(() => {
+    if (!outcome) return;
+    const timer = setTimeout(() => setOutcome(""), 2000);
+    return () => clearTimeout(timer);
+  }, [outcome]);
+  const copy = async () => {
+    try {
+      // Absent on pages that came neither by TLS nor from this machine.
+      await navigator.clipboard.writeText(text);
+      setOutcome("Copied");
+    } catch {
+      setOutcome("The browser forbids it here");
+    }
+  };
+  return (
+    <button type="button" class="quiet" onClick={copy}>
+      <Icon name={outcome === "Copied" ? "done" : "copy"} /> <span aria-live="polite">{outcome || label}</span>
+    </button>
+  );
+}
+
+/** Asks before it deletes, in place. */
+export function DeleteButton({ what, onDelete }: { what: string; onDelete: () => void }) {
+  const [asks, setAsks] = useState(false);
+  if (!asks) {
+    return (
+      <button type="button" class="quiet" aria-label={`Delete ${what}`} title="Delete" onClick={() => setAsks(true)}>
+        <Icon name="trash" />
+      </button>
+    );
+  }
+  return (
+    <button
+      type="button"
+      class="quiet danger"
+      ref={(button) => button?.focus()}
+      aria-label={`Delete ${what}: sure?`}
+      onClick={onDelete}
+      onBlur={() => setAsks(false)}
+      onKeyDown={(event) => event.key === "Escape" && setAsks(false)}
+    >
+      Delete?
+    </button>
+  );
+}
+
+/** Loads a value when `keys` change. */
+export function useLoaded<T>(load: () => Promise<T>, keys: readonly unknown[]): Loaded<T> {
+  const [loaded, setLoaded] = useState<Loaded<T>>({ state: "loading" });
+  useEffect(() => {
+    let isCurrent = true;
+    setLoaded({ state: "loading" });
+    load().then(
+      (value) => isCurrent && setLoaded({ state: "ready", value }),
+      (error: unknown) => isCurrent && setLoaded({ state: "failed", error }),
+    );
+    return () => {
+      isCurrent = false;
+    };
+  }, keys);
+  return loaded;
+}
+
+/** The strip of a mask by its id, against those of other recent prompts. @param prompt that the mask belongs to */
+export function MaskById({ model, id, dFfn, prompt }: { model: string; id: string; dFfn: number; prompt: string }) {
+  const layers = useLoaded(async () => decodeLayers(await maskLayers(model, id)), [model, id]);
+  const history = useStore(maskHistory(model));
+  const bits = layers.state === "ready" && layers.value.length > 0 ? layers.value : undefined;
+  const { others, common } = useMemo(() => {
+    if (!bits) return { others: 0, common: undefined };
+    const masks = otherMasks(history, prompt).filter((mask) => fits(mask, bits.length, dFfn));
+    return { others: masks.length, common: masks.length > 0 ? shareKeeping(masks, bits.length, dFfn) : undefined };
+  }, [bits, history, prompt, dFfn]);
+  if (layers.state === "failed") return <p class="note">The server no longer has this mask.</p>;
+  if (!bits || !fits(bits, bits.length, dFfn)) return <div class="strip-placeholder" />;
+  return (
+    <>
+      <MaskStrip
+        layers={bits}
+        dFfn={dFfn}
+        common={common}
+        describe={(share) => `kept by ${percent(share)} of recent prompts`}
+        label={`Mask of ${bits.length} layers. Arrow keys walk through the layers.`}
+      />
+      {common ? (
+        <StripLegend low={`common to ${others} recent`} high="specific" />
+      ) : (
+        <p class="note">Colours come with a second prompt, to compare with.</p>
+      )}
+    </>
+  );
+}
+
+const origins = { loaded: "was loaded", disk: "read from disk", cold: "built for this" } as const;
+
+/** `12 % kept · built for this · predict 80 ms · … · 709 tokens/s` */
+export function answerFacts({ mask, ms, completionTokens, finishReason }: AnswerInfo): string {
+  const facts: string[] = [];
+  if (mask?.id === "dense") facts.push("all channels kept");
+  else if (mask?.kept_share !== undefined) facts.push(`${percent(mask.kept_share)} of the FFN`);
+  if (mask?.from) facts.push(`sub-network ${origins[mask.from]}`);
+  if (ms) facts.push(...stages(ms).map(([name, time]) => `${name} ${milliseconds(time)}`));
+  if (ms && completionTokens) facts.push(perSecond(completionTokens, ms.decode));
+  if (finishReason === "length") facts.push("ended at the token limit");
+  if (finishReason === "stopped") facts.push("stopped");
+  return facts.join(" · ");
+}
+
+/** Stages that took time, in order. */
+export function stages(ms: CompletionExtension["ms"]): [string, number][] {
+  return (["queue", "predict", "gather", "load", "prefill", "decode"] as const)
+    .map((name): [string, number] => [name, ms[name]])
+    .filter(([, time]) => time >= 0.05);
+}
+
+/** Chooses `auto`, `dense` or `task:NAME`. */
+export function MaskChoice(props: { value: string; onChange: (value: string) => void; withDense?: boolean }) {
+  const saved = useStore(tasks);
+  const names = saved.state === "ready" ? saved.value.map(({ name }) => `task:${name}`) : [];
+  // A task that was deleted stays chosen until another is: the server then says that it is unknown.
+  if (props.value.startsWith("task:") && !names.includes(props.value)) names.push(props.value);
+  return (
+    <label class="field">
+      <span>Mask</span>
+      <select value={props.value} onChange={(event) => props.onChange(event.currentTarget.value)}>
+        <option value="auto">Auto: by this prompt</option>
+        {names.map((name) => (
+          <option key={name} value={name}>
+            Task: {name.slice("task:".length)}
+          </option>
+        ))}
+        {props.withDense !== false && <option value="dense">Dense: all channels</option>}
+      </select>
+    </label>
+  );
+}
+
+export function Empty({ title, children }: { title: string; children: ComponentChildren }) {
+  return (
+    <div class="empty">
+      <h2>{title}</h2>
+      {children}
+    </div>
+  );
+}
+
+/** State that outlives the view, though not the page. */
+const kept = new Map<string, unknown>();
+export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
+  const [value, setValue] = useState(kept.has(name) ? (kept.get(name) as T) : initial);
+  return [
+    value,
+    (next) => {
+      kept.set(name, next);
+      setValue(next);
+    },
+  ];
+}

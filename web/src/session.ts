@@ -1,0 +1,83 @@
+/** What all views share: the served models, the chosen one, its tasks, the theme, whether the server is there and wants a key. */
+import {
+  ApiError,
+  getModels,
+  getState,
+  getTasks,
+  onUnauthorized,
+  type SavedTask,
+  type ServedModel,
+  type ServiceState,
+} from "./api.ts";
+import { readStored, Store, writeStored } from "./store.ts";
+
+export type Loaded<T> = { state: "loading" } | { state: "failed"; error: unknown } | { state: "ready"; value: T };
+
+export const models = new Store<Loaded<ServedModel[]>>({ state: "loading" });
+export const modelId = new Store<string>(
+  readStored("model", (value): value is string => typeof value === "string", ""),
+);
+/** Of the chosen model. */
+export const tasks = new Store<Loaded<SavedTask[]>>({ state: "loading" });
+export const wantsKey = new Store(false);
+/** `undefined` before the first answer, `null` while the server does not answer. */
+export const serviceState = new Store<ServiceState | null | undefined>(undefined);
+
+onUnauthorized(() => wantsKey.set(true));
+
+export async function loadModels(): Promise<void> {
+  models.set({ state: "loading" });
+  try {
+    const value = await getModels();
+    models.set({ state: "ready", value });
+    wantsKey.set(false);
+    if (!value.some(({ id }) => id === modelId.value)) modelId.set(value[0]?.id ?? "");
+    await loadTasks();
+  } catch (error) {
+    models.set({ state: "failed", error });
+  }
+}
+
+export function chooseModel(id: string): void {
+  modelId.set(id);
+  writeStored("model", id);
+  void loadTasks();
+}
+
+export async function loadTasks(): Promise<void> {
+  const model = modelId.value;
+  if (!model) return tasks.set({ state: "ready", value: [] });
+  try {
+    const value = await getTasks(model);
+    if (model === modelId.value) tasks.set({ state: "ready", value });
+  } catch (error) {
+    if (model === modelId.value) tasks.set({ state: "failed", error });
+  }
+}
+
+/** Asks how the server is, every few seconds while the page is seen. A server that came back gets its models asked again. */
+export function watchServer(): () => void {
+  const ask = async () => {
+    if (document.hidden || wantsKey.value) return;
+    try {
+      serviceState.set(await getState(AbortSignal.timeout(10_000)));
+      if (models.value.state === "failed") await loadModels();
+    } catch (error) {
+      // A server that answers with an error is there; a request that ran out of time is not answered.
+      if (!(error instanceof ApiError) || error.status === "unreachable") serviceState.set(null);
+    }
+  };
+  void ask();
+  const timer = setInterval(ask, 4000);
+  return () => clearInterval(timer);
+}
+
+export type Theme = "system" | "light" | "dark";
+const isTheme = (value: unknown): value is Theme => value === "system" || value === "light" || value === "dark";
+export const theme = new Store<Theme>(readStored("theme", isTheme, "system"));
+
+export function setTheme(value: Theme): void {
+  theme.set(value);
+  if (value !== "system") document.documentElement.dataset.theme = value;
+  else delete document.documentElement.dataset.theme;
+}

@@ -1,0 +1,270 @@
+/** One prompt on the dense model and on the sub-network: tokens over time, drawn while they come. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type ServedModel, streamChat } from "../api.ts";
+import type { AnswerInfo } from "../conversations.ts";
+import { settings } from "../conversations.ts";
+import { count, milliseconds, percent, perSecond } from "../format.ts";
+import { Icon } from "../icons.tsx";
+import { answerFacts, Empty, Failure, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
+import { useStore } from "../store.ts";
+
+type LaneName = "dense" | "subnetwork";
+const laneNames: readonly LaneName[] = ["dense", "subnetwork"];
+const titles: Record<LaneName, string> = { dense: "Dense model", subnetwork: "Sub-network" };
+
+interface Lane {
+  text: string;
+  /** Milliseconds since the request of each piece of text: about a token each. */
+  times: number[];
+  /** Milliseconds from the request to now, or to the end. */
+  elapsed: number;
+  state: "waiting" | "running" | "done";
+  info?: AnswerInfo;
+  error?: unknown;
+}
+
+const newLane = (): Lane => ({ text: "", times: [], elapsed: 0, state: "waiting" });
+
+export function Race({ model }: { model: ServedModel }) {
+  const [prompt, setPrompt] = useKept("race.prompt", "");
+  const [mask, setMask] = useKept("race.mask", "auto");
+  const [isAtOnce, setIsAtOnce] = useKept("race.order", false);
+  const { maxTokens } = useStore(settings);
+  const [lanes, setLanes] = useState<Record<LaneName, Lane>>();
+  const abort = useRef<AbortController>();
+  const [isRunning, setIsRunning] = useState(false);
+  useEffect(() => () => abort.current?.abort(), []);
+
+  const start = async (event?: Event) => {
+    event?.preventDefault();
+    if (isRunning || !prompt.trim()) return;
+    const stop = new AbortController();
+    abort.current = stop;
+    const now: Record<LaneName, Lane> = { dense: newLane(), subnetwork: newLane() };
+    setIsRunning(true);
+    let frame = requestAnimationFrame(function show() {
+      setLanes({ dense: { ...now.dense }, subnetwork: { ...now.subnetwork } });
+      frame = requestAnimationFrame(show);
+    });
+    const run = (name: LaneName) =>
+      runLane(now[name], { model: model.id, mask: name === "dense" ? "dense" : mask, prompt, maxTokens }, stop.signal);
+    if (isAtOnce) await Promise.all(laneNames.map(run));
+    else for (const name of laneNames) if (!stop.signal.aborted) await run(name);
+    cancelAnimationFrame(frame);
+    setLanes({ ...now });
+    setIsRunning(false);
+  };
+  return (
+    // biome-ignore lint/a11y/noStaticElementInteractions: a shortcut of the button below
+    <div class="page" onKeyDown={(event) => event.key === "Escape" && abort.current?.abort()}>
+      <form class="race-form" onSubmit={start}>
+        <label class="field tall">
+          <span>Prompt</span>
+          <textarea
+            rows={3}
+            required
+            value={prompt}
+            onInput={(event) => setPrompt(event.currentTarget.value)}
+            onKeyDown={(event) => {
+              if (event.key === "Enter" && !event.shiftKey && !event.isComposing) start(event);
+            }}
+          />
+        </label>
+        <div class="composer-row">
+          <MaskChoice value={mask} onChange={setMask} withDense={false} />
+          <fieldset class="choice">
+            <legend>Order</legend>
+            {([false, true] as const).map((value) => (
+              <label key={String(value)}>
+                <input type="radio" name="order" checked={isAtOnce === value} onChange={() => setIsAtOnce(value)} />
+                {value ? "At once" : "One after the other"}
+              </label>
+            ))}
+          </fieldset>
+          {isRunning ? (
+            <button type="button" class="button primary" onClick={() => abort.current?.abort()}>
+              <Icon name="stop" /> Stop
+            </button>
+          ) : (
+            <button type="submit" class="button primary" disabled={!prompt.trim()}>
+              Start
+            </button>
+          )}
+        </div>
+        {isAtOnce && <p class="note">At once they share the processor: both are slower than alone.</p>}
+      </form>
+      {lanes ? (
+        <>
+          <RaceChart lanes={lanes} maxTokens={maxTokens} />
+          <div class="lanes" aria-live="polite" aria-busy={isRunning}>
+            {laneNames.map((name) => (
+              <LaneCard key={name} name={name} lane={lanes[name]} lanes={lanes} />
+            ))}
+          </div>
+        </>
+      ) : (
+        <Empty title="How much faster is the part?">
+          <p>
+            The same prompt runs on all {model.dFfn} channels and on the {model.tFfn} that it needs. A sub-network that
+            is not loaded yet has to be built first; run the race twice to see it without.
+          </p>
+        </Empty>
+      )}
+    </div>
+  );
+}
+
+interface LaneRequest {
+  model: string;
+  mask: string;
+  prompt: string;
+  maxTokens: number;
+}
+
+/** Runs to the end and writes into `lane` what comes; a failure too. */
+async function runLane(
+  lane: Lane,
+  { model, mask, prompt, maxTokens }: LaneRequest,
+  signal: AbortSignal,
+): Promise<void> {
+  const started = performance.now();
+  lane.state = "running";
+  const info: AnswerInfo = { model, finishReason: "stopped" };
+  const timer = setInterval(() => {
+    lane.elapsed = performance.now() - started;
+  }, 50);
+  try {
+    const messages = [{ role: "user" as const, content: prompt.trim() }];
+    for await (const event of streamChat({ model, mask, messages, max_tokens: maxTokens, temperature: 0 }, signal)) {
+      if (event.type === "text") {
+        lane.text += event.text;
+        lane.times.push(performance.now() - started);
+      } else if (event.type === "usage") info.completionTokens = event.completionTokens;
+      else {
+        info.finishReason = event.finishReason;
+        info.mask = event.extension?.mask;
+        info.ms = event.extension?.ms;
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) lane.error = error;
+  }
+  clearInterval(timer);
+  lane.elapsed = performance.now() - started;
+  lane.info = info;
+  lane.state = "done";
+}
+
+/** Tokens so far over the time since each one's own start. */
+function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTokens: number }) {
+  const [W, H] = [720, 200];
+  const [left, right, top, bottom] = [44, 12, 12, 28];
+  const longest = Math.max(...laneNames.map((name) => lanes[name].elapsed), 100);
+  const most = Math.max(...laneNames.map((name) => lanes[name].times.length), Math.min(maxTokens, 8));
+  const xTicks = ticks(longest);
+  const yTicks = ticks(most).filter(Number.isInteger);
+  const x = (ms: number) => left + (ms / longest) * (W - left - right);
+  const y = (tokens: number) => H - bottom - (tokens / most) * (H - top - bottom);
+  const line = ({ times, elapsed, state }: Lane) => {
+    const points = times.map((time, i) => `${x(time).toFixed(1)},${y(i + 1).toFixed(1)}`);
+    const start = `${x(0)},${y(0)} ${x(times[0] ?? elapsed).toFixed(1)},${y(0)}`;
+    const end =
+      state === "running" && times.length > 0 ? ` ${x(elapsed).toFixed(1)},${y(times.length).toFixed(1)}` : "";
+    return `${start} ${points.join(" ")}${end}`;
+  };
+  return (
+    <figure class="race-chart">
+      <figcaption class="keys">
+        {laneNames.map((name) => (
+          <span key={name} class={`key ${name}`}>
+            {titles[name]}
+          </span>
+        ))}
+        <span class="note">tokens over the time since the request</span>
+      </figcaption>
+      <svg viewBox={`0 0 ${W} ${H}`} role="img" aria-label="Tokens over time of both models; the numbers are below.">
+        {yTicks.map((tokens) => (
+          <g key={tokens}>
+            <line class="grid" x1={left} x2={W - right} y1={y(tokens)} y2={y(tokens)} />
+            <text class="tick" x={left - 6} y={y(tokens) + 4} text-anchor="end">
+              {count(tokens)}
+            </text>
+          </g>
+        ))}
+        {xTicks.map((ms) => (
+          <text key={ms} class="tick" x={x(ms)} y={H - 8} text-anchor="middle">
+            {milliseconds(ms)}
+          </text>
+        ))}
+        {laneNames.map((name) => (
+          <g key={name} class={name}>
+            <polyline class="line" points={line(lanes[name])} />
+            {lanes[name].times[0] !== undefined && <circle cx={x(lanes[name].times[0])} cy={y(1)} r={3.5} />}
+          </g>
+        ))}
+      </svg>
+    </figure>
+  );
+}
+
+/** About four round numbers from 0 to `limit`. */
+function ticks(limit: number): number[] {
+  const rough = limit / 4;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough)! * power;
+  return Array.from({ length: Math.floor(limit / step) + 1 }, (_, i) => i * step);
+}
+
+function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Record<LaneName, Lane> }) {
+  const { times, info, state } = lane;
+  const [first] = times;
+  // The server's count and time where it has told them; before, pieces of text since the first.
+  const rate =
+    info?.ms && info.completionTokens
+      ? perSecond(info.completionTokens, info.ms.decode)
+      : first !== undefined && times.length > 1
+        ? perSecond(times.length - 1, times.at(-1)! - first)
+        : "–";
+  const slowest = Math.max(...laneNames.map((other) => lanes[other].elapsed), 1);
+  return (
+    <section class={`lane ${name}`} aria-label={titles[name]}>
+      <h2>{titles[name]}</h2>
+      <dl class="numbers">
+        <div>
+          <dt>First token</dt>
+          <dd>{first === undefined ? "–" : milliseconds(first)}</dd>
+        </div>
+        <div>
+          <dt>Speed</dt>
+          <dd>{rate}</dd>
+        </div>
+        <div>
+          <dt>Total</dt>
+          <dd>{state === "waiting" ? "–" : milliseconds(lane.elapsed)}</dd>
+        </div>
+      </dl>
+      {info?.ms && <StageBar ms={info.ms} slowest={slowest} />}
+      {state === "waiting" && <p class="note">Waits for its turn.</p>}
+      <Markdown text={lane.text} />
+      {lane.error !== undefined && <Failure error={lane.error} />}
+      {info && <p class="facts">{answerFacts(info)}</p>}
+    </section>
+  );
+}
+
+/** Where the time went, on the scale of the slower lane. */
+function StageBar({ ms, slowest }: { ms: NonNullable<AnswerInfo["ms"]>; slowest: number }) {
+  const parts = stages(ms);
+  const text = parts.map(([stage, time]) => `${stage} ${milliseconds(time)}`).join(", ");
+  return (
+    <div class="stages" role="img" aria-label={text} title={text}>
+      {parts.map(([stage, time]) => (
+        <span
+          key={stage}
+          class={`stage ${stage}`}
+          style={{ width: percent(Math.min(1, time / slowest)).replace(" ", "") }}
+        />
+      ))}
+    </div>
+  );
+}
