@@ -14,6 +14,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
+import { readText } from "../json.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
@@ -99,7 +100,7 @@ export class Bundle implements ModelSource {
 
   /** The text of a small file, or undefined where the bundle has none of that name. */
   text(name: string): string | undefined {
-    return this.manifest.files[name] && readFileSync(join(this.path, name), "utf8");
+    return this.manifest.files[name] && readText(join(this.path, name));
   }
 
   read(name: string, rows?: { from: number; to: number }): Weight {

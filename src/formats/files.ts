@@ -8,13 +8,14 @@ import {
   fstatSync,
   mkdirSync,
   openSync,
-  readFileSync,
   readSync,
   renameSync,
   rmSync,
   writeSync,
 } from "node:fs";
-import { FileError, OptionError } from "../errors.ts";
+import { FileError, MemoryError, OptionError } from "../errors.ts";
+
+export { readJson, readText } from "../json.ts";
 
 /** Node takes at most 2^31 - 1 bytes in a call; tensors may be larger. */
 const maxCallBytes = 1 << 30;
@@ -51,7 +52,7 @@ export class ReadableFile implements Disposable {
         `wanted ${length} bytes of ${what} at ${offset}, got a file of ${this.size} bytes. Is the file truncated?`,
       );
     }
-    const buffer = Buffer.allocUnsafeSlow(length);
+    const buffer = allocate(length, `${this.path}: ${what}`);
     this.readInto(buffer, offset, what);
     return buffer;
   }
@@ -73,6 +74,15 @@ export class ReadableFile implements Disposable {
 
   [Symbol.dispose](): void {
     closeSync(this.#descriptor);
+  }
+}
+
+/** A file may well be larger than what a buffer can be, or than the memory. */
+function allocate(length: number, what: string): Buffer<ArrayBuffer> {
+  try {
+    return Buffer.allocUnsafeSlow(length);
+  } catch (cause) {
+    throw new MemoryError(`${what}: wanted ${length} bytes of memory, got none. Is the file what it seems?`, { cause });
   }
 }
 
@@ -108,24 +118,5 @@ export async function makeFolder(
   } catch (error) {
     rmSync(partial, { recursive: true, force: true });
     throw error;
-  }
-}
-
-/** @throws {FileError} if the file is missing or unreadable */
-export function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (cause) {
-    throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
-  }
-}
-
-/** @throws {FileError} if the file is missing or not JSON */
-export function readJson(path: string): unknown {
-  const text = readText(path);
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new FileError(path, `wanted JSON, got ${(cause as Error).message}.`, { cause });
   }
 }

@@ -1,0 +1,46 @@
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, expect, test } from "vitest";
+import { FileError } from "./errors.ts";
+import { readJson } from "./json.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function file(content: string): string {
+  const path = join(folder, "x.json");
+  writeFileSync(path, content);
+  return path;
+}
+
+test("what JSON.parse reads is read, whatever its strings hold (seed 6)", () => {
+  fc.assert(
+    fc.property(fc.json(), (text) => {
+      expect(readJson(file(text))).toEqual(JSON.parse(text));
+    }),
+    { seed: 6, numRuns: 200 },
+  );
+  const brackets = ['"', "\\", "[".repeat(200), '\\"{'];
+  expect(readJson(file(JSON.stringify(brackets)))).toEqual(brackets);
+});
+
+test.each([
+  ["nested deeper than a stack", `${"[".repeat(1e5)}${"]".repeat(1e5)}`],
+  ["that ends in a string", '{"a'],
+  ["that is empty", ""],
+])("JSON %s is a FileError", (_, text) => expect(() => readJson(file(text))).toThrow(FileError));
+
+test("a sparse file of any size is not read", () => {
+  const path = file("{}");
+  truncateSync(path, 1e10);
+  expect(() => readJson(path)).toThrow(/wanted a text of at most/);
+});
+
+test.each([
+  ["a folder", folder],
+  ["nothing", join(folder, "none.json")],
+])("%s is a FileError", (_, path) => {
+  expect(() => readJson(path)).toThrow(FileError);
+});

@@ -1,0 +1,58 @@
+/** Texts and JSON in files that may be hostile: their size and nesting are limited before anything is made of them. */
+import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { FileError } from "./errors.ts";
+
+/** Largest known: tokenizers of 35 MB. A sparse file of any size costs its author nothing. */
+const maxTextBytes = 1 << 28;
+/** Deeper JSON overflows the stack of what walks it: `JSON.parse` itself takes any depth. Our files and others' have up to 10. */
+const maxDepth = 100;
+
+/** @throws {FileError} if the file is missing, unreadable or larger than any text we read */
+export function readText(path: string): string {
+  try {
+    const descriptor = openSync(path, "r");
+    try {
+      const { size } = fstatSync(descriptor);
+      if (size > maxTextBytes)
+        throw new FileError(path, `wanted a text of at most ${maxTextBytes} bytes, got ${size}.`);
+      return readFileSync(descriptor, "utf8");
+    } finally {
+      closeSync(descriptor);
+    }
+  } catch (cause) {
+    if (cause instanceof FileError) throw cause;
+    throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+  }
+}
+
+/** @throws {FileError} if the file is missing or not JSON */
+export function readJson(path: string): unknown {
+  const text = readText(path);
+  try {
+    checkDepth(text);
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new FileError(path, `wanted JSON, got ${(cause as Error).message}.`, { cause });
+  }
+}
+
+function checkDepth(text: string): void {
+  let depth = 0;
+  for (let i = 0; i < text.length; i++) {
+    const character = text.charCodeAt(i);
+    if (character === 0x22 /* " */) i = endOfString(text, i);
+    else if (character === 0x5b /* [ */ || character === 0x7b /* { */) depth++;
+    else if (character === 0x5d /* ] */ || character === 0x7d /* } */) depth--;
+    if (depth > maxDepth) throw new Error(`more than ${maxDepth} levels of it`);
+  }
+}
+
+/** Where the string that opens at `start` closes; the text's end if nowhere. */
+function endOfString(text: string, start: number): number {
+  for (let i = start + 1; i < text.length; i++) {
+    const character = text.charCodeAt(i);
+    if (character === 0x5c /* \ */) i++;
+    else if (character === 0x22) return i;
+  }
+  return text.length;
+}
