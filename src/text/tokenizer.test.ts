@@ -278,6 +278,15 @@ describe("imported files", () => {
 });
 
 describe("bad files", () => {
+  test("words cut by a regular expression that backtracks for ever", () => {
+    const json = JSON.parse(readFileSync(path, "utf8"));
+    const cut = (Regex: string) => ({ type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false });
+    for (const regex of ["(a+)+$", "x".repeat(70_000)]) {
+      json.pre_tokenizer = { type: "Sequence", pretokenizers: [cut(regex), json.pre_tokenizer.pretokenizers.at(-1)] };
+      expect(() => createTokenizer(json, "test")).toThrow(FileError);
+    }
+  });
+
   const broken: [string, (json: ReturnType<typeof sentencePiece>) => unknown][] = [
     ["not an object", () => 7],
     ["another model", (json) => ({ ...json, model: { ...json.model, type: "Unigram" } })],
@@ -289,6 +298,7 @@ describe("bad files", () => {
       (json) => ({ ...json, model: { ...json.model, vocab: { ...json.model.vocab, a: "1" } } }),
     ],
     ["a merge to nowhere", (json) => ({ ...json, model: { ...json.model, merges: [["b", "b"]] } })],
+    ["a merge that is no text", (json) => ({ ...json, model: { ...json.model, merges: [[{ toString: 1 }, "a"]] } })],
     ["a merge of three", (json) => ({ ...json, model: { ...json.model, merges: [["▁", "a", "b"]] } })],
     ["a suffix of words", (json) => ({ ...json, model: { ...json.model, end_of_word_suffix: "</w>" } })],
     ["words cut at spaces", () => ({ ...metaspaced("first"), pre_tokenizer: { type: "Metaspace", replacement: "▁" } })],

@@ -3,9 +3,9 @@
  * (Llama 2, Mistral, Gemma, llama2.c). Reading and encoding need no native code; training is in `trainTokenizer.ts`, what a file may hold
  * in `tokenizerFile.ts`. Chat templates and prompts are elsewhere.
  */
-import { readFileSync } from "node:fs";
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { FileError, InputError } from "../errors.ts";
+import { readJson } from "../json.ts";
 import {
   type AddedToken,
   exactPreTokenizer,
@@ -82,13 +82,7 @@ const MAX_REMEMBERED = 1 << 16;
  * @throws {FileError} when the file cannot be read or is not a BPE tokenizer that covers every text
  */
 export function loadTokenizer(path: string, boundary?: Boundary): Tokenizer {
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(path, "utf8"));
-  } catch (error) {
-    throw new FileError(path, `wanted a tokenizer.json, got: ${(error as Error).message}.`, { cause: error });
-  }
-  return createTokenizer(json, path, boundary);
+  return createTokenizer(readJson(path), path, boundary);
 }
 
 /**

@@ -83,12 +83,16 @@ export function readTokenizerFile(json: unknown, where: string): TokenizerFile {
   }
   const merges = model.merges.map((merge): [string, string] => {
     const pair = typeof merge === "string" ? merge.split(" ") : merge;
-    if (!Array.isArray(pair) || pair.length !== 2 || !ids.has(`${pair[0]}${pair[1]}`)) {
+    if (!isPair(pair) || !ids.has(pair.join(""))) {
       throw new FileError(where, `wanted merges that make tokens of the vocabulary, got ${JSON.stringify(merge)}.`);
     }
-    return pair as [string, string];
+    return pair;
   });
   return { ...parsed.data, model: { ...model, merges }, tokens: tokens as string[] };
+}
+
+function isPair(value: unknown): value is [string, string] {
+  return Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === "string");
 }
 
 /** Tokens that some files do not mark as special, though nothing but a chat template may write them. */
@@ -229,10 +233,15 @@ export function exactParts(parts: readonly unknown[]): object[] | undefined {
       return bytes.data.use_regex ? [isolate(gpt2Words), plain] : [plain];
     }
     const cut = split.safeParse(part);
-    return [cut.success ? { ...cut.data } : undefined];
+    return [cut.success && isKnownSplit(cut.data.pattern.Regex) ? { ...cut.data } : undefined];
   });
   return exact.includes(undefined) ? undefined : (exact as object[]);
 }
+/** Others could take for ever on some text, or be no regular expression at all. */
+function isKnownSplit(regex: string): boolean {
+  return Object.values(byteLevelKinds).some(({ words }) => words === regex);
+}
+
 /** As `exactParts`, of a whole file. */
 export function exactPreTokenizer(file: TokenizerFile): object[] | undefined {
   return exactParts(partsOf(file.pre_tokenizer, "pretokenizers"));
