@@ -251,6 +251,14 @@ describe("from GGUF, refuses", () => {
     ["no model", (metadata) => metadata.delete("tokenizer.ggml.model")],
     ["another model", (metadata) => metadata.set("tokenizer.ggml.model", { type: "string", value: "bert" })],
     ["byte-level BPE of no known kind", (metadata) => metadata.set("tokenizer.ggml.model", string("gpt2"))],
+    [
+      "a kind named as what every object has",
+      (metadata) => {
+        metadata.set("tokenizer.ggml.model", string("gpt2"));
+        metadata.set("tokenizer.ggml.merges", array("string", []));
+        metadata.set("tokenizer.ggml.pre", string("constructor"));
+      },
+    ],
     ["no tokens", (metadata) => metadata.delete("tokenizer.ggml.tokens")],
     ["tokens that are numbers", (metadata) => metadata.set("tokenizer.ggml.tokens", array("int32", [1, 2]))],
     ["a token twice", (metadata) => metadata.set("tokenizer.ggml.tokens", array("string", Array(1000).fill("a")))],

@@ -189,7 +189,11 @@ export function tokenizerFromGguf(metadata: GgufMetadata, path: string): GgufTok
     tokenizerJson = sentencePieceJson(scored, value("add_space_prefix", "boolean") ?? true, firstId, path);
   } else if (model === "gpt2") {
     const pre = value("pre", "string") ?? "";
-    const name = Object.hasOwn(byteLevelKinds, pre) ? (pre as ByteLevelName) : aliases[pre];
+    const name = Object.hasOwn(byteLevelKinds, pre)
+      ? (pre as ByteLevelName)
+      : Object.hasOwn(aliases, pre)
+        ? aliases[pre]
+        : undefined;
     if (!name) {
       const known = [...Object.keys(byteLevelKinds), ...Object.keys(aliases)].join(", ");
       throw new FileError(path, `wanted pre-tokenizer ${known}, got "${pre}".`);
