@@ -93,5 +93,10 @@ describe("refuses with a typed error:", () => {
     );
   });
 
+  test("a tokenizer of fewer tokens than bytes", () => {
+    const path = changed(readFileSync(tokenizerPath), (bytes) => bytes.subarray(0, 17));
+    expect(() => readLlama2cTokenizer(path, 1)).toThrow(FileError);
+  });
+
   test("another model's tokenizer", () => expect(() => readLlama2cTokenizer(tokenizerPath, 500)).toThrow(FileError));
 });

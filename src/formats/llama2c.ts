@@ -90,11 +90,23 @@ export function readLlama2c(path: string): Model {
  */
 export function readLlama2cTokenizer(path: string, vocabSize: number): object {
   using file = new ReadableFile(path);
+  const most = 4 + vocabSize * (8 + maxTokenBytes);
+  if (vocabSize < firstPiece || file.size > most)
+    throw new FileError(
+      path,
+      `wanted at least ${firstPiece} tokens in at most ${most} bytes, got ${vocabSize} in ${file.size}.`,
+    );
+  const content = file.read(0, file.size, "tokens"); // in one piece: there may be millions
+  const part = (from: number, length: number, id: number) => {
+    if (from + length > content.length)
+      throw new FileError(path, `the file ended inside token ${id}. Is it truncated?`);
+    return content.subarray(from, from + length);
+  };
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   const tokens: { text: string; score: number }[] = [];
   let offset = 4; // past the length of the longest token
   for (let id = 0; id < vocabSize; id++) {
-    const entry = file.read(offset, 8, `token ${id}`);
+    const entry = part(offset, 8, id);
     const length = entry.readInt32LE(4);
     if (length < 0 || length > maxTokenBytes) {
       throw new FileError(
@@ -102,7 +114,7 @@ export function readLlama2cTokenizer(path: string, vocabSize: number): object {
         `token ${id}: wanted a length in 0..${maxTokenBytes}, got ${length}. Is the file corrupt?`,
       );
     }
-    const bytes = file.read(offset + 8, length, `token ${id}`);
+    const bytes = part(offset + 8, length, id);
     offset += 8 + length;
     try {
       tokens.push({ text: utf8.decode(bytes).replaceAll(" ", visibleSpace), score: entry.readFloatLE(0) });
