@@ -61,6 +61,8 @@ describe("refuses", () => {
     ["a path out of the folder", { files: { "../secret": { bytes: 1, sha256: "0".repeat(64) } } }],
     ["an absolute path", { files: { "/etc/passwd": { bytes: 1, sha256: "0".repeat(64) } } }],
     ["a path with dots inside", { files: { "a/../../b": { bytes: 1, sha256: "0".repeat(64) } } }],
+    ["a file within a file", { files: { "weights.bin/x": { bytes: 1, sha256: "0".repeat(64) } } }],
+    ["a name that no file can have", { files: { ["x".repeat(300)]: { bytes: 1, sha256: "0".repeat(64) } } }],
     ["a hash that is none", { files: { a: { bytes: 1, sha256: "x" } } }],
   ])("%s", async (_, changes) => {
     const { folder, manifest } = await sample();

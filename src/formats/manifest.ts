@@ -90,9 +90,19 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
 export function checkSizes(folder: string, { files }: Pick<CheckpointManifest, "files">, name = manifestName): void {
   for (const [path, { bytes }] of Object.entries(files)) {
     const file = join(folder, path);
-    const size = statSync(file, { throwIfNoEntry: false })?.size;
+    const size = sizeOf(file);
     if (size !== bytes)
       throw new FileError(file, `wanted ${bytes} bytes as in ${name}, got ${size ?? "no file"}. Is the copy complete?`);
+  }
+}
+
+/** Nothing for what is no file, and for names that no file can have. */
+function sizeOf(path: string): number | undefined {
+  try {
+    const stat = statSync(path);
+    return stat.isFile() ? stat.size : undefined;
+  } catch {
+    return undefined;
   }
 }
 
