@@ -23,13 +23,14 @@ export function maskToJson({ tFfn, dFfn, layers, lambda }: Mask): z.infer<typeof
 export function maskFromJson(value: unknown, path: string): Mask {
   const parsed = schema.safeParse(value);
   if (!parsed.success) throw new FileError(path, `wanted a mask, got: ${z.prettifyError(parsed.error)}`);
-  const flaw = maskFlaw(parsed.data);
-  if (flaw) throw new FileError(path, `${flaw}. Is it a mask that \`ifprune mask --json\` printed?`);
   const { tFfn, dFfn, layers, lambda } = parsed.data;
-  return {
+  const mask = {
     tFfn,
     dFfn,
     layers: layers.map((kept) => Int32Array.from(kept)),
     ...(lambda && { lambda: lambda.map((weights) => Float32Array.from(weights)) }),
   };
+  const flaw = maskFlaw(parsed.data) ?? maskFlaw(mask); // numbers may be beyond what their arrays hold
+  if (flaw) throw new FileError(path, `${flaw}. Is it a mask that \`ifprune mask --json\` printed?`);
+  return mask;
 }
