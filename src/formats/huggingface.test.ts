@@ -58,6 +58,7 @@ describe("refuses, naming the cause:", () => {
     ],
     ["a missing key", { vocab_size: undefined }, /vocab_size/],
     ["another family", { model_type: "mamba" }, /model_type/],
+    ["a family that is no text", { model_type: "gemma3", text_config: { model_type: { toString: 1 } } }, /model_type/],
     ["another activation", { hidden_act: "gelu" }, /hidden_act/],
     ["scaled RoPE of no kind", { rope_scaling: { factor: 8 } }, /rope_scaling/],
     ["dynamic RoPE", { rope_scaling: { type: "dynamic", factor: 8 } }, /"dynamic"/],

@@ -156,7 +156,10 @@ export function readConfigFile(folder: string): ReadConfig {
     : outer;
   const type = inner.model_type;
   if (typeof type !== "string" || !Object.hasOwn(families, type))
-    throw new FileError(path, `wanted a model_type of ${Object.keys(families).join(", ")}, gemma3, got "${type}".`);
+    throw new FileError(
+      path,
+      `wanted a model_type of ${Object.keys(families).join(", ")}, gemma3, got ${JSON.stringify(type)}.`,
+    );
   const file = parse(path, configSchema, { ...defaults[type as ModelType], ...inner });
   return { config: modelConfig(path, type as ModelType, file), isMultimodal, notes };
 }

@@ -130,6 +130,12 @@ for (const [what, base, changes, message] of [
     /^a\.json: "stages": wanted names of stages of b\.json \(one, two\), got "tow"\. To add a stage, give the whole list/,
   ],
   ["to remove an unknown stage", { stages: [{ name: "one" }] }, { stages: { two: null } }, /\(one\), got "two"/],
+  [
+    "a base whose stages have no names",
+    { stages: [{ name: { toString: 1 } }] },
+    { stages: { one: {} } },
+    /\(\), got "one"/,
+  ],
   ["a stage of the prototype", { stages: [] }, { stages: { constructor: {} } }, /got "constructor"/],
   [
     "a stage that is no object",

@@ -72,7 +72,7 @@ function changedStages(list: unknown, changes: JsonObject, link: Link): unknown[
   if (!Array.isArray(list)) {
     throw new FileError(link.file, `"stages": wanted a list, as ${link.base} has none to change, got an object.`);
   }
-  const nameOf = (stage: unknown) => (isObject(stage) ? stage.name : undefined);
+  const nameOf = (stage: unknown) => (isObject(stage) && typeof stage.name === "string" ? stage.name : undefined);
   const names = list.map(nameOf);
   for (const [name, change] of Object.entries(changes)) {
     if (!names.includes(name)) {
@@ -90,7 +90,7 @@ function changedStages(list: unknown, changes: JsonObject, link: Link): unknown[
   }
   const changed = new Map(Object.entries(changes));
   return list.flatMap((stage) => {
-    const change = changed.get(nameOf(stage) as string);
+    const change = changed.get(nameOf(stage) ?? "");
     if (change === undefined) return [stage];
     return isObject(change) ? [merge(stage, change, `stages.${nameOf(stage)}.`, link)] : [];
   });
