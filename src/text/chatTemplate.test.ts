@@ -155,6 +155,8 @@ describe("refuses", () => {
     ["too much output", `{% for i in range(10000) %}${"x".repeat(1000)}{% endfor %}`],
     ["too much time", "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"],
     ["too long a text", "x".repeat(300_000)],
+    ["lists that double", `{% set n = namespace(x=[1]) %}${"{% set n.x = n.x + n.x %}".repeat(40)}`],
+    ["texts that double", `{% set n = namespace(x='a') %}${"{% set n.x = n.x ~ n.x %}".repeat(27)}{{ n.x | length }}`],
   ])("a template with %s", (_, source) => expect(() => ids(source)).toThrow(FileError));
 });
 

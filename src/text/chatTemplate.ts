@@ -3,8 +3,8 @@
  * placeholders for the messages' contents, so that what is the template's own (special tokens are read from it) is told apart from what
  * users wrote (they are not).
  *
- * Templates come with models, so they are as hostile as any file: their length, time, ranges and output are limited. Memory that one
- * takes up within its time is not.
+ * Templates come with models, so they are as hostile as any file: their length, time, ranges, output and the sizes of all values that they
+ * compute are limited.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -24,6 +24,9 @@ const MAX_CONFIG_BYTES = 1 << 26;
 const MAX_OUTPUT_LENGTH = 1 << 20;
 const MAX_RANGE = 10_000;
 const MAX_RENDER_MS = 2000;
+/** Characters and items of all values together that a rendering computes beyond so many times the contents. */
+const MAX_COMPUTED = 1 << 26;
+const MAX_COMPUTED_PER_CHARACTER = 200;
 
 /** Private-use characters, which no template writes, around the number of a message. */
 const placeholder = (index: number): string => `\u{f0000}${index}\u{f0001}`;
@@ -106,9 +109,11 @@ export class ChatTemplate {
       ...variables,
     };
     for (const [name, value] of Object.entries(globals)) environment.set(name, value);
+    const contentLength = (variables.messages as ChatMessage[]).reduce((sum, { content }) => sum + content.length, 0);
+    const interpreter = frugal(new Interpreter(environment), MAX_COMPUTED + MAX_COMPUTED_PER_CHARACTER * contentLength);
     let output: unknown;
     try {
-      output = withinTime(() => new Interpreter(environment).run(this.#template.parsed).value);
+      output = withinTime(() => interpreter.run(this.#template.parsed).value);
     } catch (cause) {
       if (cause instanceof Refusal)
         throw new InputError(`${this.where}: chat template: refused the messages: ${cause.message}`, { cause });
@@ -116,7 +121,6 @@ export class ChatTemplate {
         cause,
       });
     }
-    const contentLength = (variables.messages as ChatMessage[]).reduce((sum, { content }) => sum + content.length, 0);
     if (typeof output !== "string" || output.length > MAX_OUTPUT_LENGTH + 2 * contentLength)
       throw new FileError(this.where, `chat template: wanted at most ${MAX_OUTPUT_LENGTH} characters of its own.`);
     return output;
@@ -134,6 +138,20 @@ function range(...args: number[]): number[] {
   const length = Math.max(0, Math.ceil((stop - start) / step));
   if (!(length <= MAX_RANGE)) throw new RangeError(`a range of ${length}`);
   return Array.from({ length }, (_, i) => start + i * step);
+}
+
+/** Makes an interpreter stop when the values that it has computed are larger than `budget` in all: doubling text or lists fills any memory. */
+function frugal(interpreter: Interpreter, budget: number): Interpreter {
+  const evaluate = interpreter.evaluate.bind(interpreter);
+  let left = budget;
+  interpreter.evaluate = (...args: Parameters<typeof evaluate>) => {
+    const result = evaluate(...args);
+    const { value } = result;
+    left -= typeof value === "string" || Array.isArray(value) ? value.length : 0;
+    if (left < 0) throw new RangeError(`values larger than ${budget} in all`);
+    return result;
+  };
+  return interpreter;
 }
 
 const holder: { task?: () => unknown } = {};
