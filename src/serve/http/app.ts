@@ -1,0 +1,99 @@
+/** The whole HTTP side as one function from a request to a response; `server.ts` puts it on a socket. */
+import { Hono } from "hono";
+import { matchedRoutes } from "hono/route";
+import type { InferenceService, ServedModel } from "../service.ts";
+import { chat } from "./chat.ts";
+import { completions } from "./completions.ts";
+import type { Env, LogEntry } from "./context.ts";
+import { ApiError } from "./errors.ts";
+import { noteError, servedModel } from "./generation.ts";
+import { Metrics } from "./metrics.ts";
+import { type PageFiles, pageResponse } from "./page.ts";
+import { pageRoutes } from "./pageRoutes.ts";
+import { authorize, guard, type SecurityOptions } from "./security.ts";
+
+export interface AppOptions extends SecurityOptions {
+  /** Takes a line of the log once a response has ended. */
+  log?: (entry: LogEntry) => void;
+  /** Whether prompts are in the log. */
+  logPrompts?: boolean;
+  page?: PageFiles;
+}
+
+/** Methods of each route, for what is asked with another one. */
+const routes: Record<string, string> = {
+  "/v1/models": "GET",
+  "/v1/models/:id": "GET",
+  "/v1/chat/completions": "POST",
+  "/v1/completions": "POST",
+  "/health": "GET",
+  "/metrics": "GET",
+  "/ifprune/models": "GET",
+  "/ifprune/state": "GET",
+  "/ifprune/mask": "POST",
+  "/ifprune/masks/:model/:id": "GET",
+  "/ifprune/masks/:model/:id/file": "GET",
+  "/ifprune/tasks/:model": "GET",
+  "/ifprune/tasks/:model/:name": "GET, PUT, DELETE",
+};
+
+export function createApp(service: InferenceService, options: AppOptions = {}): Hono<Env> {
+  const metrics = new Metrics(service);
+  const page = options.page ?? new Map();
+  const app = new Hono<Env>();
+
+  app.use(async (c, next) => {
+    const start = performance.now();
+    const entry: LogEntry = { time: new Date().toISOString(), method: c.req.method, route: "other", status: 0, ms: 0 };
+    c.set("service", service);
+    c.set("metrics", metrics);
+    c.set("logPrompts", options.logPrompts ?? false);
+    c.set("entry", entry);
+    c.set("finish", () => {
+      entry.ms = Math.round(performance.now() - start);
+      metrics.request(entry.route, entry.status);
+      options.log?.(entry);
+    });
+    const route = matchedRoutes(c).find(({ path }) => Object.hasOwn(routes, path))?.path;
+    entry.route = route ?? (page.has(c.req.path) ? "page" : "other");
+    await next();
+    if (c.var.isStream) return;
+    entry.status = c.res.status;
+    c.var.finish();
+  });
+  app.use(guard(options));
+  for (const path of ["/v1/*", "/ifprune/*", "/metrics"]) app.use(path, authorize(options));
+
+  app.get("/v1/models", (c) => c.json({ object: "list", data: service.models().map(modelObject) }));
+  app.get("/v1/models/:id", (c) => c.json(modelObject(servedModel(service, c.req.param("id")))));
+  app.post("/v1/chat/completions", chat);
+  app.post("/v1/completions", completions);
+  app.route("/ifprune", pageRoutes());
+  app.get("/health", (c) => c.json({ status: "ok" }));
+  app.get("/metrics", () => metrics.response());
+  for (const [path, methods] of Object.entries(routes)) {
+    app.all(path, () => {
+      throw new ApiError(405, "method_not_allowed", `Wanted the method ${methods}.`, { headers: { allow: methods } });
+    });
+  }
+  app.get("*", (c) => {
+    const file = page.get(c.req.path);
+    if (file) return pageResponse(file, c.req.raw);
+    throw new ApiError(404, "not_found", "There is nothing here.");
+  });
+  app.notFound(() => {
+    throw new ApiError(404, "not_found", "There is nothing here.");
+  });
+  app.onError((error, c) => {
+    const told = noteError(c, error);
+    for (const [name, value] of Object.entries(told.details.headers ?? {})) c.header(name, value);
+    return c.json(told.body, told.status);
+  });
+  return app;
+}
+
+/** OpenAI's four fields, and ours. */
+function modelObject({ id, created, contextLength, dFfn, tFfn, hasTools }: ServedModel): object {
+  const ours = { context_length: contextLength, d_ffn: dFfn, t_ffn: tFfn, has_tools: hasTools };
+  return { id, object: "model", created, owned_by: "ifprune", ifprune: ours };
+}

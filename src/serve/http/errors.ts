@@ -1,0 +1,95 @@
+/** Errors as OpenAI's clients expect them, and the one table from our own errors to them. */
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import type { z } from "zod";
+import { BusyError, FileError, IfpruneError } from "../../errors.ts";
+import type { ErrorBody } from "./pageApi.ts";
+
+type ErrorType =
+  | "invalid_request_error"
+  | "authentication_error"
+  | "permission_error"
+  | "rate_limit_error"
+  | "server_error";
+
+/** A request that gets an error for an answer. */
+export class ApiError extends Error {
+  override readonly name = "ApiError";
+  constructor(
+    readonly status: ContentfulStatusCode,
+    readonly code: string,
+    message: string,
+    readonly details: { type?: ErrorType; param?: string; headers?: Record<string, string>; cause?: unknown } = {},
+  ) {
+    super(message, { cause: details.cause });
+  }
+
+  get type(): ErrorType {
+    return this.details.type ?? (this.status >= 500 ? "server_error" : "invalid_request_error");
+  }
+
+  get body(): ErrorBody {
+    return {
+      error: { message: this.message, type: this.type, param: this.details.param ?? null, code: this.code },
+    };
+  }
+}
+
+/** Errors of ours by their code; any other is an internal one. */
+const table: Record<string, { status: ContentfulStatusCode; code: string; type?: ErrorType }> = {
+  bad_input: { status: 400, code: "invalid_value" },
+  bad_option: { status: 400, code: "invalid_value" },
+  context_length: { status: 400, code: "context_length_exceeded" },
+  shape_mismatch: { status: 400, code: "mask_mismatch" },
+  busy: { status: 429, code: "server_busy", type: "rate_limit_error" },
+  out_of_memory: { status: 503, code: "insufficient_memory" },
+  bad_file: { status: 503, code: "model_unavailable" },
+};
+
+export function toApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  const row = error instanceof IfpruneError ? table[error.code] : undefined;
+  if (!row) return new ApiError(500, "internal_error", "The server failed. Its log says more.", { cause: error });
+  const { status, code, type } = row;
+  const headers = error instanceof BusyError ? { "retry-after": String(Math.ceil(error.retryAfter)) } : undefined;
+  // A client is not told where files are.
+  const message = error instanceof FileError ? "The model's files cannot be read." : (error as IfpruneError).message;
+  return new ApiError(status, code, message, { type, headers, cause: error });
+}
+
+export function invalid(param: string, message: string, code = "invalid_value"): ApiError {
+  return new ApiError(400, code, `${param}: ${message}`, { param });
+}
+
+const MAX_MESSAGE_LENGTH = 400;
+
+/** @param body what was checked */
+export function fromZod({ issues }: z.ZodError, body: unknown): ApiError {
+  const issue = deepest(issues[0]!);
+  const param = issue.path.join(".");
+  if (issue.code === "unrecognized_keys") {
+    const key = short([...issue.path, issue.keys[0]].join("."));
+    return new ApiError(400, "unknown_parameter", `Unknown parameter: ${key}.`, { param: key });
+  }
+  const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], body);
+  const code =
+    value === undefined
+      ? "missing_required_parameter"
+      : issue.code === "invalid_type"
+        ? "invalid_type"
+        : "invalid_value";
+  return new ApiError(400, code, short(`${param || "body"}: ${issue.message}`), { param: short(param) });
+}
+
+/** Of the alternatives of a union, the complaint of the one that went furthest. */
+function deepest(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code !== "invalid_union") return issue;
+  const found = issue.errors
+    .flatMap((issues) => issues.slice(0, 1))
+    .map((inner) => deepest({ ...inner, path: [...issue.path, ...inner.path] }));
+  const best = found.toSorted((a, b) => b.path.length - a.path.length)[0];
+  return best && best.path.length > issue.path.length ? best : issue;
+}
+
+function short(text: string): string {
+  return text.length > MAX_MESSAGE_LENGTH ? `${text.slice(0, MAX_MESSAGE_LENGTH)}…` : text;
+}

@@ -1,0 +1,244 @@
+/** What chat and plain completions share: from a request's fields to answers under way, several at a time, and what is told of them. */
+import { randomInt, randomUUID } from "node:crypto";
+import { InputError } from "../../errors.ts";
+import type {
+  GenerationEvent,
+  GenerationRequest,
+  InferenceService,
+  MaskRequest,
+  Sampling,
+  ServedModel,
+} from "../service.ts";
+import type { Handled } from "./context.ts";
+import { ApiError, toApiError } from "./errors.ts";
+import { limits } from "./limits.ts";
+import type { CompletionExtension } from "./pageApi.ts";
+import type { SamplingBody } from "./schemas.ts";
+import { eventStream } from "./sse.ts";
+
+/** @throws {ApiError} if no model has the name */
+export function servedModel(service: InferenceService, id: string): ServedModel {
+  const models = service.models();
+  const model = models.find((one) => one.id === id);
+  if (model) return model;
+  const known = models.map((one) => one.id).join(", ");
+  throw new ApiError(404, "model_not_found", `The model "${id.slice(0, 100)}" does not exist. There is: ${known}.`, {
+    param: "model",
+  });
+}
+
+/** @throws {ApiError} if there is no such task or mask */
+export function knownMask(service: InferenceService, model: string, mask: MaskRequest = { kind: "auto" }): MaskRequest {
+  if (mask.kind === "task" && !service.tasks(model).some((task) => task.name === mask.name))
+    throw new ApiError(404, "task_not_found", `The task "${mask.name}" does not exist.`, { param: "mask" });
+  if (mask.kind === "id") storedMask(service, model, mask.id);
+  return mask;
+}
+
+/** @throws {ApiError} if there is no such mask */
+export function storedMask(
+  service: InferenceService,
+  model: string,
+  id: string,
+): ReturnType<InferenceService["maskById"]> {
+  try {
+    return service.maskById(model, id);
+  } catch (cause) {
+    if (!(cause instanceof InputError)) throw cause;
+    throw new ApiError(404, "mask_not_found", `The mask "${id.slice(0, 128)}" does not exist.`, {
+      param: "mask",
+      cause,
+    });
+  }
+}
+
+/** Defaults are OpenAI's. Choice `i` of a request has the seed `seed + i`, of which the low 32 bits count. */
+export function samplings(body: SamplingBody, count: number): Sampling[] {
+  const seed = body.seed ?? randomInt(2 ** 32);
+  return Array.from({ length: count }, (_, i) => ({
+    temperature: body.temperature ?? 1,
+    topP: body.top_p ?? 1,
+    topK: body.top_k ?? 0,
+    minP: body.min_p ?? 0,
+    seed: (seed + i) >>> 0,
+    frequencyPenalty: body.frequency_penalty ?? 0,
+    presencePenalty: body.presence_penalty ?? 0,
+    repeatPenalty: body.repetition_penalty ?? 1,
+    logitBias: new Map(Object.entries(body.logit_bias ?? {}).map(([id, bias]) => [Number(id), bias])),
+  }));
+}
+
+/**
+ * Several sources at a time, their items as they come, with the number of the source. An early end or an error ends all of them.
+ *
+ * @param stop aborts what the sources wait for
+ */
+async function* merge<T>(
+  sources: readonly (() => AsyncGenerator<T, void, void>)[],
+  stop: AbortController,
+): AsyncGenerator<[index: number, item: T], void, void> {
+  const running = new Map<number, AsyncGenerator<T, void, void>>();
+  const next = new Map<number, Promise<[number, IteratorResult<T, void>]>>();
+  const advance = (index: number) => {
+    const promise = running
+      .get(index)!
+      .next()
+      .then((result): [number, IteratorResult<T, void>] => [index, result]);
+    promise.catch(() => {}); // told below, or not at all if another failed before
+    next.delete(index); // to the end of the line
+    next.set(index, promise);
+  };
+  let started = 0;
+  try {
+    for (;;) {
+      for (; running.size < limits.concurrent && started < sources.length; started++) {
+        running.set(started, sources[started]!());
+        advance(started);
+      }
+      if (running.size === 0) return;
+      const [index, { value, done }] = await Promise.race(next.values());
+      if (done) {
+        running.delete(index);
+        next.delete(index);
+        continue;
+      }
+      yield [index, value];
+      advance(index);
+    }
+  } finally {
+    if (running.size > 0) stop.abort();
+    await Promise.allSettled([...running.values()].map((source) => source.return()));
+  }
+}
+
+/** Answers of one request under way: their events, and what is told of all of them. */
+export class Answers<Extra extends { type: string } = never> {
+  readonly id: string;
+  readonly created = Math.floor(Date.now() / 1000);
+  readonly stop = new AbortController();
+  readonly signal: AbortSignal;
+  readonly #starts = new Map<number, Extract<GenerationEvent, { type: "start" }>>();
+  readonly #extensions = new Map<number, CompletionExtension>();
+  #completionTokens = 0;
+
+  constructor(
+    readonly c: Handled,
+    readonly model: ServedModel,
+    prefix: string,
+  ) {
+    this.id = `${prefix}-${randomUUID().replaceAll("-", "")}`;
+    this.signal = AbortSignal.any([c.req.raw.signal, this.stop.signal]);
+    c.var.entry.model = model.id;
+  }
+
+  /** One answer, measured. */
+  generate(request: Omit<GenerationRequest, "signal">): AsyncGenerator<GenerationEvent, void, void> {
+    const { service, metrics } = this.c.var;
+    return metrics.measured(service.generate(this.model.id, { ...request, signal: this.signal }));
+  }
+
+  /**
+   * @param sources each ends with an event of type `end`
+   * @throws {ApiError} if the client goes away
+   */
+  async *run(
+    sources: readonly (() => AsyncGenerator<GenerationEvent | Extra, void, void>)[],
+  ): AsyncGenerator<[index: number, event: GenerationEvent | Extra], void, void> {
+    const { entry } = this.c.var;
+    let ended = 0;
+    try {
+      for await (const [index, event] of merge(sources, this.stop)) {
+        if (isStart(event)) {
+          this.#starts.set(index, event);
+          entry.mask = event.mask.id;
+          entry.from = event.mask.from;
+          entry.promptTokens = (entry.promptTokens ?? 0) + event.promptTokens;
+        } else if (isEnd(event)) {
+          ended++;
+          this.#completionTokens += event.completionTokens;
+          entry.completionTokens = this.#completionTokens;
+          const start = this.#starts.get(index);
+          if (start) this.#extensions.set(index, extension(start, event));
+        }
+        yield [index, event];
+      }
+    } catch (error) {
+      throw this.signal.aborted ? gone(error) : error;
+    }
+    if (this.signal.aborted) throw gone();
+    if (ended < sources.length) throw new Error("internal: an answer without an end");
+  }
+
+  /** @param perPrompt answers of each prompt: a prompt counts once */
+  usage(perPrompt: number): { prompt_tokens: number; completion_tokens: number; total_tokens: number } {
+    let prompt = 0;
+    for (const [index, start] of this.#starts) if (index % perPrompt === 0) prompt += start.promptTokens;
+    return {
+      prompt_tokens: prompt,
+      completion_tokens: this.#completionTokens,
+      total_tokens: prompt + this.#completionTokens,
+    };
+  }
+
+  extension(index: number): CompletionExtension | undefined {
+    return this.#extensions.get(index);
+  }
+
+  /** The fields that every object of an answer begins with. */
+  head(object: string): { id: string; object: string; created: number; model: string; system_fingerprint: string } {
+    const mask = this.#starts.values().next().value?.mask.id ?? "none";
+    const { id, created, model } = this;
+    return { id, object, created, model: model.id, system_fingerprint: `ifprune-${mask}` };
+  }
+
+  /** An answer as events. What fails before the first of them is an ordinary error. */
+  async stream(chunks: AsyncGenerator<object, void, void>): Promise<Response> {
+    const first = await chunks.next();
+    const { c, stop, signal } = this;
+    c.set("isStream", true);
+    c.var.entry.status = 200;
+    const stream = eventStream(chunks, first, {
+      stop: () => stop.abort(),
+      onError: (error) => noteError(c, error),
+      onEnd: () => {
+        if (signal.aborted) c.var.entry.status = gone().status;
+        c.var.finish();
+      },
+    });
+    return new Response(stream, {
+      headers: {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-store",
+        "x-accel-buffering": "no", // proxies hold nothing back
+      },
+    });
+  }
+}
+
+/** Tells the log of an error; of a fault of ours, the stack too. */
+export function noteError({ var: { entry } }: Handled, error: unknown): ApiError {
+  const told = toApiError(error);
+  entry.status = told.status;
+  entry.error = told.code;
+  const { cause } = told;
+  if (told.status >= 500 && cause instanceof Error)
+    entry.detail = told.code === "internal_error" ? (cause.stack ?? cause.message) : cause.message;
+  return told;
+}
+
+function extension(
+  { mask }: Extract<GenerationEvent, { type: "start" }>,
+  { ms }: Extract<GenerationEvent, { type: "end" }>,
+): CompletionExtension {
+  const { id, source, tFfn, dFfn, from } = mask;
+  return { mask: { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, from }, ms };
+}
+
+/** 499, as servers say it in their logs: nobody reads the answer. */
+function gone(cause?: unknown): ApiError {
+  return new ApiError(499 as 400, "client_closed_request", "The client went away.", { cause });
+}
+
+const isStart = (event: { type: string }): event is Extract<GenerationEvent, { type: "start" }> =>
+  event.type === "start";
+const isEnd = (event: { type: string }): event is Extract<GenerationEvent, { type: "end" }> => event.type === "end";

@@ -1,0 +1,107 @@
+/** How much of a request is read, and how: everything here comes before anything is made of it. */
+import { ApiError, invalid } from "./errors.ts";
+
+export const limits = {
+  bodyBytes: 4 << 20,
+  jsonDepth: 32,
+  headers: 100,
+  headerBytes: 16 << 10,
+  /** Until all headers, and the whole body, have come. */
+  headersMs: 10_000,
+  requestMs: 30_000,
+  /** A client that takes nothing of a stream for so long is gone. */
+  stalledMs: 60_000,
+  messages: 1000,
+  tools: 64,
+  choices: 8,
+  prompts: 64,
+  /** Answers of one request that run at a time. */
+  concurrent: 4,
+  stops: 4,
+  stopLength: 256,
+  logitBiases: 300,
+  topLogprobs: 20,
+  schemaNodes: 500,
+  schemaDepth: 16,
+  schemaRepeats: 1000,
+} as const;
+
+/**
+ * The JSON of a request's body.
+ *
+ * @throws {ApiError} if it is not JSON, too long, too deep, not UTF-8, or holds half a surrogate pair
+ */
+export async function readJsonBody(request: Request): Promise<unknown> {
+  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (type !== "application/json")
+    throw new ApiError(415, "unsupported_media_type", "Wanted the content type application/json.");
+  if (request.headers.has("content-encoding"))
+    throw new ApiError(415, "unsupported_media_type", "Wanted a body without content encoding.");
+  if (Number(request.headers.get("content-length")) > limits.bodyBytes) throw tooLarge();
+  const text = utf8(await readBytes(request));
+  checkDepth(text);
+  try {
+    return JSON.parse(text, /\\u[dD][89a-fA-F]/.test(text) ? refuseHalfPairs : undefined);
+  } catch (cause) {
+    if (cause instanceof ApiError) throw cause;
+    throw new ApiError(400, "invalid_json", "Wanted JSON, got something else.", { cause });
+  }
+}
+
+async function readBytes(request: Request): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for await (const chunk of request.body ?? []) {
+      length += chunk.length;
+      if (length > limits.bodyBytes) throw tooLarge();
+      chunks.push(chunk);
+    }
+  } catch (cause) {
+    if (cause instanceof ApiError) throw cause;
+    throw new ApiError(400, "incomplete_body", "The body ended early.", { cause });
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(): ApiError {
+  return new ApiError(413, "request_too_large", `Wanted a body of at most ${limits.bodyBytes} bytes.`, {
+    headers: { connection: "close" },
+  });
+}
+
+function utf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new ApiError(400, "invalid_utf8", "Wanted UTF-8, got other bytes.", { cause });
+  }
+}
+
+/** Deep JSON overflows the stack of what walks it; `JSON.parse` itself takes any depth. */
+function checkDepth(text: string): void {
+  let depth = 0;
+  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/gs)) {
+    if (token === "[" || token === "{") depth++;
+    else if (token === "]" || token === "}") depth--;
+    if (depth > limits.jsonDepth)
+      throw new ApiError(400, "invalid_json", `Wanted JSON of at most ${limits.jsonDepth} levels, got more.`);
+  }
+}
+
+/** Tokenizers and encoders of UTF-8 take no half of a surrogate pair. */
+function refuseHalfPairs(key: string, value: unknown): unknown {
+  for (const text of [key, value])
+    if (typeof text === "string" && /\p{Surrogate}/u.test(text))
+      throw new ApiError(400, "invalid_utf8", "Wanted Unicode text, got half a surrogate pair.");
+  return value;
+}
+
+/** @throws {ApiError} unless the headers are few */
+export function checkHeaders(headers: Headers): void {
+  if ([...headers.keys()].length > limits.headers)
+    throw new ApiError(431, "headers_too_large", `Wanted at most ${limits.headers} headers.`);
+}
+
+export const tooMany = (param: string, what: string, most: number): ApiError =>
+  invalid(param, `wanted at most ${most} ${what}.`);

@@ -1,0 +1,70 @@
+/** What Prometheus reads. */
+import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { GenerationEvent, InferenceService, ServiceState } from "../service.ts";
+
+export class Metrics {
+  readonly #registry = new Registry();
+  readonly #requests = this.#counter("requests", "Requests answered.", ["route", "status"]);
+  readonly #masks = this.#counter("masks", "Answers by where their sub-network was: loaded, disk or cold.", [
+    "from",
+    "source",
+  ]);
+  readonly #promptTokens = this.#counter("prompt_tokens", "Tokens read.", []);
+  readonly #firstToken = this.#histogram(
+    "time_to_first_token_seconds",
+    "From the request to the first text of its answer.",
+    [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100],
+  );
+  readonly #tokens = this.#histogram("completion_tokens", "Tokens of an answer.", [1, 4, 16, 64, 256, 1024, 4096]);
+
+  constructor(service: InferenceService) {
+    const gauge = (name: string, help: string, read: (state: ServiceState) => number) =>
+      new Gauge({
+        name,
+        help,
+        registers: [this.#registry],
+        collect() {
+          this.set(read(service.state()));
+        },
+      });
+    gauge("ifprune_running", "Requests that run.", (state) => state.running);
+    gauge("ifprune_queued", "Requests that wait.", (state) => state.queued);
+    gauge("ifprune_subnetworks", "Sub-networks in memory.", (state) => state.subnetworks.length);
+    gauge("ifprune_subnetwork_bytes", "Memory of sub-networks.", (state) => state.memoryBytes);
+    gauge("ifprune_memory_limit_bytes", "Most memory of sub-networks.", (state) => state.memoryLimit);
+    gauge("process_resident_memory_bytes", "Memory of the process.", () => process.memoryUsage.rss());
+  }
+
+  request(route: string, status: number): void {
+    this.#requests.inc({ route, status });
+  }
+
+  /** Measures an answer under way, from now on. */
+  async *measured(events: AsyncGenerator<GenerationEvent, void, void>): AsyncGenerator<GenerationEvent, void, void> {
+    const start = performance.now();
+    let hasText = false;
+    for await (const event of events) {
+      if (event.type === "start") {
+        this.#masks.inc({ from: event.mask.from, source: event.mask.source });
+        this.#promptTokens.inc(event.promptTokens);
+      } else if (event.type === "end") this.#tokens.observe(event.completionTokens);
+      else if (!hasText) {
+        hasText = true;
+        this.#firstToken.observe((performance.now() - start) / 1000);
+      }
+      yield event;
+    }
+  }
+
+  async response(): Promise<Response> {
+    return new Response(await this.#registry.metrics(), { headers: { "content-type": this.#registry.contentType } });
+  }
+
+  #counter<const T extends string>(name: string, help: string, labelNames: readonly T[]): Counter<T> {
+    return new Counter({ name: `ifprune_${name}_total`, help, labelNames, registers: [this.#registry] });
+  }
+
+  #histogram(name: string, help: string, buckets: number[]): Histogram {
+    return new Histogram({ name: `ifprune_${name}`, help, buckets, registers: [this.#registry] });
+  }
+}

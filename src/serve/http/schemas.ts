@@ -1,0 +1,215 @@
+/**
+ * The bodies of requests. Fields that OpenAI has and that change nothing here (`user`, `metadata`, …) are taken; fields that would change something and
+ * cannot are refused, as are unknown ones.
+ */
+import { z } from "zod";
+import type { MaskRequest } from "../service.ts";
+import { ApiError, fromZod } from "./errors.ts";
+import { limits } from "./limits.ts";
+
+/** OpenAI's clients send null for what is absent. */
+const optional = <T extends z.ZodType>(schema: T) =>
+  z
+    .union([schema, z.null()])
+    .optional()
+    .transform((value): z.output<T> | undefined => value ?? undefined);
+
+const number = (min: number, max: number) =>
+  z.number(`wanted a number in ${min}..${max}`).min(min, `wanted at least ${min}`).max(max, `wanted at most ${max}`);
+const integer = (min: number, max: number) => number(min, max).int("wanted an integer");
+const text = (max: number) => z.string("wanted a text").max(max, `wanted at most ${max} characters`);
+const count = Number.MAX_SAFE_INTEGER;
+
+/** Patterns of names that clients choose; none of them is a path. */
+export const taskName = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+const maskId = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
+
+const maskField = text(256).transform((value, context): MaskRequest => {
+  const [, kind = "id", name = ""] = /^(?:(task|id):)?(.*)$/s.exec(value)!;
+  if (value === "auto" || value === "dense") return { kind: value };
+  if (kind === "task" && taskName.test(name)) return { kind, name };
+  if (kind === "id" && maskId.test(name)) return { kind, id: name };
+  context.addIssue('wanted "auto", "dense", "task:NAME" or "id:ID"');
+  return z.NEVER;
+});
+
+const stop = z.union([text(limits.stopLength), z.array(text(limits.stopLength)).max(limits.stops)], {
+  error: `wanted a text, or up to ${limits.stops} of them, of at most ${limits.stopLength} characters`,
+});
+
+const logitBias = z
+  .record(z.string().regex(/^\d{1,9}$/, "wanted token ids as keys"), number(-100, 100))
+  .refine((bias) => Object.keys(bias).length <= limits.logitBiases, `wanted at most ${limits.logitBiases} tokens`);
+
+const metadata = z
+  .record(text(64), text(512))
+  .refine((pairs) => Object.keys(pairs).length <= 16, "wanted at most 16 pairs");
+
+const sampling = {
+  model: text(256),
+  mask: optional(maskField),
+  stream: optional(z.boolean("wanted a boolean")),
+  stream_options: optional(
+    z.strictObject({
+      include_usage: optional(z.boolean()),
+      include_obfuscation: optional(z.literal(false, "obfuscation is not supported")),
+    }),
+  ),
+  stop: optional(stop).transform((given) => [given ?? []].flat().filter((one) => one !== "")),
+  temperature: optional(number(0, 2)),
+  top_p: optional(number(0, 1)),
+  top_k: optional(integer(0, 1_000_000)),
+  min_p: optional(number(0, 1)),
+  seed: optional(integer(-count, count)),
+  frequency_penalty: optional(number(-2, 2)),
+  presence_penalty: optional(number(-2, 2)),
+  repetition_penalty: optional(number(0.01, 10)),
+  logit_bias: optional(logitBias),
+  n: optional(integer(1, limits.choices)),
+  user: optional(text(512)),
+};
+
+const parts = z.array(
+  z.discriminatedUnion("type", [z.strictObject({ type: z.literal("text"), text: z.string() })], {
+    error: "wanted parts of type text: the models read nothing else",
+  }),
+);
+const content = z
+  .union([z.string(), parts], { error: "wanted a text, or parts of type text" })
+  .transform((value) => (typeof value === "string" ? value : value.map((part) => part.text).join("")));
+
+const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
+
+const toolCall = z.strictObject({
+  id: text(128),
+  type: z.literal("function"),
+  function: z.strictObject({ name: functionName, arguments: z.string() }),
+});
+
+const message = z.discriminatedUnion(
+  "role",
+  [
+    z.strictObject({ role: z.enum(["system", "developer"]), content }),
+    z.strictObject({ role: z.literal("user"), content }),
+    z.strictObject({
+      role: z.literal("assistant"),
+      content: optional(content),
+      refusal: optional(z.null()),
+      tool_calls: optional(z.array(toolCall).min(1).max(limits.tools)),
+    }),
+    z.strictObject({ role: z.literal("tool"), content, tool_call_id: text(128) }),
+  ],
+  { error: "wanted one of system, developer, user, assistant, tool" },
+);
+export type Message = z.output<typeof message>;
+
+const tool = z.strictObject({
+  type: z.literal("function", "wanted a function: there are no other tools"),
+  function: z.strictObject({
+    name: functionName,
+    description: optional(z.string()),
+    parameters: optional(z.record(z.string(), z.unknown())),
+    strict: optional(z.boolean()),
+  }),
+});
+export type Tool = z.output<typeof tool>;
+
+const toolChoice = z.union(
+  [
+    z.enum(["none", "auto", "required"]),
+    z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: functionName }) }),
+  ],
+  { error: "wanted none, auto, required, or the function to call" },
+);
+
+const responseFormat = z.discriminatedUnion(
+  "type",
+  [
+    z.strictObject({ type: z.literal("text") }),
+    z.strictObject({ type: z.literal("json_object") }),
+    z.strictObject({
+      type: z.literal("json_schema"),
+      json_schema: z.strictObject({
+        name: functionName,
+        description: optional(z.string()),
+        schema: z.record(z.string(), z.unknown()),
+        strict: optional(z.boolean()),
+      }),
+    }),
+  ],
+  { error: "wanted the type text, json_object or json_schema" },
+);
+
+const chat = z.strictObject({
+  ...sampling,
+  messages: z
+    .array(message, "wanted a list of messages")
+    .min(1, "wanted at least one message")
+    .max(limits.messages, `wanted at most ${limits.messages} messages`),
+  max_tokens: optional(integer(1, count)),
+  max_completion_tokens: optional(integer(1, count)),
+  logprobs: optional(z.boolean("wanted a boolean")),
+  top_logprobs: optional(integer(0, limits.topLogprobs)),
+  response_format: optional(responseFormat),
+  tools: optional(z.array(tool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
+  tool_choice: optional(toolChoice),
+  parallel_tool_calls: optional(z.boolean()),
+  metadata: optional(metadata),
+  store: optional(z.literal(false, "answers are not stored")),
+  service_tier: optional(z.enum(["auto", "default"])),
+  safety_identifier: optional(text(512)),
+  prompt_cache_key: optional(text(512)),
+  modalities: optional(z.tuple([z.literal("text")], "wanted text only")),
+});
+export type ChatBody = z.output<typeof chat>;
+
+const ids = z.array(integer(0, 2 ** 31 - 1)).min(1, "wanted at least one token");
+const completion = z.strictObject({
+  ...sampling,
+  prompt: z.union(
+    [
+      z.string().transform((one) => [one]),
+      ids.transform((one) => [one]),
+      z.array(z.string()).min(1).max(limits.prompts),
+      z.array(ids).min(1).max(limits.prompts),
+    ],
+    { error: `wanted a text, tokens, or a list of up to ${limits.prompts} of either` },
+  ),
+  max_tokens: optional(integer(0, count)),
+  logprobs: optional(integer(0, limits.topLogprobs)),
+  echo: optional(z.boolean("wanted a boolean")),
+  best_of: optional(integer(1, limits.choices)),
+  suffix: optional(z.literal("", "text after the answer is not supported")),
+});
+export type CompletionBody = z.output<typeof completion>;
+export type SamplingBody = Pick<ChatBody, Exclude<keyof typeof sampling, "model">>;
+
+const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
+const maskBody = z.strictObject({ model: text(256), instruction });
+const taskBody = z.strictObject({ instruction });
+
+/** Fields of OpenAI's that are known, and that no model here has a use for. */
+const unsupported = new Set([
+  ...["audio", "function_call", "functions", "prediction", "prompt_cache_retention", "reasoning_effort"],
+  ...["verbosity", "web_search_options", "moderation"],
+]);
+
+function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
+  return (body) => {
+    if (typeof body === "object" && body !== null) {
+      const field = Object.keys(body).find((key) => unsupported.has(key));
+      if (field !== undefined && (body as Record<string, unknown>)[field] !== null)
+        throw new ApiError(400, "unsupported_parameter", `Unsupported parameter: ${field}.`, { param: field });
+      body = Object.fromEntries(Object.entries(body).filter(([key]) => !unsupported.has(key)));
+    }
+    const parsed = schema.safeParse(body);
+    if (!parsed.success) throw fromZod(parsed.error, body);
+    return parsed.data;
+  };
+}
+
+/** Each throws {ApiError} that names the field. */
+export const parseChat = parser(chat);
+export const parseCompletion = parser(completion);
+export const parseMask = parser(maskBody);
+export const parseTask = parser(taskBody);

@@ -1,0 +1,84 @@
+/** An app on a socket, with the limits that only the socket's side can keep. */
+import { createServer, STATUS_CODES } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { getRequestListener } from "@hono/node-server";
+import { OptionError } from "../../errors.ts";
+import { ApiError } from "./errors.ts";
+import { limits } from "./limits.ts";
+
+export interface RunningServer extends AsyncDisposable {
+  url: string;
+  port: number;
+  /** Takes no more connections; resolves once all responses have ended. */
+  close(): Promise<void>;
+}
+
+/**
+ * @param fetch the app
+ * @param port 0: any free one
+ * @param requestMs how long a request may take to come, with its body
+ * @throws {OptionError} if it cannot listen there
+ */
+export async function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  { host, port, requestMs = limits.requestMs }: { host: string; port: number; requestMs?: number },
+): Promise<RunningServer> {
+  const listener = getRequestListener(fetch, {
+    overrideGlobalObjects: false,
+    errorHandler: () => respond(new ApiError(400, "invalid_request", "Wanted a valid URL and Host header.")),
+  });
+  const server = createServer(
+    {
+      maxHeaderSize: limits.headerBytes,
+      headersTimeout: Math.min(limits.headersMs, requestMs),
+      requestTimeout: requestMs,
+      connectionsCheckingInterval: Math.min(1000, requestMs),
+    },
+    listener,
+  );
+  server.maxHeadersCount = 0; // Node leaves out headers beyond it, without a word; the app counts them
+  server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
+    if (!socket.writable) return;
+    const told = socketErrors[error.code ?? ""] ?? new ApiError(400, "invalid_request", "Wanted HTTP/1.1.");
+    const body = JSON.stringify(told.body);
+    socket.end(
+      `HTTP/1.1 ${told.status} ${STATUS_CODES[told.status]}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+    );
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause: NodeJS.ErrnoException) =>
+      reject(
+        new OptionError(`serve: wanted to listen on ${host}, port ${port}, got ${cause.code}. Choose others.`, {
+          cause,
+        }),
+      ),
+    );
+    server.listen(port, host, resolve);
+  });
+  const bound = server.address() as AddressInfo;
+  const name = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
+  const closed = new Promise<void>((resolve) => server.once("close", resolve));
+  return {
+    url: `http://${name}:${bound.port}`,
+    port: bound.port,
+    async close() {
+      server.close();
+      server.closeIdleConnections();
+      await closed;
+    },
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+const socketErrors: Record<string, ApiError> = {
+  HPE_HEADER_OVERFLOW: new ApiError(431, "headers_too_large", `Wanted at most ${limits.headerBytes} bytes of headers.`),
+  ERR_HTTP_REQUEST_TIMEOUT: new ApiError(408, "request_timeout", "Wanted a whole request sooner."),
+};
+
+function respond(error: ApiError): Response {
+  return Response.json(error.body, { status: error.status });
+}

@@ -1,0 +1,164 @@
+/**
+ * Tools in the form that Hermes began and that ChatML models (Qwen, SmolLM and others) were trained on: the template shows the tools, the model calls one
+ * by `<tool_call>{"name": …, "arguments": {…}}</tool_call>` in its answer, and results come back as a user message of `<tool_response>`s.
+ */
+import { randomUUID } from "node:crypto";
+import type { ChatMessage } from "../../text/chatTemplate.ts";
+import { invalid } from "./errors.ts";
+import { checkSize, grammarSchema } from "./jsonSchema.ts";
+import type { ChatBody, Message, Tool } from "./schemas.ts";
+
+const OPEN = "<tool_call>";
+const CLOSE = "</tool_call>";
+
+export interface ToolCall {
+  id: string;
+  type: "function";
+  function: { name: string; arguments: string };
+}
+
+/** How the answer of a request may call tools. */
+export interface ToolUse {
+  /** What the template shows. */
+  tools: readonly Tool[];
+  /** Of an answer that must be a call, and nothing else. */
+  schema?: object;
+}
+
+/**
+ * @returns undefined if no tool may be called
+ * @throws {ApiError} if the choice names no tool, or the call must follow a schema that cannot be kept to
+ */
+export function toolUse({ tools, tool_choice: choice = "auto" }: ChatBody): ToolUse | undefined {
+  if (!tools || tools.length === 0) {
+    if (choice !== "auto" && choice !== "none") throw invalid("tool_choice", "wanted tools to choose from.");
+    return undefined;
+  }
+  const names = new Set<string>();
+  for (const [i, { function: one }] of tools.entries()) {
+    if (names.has(one.name)) throw invalid(`tools.${i}.function.name`, "wanted each name once.");
+    names.add(one.name);
+    if (one.parameters) checkSize(one.parameters, `tools.${i}.function.parameters`);
+    if (one.strict && choice === "auto")
+      throw invalid(`tools.${i}.function.strict`, "only a call that tool_choice asks for can be held to its schema.");
+  }
+  if (choice === "none") return undefined;
+  if (choice === "auto") return { tools };
+  const named = choice === "required" ? undefined : choice.function.name;
+  if (named !== undefined && !names.has(named)) throw invalid("tool_choice", "wanted the name of a tool.");
+  const calls = tools.flatMap(({ function: one }, i) => {
+    if (named !== undefined && one.name !== named) return [];
+    const parameters = one.parameters ?? { type: "object", properties: {} };
+    const call = { name: { enum: [one.name] }, arguments: grammarSchema(parameters, `tools.${i}.function.parameters`) };
+    return [{ type: "object", properties: call }];
+  });
+  return { tools, schema: calls.length === 1 ? calls[0]! : { oneOf: calls } };
+}
+
+/**
+ * Messages as the template reads them.
+ *
+ * @throws {ApiError} if a tool's result answers no call
+ */
+export function plainMessages(messages: readonly Message[]): ChatMessage[] {
+  const plain: ChatMessage[] = [];
+  const called = new Set<string>();
+  let isResult = false;
+  for (const [i, message] of messages.entries()) {
+    if (message.role === "tool") {
+      if (!called.has(message.tool_call_id))
+        throw invalid(`messages.${i}.tool_call_id`, "wanted the id of a call in an earlier message.");
+      const content = `<tool_response>\n${message.content}\n</tool_response>`;
+      if (isResult) plain.push({ role: "user", content: `${plain.pop()!.content}\n${content}` });
+      else plain.push({ role: "user", content });
+    } else if (message.role === "assistant") {
+      const calls = (message.tool_calls ?? []).map(({ id, function: { name, arguments: json } }, j) => {
+        called.add(id);
+        try {
+          JSON.parse(json);
+        } catch {
+          throw invalid(`messages.${i}.tool_calls.${j}.function.arguments`, "wanted JSON.");
+        }
+        return `${OPEN}\n{"name": ${JSON.stringify(name)}, "arguments": ${json}}\n${CLOSE}`;
+      });
+      const said = message.content || undefined;
+      if (said === undefined && calls.length === 0) throw invalid(`messages.${i}.content`, "wanted a text or calls.");
+      plain.push({ role: "assistant", content: [...(said ? [said] : []), ...calls].join("\n") });
+    } else {
+      plain.push({ role: message.role === "user" ? "user" : "system", content: message.content });
+    }
+    isResult = message.role === "tool";
+  }
+  return plain;
+}
+
+/** What a piece of an answer turned out to be. */
+export type Said = { text: string } | { call: ToolCall };
+
+/** Finds calls in an answer that comes in pieces. What looks like a call and is none stays text. */
+export class CallReader {
+  #held = "";
+  readonly #names: ReadonlySet<string>;
+
+  constructor(tools: readonly Tool[]) {
+    this.#names = new Set(tools.map((tool) => tool.function.name));
+  }
+
+  push(piece: string): Said[] {
+    this.#held += piece;
+    const said: Said[] = [];
+    for (;;) {
+      const start = this.#held.indexOf(OPEN);
+      if (start < 0) {
+        const safe = this.#held.length - overlap(this.#held, OPEN);
+        this.#say(said, this.#held.slice(0, safe));
+        this.#held = this.#held.slice(safe);
+        return said;
+      }
+      this.#say(said, this.#held.slice(0, start));
+      this.#held = this.#held.slice(start);
+      const end = this.#held.indexOf(CLOSE);
+      if (end < 0) return said;
+      this.#read(said, end, end + CLOSE.length);
+    }
+  }
+
+  /** @param isWhole whether the answer ended by itself, not at a limit: then the mark that closes a call may be missing */
+  end(isWhole: boolean): Said[] {
+    const said: Said[] = [];
+    if (isWhole && this.#held.startsWith(OPEN)) this.#read(said, this.#held.length, this.#held.length);
+    else this.#say(said, this.#held);
+    this.#held = "";
+    return said;
+  }
+
+  #read(said: Said[], end: number, next: number): void {
+    const call = readCall(this.#held.slice(OPEN.length, end), this.#names);
+    if (call) said.push({ call });
+    else this.#say(said, this.#held.slice(0, next));
+    this.#held = this.#held.slice(next);
+  }
+
+  #say(said: Said[], text: string): void {
+    if (text !== "") said.push({ text });
+  }
+}
+
+/** @returns undefined if the text is no call of one of the functions */
+export function readCall(json: string, names: ReadonlySet<string>): ToolCall | undefined {
+  try {
+    const { name, arguments: given = {} } = JSON.parse(json) as { name: unknown; arguments?: unknown };
+    if (typeof name !== "string" || !names.has(name) || typeof given !== "object" || given === null) return undefined;
+    const id = `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`;
+    return { id, type: "function", function: { name, arguments: JSON.stringify(given) } };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Length of the longest end of `text` that begins `mark`. */
+function overlap(text: string, mark: string): number {
+  let length = Math.min(text.length, mark.length - 1);
+  while (!text.endsWith(mark.slice(0, length))) length--;
+  return length;
+}
