@@ -72,7 +72,14 @@ function NewTask({ model }: { model: ServedModel }) {
     <form class="task-form" onSubmit={save}>
       <label class="field">
         <span>Name</span>
-        <input required maxLength={64} value={name} onInput={(event) => setName(event.currentTarget.value)} />
+        <input
+          required
+          pattern="[A-Za-z0-9][A-Za-z0-9_\-]*"
+          title="letters, digits, _ and -"
+          maxLength={64}
+          value={name}
+          onInput={(event) => setName(event.currentTarget.value)}
+        />
       </label>
       <label class="field wide">
         <span>Instruction</span>
