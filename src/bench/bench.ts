@@ -5,7 +5,7 @@
  * Shapes: D model width · K kept FFN width (t_ffn) · L layers · H query heads · G key/value heads · C head width · V vocabulary · T prompt tokens
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -143,7 +143,8 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
 
   const root = cacheRoot("bench");
   makeCacheFolder(root);
-  const folder = mkdtempSync(join(root, "run-"));
+  removeAbandoned(root);
+  const folder = mkdtempSync(join(root, `${process.pid}-`));
   const workers = new Map<Variant, ChildProcess>();
   try {
     const runs = await prepare(bundle, tFfn, folder, lengths.at(-1)! + answerTokens, masks, signal);
@@ -209,6 +210,17 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
   } finally {
     await Promise.all([...workers.values()].map(stopWorker));
     rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Removes what killed benchmarks left: folders are named after their process. */
+function removeAbandoned(root: string): void {
+  for (const name of readdirSync(root)) {
+    try {
+      process.kill(Number.parseInt(name, 10), 0); // 0: only asks whether it is there
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ESRCH") rmSync(join(root, name), { recursive: true, force: true });
+    }
   }
 }
 

@@ -26,6 +26,7 @@ interface Options extends MaskFlags {
   dense?: boolean;
   mask?: string;
   threads?: number;
+  force?: boolean;
   json?: boolean;
 }
 
@@ -41,6 +42,7 @@ export function runCommand(): Command {
     .option("--dense", "run the unpruned model")
     .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
     .option("--threads <n>", "worker threads", integer(1))
+    .option("--force", "load even what does not seem to fit into memory")
     .option("--json", "print one JSON document instead of the streamed answer")
     .action(run);
   return addMaskFlags(command);

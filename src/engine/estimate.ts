@@ -133,9 +133,9 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
   };
 }
 
-/** A quarter of F, in whole blocks where F has them. */
+/** A quarter of F in whole blocks, at least one of them. */
 export function defaultTFfn(F: number): number {
-  return F < 4 * blockLength ? Math.ceil(F / 4) : Math.floor(F / 4 / blockLength) * blockLength;
+  return Math.min(F, Math.max(1, Math.floor(F / 4 / blockLength)) * blockLength);
 }
 
 function modelBytes(model: StoredModel, K: number, contextLength: number, kvType: KvType): ModelBytes {

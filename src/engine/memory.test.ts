@@ -108,6 +108,6 @@ test("what does not fit is refused with both sizes and what to do", () => {
   checkMemory(5, "a model", 5);
   expect(() => checkMemory(3e9, "a model", 2e9)).toThrow(MemoryError);
   expect(() => checkMemory(3e9, "a model", 2e9)).toThrow(
-    "load: wanted 3.00 GB for a model, got 2.00 GB available. Use a smaller t_ffn, type or context.",
+    "load: wanted 3.00 GB for a model, got 2.00 GB available. Use a smaller t_ffn, type or context, or force it.",
   );
 });

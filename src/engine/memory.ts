@@ -113,6 +113,6 @@ export function gigabytes(bytes: number): string {
 export function checkMemory(needed: number, what: string, available = availableBytes()): void {
   if (needed <= available) return;
   throw new MemoryError(
-    `load: wanted ${gigabytes(needed)} for ${what}, got ${gigabytes(available)} available. Use a smaller t_ffn, type or context.`,
+    `load: wanted ${gigabytes(needed)} for ${what}, got ${gigabytes(available)} available. Use a smaller t_ffn, type or context, or force it.`,
   );
 }
