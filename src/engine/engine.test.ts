@@ -15,8 +15,10 @@ import { writeGguf } from "../formats/gguf.ts";
 import { packBundle } from "../formats/packBundle.ts";
 import { fullMask } from "../mask/mask.ts";
 import { openSubnetwork } from "../subnet/cache.ts";
+import { loadTokenizer } from "../text/tokenizer.ts";
 import { answer } from "./answer.ts";
-import { type Engine, openEngine } from "./engine.ts";
+import { type Engine, openEngine, type ScoredToken } from "./engine.ts";
+import { largest, logSoftmax } from "./sampling.ts";
 
 const bos = Int32Array.of(1);
 
@@ -26,12 +28,12 @@ async function storiesBundle(): Promise<Bundle> {
   return new Bundle(folder);
 }
 
-async function storiesEngine(contextLength = 512): Promise<Engine> {
+async function storiesEngine(contextLength = 512, sequences = 1): Promise<Engine> {
   using bundle = await storiesBundle();
   const { path } = await openSubnetwork(bundle, fullMask(bundle.numLayers, bundle.ffnWidth), {
     root: temporaryFolder(),
   });
-  return openEngine(path, { contextLength, threads: 1, kvType: "F32" });
+  return openEngine(path, { contextLength, sequences, threads: 1, kvType: "F32" });
 }
 
 async function take(tokens: AsyncIterable<number>): Promise<number[]> {
@@ -98,6 +100,142 @@ describe("generate", () => {
     await expect(first(bos, 0)).rejects.toThrow(OptionError);
     await expect(openEngine("none.gguf", { contextLength: 0 })).rejects.toThrow(OptionError);
     await expect(openEngine("none.gguf", { contextLength: 8, threads: 0.5 })).rejects.toThrow(OptionError);
+  });
+});
+
+describe("sampling", () => {
+  const options = { maxTokens: 12 };
+
+  test("narrows to the likeliest token in every way that can", async () => {
+    await using engine = await storiesEngine();
+    const greedy = await take(engine.generate(bos, options));
+    for (const narrow of [{ topK: 1 }, { topP: 0 }, { topP: 1e-6 }, { minP: 1 }, { temperature: 1e-30 }])
+      expect(await take(engine.generate(bos, { ...options, temperature: 1, seed: 3, ...narrow }))).toEqual(greedy);
+  });
+
+  test("adds biases to logits, and penalises tokens of the answer, not of the prompt", async () => {
+    await using engine = await storiesEngine();
+    const logits = (await engine.logits(bos))[0]!;
+    const [first, second] = largest(logits, 2) as [number, number];
+    const gap = logits[first]! - logits[second]!;
+    const biased = async (bias: number) =>
+      (await take(engine.generate(bos, { maxTokens: 1, logitBias: new Map([[second, bias]]) })))[0];
+    expect([await biased(gap - 0.01), await biased(gap + 0.01)]).toEqual([first, second]);
+    const never = await take(engine.generate(bos, { maxTokens: 40, presencePenalty: 1000 }));
+    expect(new Set(never).size).toBe(never.length);
+    const prompted = engine.generate(Int32Array.of(1, first), { maxTokens: 1, presencePenalty: 1000 });
+    expect(await take(prompted)).toEqual(await take(engine.generate(Int32Array.of(1, first), { maxTokens: 1 })));
+  });
+
+  test("refuses numbers out of range, strange tokens, and a bias of what ends an answer", async () => {
+    await using engine = await storiesEngine();
+    const wrong = [
+      { temperature: Number.NaN },
+      { temperature: -1 },
+      { topP: 1.5 },
+      { topK: 0.5 },
+      { minP: -0.1 },
+      { seed: 2 ** 60 },
+      { repeatPenalty: 0 },
+      { presencePenalty: Infinity },
+      { logitBias: new Map([[512, 1]]) },
+      { logitBias: new Map([[5, Number.NaN]]) },
+      { logitBias: new Map([[2, -100]]) }, // EOS
+    ];
+    for (const given of wrong)
+      await expect(engine.generate(bos, { ...options, ...given }).next(), JSON.stringify(given)).rejects.toThrow(
+        OptionError,
+      );
+    expect(await take(engine.generate(bos, options))).toEqual(storiesReference().greedy_ids.slice(1, 13));
+  });
+
+  test("follows a schema; one that is enormous or makes no grammar is refused", async () => {
+    using bundle = await storiesBundle();
+    const tokenizer = loadTokenizer(bundle.tokenizerPath);
+    await using engine = await storiesEngine();
+    const schema = { type: "object", properties: { name: { enum: ["Tim", "Lily"] }, old: { type: "boolean" } } };
+    const text = tokenizer.decode(await take(engine.generate(bos, { maxTokens: 60, schema })));
+    expect(JSON.parse(text)).toEqual({ name: expect.stringMatching(/^(Tim|Lily)$/), old: expect.any(Boolean) });
+    const enormous = { enum: Array.from({ length: 20_000 }, (_, i) => `value ${i}`) };
+    const endless = { $ref: "#/$defs/a", $defs: { a: { $ref: "#/$defs/a" } } };
+    for (const bad of [enormous, endless, { const: "\u0000" }])
+      await expect(engine.generate(bos, { maxTokens: 5, schema: bad }).next()).rejects.toThrow(OptionError);
+  });
+});
+
+describe("log-probabilities", () => {
+  test("are the model's own, whatever the sampling; greedy answers are the same with and without", async () => {
+    await using engine = await storiesEngine();
+    const ids = await take(engine.generate(bos, { maxTokens: 8 }));
+    const scored: ScoredToken[] = [];
+    for await (const token of engine.generateScored(bos, { maxTokens: 8, top: 3 })) scored.push(token);
+    expect(scored.map(({ id }) => id)).toEqual(ids);
+    const sampled: ScoredToken[] = [];
+    const hot = { maxTokens: 8, top: 3, temperature: 2, topK: 40, seed: 1, presencePenalty: 1 };
+    for await (const token of engine.generateScored(bos, hot)) sampled.push(token);
+    expect(sampled.map(({ id }) => id)).not.toEqual(ids);
+    for (const answer of [scored, sampled]) {
+      const logits = await engine.logits(Int32Array.of(1, ...answer.map(({ id }) => id)));
+      for (const [i, { id, logprob, top }] of answer.entries()) {
+        const wanted = logSoftmax(logits[i]!);
+        expect(logprob).toBeCloseTo(wanted[id]!, 4);
+        expect(top.map((one) => one.id)).toEqual(largest(wanted, 3));
+        for (const one of top) expect(one.logprob).toBeCloseTo(wanted[one.id]!, 4);
+      }
+    }
+  });
+
+  test("of a prompt are those of its tokens, however many are scored at a time", async () => {
+    await using engine = await storiesEngine();
+    const ids = Int32Array.from(storiesReference().greedy_ids.slice(0, 100));
+    const logits = await engine.logits(ids);
+    const scored = await engine.score(ids, { top: 2 });
+    expect(scored.map(({ id }) => id)).toEqual([...ids.subarray(1)]);
+    for (const [i, { id, logprob, top }] of scored.entries()) {
+      const wanted = logSoftmax(logits[i]!);
+      expect(logprob).toBeCloseTo(wanted[id]!, 4);
+      expect(top.map((one) => one.id)).toEqual(largest(wanted, 2));
+    }
+    expect((await engine.score(ids, { top: 0 }))[5]).toEqual({ id: ids[6], logprob: scored[5]!.logprob, top: [] });
+    expect(await engine.score(bos, { top: 2 })).toEqual([]);
+  });
+});
+
+describe("sequences", () => {
+  test("answer at the same time as each would alone, and forget what they have read", async () => {
+    await using engine = await storiesEngine(256, 3);
+    const text = storiesReference().greedy_ids;
+    const prompts = [0, 7, 30].map((from) => Int32Array.of(1, ...text.slice(from + 1, from + 9)));
+    const run = (ids: Int32Array) => take(engine.generate(ids, { maxTokens: 30 }));
+    const alone: number[][] = [];
+    for (const ids of prompts) alone.push(await run(ids));
+    for (let round = 0; round < 2; round++) expect(await Promise.all(prompts.map(run))).toEqual(alone);
+  });
+
+  test("are free again after an answer that is left, aborted or refused", async () => {
+    await using engine = await storiesEngine(256, 2);
+    const signal = AbortSignal.abort();
+    for (let round = 0; round < 3; round++) {
+      for await (const token of engine.generate(bos, { maxTokens: 50 })) if (token) break;
+      await expect(take(engine.generate(bos, { maxTokens: 5, signal }))).rejects.toThrow(/abort/i);
+      await expect(take(engine.generate(bos, { maxTokens: 5, schema: { const: "\u0000" } }))).rejects.toThrow(
+        OptionError,
+      );
+      await expect(engine.score(Int32Array.of(1, 1), { top: 1, signal })).rejects.toThrow(/abort/i);
+    }
+    const [one, two] = [bos, bos].map((ids) => engine.generate(ids, { maxTokens: 5 }));
+    await Promise.all([one!.next(), two!.next()]);
+    await expect(engine.generate(bos, { maxTokens: 5 }).next()).rejects.toThrow(/internal/);
+    await Promise.all([one!.return(), two!.return()]);
+  });
+
+  test("stop within a long prompt", async () => {
+    await using engine = await storiesEngine(512);
+    const controller = new AbortController();
+    const long = new Int32Array(500).fill(5);
+    const first = engine.generate(long, { maxTokens: 1, signal: controller.signal }).next();
+    setImmediate(() => controller.abort());
+    await expect(first).rejects.toThrow(/abort/i);
   });
 });
 

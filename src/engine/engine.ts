@@ -4,15 +4,27 @@
 import { readdirSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
-import type { Llama, LlamaContextSequence, LlamaModel, Token } from "node-llama-cpp";
+import type {
+  ControlledEvaluateInputItem,
+  Llama,
+  LlamaContextSequence,
+  LlamaGrammarEvaluationState,
+  LlamaModel,
+  SequenceEvaluateOptions,
+  Token,
+} from "node-llama-cpp";
 import { FileError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
+import { Random } from "../random.ts";
 import { checkMemory, computeBytes, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
+import { completeSampling, drawToken, largest, logSoftmax, type Sampling } from "./sampling.ts";
 
 export interface EngineOptions {
   /** Most tokens of prompt and answer together. */
   contextLength: number;
+  /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. Default: 1. */
+  sequences?: number;
   /** Default: one for files under 32 MiB, whose work is not worth sharing; one per core for larger ones. */
   threads?: number;
   /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: F16. */
@@ -21,28 +33,48 @@ export interface EngineOptions {
   gpu?: "auto" | false;
   /** Load even what does not fit into memory by our estimate. Default: false. */
   force?: boolean;
+  /** Stops loading. */
+  signal?: AbortSignal;
 }
 
-export interface GenerateOptions {
+/** Sampling is greedy unless told. */
+export interface GenerateOptions extends Partial<Sampling> {
   maxTokens: number;
-  /** 0 is greedy. Default: 0. */
-  temperature?: number;
-  /** Of the sampling at a temperature above 0. Default: 0. */
-  seed?: number;
-  /** Stops between two tokens. */
+  /** Stops between two tokens, and within a prompt after at most 128. */
   signal?: AbortSignal;
   /** Goes on after the end-of-sequence token, for measurements. Default: false. */
   ignoreEos?: boolean;
+  /** A JSON schema that the answer must follow, in the part of JSON Schema that node-llama-cpp knows. White space may come after it. */
+  schema?: object;
 }
 
-/** A loaded model. One call at a time. */
+export interface ScoredToken {
+  id: number;
+  /** Natural logarithm of the probability that the model itself gives it: before bias, penalties, temperature and the rest of sampling. */
+  logprob: number;
+  /** The likeliest tokens in its place, the likeliest first. */
+  top: readonly { id: number; logprob: number }[];
+}
+
+/** A loaded model. As many calls at a time as it has sequences. None sees what another has read. */
 export interface Engine extends AsyncDisposable {
   /**
    * The answer to `ids`, token by token, without the end-of-sequence token that ends it. Ends also at `maxTokens` or a full context.
    *
    * @throws {InputError} if `ids` is empty, leaves no room in the context, or is not of this vocabulary
+   * @throws {OptionError} if an option is out of range, or the schema is too large or has what grammars do not know
    */
   generate(ids: Int32Array, options: GenerateOptions): AsyncGenerator<number, void, void>;
+  /**
+   * The same with log-probabilities. At a temperature above 0 the same seed draws other tokens than without, as the drawing is not llama.cpp's; it
+   * takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript..
+   */
+  generateScored(
+    ids: Int32Array,
+    options: Omit<GenerateOptions, "schema"> & { top: number },
+  ): AsyncGenerator<ScoredToken, void, void>;
+  /** Log-probabilities of all of `ids` but the first. @throws {InputError} as {@link Engine.generate} */
+  score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
   /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
   logits(ids: Int32Array): Promise<Float32Array[]>;
 }
@@ -54,7 +86,8 @@ const backends = new Map<"auto" | false, Promise<Llama>>();
 export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
   const start = async () => {
     const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
-    return getLlama({ build: "never", skipDownload: true, gpu, logLevel: LlamaLogLevel.error });
+    const maxThreads = availableParallelism(); // of all models that run at a time, together
+    return getLlama({ build: "never", skipDownload: true, gpu, maxThreads, logLevel: LlamaLogLevel.error });
   };
   const started = backends.get(gpu) ?? start();
   backends.set(gpu, started);
@@ -87,6 +120,7 @@ const totalBytes = (files: readonly string[]) =>
   files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
 
 interface Loaded<Context> {
+  model: LlamaModel;
   context: Context;
   /** V */
   vocabSize: number;
@@ -95,16 +129,19 @@ interface Loaded<Context> {
 
 async function load<Context>(
   path: string,
-  { contextLength, threads, kvType = "F16", gpu = false, force = false }: EngineOptions,
+  { contextLength, sequences = 1, threads, kvType = "F16", gpu = false, force = false, signal }: EngineOptions,
   createContext: (model: LlamaModel) => Promise<Context>,
 ): Promise<Loaded<Context>> {
   if (!Number.isInteger(contextLength) || contextLength < 2) {
     throw new OptionError(`engine: "contextLength" must be an integer of at least 2, got ${contextLength}.`);
   }
+  if (!Number.isInteger(sequences) || sequences < 1) {
+    throw new OptionError(`engine: "sequences" must be a positive integer, got ${sequences}.`);
+  }
   if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
     throw new OptionError(`engine: "threads" must be a positive integer, got ${threads}.`);
   }
-  const vocabSize = inspect(path, force || gpu ? undefined : { contextLength, kvType });
+  const vocabSize = inspect(path, force || gpu ? undefined : { contextLength, sequences, kvType });
   const llama = await startBackend(gpu);
   let model: LlamaModel | undefined;
   try {
@@ -114,12 +151,14 @@ async function load<Context>(
       experimentalDefaultContextKvCacheKeyType: kvType,
       experimentalDefaultContextKvCacheValueType: kvType,
       ignoreMemorySafetyChecks: force,
+      loadSignal: signal,
     });
     const context = await createContext(model);
     const { dispose } = model; // also frees its contexts
-    return { context, vocabSize, dispose: dispose.bind(model) };
+    return { model, context, vocabSize, dispose: dispose.bind(model) };
   } catch (cause) {
     await model?.dispose();
+    signal?.throwIfAborted();
     const { InsufficientMemoryError } = await import("node-llama-cpp");
     const { message } = cause as Error;
     if (cause instanceof InsufficientMemoryError)
@@ -137,22 +176,22 @@ async function load<Context>(
  * @returns V
  * @throws {MemoryError} if it does not
  */
-function inspect(path: string, wanted?: { contextLength: number; kvType: KvType }): number {
+function inspect(path: string, wanted?: { contextLength: number; sequences: number; kvType: KvType }): number {
   using file = new GgufFile(path);
   const tokens = file.metadata.get("tokenizer.ggml.tokens");
   if (tokens?.type !== "array")
     throw new FileError(path, "wanted a model with a tokenizer, got none. Is it a model's first file?");
   if (wanted) {
-    const { contextLength, kvType } = wanted;
+    const { contextLength, sequences, kvType } = wanted;
     const config = readGgufConfig(file);
     const files = partsOf(path);
     const weights = totalBytes(files);
     const needed =
       weights +
       (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0) +
-      kvCacheBytes(config, contextLength, kvType) +
-      computeBytes(config, contextLength, kvType);
-    checkMemory(needed, `${path} and ${contextLength} tokens`);
+      sequences * kvCacheBytes(config, contextLength, kvType) +
+      computeBytes(config, sequences * contextLength, kvType);
+    checkMemory(needed, `${path} and ${sequences * contextLength} tokens`);
   }
   return tokens.value.length;
 }
@@ -169,50 +208,178 @@ function isQ8(path: string): boolean {
  * @throws {MemoryError} if it does not fit into memory
  */
 export async function openEngine(path: string, options: EngineOptions): Promise<Engine> {
-  const { contextLength, threads = defaultThreads(path), force: ignoreMemorySafetyChecks } = options;
-  const { context, vocabSize, dispose } = await load(path, options, (model) =>
-    model.createContext({ contextSize: contextLength, threads, sequences: 1, ignoreMemorySafetyChecks }),
+  const { contextLength, sequences = 1, threads = defaultThreads(path), force, signal } = options;
+  const { model, context, vocabSize, dispose } = await load(path, options, (loaded) =>
+    loaded.createContext({
+      contextSize: contextLength,
+      threads,
+      sequences,
+      ignoreMemorySafetyChecks: force,
+      createSignal: signal,
+    }),
   );
-  const sequence = context.getSequence();
-  const check = (ids: Int32Array) => checkIds(ids, contextLength, vocabSize);
+  const free = Array.from({ length: sequences }, () => context.getSequence());
+  const take = async (ids: Int32Array, abort?: AbortSignal, logitBias: Sampling["logitBias"] = new Map()) => {
+    checkIds(ids, contextLength, vocabSize);
+    checkBias(logitBias, model, vocabSize);
+    abort?.throwIfAborted();
+    const sequence = free.pop();
+    if (!sequence) throw new Error(`internal: more calls at a time than ${sequences}, the sequences of the engine`);
+    await sequence.clearHistory();
+    return { sequence, [Symbol.dispose]: () => void free.push(sequence) };
+  };
   return {
     async *generate(ids, generateOptions) {
-      check(ids);
-      yield* generate(sequence, contextLength, ids, generateOptions);
+      const { maxTokens, signal: abort, ignoreEos = false, schema, ...given } = generateOptions;
+      const room = roomFor(maxTokens, contextLength - ids.length);
+      const sampling = completeSampling(given);
+      using taken = await take(ids, abort, sampling.logitBias);
+      const answer: Token[] = [];
+      const sampler = await llamaSampling(model, sampling, room, answer, schema);
+      const rest = await readPrompt(taken.sequence, ids, abort);
+      for await (const token of taken.sequence.evaluate(rest, { ...sampler, yieldEogToken: ignoreEos })) {
+        abort?.throwIfAborted();
+        answer.push(token);
+        yield token;
+        if (answer.length >= room) return;
+      }
+    },
+    async *generateScored(ids, { maxTokens, signal: abort, ignoreEos = false, top, ...given }) {
+      const room = roomFor(maxTokens, contextLength - ids.length);
+      const sampling = completeSampling(given);
+      const random = new Random(sampling.seed);
+      using taken = await take(ids, abort, sampling.logitBias);
+      const answer: Token[] = [];
+      let input = await readPrompt(taken.sequence, ids, abort);
+      while (answer.length < room) {
+        const last: ControlledEvaluateInputItem = [
+          input.pop()!,
+          { generateNext: { logits: true, options: rawLogits } },
+        ];
+        const outputs = await taken.sequence.controlledEvaluate([...input, last]);
+        abort?.throwIfAborted();
+        const logits = toArray(outputs[input.length]!.next.logits!, vocabSize);
+        const id = drawToken(logits, sampling, answer, random.float()) as Token;
+        if (model.isEogToken(id) && !ignoreEos) return;
+        answer.push(id);
+        const logprobs = logSoftmax(logits);
+        const alternatives = largest(logprobs, top).map((other) => ({ id: other, logprob: logprobs[other]! }));
+        yield { id, logprob: logprobs[id]!, top: alternatives };
+        input = [id];
+      }
+    },
+    async score(ids, { top, signal: abort }) {
+      using taken = await take(ids, abort);
+      const scored: ScoredToken[] = [];
+      for (let from = 0; from < ids.length - 1; from += scoredTokens) {
+        abort?.throwIfAborted();
+        const next = ids.subarray(from + 1, Math.min(ids.length, from + 1 + scoredTokens));
+        const input = Array.from(next, (id, i): ControlledEvaluateInputItem => {
+          const logits = { filter: { tokens: [id as Token], includeTop: Math.max(1, top) } };
+          return [ids[from + i] as Token, { generateNext: { logits, totalLogitWeight: true, options: rawLogits } }];
+        });
+        for (const [i, output] of (await taken.sequence.controlledEvaluate(input)).entries()) {
+          const { logits, totalLogitWeight } = output!.next;
+          const best = [...logits!].sort(([, a], [, b]) => b - a);
+          const shift = best[0]![1] + Math.log(totalLogitWeight!);
+          const alternatives = best.slice(0, top).map(([id, logit]) => ({ id, logprob: logit - shift }));
+          const id = next[i]!;
+          scored.push({ id, logprob: logits!.get(id as Token)! - shift, top: alternatives });
+        }
+      }
+      return scored;
     },
     async logits(ids) {
-      check(ids);
-      await sequence.clearHistory();
+      using taken = await take(ids);
       const input = Array.from(ids, (id): [Token, object] => [id as Token, { generateNext: { logits: true } }]);
-      const outputs = await sequence.controlledEvaluate(input);
-      return outputs.map((output) => {
-        const logits = new Float32Array(vocabSize);
-        for (const [token, logit] of output!.next.logits!) logits[token] = logit;
-        return logits;
-      });
+      const outputs = await taken.sequence.controlledEvaluate(input);
+      return outputs.map((output) => toArray(output!.next.logits!, vocabSize));
     },
     [Symbol.asyncDispose]: dispose,
   };
 }
 
-async function* generate(
-  sequence: LlamaContextSequence,
-  contextLength: number,
-  ids: Int32Array,
-  { maxTokens, temperature = 0, seed = 0, signal, ignoreEos = false }: GenerateOptions,
-): AsyncGenerator<number, void, void> {
+/** Tokens of a prompt that are read between two looks at its signal. */
+const promptChunk = 128;
+/** Positions whose logits are held at a time. */
+const scoredTokens = 32;
+/** Samplers that leave logits as they are: llama.cpp gives out what they have made of them. */
+const rawLogits = { temperature: 0, topK: 0, topP: 1 } as const;
+/** Longest schema as JSON, and longest grammar made of one, in characters. */
+const [maxSchemaLength, maxGrammarLength] = [1 << 16, 1 << 18];
+
+function toArray(logits: ReadonlyMap<Token, number>, vocabSize: number): Float32Array {
+  const array = new Float32Array(vocabSize);
+  for (const [token, logit] of logits) array[token] = logit;
+  return array;
+}
+
+function roomFor(maxTokens: number, left: number): number {
   if (!Number.isInteger(maxTokens) || maxTokens < 1) {
     throw new OptionError(`engine: "maxTokens" must be a positive integer, got ${maxTokens}.`);
   }
-  signal?.throwIfAborted();
-  const room = Math.min(maxTokens, contextLength - ids.length);
-  await sequence.clearHistory();
-  let count = 0;
-  const options = { temperature, seed, topK: 0, topP: 1, yieldEogToken: ignoreEos } as const;
-  for await (const token of sequence.evaluate(Array.from(ids) as Token[], options)) {
-    signal?.throwIfAborted();
-    yield token;
-    if (++count >= room) return;
+  return Math.min(maxTokens, left);
+}
+
+/** Reads a prompt but for its end, which is returned. Without a signal nothing is read: one batch is fastest. */
+async function readPrompt(sequence: LlamaContextSequence, ids: Int32Array, signal?: AbortSignal): Promise<Token[]> {
+  const tokens = Array.from(ids) as Token[];
+  if (!signal) return tokens;
+  let from = 0;
+  for (; tokens.length - from > promptChunk; from += promptChunk) {
+    await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(from, from + promptChunk));
+    signal.throwIfAborted();
+  }
+  return tokens.slice(from);
+}
+
+/** @param answer grows while it is generated */
+async function llamaSampling(
+  model: LlamaModel,
+  sampling: Sampling,
+  room: number,
+  answer: Token[],
+  schema?: object,
+): Promise<SequenceEvaluateOptions> {
+  const { TokenBias } = await import("node-llama-cpp");
+  const { temperature, seed, topK, topP, minP, logitBias } = sampling;
+  const { repeatPenalty: penalty, frequencyPenalty, presencePenalty } = sampling;
+  const penalizes = penalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
+  const tokenBias = new TokenBias(model.tokenizer);
+  for (const [id, logit] of logitBias) tokenBias.set(id as Token, { logit });
+  return {
+    ...{ temperature, seed, topK, topP, minP },
+    ...(logitBias.size > 0 && { tokenBias }),
+    ...(penalizes && {
+      repeatPenalty: { punishTokens: () => answer, maxPunishTokens: room, penalty, frequencyPenalty, presencePenalty },
+    }),
+    ...(schema && { grammarEvaluationState: await grammarState(model, schema) }),
+  };
+}
+
+/** @throws {OptionError} if the schema is too large, or no grammar can be made of it */
+async function grammarState(model: LlamaModel, schema: object): Promise<LlamaGrammarEvaluationState> {
+  const { LlamaGrammarEvaluationState: State } = await import("node-llama-cpp");
+  let flaw: unknown;
+  try {
+    if (JSON.stringify(schema).length > maxSchemaLength) throw new Error(`more than ${maxSchemaLength} characters`);
+    const grammar = await model.llama.createGrammarForJsonSchema(schema as { type: "object" });
+    if (grammar.grammar.length <= maxGrammarLength) return new State({ model, grammar });
+    flaw = new Error(`a grammar of more than ${maxGrammarLength} characters`);
+  } catch (error) {
+    flaw = error;
+  }
+  const { message } = flaw as Error;
+  throw new OptionError(`schema: wanted one that a grammar can be made of, got: ${message}.`, { cause: flaw });
+}
+
+function checkBias(logitBias: Sampling["logitBias"], model: LlamaModel, vocabSize: number): void {
+  for (const id of logitBias.keys()) {
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
+      throw new OptionError(`sampling: wanted a bias of tokens below ${vocabSize}, got one of ${id}.`);
+    if (model.isEogToken(id as Token))
+      // node-llama-cpp would leave it out
+      throw new OptionError(`sampling: wanted no bias of tokens that end an answer, got one of ${id}.`);
   }
 }
 
