@@ -67,7 +67,7 @@ export interface Engine extends AsyncDisposable {
   generate(ids: Int32Array, options: GenerateOptions): AsyncGenerator<number, void, void>;
   /**
    * The same with log-probabilities. At a temperature above 0 the same seed draws other tokens than without, as the drawing is not llama.cpp's; it
-   * takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript..
+   * takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript.
    */
   generateScored(
     ids: Int32Array,
