@@ -14,6 +14,7 @@ import {
   type ByteLevelName,
   byteLevelKinds,
   byteLevelParts,
+  checkBoundary,
   isControl,
   readTokenizerFile,
   type TokenizerFile,
@@ -73,10 +74,7 @@ export function tokenizerMetadata(
   const tokens = [...file.tokens, ...unused];
   const types: number[] = tokens.map((_, id) => (id < file.tokens.length ? tokenType.normal : tokenType.unused));
   for (const token of file.added_tokens) types[token.id] = isControl(token) ? tokenType.control : tokenType.userDefined;
-  for (const id of [bosId, ...eosIds]) {
-    if (id !== undefined && types[id] !== tokenType.control)
-      throw new FileError(path, `wanted BOS and EOS to be special tokens, got id ${id}.`);
-  }
+  checkBoundary(file, [bosId, ...eosIds], path);
 
   const metadata: GgufMetadata = new Map();
   const kind = tokenizerKind(file);

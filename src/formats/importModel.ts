@@ -9,6 +9,7 @@ import { FileError, OptionError } from "../errors.ts";
 import type { ModelSource } from "../model/source.ts";
 import { readChatTemplate } from "../text/chatTemplate.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
+import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { makeFolder, readJson, readText } from "./files.ts";
 import type { GgufMetadata } from "./gguf.ts";
 import { GgufModel } from "./ggufModel.ts";
@@ -42,7 +43,7 @@ interface Opened extends Disposable {
   bosId?: number | undefined;
   /** The one that the model names but does not begin with. */
   unusedBosId?: number | undefined;
-  eosId: number;
+  eosId?: number | undefined;
   /** Small files to take along, `tokenizer.json` among them. */
   texts: Map<string, string>;
   licence?: string | undefined;
@@ -61,7 +62,9 @@ export async function importModel(source: string, outFolder: string, options: Im
   if (existsSync(outFolder))
     throw new OptionError(`import: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
   using opened = open(source, options);
-  const { llm, texts, notes, bosId, eosId } = opened;
+  const { llm, texts, notes } = opened;
+  const bosId = opened.bosId ?? (options.as === "checkpoint" ? opened.unusedBosId : undefined); // training begins every text with one
+  const eosId = checkTokenizer(source, opened, bosId);
   const manifest: Omit<BundleManifest, "format" | "files"> = {
     version: 1,
     lambda: "hard",
@@ -76,13 +79,19 @@ export async function importModel(source: string, outFolder: string, options: Im
     },
   };
   if (options.as === "checkpoint") {
-    const trained = { ...manifest, bosId: bosId ?? opened.unusedBosId }; // training begins every text with one
-    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, trained));
+    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest));
   } else {
     const { type = opened.type, signal, onProgress } = options;
     await writeBundle(outFolder, { llm, tokenizer: opened.tokenizer, texts, manifest }, { type, signal, onProgress });
   }
   return { notes };
+}
+
+/** A GGUF file may hold a tokenizer that does not fit together. @returns the EOS */
+function checkTokenizer(source: string, { texts, eosId }: Opened, bosId: number | undefined): number {
+  checkBoundary(readTokenizerFile(JSON.parse(texts.get("tokenizer.json")!), source), [bosId, eosId], source);
+  if (eosId === undefined) throw new FileError(source, "wanted a token that ends answers, got none.");
+  return eosId;
 }
 
 async function writeCheckpoint(
@@ -146,7 +155,7 @@ function openFolder(folder: string): Opened {
       tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template }),
       bosId: ids.bosId,
       unusedBosId: bosId,
-      eosId: eosIds[0]!,
+      eosId: eosIds[0],
       texts,
       licence: /^license: *(\S+) *$/m.exec(frontMatter(join(folder, "README.md")))?.[1],
       notes: llm.notes,
@@ -183,7 +192,8 @@ function addsBos(folder: string, bosId: number): boolean {
   const processor = data?.post_processor;
   return [processor, ...(processor?.processors ?? [])].some((part) => {
     const first = part?.single?.[0]?.SpecialToken?.id;
-    return first !== undefined && part?.special_tokens?.[first]?.ids[0] === bosId;
+    const specials = part?.special_tokens ?? {};
+    return first !== undefined && Object.hasOwn(specials, first) && specials[first]!.ids[0] === bosId;
   });
 }
 
@@ -212,7 +222,7 @@ function openGguf(path: string): Opened {
       tokenizer: new Map([...llm.metadata].filter(([key]) => key.startsWith("tokenizer."))),
       bosId: addBos ? bosId : undefined,
       unusedBosId: bosId,
-      eosId: eosIds[0]!,
+      eosId: eosIds[0],
       texts: new Map([
         ["tokenizer.json", `${JSON.stringify(tokenizerJson)}\n`],
         ...(chatTemplate === undefined ? [] : [["chat_template.jinja", chatTemplate] as const]),

@@ -8,6 +8,7 @@ import { FileError, InputError } from "../errors.ts";
 import { readJson } from "../json.ts";
 import {
   type AddedToken,
+  checkBoundary,
   exactPreTokenizer,
   isControl,
   partsOf,
@@ -101,10 +102,7 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
       `wanted ids below the model's ${vocabSize}, got ${tokens.length - 1}. Is it another model's?`,
     );
   }
-  for (const id of [bosId, ...eosIds]) {
-    if (id !== undefined && !special.has(tokens[id] ?? ""))
-      throw new FileError(where, `wanted BOS and EOS to be special tokens, got id ${id}. Is it the model's own?`);
-  }
+  checkBoundary(file, [bosId, ...eosIds], where);
   const eosId = eosIds[0];
   if (eosId === undefined) throw new FileError(where, "wanted an EOS token, got none.");
   const bytesOfToken = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);

@@ -103,6 +103,19 @@ export function isControl({ special, content }: Pick<AddedToken, "special" | "co
   return special || controlLook.test(content);
 }
 
+/** @throws {FileError} if one of `ids`, those that open and close a sequence, is no special token */
+export function checkBoundary(
+  { added_tokens }: TokenizerFile,
+  ids: readonly (number | undefined)[],
+  where: string,
+): void {
+  const special = new Set(added_tokens.filter(isControl).map(({ id }) => id));
+  for (const id of ids) {
+    if (id !== undefined && !special.has(id))
+      throw new FileError(where, `wanted BOS and EOS to be special tokens, got id ${id}. Is it the model's own?`);
+  }
+}
+
 /** How GPT-2 cuts text into words, which `ByteLevel` does where it is not told otherwise. */
 export const gpt2Words = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
