@@ -10,7 +10,7 @@ import { noteError, servedModel } from "./generation.ts";
 import { Metrics } from "./metrics.ts";
 import { type PageFiles, pageResponse } from "./page.ts";
 import { pageRoutes } from "./pageRoutes.ts";
-import { authorize, guard, type SecurityOptions } from "./security.ts";
+import { authorize, guard, responseHeaders, type SecurityOptions } from "./security.ts";
 
 export interface AppOptions extends SecurityOptions {
   /** Takes a line of the log once a response has ended. */
@@ -57,6 +57,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
     const route = matchedRoutes(c).find(({ path }) => Object.hasOwn(routes, path))?.path;
     entry.route = route ?? (page.has(c.req.path) ? "page" : "other");
     await next();
+    for (const [name, value] of Object.entries(responseHeaders)) c.res.headers.set(name, value);
     if (c.var.isStream) return;
     entry.status = c.res.status;
     c.var.finish();

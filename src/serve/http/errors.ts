@@ -80,14 +80,14 @@ export function fromZod({ issues }: z.ZodError, body: unknown): ApiError {
   return new ApiError(400, code, short(`${param || "body"}: ${issue.message}`), { param: short(param) });
 }
 
-/** Of the alternatives of a union, the complaint of the one that went furthest. */
+/** Of the alternatives of a union, the complaint of the one that went furthest, if it is one. */
 function deepest(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   if (issue.code !== "invalid_union") return issue;
   const found = issue.errors
     .flatMap((issues) => issues.slice(0, 1))
     .map((inner) => deepest({ ...inner, path: [...issue.path, ...inner.path] }));
-  const best = found.toSorted((a, b) => b.path.length - a.path.length)[0];
-  return best && best.path.length > issue.path.length ? best : issue;
+  const [best, second] = found.toSorted((a, b) => b.path.length - a.path.length);
+  return best && best.path.length > (second ?? issue).path.length ? best : issue;
 }
 
 function short(text: string): string {

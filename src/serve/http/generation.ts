@@ -115,7 +115,10 @@ async function* merge<T>(
 export class Answers<Extra extends { type: string } = never> {
   readonly id: string;
   readonly created = Math.floor(Date.now() / 1000);
+  /** Of a stream whose client is gone. */
   readonly stop = new AbortController();
+  /** Of the other answers, once one has failed. */
+  readonly #failure = new AbortController();
   readonly signal: AbortSignal;
   readonly #starts = new Map<number, Extract<GenerationEvent, { type: "start" }>>();
   readonly #extensions = new Map<number, CompletionExtension>();
@@ -127,7 +130,7 @@ export class Answers<Extra extends { type: string } = never> {
     prefix: string,
   ) {
     this.id = `${prefix}-${randomUUID().replaceAll("-", "")}`;
-    this.signal = AbortSignal.any([c.req.raw.signal, this.stop.signal]);
+    this.signal = AbortSignal.any([c.req.raw.signal, this.stop.signal, this.#failure.signal]);
     c.var.entry.model = model.id;
   }
 
@@ -147,7 +150,7 @@ export class Answers<Extra extends { type: string } = never> {
     const { entry } = this.c.var;
     let ended = 0;
     try {
-      for await (const [index, event] of merge(sources, this.stop)) {
+      for await (const [index, event] of merge(sources, this.#failure)) {
         if (isStart(event)) {
           this.#starts.set(index, event);
           entry.mask = event.mask.id;
@@ -163,9 +166,9 @@ export class Answers<Extra extends { type: string } = never> {
         yield [index, event];
       }
     } catch (error) {
-      throw this.signal.aborted ? gone(error) : error;
+      throw this.#isGone ? gone(error) : error;
     }
-    if (this.signal.aborted) throw gone();
+    if (this.#isGone) throw gone();
     if (ended < sources.length) throw new Error("internal: an answer without an end");
   }
 
@@ -178,6 +181,10 @@ export class Answers<Extra extends { type: string } = never> {
       completion_tokens: this.#completionTokens,
       total_tokens: prompt + this.#completionTokens,
     };
+  }
+
+  get #isGone(): boolean {
+    return this.c.req.raw.signal.aborted || this.stop.signal.aborted;
   }
 
   extension(index: number): CompletionExtension | undefined {
@@ -194,14 +201,14 @@ export class Answers<Extra extends { type: string } = never> {
   /** An answer as events. What fails before the first of them is an ordinary error. */
   async stream(chunks: AsyncGenerator<object, void, void>): Promise<Response> {
     const first = await chunks.next();
-    const { c, stop, signal } = this;
+    const { c, stop } = this;
     c.set("isStream", true);
     c.var.entry.status = 200;
     const stream = eventStream(chunks, first, {
       stop: () => stop.abort(),
       onError: (error) => noteError(c, error),
       onEnd: () => {
-        if (signal.aborted) c.var.entry.status = gone().status;
+        if (this.#isGone) c.var.entry.status = gone().status;
         c.var.finish();
       },
     });

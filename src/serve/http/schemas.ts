@@ -8,11 +8,7 @@ import { ApiError, fromZod } from "./errors.ts";
 import { limits } from "./limits.ts";
 
 /** OpenAI's clients send null for what is absent. */
-const optional = <T extends z.ZodType>(schema: T) =>
-  z
-    .union([schema, z.null()])
-    .optional()
-    .transform((value): z.output<T> | undefined => value ?? undefined);
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 
 const number = (min: number, max: number) =>
   z.number(`wanted a number in ${min}..${max}`).min(min, `wanted at least ${min}`).max(max, `wanted at most ${max}`);
@@ -163,17 +159,18 @@ const chat = z.strictObject({
 });
 export type ChatBody = z.output<typeof chat>;
 
-const ids = z.array(integer(0, 2 ** 31 - 1)).min(1, "wanted at least one token");
+const ids = z.array(integer(0, 2 ** 31 - 1), "wanted tokens").min(1, "wanted at least one token");
 const completion = z.strictObject({
   ...sampling,
-  prompt: z.union(
-    [
-      z.string().transform((one) => [one]),
-      ids.transform((one) => [one]),
-      z.array(z.string()).min(1).max(limits.prompts),
-      z.array(ids).min(1).max(limits.prompts),
-    ],
-    { error: `wanted a text, tokens, or a list of up to ${limits.prompts} of either` },
+  prompt: z.preprocess(
+    (value) => (typeof value === "string" || (Array.isArray(value) && typeof value[0] === "number") ? [value] : value),
+    z
+      .array(
+        z.union([z.string(), ids], { error: "wanted a text or tokens" }),
+        "wanted a text, tokens, or a list of either",
+      )
+      .min(1, "wanted at least one prompt")
+      .max(limits.prompts, `wanted at most ${limits.prompts} prompts`),
   ),
   max_tokens: optional(integer(0, count)),
   logprobs: optional(integer(0, limits.topLogprobs)),
@@ -196,14 +193,15 @@ const unsupported = new Set([
 
 function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
   return (body) => {
-    if (typeof body === "object" && body !== null) {
-      const field = Object.keys(body).find((key) => unsupported.has(key));
-      if (field !== undefined && (body as Record<string, unknown>)[field] !== null)
-        throw new ApiError(400, "unsupported_parameter", `Unsupported parameter: ${field}.`, { param: field });
-      body = Object.fromEntries(Object.entries(body).filter(([key]) => !unsupported.has(key)));
-    }
-    const parsed = schema.safeParse(body);
-    if (!parsed.success) throw fromZod(parsed.error, body);
+    if (typeof body !== "object" || body === null || Array.isArray(body))
+      throw new ApiError(400, "invalid_type", "Wanted a JSON object.");
+    const fields = Object.entries(body);
+    const [field] = fields.find(([key, value]) => unsupported.has(key) && value !== null) ?? [];
+    if (field !== undefined)
+      throw new ApiError(400, "unsupported_parameter", `Unsupported parameter: ${field}.`, { param: field });
+    const known = Object.fromEntries(fields.filter(([key]) => !unsupported.has(key)));
+    const parsed = schema.safeParse(known);
+    if (!parsed.success) throw fromZod(parsed.error, known);
     return parsed.data;
   };
 }

@@ -20,10 +20,9 @@ export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || (isIP(host) === 4 && host.startsWith("127."));
 }
 
-/** Host, Origin and the number of headers of every request; headers of every response. */
+/** Host, Origin and the number of headers of every request. */
 export function guard({ host = "127.0.0.1", cors }: SecurityOptions): MiddlewareHandler {
   return async (c, next) => {
-    for (const [name, value] of Object.entries(responseHeaders)) c.header(name, value);
     checkHeaders(c.req.raw.headers);
     const url = new URL(c.req.url);
     const claimed = c.req.header("host");
@@ -40,19 +39,18 @@ export function guard({ host = "127.0.0.1", cors }: SecurityOptions): Middleware
       throw new ApiError(403, "origin_not_allowed", "Pages of other origins may not ask this server.", {
         type: "permission_error",
       });
-    if (cors !== undefined) {
-      c.header("vary", "Origin");
-      if (origin === cors) c.header("access-control-allow-origin", cors);
-      if (c.req.method === "OPTIONS") {
-        c.header("access-control-allow-methods", "GET, POST, PUT, DELETE");
-        c.header("access-control-allow-headers", "authorization, content-type");
-        c.header("access-control-max-age", "600");
-        return c.body(null, 204);
-      }
-    }
-    return next();
+    if (cors !== undefined && c.req.method === "OPTIONS") c.res = c.body(null, 204, preflightHeaders);
+    else await next();
+    if (cors !== undefined) c.res.headers.set("vary", "Origin");
+    if (cors !== undefined && origin === cors) c.res.headers.set("access-control-allow-origin", cors);
   };
 }
+
+const preflightHeaders = {
+  "access-control-allow-methods": "GET, POST, PUT, DELETE",
+  "access-control-allow-headers": "authorization, content-type",
+  "access-control-max-age": "600",
+};
 
 /** Wants `Authorization: Bearer KEY` where there is a key. */
 export function authorize({ apiKey }: SecurityOptions): MiddlewareHandler {
@@ -71,7 +69,8 @@ export function authorize({ apiKey }: SecurityOptions): MiddlewareHandler {
 
 const sha256 = (text: string): Buffer => createHash("sha256").update(text).digest();
 
-const responseHeaders = {
+/** Of every response: the page runs no script but its own, and is in no frame. */
+export const responseHeaders = {
   "content-security-policy": [
     "default-src 'none'",
     "script-src 'self'",

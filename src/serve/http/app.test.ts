@@ -1,0 +1,816 @@
+/** Every route, option and error of the API, without a socket, over a service that has no model. */
+import { createHash } from "node:crypto";
+import fc from "fast-check";
+import { beforeEach, expect, test } from "vitest";
+import { FakeService, MASK_ID } from "../../../test/support/fakeService.ts";
+import { BusyError, FileError, InputError, MemoryError } from "../../errors.ts";
+import { type AppOptions, createApp } from "./app.ts";
+import type { LogEntry } from "./context.ts";
+
+let service: FakeService;
+let log: LogEntry[];
+beforeEach(() => {
+  service = new FakeService();
+  log = [];
+});
+
+// biome-ignore lint/suspicious/noExplicitAny: whatever JSON comes back
+type Json = any;
+
+function app(options: AppOptions = {}) {
+  return createApp(service, { log: (entry) => log.push(entry), ...options });
+}
+function send(path: string, body?: unknown, init: RequestInit = {}, options: AppOptions = {}): Promise<Response> {
+  const post = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const headers = { ...(body !== undefined && { "content-type": "application/json" }), ...init.headers };
+  return Promise.resolve(app(options).request(path, { ...post, ...init, headers }));
+}
+const user = [{ role: "user", content: "Count." }];
+const chat = async (fields: object = {}, status = 200): Promise<Json> => {
+  const response = await send("/v1/chat/completions", { model: "tiny", messages: user, ...fields });
+  const json = (await response.json()) as Json;
+  expect([response.status, json.error?.message ?? ""]).toEqual([status, status === 200 ? "" : expect.anything()]);
+  return json;
+};
+const complete = async (fields: object, status = 200): Promise<Json> => {
+  const response = await send("/v1/completions", { model: "tiny", ...fields });
+  expect(response.status).toBe(status);
+  return response.json();
+};
+async function events(path: string, body: object): Promise<Json[]> {
+  const response = await send(path, { model: "tiny", stream: true, ...body });
+  expect(response.headers.get("content-type")).toMatch("text/event-stream");
+  const frames = (await response.text()).trimEnd().split("\n\n");
+  return frames.map((frame) => {
+    expect(frame).toMatch(/^data: /);
+    const data = frame.slice("data: ".length);
+    return data === "[DONE]" ? data : JSON.parse(data);
+  });
+}
+
+const wholeExtension = {
+  mask: { id: MASK_ID, source: "predictor", t_ffn: 6, d_ffn: 20, kept_share: 0.3, from: "cold" },
+  ms: { queue: 0, predict: 1, gather: 2, load: 3, prefill: 4, decode: 5 },
+};
+
+test("a chat completion has OpenAI's fields, and which part of the model answered", async () => {
+  expect(await chat()).toEqual({
+    id: expect.stringMatching(/^chatcmpl-[0-9a-f]{32}$/),
+    object: "chat.completion",
+    created: expect.any(Number),
+    model: "tiny",
+    system_fingerprint: `ifprune-${MASK_ID}`,
+    choices: [
+      {
+        index: 0,
+        message: { role: "assistant", content: "one two three", refusal: null },
+        logprobs: null,
+        finish_reason: "stop",
+      },
+    ],
+    usage: { prompt_tokens: 7, completion_tokens: 3, total_tokens: 10 },
+    ifprune: wholeExtension,
+  });
+});
+
+test("a streamed chat completion is the same in pieces, with usage where asked for", async () => {
+  const all = await events("/v1/chat/completions", { messages: user, stream_options: { include_usage: true } });
+  expect(all.at(-1)).toBe("[DONE]");
+  const chunks = all.slice(0, -1);
+  expect(new Set(chunks.map((chunk) => `${chunk.id} ${chunk.object} ${chunk.model}`)).size).toBe(1);
+  expect(chunks[0].choices[0].delta).toEqual({ role: "assistant", content: "" });
+  expect(chunks.flatMap((chunk) => chunk.choices.map((choice: Json) => choice.delta.content ?? "")).join("")).toBe(
+    "one two three",
+  );
+  const finished = chunks.filter((chunk) => chunk.choices[0]?.finish_reason);
+  expect(finished).toEqual([expect.objectContaining({ ifprune: wholeExtension, usage: null })]);
+  expect(chunks.at(-1)).toMatchObject({ choices: [], usage: { total_tokens: 10 } });
+  expect(service.running).toBe(0);
+});
+
+test("each field reaches the service", async () => {
+  await chat({
+    ...{ stop: ["a", "b"], temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.05, seed: -1, max_tokens: 9, n: 2 },
+    ...{ frequency_penalty: 1, presence_penalty: -1, repetition_penalty: 1.1, logit_bias: { 5: -100 } },
+    ...{ logprobs: true, top_logprobs: 2, mask: "dense", response_format: { type: "json_object" } },
+    messages: [
+      { role: "developer", content: "Be brief." },
+      {
+        role: "user",
+        content: [
+          { type: "text", text: "Co" },
+          { type: "text", text: "unt." },
+        ],
+      },
+      { role: "assistant", content: "1" },
+      { role: "user", content: "Go on." },
+    ],
+  });
+  expect(service.requests).toMatchObject(
+    [0xffffffff, 0].map((seed) => ({
+      model: "tiny",
+      prompt: {
+        kind: "chat",
+        messages: [
+          { role: "system", content: "Be brief." },
+          { role: "user", content: "Count." },
+          { role: "assistant", content: "1" },
+          { role: "user", content: "Go on." },
+        ],
+      },
+      mask: { kind: "dense" },
+      maxTokens: 9,
+      stop: ["a", "b"],
+      sampling: {
+        ...{ temperature: 0.5, topP: 0.9, topK: 40, minP: 0.05, seed, frequencyPenalty: 1, presencePenalty: -1 },
+        ...{ repeatPenalty: 1.1, logitBias: new Map([[5, -100]]) },
+      },
+      logprobs: 2,
+      schema: { type: "object", additionalProperties: true },
+    })),
+  );
+});
+
+test("what is left out, or null, is OpenAI's default", async () => {
+  await chat({ temperature: null, stop: null, user: "someone", metadata: { a: "b" }, store: false, logit_bias: null });
+  expect(service.requests[0]).toMatchObject({
+    mask: { kind: "auto" },
+    maxTokens: 512,
+    stop: [],
+    sampling: { temperature: 1, topP: 1, topK: 0, minP: 0, repeatPenalty: 1, logitBias: new Map() },
+  });
+  expect(service.requests[0]!.logprobs).toBeUndefined();
+  expect(service.requests[0]!.schema).toBeUndefined();
+});
+
+test("several answers come in one response, counted once for the prompt", async () => {
+  service.answer = ({ sampling }) => `seed ${sampling.seed}`;
+  const { choices, usage } = await chat({ n: 5, seed: 10 });
+  expect(choices.map((choice: Json) => [choice.index, choice.message.content])).toEqual(
+    [10, 11, 12, 13, 14].map((seed, i) => [i, `seed ${seed}`]),
+  );
+  expect(usage).toEqual({ prompt_tokens: 7, completion_tokens: 10, total_tokens: 17 });
+  const chunks = (await events("/v1/chat/completions", { messages: user, n: 3, seed: 1 })).slice(0, -1);
+  const texts = ["", "", ""];
+  for (const {
+    choices: [choice],
+  } of chunks)
+    texts[choice.index] += choice.delta.content ?? "";
+  expect(texts).toEqual(["seed 1", "seed 2", "seed 3"]);
+});
+
+test("log-probabilities have OpenAI's shape, whole and streamed", async () => {
+  const want = ["one", " two", " three"].map((token) => ({
+    token,
+    logprob: -0.5,
+    bytes: [...Buffer.from(token)],
+    top_logprobs: [{ token: "t0", logprob: -1, bytes: [116, 48] }],
+  }));
+  const fields = { logprobs: true, top_logprobs: 1 };
+  expect((await chat(fields)).choices[0].logprobs).toEqual({ content: want, refusal: null });
+  const chunks = (await events("/v1/chat/completions", { messages: user, ...fields })).slice(0, -1);
+  expect(chunks.flatMap((chunk) => chunk.choices[0].logprobs?.content ?? [])).toEqual(want);
+});
+
+test("a mask is asked for by task, by id, bare id, or not at all", async () => {
+  await service.saveTask("tiny", "poems", "Write a poem.");
+  for (const [mask, want] of [
+    ["auto", { kind: "auto" }],
+    ["dense", { kind: "dense" }],
+    ["task:poems", { kind: "task", name: "poems" }],
+    [`id:${MASK_ID}`, { kind: "id", id: MASK_ID }],
+    [MASK_ID, { kind: "id", id: MASK_ID }],
+  ]) {
+    await chat({ mask });
+    expect(service.requests.at(-1)!.mask).toEqual(want);
+  }
+});
+
+const tools = [
+  {
+    type: "function",
+    function: {
+      name: "weather",
+      description: "Weather of a city",
+      parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
+    },
+  },
+];
+const call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>';
+const wantCall = {
+  id: expect.stringMatching(/^call_/),
+  type: "function",
+  function: { name: "weather", arguments: '{"city":"Oslo"}' },
+};
+
+test("a call in the answer becomes a tool call, whole and streamed; text around it stays", async () => {
+  service.answer = () => `Let me look.\n${call}\n${call}`;
+  const { choices } = await chat({ tools });
+  expect(choices[0]).toMatchObject({
+    message: { content: "Let me look.\n", tool_calls: [wantCall, wantCall] },
+    finish_reason: "tool_calls",
+  });
+  expect(service.requests[0]!.prompt).toMatchObject({ tools });
+  const chunks = (await events("/v1/chat/completions", { messages: user, tools })).slice(0, -1);
+  const deltas = chunks.map((chunk) => chunk.choices[0].delta);
+  expect(deltas.map((delta) => delta.content ?? "").join("")).toBe("Let me look.\n");
+  expect(deltas.flatMap((delta) => delta.tool_calls ?? [])).toEqual([
+    { index: 0, ...wantCall },
+    { index: 1, ...wantCall },
+  ]);
+  expect(chunks.at(-1).choices[0].finish_reason).toBe("tool_calls");
+});
+
+test("what is no call stays text", async () => {
+  for (const said of [
+    "<tool_call>not JSON</tool_call>",
+    '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>',
+    "a < b and <tool_",
+  ]) {
+    service.answer = () => said;
+    expect((await chat({ tools })).choices[0]).toMatchObject({ message: { content: said }, finish_reason: "stop" });
+  }
+  service.answer = () => call;
+  expect((await chat({ tools, tool_choice: "none" })).choices[0].message).toMatchObject({ content: call });
+});
+
+test("a call that is asked for is held to its schema", async () => {
+  service.answer = () => '{"name": "weather", "arguments": {"city": "Oslo"}}';
+  const { choices } = await chat({ tools, tool_choice: { type: "function", function: { name: "weather" } } });
+  expect(choices[0]).toMatchObject({ message: { content: null, tool_calls: [wantCall] }, finish_reason: "tool_calls" });
+  expect(service.requests[0]!.schema).toEqual({
+    type: "object",
+    properties: {
+      name: { enum: ["weather"] },
+      arguments: { type: "object", properties: { city: { type: "string" } } },
+    },
+  });
+  await chat({ tools, tool_choice: "auto", parallel_tool_calls: false });
+  expect(service.requests[1]!.stop).toEqual(["</tool_call>"]);
+});
+
+test("calls and their results are told to the model in the form it knows", async () => {
+  const tool_calls = ["a", "b"].map((id) => ({
+    id,
+    type: "function",
+    function: { name: "weather", arguments: '{"city": "Oslo"}' },
+  }));
+  await chat({
+    tools,
+    messages: [
+      ...user,
+      { role: "assistant", content: null, tool_calls },
+      { role: "tool", tool_call_id: "a", content: "rain" },
+      { role: "tool", tool_call_id: "b", content: "sun" },
+    ],
+  });
+  expect(service.requests[0]!.prompt).toMatchObject({
+    messages: [
+      ...user,
+      { role: "assistant", content: `${call}\n${call}` },
+      { role: "user", content: "<tool_response>\nrain\n</tool_response>\n<tool_response>\nsun\n</tool_response>" },
+    ],
+  });
+});
+
+test("completions continue texts and tokens", async () => {
+  const { object, choices, usage } = await complete({ prompt: "Once", max_tokens: 2 });
+  expect(object).toBe("text_completion");
+  expect(choices).toEqual([{ index: 0, text: "one two", logprobs: null, finish_reason: "length" }]);
+  expect(usage).toEqual({ prompt_tokens: 7, completion_tokens: 2, total_tokens: 9 });
+  expect(service.requests[0]).toMatchObject({ prompt: { kind: "text", text: "Once" } });
+  for (const [prompt, want] of [
+    [[1, 2], [{ kind: "ids", ids: Int32Array.of(1, 2) }]],
+    [[[1], [2]], [1, 2].map((id) => ({ kind: "ids", ids: Int32Array.of(id) }))],
+    [["a", "b"], ["a", "b"].map((text) => ({ kind: "text", text }))],
+  ] as const) {
+    service.requests.length = 0;
+    const { choices: all, usage: used } = await complete({ prompt, n: 2 });
+    expect(service.requests.map((request) => request.prompt)).toEqual(want.flatMap((one) => [one, one]));
+    expect(all.map((choice: Json) => choice.index)).toEqual([...Array(2 * want.length).keys()]);
+    expect(used.prompt_tokens).toBe(7 * want.length);
+  }
+});
+
+test("echo with log-probabilities scores the prompt, as evaluation harnesses ask for it", async () => {
+  const { choices, usage } = await complete({
+    prompt: [[4, 5, 6]],
+    max_tokens: 1,
+    logprobs: 1,
+    echo: true,
+    seed: 1234,
+    temperature: 0,
+  });
+  expect(choices[0]).toEqual({
+    index: 0,
+    text: " 4 5 6one",
+    logprobs: {
+      tokens: [" 4", " 5", " 6", "one"],
+      token_logprobs: [null, -0.25, -0.25, -0.5],
+      top_logprobs: [null, { t0: -1, " 5": -0.25 }, { t0: -1, " 6": -0.25 }, { t0: -1, one: -0.5 }],
+      text_offset: [0, 2, 4, 6],
+    },
+    finish_reason: "length",
+  });
+  expect(usage.total_tokens).toBe(8);
+  const scored = await complete({ prompt: "a b c", max_tokens: 0, logprobs: 0, echo: true });
+  expect(scored.choices[0].text).toBe("a b c");
+  expect(scored.choices[0].logprobs.token_logprobs).toEqual([null, -0.25, -0.25]);
+  expect(scored.usage).toEqual({ prompt_tokens: 3, completion_tokens: 0, total_tokens: 3 });
+  expect((await complete({ prompt: "a b", echo: true })).choices[0].text).toBe("a bone two three");
+});
+
+test("streamed completions add up to whole ones", async () => {
+  const body = { prompt: ["a b", "c"], echo: true, logprobs: 0, seed: 1 };
+  const want = await complete(body);
+  const chunks = await events("/v1/completions", { ...body, stream_options: { include_usage: true } });
+  expect(chunks.at(-1)).toBe("[DONE]");
+  expect(chunks.at(-2)).toMatchObject({ choices: [], usage: want.usage });
+  for (const choice of want.choices) {
+    const own = chunks
+      .slice(0, -2)
+      .map((chunk) => chunk.choices[0])
+      .filter(({ index }) => index === choice.index);
+    expect(own.map(({ text }) => text).join("")).toBe(choice.text);
+    expect(own.flatMap(({ logprobs }) => logprobs?.text_offset ?? [])).toEqual(choice.logprobs.text_offset);
+    expect(own.at(-1).finish_reason).toBe(choice.finish_reason);
+  }
+});
+
+test("models, one model, health, state", async () => {
+  const { object, data } = (await (await send("/v1/models")).json()) as Json;
+  expect([object, data.map((model: Json) => model.id)]).toEqual(["list", ["tiny", "plain/model"]]);
+  expect(await (await send("/v1/models/plain%2Fmodel")).json()).toMatchObject({
+    id: "plain/model",
+    object: "model",
+    created: 1_700_000_000,
+  });
+  expect(await (await send("/health")).json()).toEqual({ status: "ok" });
+  expect(await (await send("/ifprune/models")).json()).toEqual(service.models());
+  expect(await (await send("/ifprune/state")).json()).toEqual(service.state());
+});
+
+test("a mask goes to the page as bits of its channels", async () => {
+  const { info, layers, lambda } = (await (
+    await send("/ifprune/mask", { model: "tiny", instruction: "Count." })
+  ).json()) as Json;
+  const { mask } = await service.mask("tiny", "Count.");
+  expect(info).toMatchObject({ id: MASK_ID, tFfn: 6, dFfn: 20, from: "disk" });
+  for (const [layer, text] of layers.entries()) {
+    const bytes = Buffer.from(text, "base64");
+    const kept = [...Array(20).keys()].filter((channel) => bytes[channel >> 3]! & (1 << (channel & 7)));
+    expect([bytes.length, kept]).toEqual([3, [...mask.layers[layer]!]]);
+    for (const [i, weight] of [...Buffer.from(lambda[layer], "base64")].entries())
+      expect(Math.abs(weight / 255 - mask.lambda![layer]![i]!)).toBeLessThanOrEqual(1 / 255); // rounded up to a 255th
+  }
+  const stored = (await (await send(`/ifprune/masks/tiny/${MASK_ID}`)).json()) as Json;
+  expect(stored).toMatchObject({
+    info: { id: MASK_ID, tFfn: 6, dFfn: 20 },
+    layers: [expect.any(String), expect.any(String)],
+  });
+  const file = await send(`/ifprune/masks/tiny/${MASK_ID}/file`);
+  expect(file.headers.get("content-disposition")).toMatch("attachment");
+  expect(await file.json()).toMatchObject({ tFfn: 6, dFfn: 20 });
+});
+
+test("tasks are saved, listed, read and deleted", async () => {
+  const put = await send("/ifprune/tasks/plain%2Fmodel/poems", { instruction: "Write a poem." }, { method: "PUT" });
+  const task = { name: "poems", instruction: "Write a poem.", maskId: MASK_ID };
+  expect([put.status, await put.json()]).toEqual([200, task]);
+  expect(await (await send("/ifprune/tasks/tiny")).json()).toEqual([task]);
+  expect(await (await send("/ifprune/tasks/tiny/poems")).json()).toEqual(task);
+  expect((await send("/ifprune/tasks/tiny/poems", undefined, { method: "DELETE" })).status).toBe(204);
+  expect((await send("/ifprune/tasks/tiny/poems")).status).toBe(404);
+});
+
+test("metrics count requests by route and status, answers by where their mask was", async () => {
+  const one = app();
+  const post = (body: unknown) =>
+    one.request("/v1/chat/completions", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  await post({ model: "tiny", messages: user });
+  await (await post({ model: "tiny", messages: user, stream: true })).text();
+  await post({ model: "nope", messages: user });
+  await one.request("/../../etc/passwd");
+  const text = await (await one.request("/metrics")).text();
+  for (const line of [
+    'ifprune_requests_total{route="/v1/chat/completions",status="200"} 2',
+    'ifprune_requests_total{route="/v1/chat/completions",status="404"} 1',
+    'ifprune_requests_total{route="other",status="404"} 1',
+    'ifprune_masks_total{from="cold",source="predictor"} 2',
+    "ifprune_running 0",
+    "ifprune_subnetwork_bytes 1000",
+    "ifprune_completion_tokens_sum 6",
+    "ifprune_time_to_first_token_seconds_count 2",
+  ])
+    expect(text.split("\n")).toContain(line);
+});
+
+test("the log has no prompts unless asked for", async () => {
+  await chat();
+  expect(log).toEqual([
+    {
+      ...{
+        time: expect.any(String),
+        method: "POST",
+        route: "/v1/chat/completions",
+        status: 200,
+        ms: expect.any(Number),
+      },
+      ...{ model: "tiny", mask: MASK_ID, from: "cold", promptTokens: 7, completionTokens: 3 },
+    },
+  ]);
+  await send("/v1/chat/completions", { model: "tiny", messages: user }, {}, { logPrompts: true });
+  expect(log[1]!.prompt).toEqual(user);
+});
+
+const longSchema = {
+  type: "object",
+  properties: Object.fromEntries(Array.from({ length: 600 }, (_, i) => [`p${i}`, { type: "null" }])),
+};
+let deep: object = { type: "string" };
+for (let i = 0; i < 20; i++) deep = { type: "array", items: deep };
+const schema = (value: unknown) => ({
+  response_format: { type: "json_schema", json_schema: { name: "a", schema: value } },
+});
+
+/** Fields of a chat request, and the error that they get: status, code, param. */
+const refusals: [what: string, fields: object, status: number, code: string, param: string][] = [
+  ["no model", { model: undefined }, 400, "missing_required_parameter", "model"],
+  ["an unknown model", { model: "nope" }, 404, "model_not_found", "model"],
+  ["no messages", { messages: undefined }, 400, "missing_required_parameter", "messages"],
+  ["an empty list of messages", { messages: [] }, 400, "invalid_value", "messages"],
+  ["messages that are a text", { messages: "hi" }, 400, "invalid_type", "messages"],
+  ["too many messages", { messages: Array(1001).fill(user[0]) }, 400, "invalid_value", "messages"],
+  ["an unknown role", { messages: [{ role: "wizard", content: "hi" }] }, 400, "invalid_value", "messages.0.role"],
+  ["no content", { messages: [{ role: "user" }] }, 400, "missing_required_parameter", "messages.0.content"],
+  ["a name", { messages: [{ role: "user", content: "a", name: "b" }] }, 400, "unknown_parameter", "messages.0.name"],
+  [
+    "an image",
+    { messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] }] },
+    400,
+    "invalid_value",
+    "messages.0.content.0.type",
+  ],
+  [
+    "an empty answer before",
+    { messages: [...user, { role: "assistant", content: "" }] },
+    400,
+    "invalid_value",
+    "messages.1.content",
+  ],
+  [
+    "a result without a call",
+    { messages: [...user, { role: "tool", content: "x", tool_call_id: "y" }] },
+    400,
+    "invalid_value",
+    "messages.1.tool_call_id",
+  ],
+  ["an unknown field", { temprature: 1 }, 400, "unknown_parameter", "temprature"],
+  ["an unsupported field", { reasoning_effort: "low" }, 400, "unsupported_parameter", "reasoning_effort"],
+  ["functions of old", { functions: [] }, 400, "unsupported_parameter", "functions"],
+  ["a temperature that is a text", { temperature: "hot" }, 400, "invalid_type", "temperature"],
+  ["a temperature out of range", { temperature: 3 }, 400, "invalid_value", "temperature"],
+  ["n of a million", { n: 1_000_000 }, 400, "invalid_value", "n"],
+  ["n of nothing", { n: 0 }, 400, "invalid_value", "n"],
+  ["half a token", { max_tokens: 1.5 }, 400, "invalid_type", "max_tokens"],
+  ["no tokens", { max_tokens: 0 }, 400, "invalid_value", "max_tokens"],
+  ["two limits", { max_tokens: 1, max_completion_tokens: 1 }, 400, "invalid_value", "max_tokens"],
+  ["too many stops", { stop: ["a", "b", "c", "d", "e"] }, 400, "invalid_value", "stop"],
+  ["a long stop", { stop: "x".repeat(257) }, 400, "invalid_value", "stop"],
+  ["a bias of no token", { logit_bias: { hello: 1 } }, 400, "invalid_value", "logit_bias.hello"],
+  [
+    "many biases",
+    { logit_bias: Object.fromEntries(Array.from({ length: 301 }, (_, i) => [i, 1])) },
+    400,
+    "invalid_value",
+    "logit_bias",
+  ],
+  ["top_logprobs alone", { top_logprobs: 1 }, 400, "invalid_value", "top_logprobs"],
+  ["stream_options alone", { stream_options: { include_usage: true } }, 400, "invalid_value", "stream_options"],
+  ["audio", { modalities: ["audio"] }, 400, "invalid_value", "modalities.0"],
+  ["storing", { store: true }, 400, "invalid_value", "store"],
+  ["an unknown task", { mask: "task:none" }, 404, "task_not_found", "mask"],
+  ["an unknown mask", { mask: "id:0123" }, 404, "mask_not_found", "mask"],
+  ["a path as a task", { mask: "task:../../etc" }, 400, "invalid_value", "mask"],
+  ["a path as a mask", { mask: "/etc/passwd" }, 400, "invalid_value", "mask"],
+  ["tools of a model that knows none", { model: "plain/model", tools }, 400, "unsupported_parameter", "tools"],
+  ["a tool choice without tools", { tool_choice: "required" }, 400, "invalid_value", "tool_choice"],
+  [
+    "a choice of no tool",
+    { tools, tool_choice: { type: "function", function: { name: "x" } } },
+    400,
+    "invalid_value",
+    "tool_choice",
+  ],
+  ["a tool twice", { tools: [...tools, ...tools] }, 400, "invalid_value", "tools.1.function.name"],
+  [
+    "a strict tool that may be called",
+    { tools: [{ type: "function", function: { name: "a", strict: true } }] },
+    400,
+    "invalid_value",
+    "tools.0.function.strict",
+  ],
+  ["a tool that is no function", { tools: [{ type: "web_search" }] }, 400, "invalid_value", "tools.0.type"],
+  ["tools and a format", { tools, response_format: { type: "json_object" } }, 400, "invalid_value", "response_format"],
+  ["an unknown format", { response_format: { type: "xml" } }, 400, "invalid_value", "response_format.type"],
+  [
+    "a schema that refers to itself",
+    schema({ type: "object", properties: { a: { $ref: "#" } } }),
+    400,
+    "invalid_value",
+    "response_format.json_schema.schema",
+  ],
+  ["a schema of many parts", schema(longSchema), 400, "invalid_value", "response_format.json_schema.schema"],
+  ["a deep schema", schema(deep), 400, "invalid_value", "response_format.json_schema.schema"],
+  [
+    "a schema with a pattern",
+    schema({ type: "string", pattern: "a+" }),
+    400,
+    "invalid_value",
+    "response_format.json_schema.schema",
+  ],
+  ["a schema without a type", schema({}), 400, "invalid_value", "response_format.json_schema.schema"],
+];
+
+test.each(refusals)("%s is refused", async (_, fields, status, code, param) => {
+  const { error } = await chat(fields, status);
+  expect(error).toMatchObject({ type: "invalid_request_error", code, param });
+  expect(error.message.length).toBeLessThan(500);
+  expect(service.running).toBe(0);
+});
+
+const badCompletions: [what: string, fields: object, param: string][] = [
+  ["no prompt", {}, "prompt"],
+  ["no tokens", { prompt: [] }, "prompt"],
+  ["texts and tokens", { prompt: ["a", 1] }, "prompt.1"],
+  ["tokens below zero", { prompt: [-1] }, "prompt.0.0"],
+  ["too many prompts", { prompt: Array(65).fill("a") }, "prompt"],
+  ["too many answers", { prompt: Array(64).fill("a"), n: 2 }, "n"],
+  ["no tokens and no echo", { prompt: "a", max_tokens: 0 }, "max_tokens"],
+  ["best of more", { prompt: "a", best_of: 2 }, "best_of"],
+  ["a suffix", { prompt: "a", suffix: "b" }, "suffix"],
+  ["messages", { prompt: "a", messages: [] }, "messages"],
+];
+test.each(badCompletions)("a completion with %s is refused", async (_, fields, param) => {
+  expect((await complete(fields, 400)).error.param).toBe(param);
+});
+
+const bodies: [
+  what: string,
+  body: string | Uint8Array<ArrayBuffer>,
+  headers: Record<string, string>,
+  status: number,
+  code: string,
+][] = [
+  ["malformed JSON", "{", {}, 400, "invalid_json"],
+  ["NaN", '{"model": "tiny", "temperature": NaN}', {}, 400, "invalid_json"],
+  [
+    "a number beyond all",
+    '{"model": "tiny", "messages": [{"role": "user", "content": "a"}], "temperature": 1e999}',
+    {},
+    400,
+    "invalid_type",
+  ],
+  ["nothing", "", {}, 400, "invalid_json"],
+  ["a list", "[]", {}, 400, "invalid_type"],
+  ["null", "null", {}, 400, "invalid_type"],
+  ["invalid UTF-8", new Uint8Array([0x7b, 0xff, 0x7d]), {}, 400, "invalid_utf8"],
+  ["half a surrogate pair", '{"model": "\\ud800"}', {}, 400, "invalid_utf8"],
+  ["deep JSON", "[".repeat(100_000), {}, 400, "invalid_json"],
+  ["a deep object", `${'{"a":'.repeat(50)}1${"}".repeat(50)}`, {}, 400, "invalid_json"],
+  ["a body too long", `"${"x".repeat(5 << 20)}"`, {}, 413, "request_too_large"],
+  ["a body said to be too long", "{}", { "content-length": "99999999999" }, 413, "request_too_large"],
+  ["a form", "a=b", { "content-type": "application/x-www-form-urlencoded" }, 415, "unsupported_media_type"],
+  ["plain text", "{}", { "content-type": "text/plain" }, 415, "unsupported_media_type"],
+  ["a compressed body", "{}", { "content-encoding": "gzip" }, 415, "unsupported_media_type"],
+  ["a prototype", '{"__proto__": {"model": "tiny"}}', {}, 400, "missing_required_parameter"],
+];
+test.each(bodies)("a body that is %s is refused", async (_, body, headers, status, code) => {
+  for (const path of ["/v1/chat/completions", "/v1/completions", "/ifprune/mask"]) {
+    const init = { method: "POST", body, headers: { "content-type": "application/json", ...headers } };
+    const response = await app().request(path, init);
+    const json = (await response.json()) as Json;
+    if (path === "/v1/chat/completions") expect([response.status, json.error.code]).toEqual([status, code]);
+    expect(response.status).toBeGreaterThanOrEqual(400);
+    expect(json.error).toMatchObject({ type: "invalid_request_error", message: expect.any(String) });
+  }
+});
+
+test("any JSON gets an answer or an error of OpenAI's shape, and leaves nothing running", async () => {
+  const names = [
+    "model",
+    "messages",
+    "n",
+    "stop",
+    "tools",
+    "tool_choice",
+    "mask",
+    "stream",
+    "logit_bias",
+    "seed",
+    "prompt",
+  ];
+  const value = fc.oneof(fc.jsonValue(), fc.constantFrom("tiny", "auto", user, tools, 1, true, ["a"]));
+  await fc.assert(
+    fc.asyncProperty(fc.dictionary(fc.constantFrom(...names), value), fc.boolean(), async (fields, isChat) => {
+      const path = isChat ? "/v1/chat/completions" : "/v1/completions";
+      const base = isChat ? { model: "tiny", messages: user } : { model: "tiny", prompt: "a" };
+      const response = await send(path, { ...base, ...fields });
+      const text = await response.text();
+      if (response.status === 200) expect(text).toMatch(/"object":"(chat|text_)/);
+      else
+        expect(JSON.parse(text)).toEqual({
+          error: {
+            message: expect.any(String),
+            type: "invalid_request_error",
+            param: expect.toBeOneOf([null, expect.any(String)]),
+            code: expect.any(String),
+          },
+        });
+      expect([400, 404, 200]).toContain(response.status);
+      expect(service.running).toBe(0);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+const failures: [error: Error, status: number, code: string, type: string][] = [
+  [new InputError("prompt: wanted an instruction, got empty text."), 400, "invalid_value", "invalid_request_error"],
+  [new BusyError("serve: all places are taken.", 2.3), 429, "server_busy", "rate_limit_error"],
+  [new MemoryError("serve: too large."), 503, "insufficient_memory", "server_error"],
+  [new FileError("/secret/path/ffn.gguf", "gone"), 503, "model_unavailable", "server_error"],
+  [new Error("internal: at /secret/path"), 500, "internal_error", "server_error"],
+];
+test.each(failures)(
+  "an error of the service, %s, is told before and within a stream",
+  async (error, status, code, type) => {
+    service.failure = { error, afterWords: 0 };
+    for (const stream of [false, true]) {
+      const response = await send("/v1/chat/completions", { model: "tiny", messages: user, stream });
+      const text = await response.text();
+      expect([response.status, JSON.parse(text).error]).toMatchObject([status, { code, type }]);
+      expect(text).not.toMatch("/secret");
+      if (status === 429) expect(response.headers.get("retry-after")).toBe("3");
+    }
+    service.failure = { error, afterWords: 1 };
+    expect((await chat({}, status)).error.code).toBe(code);
+    log = [];
+    const chunks = await events("/v1/chat/completions", { messages: user, n: 3 });
+    expect(chunks.at(-1)).toMatchObject({ error: { code, type } });
+    expect(log).toMatchObject([{ status, error: code }]);
+    if (status >= 500) expect(log[0]!.detail).toMatch(error.message);
+    expect(service.running).toBe(0);
+  },
+);
+
+test("a client that goes away frees its place, at any moment", async () => {
+  service.delay = 20;
+  service.answer = () => "word ".repeat(1000);
+  for (const stream of [true, false]) {
+    for (const after of [0, 1, 50]) {
+      const controller = new AbortController();
+      const sent = send(
+        "/v1/chat/completions",
+        { model: "tiny", messages: user, n: 3, stream },
+        { signal: controller.signal },
+      );
+      setTimeout(() => controller.abort(), after);
+      const response = await sent;
+      if (stream && response.status === 200) await response.text();
+      expect([service.running, log.at(-1)!.status]).toEqual([0, 499]);
+    }
+  }
+  for (const reads of [0, 1, 3]) {
+    const response = await send("/v1/chat/completions", { model: "tiny", messages: user, n: 3, stream: true });
+    const reader = response.body!.getReader();
+    for (let i = 0; i < reads; i++) await reader.read();
+    await reader.cancel();
+    expect([service.running, log.at(-1)!.status]).toEqual([0, 499]);
+  }
+});
+
+test("unknown paths and methods are errors too", async () => {
+  for (const [method, path, status] of [
+    ["GET", "/v1/nothing", 404],
+    ["GET", "/../../etc/passwd", 404],
+    ["GET", "/%2e%2e/%2e%2e/etc/passwd", 404],
+    ["GET", "/%ff", 404],
+    ["POST", "/", 404],
+    ["GET", "/v1/chat/completions", 405],
+    ["DELETE", "/v1/models", 405],
+    ["PUT", "/ifprune/tasks/tiny/..%2F..%2Fx", 400],
+    ["PUT", "/ifprune/tasks/tiny/a%00b", 400],
+    ["GET", "/ifprune/masks/tiny/..%2Fx", 404],
+    ["GET", "/v1/models/none", 404],
+  ] as const) {
+    const response = await send(path, undefined, { method });
+    expect([path, response.status]).toEqual([path, status]);
+    expect(await response.json()).toMatchObject({ error: { type: "invalid_request_error" } });
+  }
+});
+
+test("with a key, everything but the page and health wants it", async () => {
+  const options = { apiKey: "s3cret" };
+  const page = new Map([["/", { bytes: new Uint8Array(), type: "text/html", etag: '"a"', isImmutable: false }]]);
+  for (const path of ["/v1/models", "/metrics", "/ifprune/state", "/v1/chat/completions"]) {
+    for (const authorization of ["", "Bearer ", "Bearer wrong", "Bearer s3cret2", "s3cret", "Basic s3cret"]) {
+      const response = await send(path, undefined, authorization ? { headers: { authorization } } : {}, options);
+      expect(response.status).toBe(401);
+      expect(await response.json()).toMatchObject({ error: { code: "invalid_api_key", type: "authentication_error" } });
+    }
+  }
+  expect((await send("/v1/models", undefined, { headers: { authorization: "Bearer s3cret" } }, options)).status).toBe(
+    200,
+  );
+  for (const path of ["/", "/health"]) expect((await send(path, undefined, {}, { ...options, page })).status).toBe(200);
+});
+
+test("foreign hosts and origins are refused, on every route", async () => {
+  const status = async (headers: Record<string, string>, options: AppOptions = {}, path = "/v1/models") =>
+    (await send(path, undefined, { headers }, options)).status;
+  for (const host of ["localhost:8080", "127.0.0.1", "[::1]:80", "127.1.2.3:9"])
+    expect([host, await status({ host })]).toEqual([host, 200]);
+  for (const host of [
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+    "192.168.0.1",
+    "a/b",
+    "",
+    "localhost@evil.example",
+  ])
+    for (const path of ["/v1/models", "/", "/health", "/nothing"])
+      expect([host, await status({ host }, {}, path)]).toEqual([host, 403]);
+  expect(await status({ host: "192.168.0.1:80" }, { host: "0.0.0.0" })).toBe(200);
+  expect(await status({ host: "evil.example" }, { host: "0.0.0.0" })).toBe(403);
+  expect(await status({ host: "box.local" }, { host: "box.local" })).toBe(200);
+  const host = "localhost:8080";
+  for (const origin of [
+    "https://evil.example",
+    "http://localhost:1234",
+    "null",
+    "http://127.0.0.1:8080",
+    "file://",
+    "x",
+  ])
+    expect([origin, await status({ host, origin })]).toEqual([origin, 403]);
+  expect(await status({ host, origin: "http://localhost:8080" })).toBe(200);
+  expect(await status({ host, "sec-fetch-site": "cross-site" })).toBe(403);
+  expect(await status({ host, "sec-fetch-site": "same-origin" })).toBe(200);
+  expect((await app().request("http://evil.example/v1/models")).status).toBe(403);
+});
+
+test("another origin may be let in, and only that one", async () => {
+  const options = { cors: "https://chat.example" };
+  const headers = { origin: "https://chat.example" };
+  const response = await send("/v1/models", undefined, { headers }, options);
+  expect([response.status, response.headers.get("access-control-allow-origin")]).toEqual([200, "https://chat.example"]);
+  const preflight = await send(
+    "/v1/chat/completions",
+    undefined,
+    { method: "OPTIONS", headers },
+    { ...options, apiKey: "k" },
+  );
+  expect([preflight.status, preflight.headers.get("access-control-allow-headers")]).toEqual([
+    204,
+    "authorization, content-type",
+  ]);
+  const failed = await send("/v1/models/none", undefined, { headers }, options);
+  expect(failed.headers.get("access-control-allow-origin")).toBe("https://chat.example");
+  expect((await send("/v1/models", undefined, { headers: { origin: "https://other.example" } }, options)).status).toBe(
+    403,
+  );
+  expect((await send("/v1/models", undefined, { headers })).headers.get("access-control-allow-origin")).toBeNull();
+});
+
+test("too many headers are refused", async () => {
+  const headers = Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`x-${i}`, "a"]));
+  expect((await send("/v1/models", undefined, { headers })).status).toBe(431);
+});
+
+test("the page's files are served as what they are, and nothing else may run in it", async () => {
+  const file = (text: string, type: string, isImmutable: boolean) => ({
+    bytes: new Uint8Array(Buffer.from(text)),
+    type,
+    isImmutable,
+    etag: `"${createHash("sha256").update(text).digest("hex")}"`,
+  });
+  const page = new Map([
+    ["/", file("<html>", "text/html; charset=utf-8", false)],
+    ["/assets/a.js", file("1", "text/javascript; charset=utf-8", true)],
+  ]);
+  const html = await send("/", undefined, {}, { page });
+  expect([html.status, await html.text(), html.headers.get("cache-control")]).toEqual([200, "<html>", "no-cache"]);
+  const policy = html.headers.get("content-security-policy")!;
+  expect(policy).toMatch("frame-ancestors 'none'");
+  expect(policy).not.toMatch(/unsafe|\*/);
+  expect(html.headers.get("x-content-type-options")).toBe("nosniff");
+  const script = await send("/assets/a.js", undefined, {}, { page });
+  expect(script.headers.get("cache-control")).toMatch("immutable");
+  const again = await send("/", undefined, { headers: { "if-none-match": html.headers.get("etag")! } }, { page });
+  expect([again.status, await again.text()]).toEqual([304, ""]);
+});

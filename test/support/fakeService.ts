@@ -1,0 +1,118 @@
+/** An inference service without a model: it says what a test wants it to, word by word, and keeps count of what runs. */
+import { setTimeout as wait } from "node:timers/promises";
+import { BusyError, InputError } from "../../src/errors.ts";
+import { maskFromScores } from "../../src/mask/mask.ts";
+import type {
+  GenerationEvent,
+  GenerationRequest,
+  InferenceService,
+  SavedTask,
+  ServedModel,
+} from "../../src/serve/service.ts";
+
+const model = { created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6 };
+export const MASK_ID = "abc123";
+
+export class FakeService implements InferenceService {
+  readonly requests: (GenerationRequest & { model: string })[] = [];
+  running = 0;
+  isDraining = false;
+  /** What is thrown instead of an answer, or after some words of it. */
+  failure: { error: Error; afterWords: number } | undefined;
+  /** Milliseconds per word. */
+  delay = 0;
+  readonly #tasks = new Map<string, SavedTask>();
+
+  constructor(public answer: (request: GenerationRequest) => string = () => "one two three") {}
+
+  models(): ServedModel[] {
+    return [
+      { ...model, id: "tiny", hasTools: true },
+      { ...model, id: "plain/model", hasTools: false },
+    ];
+  }
+
+  async *generate(id: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
+    this.requests.push({ ...request, model: id });
+    if (this.isDraining) throw new BusyError("serve: no more requests are taken.", 1);
+    this.running++;
+    try {
+      if (this.failure?.afterWords === 0) throw this.failure.error;
+      const kind = request.mask.kind;
+      const source = { auto: "predictor", task: "task", dense: "dense", id: "predictor" }[kind];
+      const mask = { id: kind === "dense" ? "dense" : MASK_ID, source, tFfn: 6, dFfn: 20, from: "cold" as const };
+      yield { type: "start", mask, promptTokens: 7 };
+      const words = this.answer(request).match(/\s*\S+|\s+$/g) ?? [];
+      let said = 0;
+      for (const text of words) {
+        if (said >= request.maxTokens) break;
+        if (this.delay) await wait(this.delay, undefined, { signal: request.signal }).catch(() => {});
+        if (request.signal.aborted) return;
+        if (this.failure && said >= this.failure.afterWords) throw this.failure.error;
+        said++;
+        const top = Array.from({ length: request.logprobs ?? 0 }, (_, i) => ({
+          id: i,
+          text: `t${i}`,
+          logprob: -i - 1,
+        }));
+        const logprobs = request.logprobs === undefined ? undefined : [{ id: said, text, logprob: -0.5, top }];
+        yield { type: "text", text, logprobs };
+      }
+      const ms = { queue: 0, predict: 1, gather: 2, load: 3, prefill: 4, decode: 5 };
+      yield { type: "end", finishReason: said < words.length ? "length" : "stop", completionTokens: said, ms };
+    } finally {
+      this.running--;
+    }
+  }
+
+  async score(_: string, { prompt, top }: Parameters<InferenceService["score"]>[1]) {
+    const texts =
+      prompt.kind === "ids"
+        ? Array.from(prompt.ids, (id) => ` ${id}`)
+        : prompt.kind === "text"
+          ? (prompt.text.match(/\s*\S+/g) ?? [])
+          : [];
+    const others = Array.from({ length: top }, (_, i) => ({ id: i, text: `t${i}`, logprob: -i - 1 }));
+    return texts.map((text, i) => ({ id: i, text, logprob: i === 0 ? null : -0.25, top: i === 0 ? [] : others }));
+  }
+
+  async mask(_: string, instruction: string) {
+    const scores = Float64Array.from({ length: 40 }, (_, i) => Math.sin(i + instruction.length));
+    const mask = maskFromScores(scores, { dFfn: 20, tFfn: 6, epsilon: 0.5 });
+    return { info: { id: MASK_ID, source: "predictor", tFfn: 6, dFfn: 20, from: "disk" as const }, mask };
+  }
+
+  maskById(_: string, id: string) {
+    if (id !== MASK_ID) throw new InputError(`unknown mask ${id}`);
+    return maskFromScores(
+      Float64Array.from({ length: 40 }, (_, i) => i % 20),
+      { dFfn: 20, tFfn: 6 },
+    );
+  }
+
+  tasks(): SavedTask[] {
+    return [...this.#tasks.values()];
+  }
+
+  async saveTask(_: string, name: string, instruction: string): Promise<SavedTask> {
+    const task = { name, instruction, maskId: MASK_ID };
+    this.#tasks.set(name, task);
+    return task;
+  }
+
+  deleteTask(_: string, name: string): void {
+    this.#tasks.delete(name);
+  }
+
+  state() {
+    const subnetworks = [{ model: "tiny", maskId: MASK_ID, bytes: 1000, users: this.running }];
+    return { running: this.running, queued: 0, subnetworks, memoryBytes: 1000, memoryLimit: 4000 };
+  }
+
+  async drain(): Promise<void> {
+    this.isDraining = true;
+    while (this.running > 0) await wait(5);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
