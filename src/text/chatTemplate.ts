@@ -62,24 +62,45 @@ export class ChatTemplate {
     }
   }
 
+  /** Whether it shows tools to the model and has it call them as Hermes did, in `<tool_call>`s of JSON. */
+  get hasTools(): boolean {
+    return /\btools\b/.test(this.source) && this.source.includes("<tool_call>");
+  }
+
   /**
    * The text of a conversation, with the beginning of the answer that comes next. Its trusted parts are the template's.
    *
    * The template is not told the date, so that a prompt means the same on every day.
    *
-   * @throws {InputError} if the template refuses the messages, or does more to their contents than trim them
+   * @param tools that the model may call, for a template that shows each as JSON
+   * @throws {InputError} if the template refuses the messages, or does more to their contents than trim them, or takes no tools
    * @throws {FileError} if the template fails
    */
   render(
     messages: readonly ChatMessage[],
     { bosToken, eosToken }: Pick<Tokenizer, "bosToken" | "eosToken">,
+    tools: readonly object[] = [],
   ): TextPart[] {
+    if (tools.length > 0 && !this.hasTools)
+      throw new InputError(`${this.where}: chat template: wanted one for tools, got one without. Give no tools.`);
+    const plainTools: object[] = JSON.parse(JSON.stringify(tools)); // Jinja knows no undefined fields
     const variables = { add_generation_prompt: true, bos_token: bosToken ?? "", eos_token: eosToken };
-    const render = (contents: readonly string[]) =>
-      this.#run({ ...variables, messages: messages.map(({ role }, i) => ({ role, content: contents[i]! })) });
-    const contents = messages.map(({ content }) => content);
+    const render = (messageTexts: readonly string[], shown: readonly unknown[]) =>
+      this.#run({
+        ...variables,
+        ...(tools.length > 0 && { tools: shown }),
+        messages: messages.map(({ role }, i) => ({ role, content: messageTexts[i]! })),
+      });
+    const contents = [...messages.map(({ content }) => content), ...plainTools.map(toJson)];
+    const toolPlaceholders = tools.map((_, i) => placeholder(messages.length + i));
+    let text = render(
+      messages.map((_, i) => margin + placeholder(i) + margin),
+      toolPlaceholders,
+    );
+    // As JSON they stand in quotes. Margins go with what is not to be trimmed.
+    for (const one of toolPlaceholders) text = text.replaceAll(`"${one}"`, margin + one + margin);
     // Of a split by a pattern with three groups: text, margin, number, margin, text, …
-    const pieces = render(contents.map((_, i) => margin + placeholder(i) + margin)).split(placeholders);
+    const pieces = text.split(placeholders);
     const parts: TextPart[] = [];
     for (let at = 0; at < pieces.length; at += 4) {
       const [text, before, index, after] = pieces.slice(at, at + 4);
@@ -90,7 +111,7 @@ export class ChatTemplate {
       if (!after) content = content.trimEnd();
       parts.push({ text: content, isTrusted: false });
     }
-    if (parts.map(({ text }) => text).join("") !== render(contents)) {
+    if (parts.map(({ text }) => text).join("") !== render(contents, plainTools)) {
       throw new InputError(
         `${this.where}: chat template: wanted messages that it leaves as they are, got some that it changes. Give the prompt without it.`,
       );
@@ -128,8 +149,22 @@ export class ChatTemplate {
 }
 
 /** The ids of a conversation in a template: those of its whole text, except that special tokens are not read from the messages. */
-export function chatIds(tokenizer: Tokenizer, template: ChatTemplate, messages: readonly ChatMessage[]): Int32Array {
-  return tokenizer.encodeParts(template.render(messages, tokenizer));
+export function chatIds(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  tools?: readonly object[],
+): Int32Array {
+  return tokenizer.encodeParts(template.render(messages, tokenizer, tools));
+}
+
+const jsonTemplate = new Template("{{ value | tojson }}");
+
+/** A value as templates write it in JSON. */
+function toJson(value: object): string {
+  const environment = new Environment();
+  environment.set("value", value);
+  return String(new Interpreter(environment).run(jsonTemplate.parsed).value);
 }
 
 /** Python's. */

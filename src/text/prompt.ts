@@ -48,8 +48,8 @@ export function promptIds(tokenizer: Tokenizer, prompt: string, format: string |
   return withBos(tokenizer, tokenizer.encode(format.replace("{prompt}", () => prompt)));
 }
 
-/** A chat template may have written BOS itself. */
-function withBos({ bosId }: Tokenizer, ids: Int32Array): Int32Array {
+/** Ids with BOS before them, where there is one, unless they have it: a chat template may have written it itself. */
+export function withBos({ bosId }: Tokenizer, ids: Int32Array): Int32Array {
   if (bosId === undefined || ids[0] === bosId) return ids;
   const all = new Int32Array(1 + ids.length);
   all[0] = bosId;
