@@ -55,6 +55,14 @@ export class InputError extends IfpruneError {
   }
 }
 
+/** More tokens than the model reads. */
+export class ContextLengthError extends IfpruneError {
+  override readonly name = "ContextLengthError";
+  constructor(message: string) {
+    super("context_length", message);
+  }
+}
+
 /** Training that must not go on: a NaN or diverging loss. The last good checkpoint is kept. */
 export class DivergenceError extends IfpruneError {
   override readonly name = "DivergenceError";

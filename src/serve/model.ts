@@ -58,7 +58,8 @@ export interface TextAnswer extends Pick<Answer, "mask" | "ms" | "tokens">, Asyn
 export class InstructionModel implements Disposable {
   readonly bundle: Bundle;
   readonly tokenizer: Tokenizer;
-  readonly #format: string | ChatTemplate;
+  /** How the LLM is prompted: a text with "{prompt}" in it, or a chat template. */
+  readonly format: string | ChatTemplate;
 
   /** @throws {FileError} if the folder is not a whole bundle */
   constructor(path: string) {
@@ -67,7 +68,7 @@ export class InstructionModel implements Disposable {
       const { manifest, tokenizerPath } = this.bundle;
       this.tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest, this.bundle.config));
       const template = this.bundle.text(templateName);
-      this.#format =
+      this.format =
         template === undefined ? manifest.promptTemplate : new ChatTemplate(template, join(path, templateName));
     } catch (error) {
       this.bundle[Symbol.dispose]();
@@ -77,7 +78,7 @@ export class InstructionModel implements Disposable {
 
   /** What the LLM reads of a prompt. @throws {InputError} if it is empty, or the bundle's chat template refuses it */
   promptIds(prompt: string): Int32Array {
-    return promptIds(this.tokenizer, prompt, this.#format);
+    return promptIds(this.tokenizer, prompt, this.format);
   }
 
   /**

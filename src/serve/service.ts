@@ -3,8 +3,11 @@
  *
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
+import type { Sampling } from "../engine/sampling.ts";
 import type { Mask } from "../mask/mask.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
+
+export type { Sampling };
 
 /** Which part of the model answers. */
 export type MaskRequest =
@@ -17,26 +20,12 @@ export type MaskRequest =
   /** A mask that was made before, by its id. */
   | { kind: "id"; id: string };
 
-export interface Sampling {
-  /** 0 is greedy. */
-  temperature: number;
-  topP: number;
-  /** 0 is no limit. */
-  topK: number;
-  minP: number;
-  seed: number;
-  frequencyPenalty: number;
-  presencePenalty: number;
-  /** 1 is none. */
-  repeatPenalty: number;
-  /** Added to logits, by token id. */
-  logitBias: ReadonlyMap<number, number>;
-}
-
 export type Prompt =
+  /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
-  /** Continued as it is, without a chat template. */
+  /** Continued as it is, without a chat template; BOS before it where the model has one. */
   | { kind: "text"; text: string }
+  /** Nothing is added to them. */
   | { kind: "ids"; ids: Int32Array };
 
 export interface GenerationRequest {
@@ -46,23 +35,27 @@ export interface GenerationRequest {
   /** Texts that end the answer and are not part of it. */
   stop: readonly string[];
   sampling: Sampling;
-  /** Alternatives that are reported per token. Absent: no probabilities at all. */
+  /**
+   * Alternatives that are reported per token. Absent: no probabilities at all. Not together with `schema`. At a temperature above 0 the same seed gives
+   * another answer with than without.
+   */
   logprobs?: number | undefined;
-  /** JSON schema that the answer must follow. */
+  /** JSON schema that the answer must follow, in what node-llama-cpp knows of JSON Schema. The answer ends with the JSON. */
   schema?: object | undefined;
   signal: AbortSignal;
 }
 
 export interface TokenLogprob {
   id: number;
+  /** What it adds to a text; of BOS and EOS their names. Bytes that are no whole character are U+FFFD. */
   text: string;
-  /** Natural logarithm. */
+  /** Natural logarithm of the model's own probability, before temperature, penalties and the rest of sampling. */
   logprob: number;
   top: readonly { id: number; text: string; logprob: number }[];
 }
 
 export interface MaskInfo {
-  /** Stable within a model: hash of the kept channels and λ, or "dense". */
+  /** Stable within a model: hash of the kept channels and λ, 32 hexadecimal digits, or "dense". */
   id: string;
   /** What made it: predictor, griffin, …; "task", "dense". */
   source: string;
@@ -76,11 +69,13 @@ export interface MaskInfo {
 
 export type GenerationEvent =
   | { type: "start"; mask: MaskInfo; promptTokens: number }
-  /** A piece of the answer; `logprobs` of the tokens that it ends, where asked for. */
+  /** A piece of the answer, whole characters; `logprobs` of the tokens that it ends, where asked for. May be empty where it has them. */
   | { type: "text"; text: string; logprobs?: readonly TokenLogprob[] }
   | {
       type: "end";
+      /** "stop" at the end of the model's answer, of its JSON, or before a stop text; "length" at `maxTokens` or a full context. */
       finishReason: "stop" | "length";
+      /** All that were generated, those of a stop text too. */
       completionTokens: number;
       /** Milliseconds of each stage. */
       ms: { queue: number; predict: number; gather: number; load: number; prefill: number; decode: number };
@@ -118,20 +113,23 @@ export interface ServiceState {
 
 /**
  * Every method that names a model throws {InputError} `unknown model` for one that is not served, and for an unknown task or mask.
- * A full queue throws {BusyError}.
+ * A full queue throws {BusyError}, and so does what comes after `drain`. A prompt longer than the model reads throws {ContextLengthError}, options out
+ * of range {OptionError}, a model that does not fit into the memory limit {MemoryError}, files that have gone {FileError}.
  */
 export interface InferenceService extends AsyncDisposable {
   models(): readonly ServedModel[];
-  /** Starts at once or waits in the queue; ends early when `signal` aborts, within a token. */
+  /**
+   * Starts with the first call of `next`, at once or after waiting in the queue. It runs at the model's pace, not the reader's: events that are not
+   * yet read are kept. Throws the signal's reason when that aborts, within a token; leaving the generator ends it too.
+   */
   generate(model: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void>;
-  /** Log-probabilities of a prompt's own tokens, the first of which has none (`echo` of the completions API). */
+  /** Log-probabilities of a prompt's own tokens, the first of which has none (`echo` of the completions API). The first is BOS if one was added. */
   score(
     model: string,
     request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
   ): Promise<{ id: number; text: string; logprob: number | null; top: TokenLogprob["top"] }[]>;
-  /** The mask of an instruction, made or remembered, without an answer. */
   mask(model: string, instruction: string, signal?: AbortSignal): Promise<{ info: MaskInfo; mask: Mask }>;
-  /** A mask by its id. */
+  /** A mask by its id, as long as it is remembered: the latest ones, and those of tasks. */
   maskById(model: string, id: string): Mask;
   tasks(model: string): readonly SavedTask[];
   saveTask(model: string, name: string, instruction: string): Promise<SavedTask>;

@@ -7,10 +7,21 @@
  * them. (An opened one may go: the system keeps what is mapped.)
  */
 import { createHash, randomUUID } from "node:crypto";
-import { copyFileSync, linkSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, utimesSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+} from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
+import { FileError } from "../errors.ts";
 import { type Bundle, splitCount } from "../formats/bundle.ts";
 import { readJson } from "../formats/files.ts";
 import { type GgufMetadata, writeGguf } from "../formats/gguf.ts";
@@ -85,8 +96,17 @@ function publish(partial: string, entry: string): void {
   }
 }
 
-/** Identity of a mask within its bundle: kept channels and λ. */
-function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
+/** Whether the sub-network of a mask lies in the cache. */
+export function hasSubnetwork(
+  bundle: Bundle,
+  mask: Mask,
+  { root = cacheRoot("subnetworks") }: CacheOptions = {},
+): boolean {
+  return isWhole(join(root, bundle.hash.slice(0, 32), maskHash(mask)));
+}
+
+/** Identity of a mask within its bundle, 32 hexadecimal digits: kept channels and λ. */
+export function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
   const hash = createHash("sha256").update(JSON.stringify([tFfn, dFfn, layers.length, lambda ? "soft" : "hard"]));
   for (const values of [...layers, ...(lambda ?? [])])
     hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
@@ -107,6 +127,8 @@ async function build(bundle: Bundle, mask: Mask, folder: string, signal?: AbortS
     [],
     [],
   );
+  if (!existsSync(bundle.base.path))
+    throw new FileError(bundle.base.path, "wanted the bundle's file, got none. Was it removed while in use?");
   linkOrCopy(resolve(bundle.base.path), join(folder, sharedName));
   const own: GgufMetadata = new Map([["general.architecture", { type: "string", value: architecture }]]);
   await writeFfn(join(folder, ffnName), new Map([...own, ...splits(2)]), bundle, mask, signal);
