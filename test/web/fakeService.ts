@@ -67,12 +67,13 @@ export class FakeService implements InferenceService {
     const first = prompt.messages.find(({ role }) => role === "user")!.content as string;
     const info = this.#info(model, mask, first);
     const text = answers[question.split(" ")[0]!] ?? `You said: ${question}`;
+    const tokenMs = info.id === "dense" ? this.tokenMs * 3 : this.tokenMs;
     const pieces = text.match(/\s*\S+\s*?/g)!.slice(0, maxTokens);
     yield { type: "start", mask: info, promptTokens: 8 };
     this.#running++;
     try {
       for (const piece of pieces) {
-        await wait(info.id === "dense" ? this.tokenMs * 3 : this.tokenMs, undefined, { signal });
+        await wait(tokenMs, undefined, { signal });
         yield { type: "text", text: piece };
       }
     } catch (error) {
@@ -92,7 +93,7 @@ export class FakeService implements InferenceService {
         gather: 30,
         load: 45,
         prefill: 5,
-        decode: Math.max(1, pieces.length * this.tokenMs),
+        decode: Math.max(1, pieces.length * tokenMs),
       },
     };
   }

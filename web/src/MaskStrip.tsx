@@ -153,7 +153,7 @@ export function MaskStrip(props: StripProps) {
         {at && <span class="strip-row" style={{ top: `${at.layer * (height + gap)}px`, height: `${height}px` }} />}
       </div>
       <p class="strip-text" aria-hidden="true">
-        {text ?? `${L} layers × ${F} channels`}
+        {text ?? `${L} layers of ${F} channels. Point at a mark for its numbers.`}
       </p>
     </div>
   );

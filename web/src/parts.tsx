@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, type CompletionExtension } from "./api.ts";
 import { decodeLayers, fits, shareKeeping } from "./channels.ts";
 import type { AnswerInfo } from "./conversations.ts";
-import { milliseconds, percent, perSecond } from "./format.ts";
+import { milliseconds, percent, perSecond, plural } from "./format.ts";
 import { Icon } from "./icons.tsx";
 import { MaskStrip, StripLegend } from "./MaskStrip.tsx";
 import { renderMarkdown } from "./markdown.ts";
@@ -135,7 +135,7 @@ export function MaskById({ model, id, dFfn, prompt }: { model: string; id: strin
         label={`Mask of ${bits.length} layers. Arrow keys walk through the layers.`}
       />
       {common ? (
-        <StripLegend low={`common to ${others} recent`} high="specific" />
+        <StripLegend low={`shared with ${plural(others, "recent prompt")}`} high="only here" />
       ) : (
         <p class="note">Colours come with a second prompt, to compare with.</p>
       )}
@@ -143,9 +143,9 @@ export function MaskById({ model, id, dFfn, prompt }: { model: string; id: strin
   );
 }
 
-const origins = { loaded: "was loaded", disk: "read from disk", cold: "built for this" } as const;
+const origins = { loaded: "from memory", disk: "from disk", cold: "built now" } as const;
 
-/** `12 % kept · built for this · predict 80 ms · … · 709 tokens/s` */
+/** `12.5 % of the FFN · sub-network built now · predict 80 ms · … · 709 tokens/s` */
 export function answerFacts({ mask, ms, completionTokens, finishReason }: AnswerInfo): string {
   const facts: string[] = [];
   if (mask?.id === "dense") facts.push("all channels kept");

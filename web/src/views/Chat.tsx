@@ -84,9 +84,10 @@ function Thread({ model, conversation, input }: ThreadProps) {
   const failure = useStore(failures).get(id);
   const [draft, setDraft] = useState("");
   const [mask, setMask] = useState(conversation?.mask ?? "auto");
+  const [settingsAreOpen, setSettingsAreOpen] = useState(false);
   const messages = conversation?.messages ?? [];
   const lastText = messages.at(-1)?.content;
-  const isAtEnd = useFollow([lastText, messages.length, failure]);
+  const isAtEnd = useFollow(messages.length > 0, [lastText, messages.length, failure]);
 
   useEffect(() => {
     input.current!.focus();
@@ -108,7 +109,7 @@ function Thread({ model, conversation, input }: ThreadProps) {
     // Escape stops from anywhere in the thread, not only from the text field.
     // biome-ignore lint/a11y/noStaticElementInteractions: a shortcut of the button below
     <section class="thread" onKeyDown={(event) => event.key === "Escape" && isRunning && stop(id)}>
-      <div class="messages" role="log" aria-live="polite" aria-label="Messages">
+      <div class="messages" role="log" aria-live="polite" aria-label="Conversation">
         {messages.length === 0 && <Welcome model={model} onChoose={(text) => send("", model.id, mask, text)} />}
         {messages.map((message, i) =>
           message.role === "user" ? (
@@ -146,7 +147,17 @@ function Thread({ model, conversation, input }: ThreadProps) {
         />
         <div class="composer-row">
           <MaskChoice value={mask} onChange={setMask} />
-          <SettingsFields model={model} />
+          <button
+            type="button"
+            class="button settings-toggle"
+            aria-label="Settings"
+            title="Settings"
+            aria-expanded={settingsAreOpen}
+            onClick={() => setSettingsAreOpen(!settingsAreOpen)}
+          >
+            <Icon name="settings" />
+          </button>
+          {settingsAreOpen && <SettingsFields model={model} />}
           {isRunning ? (
             <button type="button" class="button primary" onClick={() => stop(id)}>
               <Icon name="stop" /> Stop
@@ -163,7 +174,7 @@ function Thread({ model, conversation, input }: ThreadProps) {
 }
 
 /** Keeps the end of the page in sight while an answer grows, unless the reader scrolled up. */
-function useFollow(changes: readonly unknown[]): { current: boolean } {
+function useFollow(hasMessages: boolean, changes: readonly unknown[]): { current: boolean } {
   const isAtEnd = useRef(true);
   useEffect(() => {
     const note = () => {
@@ -173,7 +184,7 @@ function useFollow(changes: readonly unknown[]): { current: boolean } {
     return () => removeEventListener("scroll", note);
   }, []);
   useEffect(() => {
-    if (isAtEnd.current) scrollTo({ top: document.documentElement.scrollHeight });
+    if (hasMessages && isAtEnd.current) scrollTo({ top: document.documentElement.scrollHeight });
   }, changes);
   return isAtEnd;
 }

@@ -1,9 +1,8 @@
 /** One prompt on the dense model and on the sub-network: tokens over time, drawn while they come. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ServedModel, streamChat } from "../api.ts";
-import type { AnswerInfo } from "../conversations.ts";
-import { settings } from "../conversations.ts";
-import { count, milliseconds, percent, perSecond } from "../format.ts";
+import { type AnswerInfo, settings } from "../conversations.ts";
+import { count, milliseconds, perSecond } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { answerFacts, Empty, Failure, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
 import { useStore } from "../store.ts";
@@ -157,8 +156,15 @@ async function runLane(
 
 /** Tokens so far over the time since each one's own start. */
 function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTokens: number }) {
-  const [W, H] = [720, 200];
-  const [left, right, top, bottom] = [44, 12, 12, 28];
+  const svg = useRef<SVGSVGElement>(null);
+  const [W, setWidth] = useState(720); // a unit is a pixel, so that text keeps its size
+  useEffect(() => {
+    const sizes = new ResizeObserver(() => setWidth(Math.max(240, svg.current!.clientWidth)));
+    sizes.observe(svg.current!);
+    return () => sizes.disconnect();
+  }, []);
+  const H = W < 500 ? 190 : 260;
+  const [left, right, top, bottom] = [44, 28, 12, 28];
   const longest = Math.max(...laneNames.map((name) => lanes[name].elapsed), 100);
   const most = Math.max(...laneNames.map((name) => lanes[name].times.length), Math.min(maxTokens, 8));
   const xTicks = ticks(longest);
@@ -182,7 +188,12 @@ function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTok
         ))}
         <span class="note">tokens over the time since the request</span>
       </figcaption>
-      <svg viewBox={`0 0 ${W} ${H}`} role="img" aria-label="Tokens over time of both models; the numbers are below.">
+      <svg
+        ref={svg}
+        viewBox={`0 0 ${W} ${H}`}
+        role="img"
+        aria-label="Tokens over time of both models; the numbers are below."
+      >
         {yTicks.map((tokens) => (
           <g key={tokens}>
             <line class="grid" x1={left} x2={W - right} y1={y(tokens)} y2={y(tokens)} />
@@ -244,10 +255,10 @@ function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Re
         </div>
       </dl>
       {info?.ms && <StageBar ms={info.ms} slowest={slowest} />}
-      {state === "waiting" && <p class="note">Waits for its turn.</p>}
+      {state === "waiting" && <p class="note">Not started.</p>}
       <Markdown text={lane.text} />
       {lane.error !== undefined && <Failure error={lane.error} />}
-      {info && <p class="facts">{answerFacts(info)}</p>}
+      {info && <p class="facts">{answerFacts({ ...info, ms: undefined })}</p>}
     </section>
   );
 }
@@ -255,16 +266,20 @@ function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Re
 /** Where the time went, on the scale of the slower lane. */
 function StageBar({ ms, slowest }: { ms: NonNullable<AnswerInfo["ms"]>; slowest: number }) {
   const parts = stages(ms);
-  const text = parts.map(([stage, time]) => `${stage} ${milliseconds(time)}`).join(", ");
   return (
-    <div class="stages" role="img" aria-label={text} title={text}>
-      {parts.map(([stage, time]) => (
-        <span
-          key={stage}
-          class={`stage ${stage}`}
-          style={{ width: percent(Math.min(1, time / slowest)).replace(" ", "") }}
-        />
-      ))}
+    <div class="stages">
+      <div class="stage-bar" aria-hidden="true">
+        {parts.map(([stage, time]) => (
+          <span key={stage} class={`stage ${stage}`} style={{ width: `${Math.min(100, (time / slowest) * 100)}%` }} />
+        ))}
+      </div>
+      <p class="facts">
+        {parts.map(([stage, time]) => (
+          <span key={stage} class={`stage-key ${stage}`}>
+            {stage} {milliseconds(time)}
+          </span>
+        ))}
+      </p>
     </div>
   );
 }

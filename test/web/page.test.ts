@@ -1,0 +1,398 @@
+/** The page in a browser, against the real HTTP side and a fake service: what a reader does, what goes wrong, and what a hostile model writes. */
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { build } from "vite";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { BusyError } from "../../src/errors.ts";
+import { maskFromJson } from "../../src/mask/maskFile.ts";
+import { createApp } from "../../src/serve/http/app.ts";
+import { type PageFiles, readPage } from "../../src/serve/http/page.ts";
+import { listen, type RunningServer } from "../../src/serve/http/server.ts";
+import { FakeService } from "./fakeService.ts";
+
+const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+const isMissing = !existsSync(executablePath) && !process.env.CI;
+if (isMissing) console.warn(`The page is not tested: there is no Chromium at ${executablePath} (or $CHROMIUM).`);
+
+describe.skipIf(isMissing)("the page", () => {
+  let folder: string;
+  let files: PageFiles;
+  let browser: Browser;
+  let context: BrowserContext;
+  let service: FakeService;
+  let server: RunningServer;
+  let page: Page;
+  /** What the console and uncaught errors said, and addresses that were asked beyond the server. */
+  let complaints: string[];
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "ifprune-page-"));
+    const root = fileURLToPath(new URL("../../web", import.meta.url));
+    await build({ root, logLevel: "error", build: { outDir: join(folder, "dist"), emptyOutDir: true } });
+    files = readPage(join(folder, "dist"));
+    browser = await chromium.launch({
+      executablePath,
+      args: [
+        ..."--no-sandbox --disable-gpu --disable-quic --no-first-run".split(" "),
+        ..."--disable-background-networking --disable-component-update --disable-sync".split(" "),
+      ],
+    });
+  }, 120_000);
+  afterAll(async () => {
+    await browser?.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  beforeEach(async () => {
+    service = new FakeService();
+    server = await serve();
+    context = await browser.newContext({
+      viewport: { width: 1280, height: 800 },
+      permissions: ["clipboard-read", "clipboard-write"],
+    });
+    page = await context.newPage();
+    page.setDefaultTimeout(30_000);
+    complaints = [];
+    page.on("console", (message) => {
+      if (message.type() === "error") complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => complaints.push(error.message));
+    page.on("request", (request) => {
+      if (!/^(http:\/\/127\.0\.0\.1:|blob:)/.test(request.url())) complaints.push(`asked ${request.url()}`);
+    });
+  });
+  afterEach(async () => {
+    await context.close();
+    await server[Symbol.asyncDispose]();
+  });
+
+  const serve = (options: { apiKey?: string; port?: number } = {}) =>
+    listen(createApp(service, { page: files, apiKey: options.apiKey }).fetch, {
+      host: "127.0.0.1",
+      port: options.port ?? 0,
+    });
+  const open = (view = "chat") => page.goto(`${server.url}/#/${view}`);
+  const button = (name: string) => page.getByRole("button", { name, exact: true });
+  const message = () => page.getByRole("textbox", { name: "Message" });
+  const answers = () => page.getByRole("article", { name: "Answer" });
+  async function ask(text: string) {
+    await message().fill(text);
+    await message().press("Enter");
+  }
+  async function addTask(name: string, instruction: string) {
+    await page.getByRole("textbox", { name: "Name" }).fill(name);
+    await page.getByRole("textbox", { name: "Instruction" }).fill(instruction);
+    await page.getByRole("textbox", { name: "Instruction" }).press("Enter");
+    await page.getByRole("heading", { name, exact: true }).waitFor();
+  }
+  const horizontalScroll = () => page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+
+  test("chat answers, shows the mask with its numbers, copies, regenerates, and is there after a reload", async () => {
+    await open();
+    await ask("plural of wolf");
+    await page.getByText("You said: plural of wolf").waitFor();
+    await page.getByText("12.5 % of the FFN · sub-network built now · predict 12 ms").waitFor();
+    await button("Copy").click();
+    await button("Copied").waitFor();
+    expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("You said: plural of wolf");
+
+    await button("Regenerate").click();
+    await page.getByText("sub-network from memory").waitFor();
+    expect(await answers().count()).toBe(1);
+
+    await button("New chat").click();
+    await ask("number of wolves");
+    await page.getByText("shared with 1 recent prompt").waitFor();
+    const strip = page.getByRole("slider");
+    await strip.focus();
+    await strip.press("ArrowDown");
+    await page.getByText(/Layer 1: 64 of 512 channels · \d+\s% specific · most specific \d+, \d+, \d+/).waitFor();
+    await strip.hover({ position: { x: 2, y: 40 } });
+    await page.getByText(/Layer 2: .* channel \d/).waitFor();
+
+    await page.reload();
+    await button("plural of wolf").click();
+    await page.getByText("You said: plural of wolf").waitFor();
+    await button("Delete conversation plural of wolf").click();
+    await button("Delete conversation plural of wolf: sure?").click();
+    expect(await page.getByText("You said: plural of wolf").count()).toBe(0);
+    await page.reload();
+    await button("number of wolves").waitFor();
+    expect(await button("plural of wolf").count()).toBe(0);
+    expect(complaints).toEqual([]);
+  });
+
+  test("the conversation and its mask are what the server is asked", async () => {
+    await open("tasks");
+    await addTask("animals", "plural of the word");
+    await open();
+    await page.getByLabel("Mask").selectOption("task:animals");
+    await ask("first");
+    await page.getByText("You said: first").waitFor();
+    await button("Regenerate").waitFor();
+    await ask("second");
+    await page.getByText("You said: second").waitFor();
+    expect(service.asked.at(-1)).toMatchObject({
+      mask: { kind: "task", name: "animals" },
+      prompt: { messages: [{ content: "first" }, { content: "You said: first" }, { content: "second" }] },
+    });
+  });
+
+  test("Escape stops the answer, the server hears of it, and what came is kept", async () => {
+    await open();
+    await ask("endless");
+    await answers().getByText("word word word").waitFor();
+    expect(await answers().getAttribute("aria-busy")).toBe("true");
+    await page.keyboard.press("Escape");
+    await page.getByText("12.5 % of the FFN · stopped").waitFor();
+    expect(await page.getByRole("slider").count()).toBe(1);
+    await expect.poll(() => service.aborted).toBe(1);
+    expect(await answers().innerText()).toContain("word word");
+    await ask("again");
+    await page.getByText("You said: again").waitFor();
+  });
+
+  test("what a model or a name says stays text", async () => {
+    service.saved.push({ name: "<img src=x onerror=wasHacked=1>", instruction: "<b>bold</b>", maskId: "x" });
+    service.served.push({ ...service.served[0]!, id: "<script>wasHacked=1</script>" });
+    await open();
+    await ask("hostile <img src=x onerror=wasHacked=1>");
+    await button("Regenerate").waitFor();
+    const markdown = answers().locator(".markdown");
+    expect(await markdown.innerText()).toContain("<script>window.wasHacked = true</script>");
+    expect(await markdown.locator("script, img, svg, [style], [onerror], [onload]").count()).toBe(0);
+    const links = await markdown
+      .locator("a")
+      .evaluateAll((found) => found.map((link) => [link.getAttribute("href"), link.getAttribute("rel")]));
+    expect(links).toEqual([
+      [null, "noopener noreferrer"],
+      ["https://example.org/track.png", "noopener noreferrer"],
+    ]);
+    await open("tasks");
+    await page.getByRole("heading", { name: "<img src=x onerror=wasHacked=1>" }).waitFor();
+    expect(await page.evaluate(() => "wasHacked" in window)).toBe(false);
+    expect(complaints.filter((text) => !text.includes("404"))).toEqual([]); // the task's mask is nowhere
+  });
+
+  test("compare shows both masks and their overlap beside chance", async () => {
+    await open("compare");
+    await page.getByRole("textbox", { name: "First" }).fill("plural of wolf");
+    await page.getByRole("textbox", { name: "Second" }).fill("plural of cat");
+    await page.keyboard.press("Enter");
+    await page.getByText("100 % of the kept channels are shared; by chance it would be 12.5 %").waitFor();
+    await page.getByRole("textbox", { name: "Second" }).fill("number of cats");
+    await button("Compare").click();
+    await page.getByText(/^5\d\s% of the kept channels/).waitFor();
+    expect(await page.getByRole("slider").count()).toBe(2);
+    expect(await page.getByRole("row").count()).toBe(1 + 4 + 1);
+    expect(complaints).toEqual([]);
+  });
+
+  test.each(["One after the other", "At once"])("race: %s", async (order) => {
+    await open("race");
+    await page.getByLabel(order).check();
+    await page.getByRole("textbox", { name: "Prompt" }).fill("markdown");
+    await button("Start").click();
+    for (const name of ["Dense model", "Sub-network"]) {
+      const lane = page.getByRole("region", { name });
+      await lane.getByText("decode").waitFor();
+      await lane.getByRole("heading", { name: "A heading" }).waitFor();
+      expect(await lane.locator("dd").allInnerTexts()).toEqual([
+        expect.stringMatching(/ms$/),
+        expect.stringMatching(/^[\d,]+\stokens\/s$/),
+        expect.stringMatching(/ms$/),
+      ]);
+    }
+    expect(service.asked.map(({ mask }) => mask.kind).sort()).toEqual(["auto", "dense"]);
+    expect(complaints).toEqual([]);
+  });
+
+  test("a race that is stopped or left stops at the server", async () => {
+    await open("race");
+    await page.getByRole("textbox", { name: "Prompt" }).fill("endless");
+    await page.keyboard.press("Enter");
+    await page.getByRole("region", { name: "Dense model" }).getByText("word word").waitFor();
+    await page.keyboard.press("Escape");
+    await expect.poll(() => service.aborted).toBe(1);
+    await button("Start").click();
+    await expect.poll(() => service.state().running).toBe(1);
+    await page.getByRole("link", { name: "Tasks" }).click();
+    await expect.poll(() => service.aborted).toBe(2);
+  });
+
+  test("tasks: add, overlap, download, delete", async () => {
+    await open("tasks");
+    await page.getByText("No tasks yet").waitFor();
+    await addTask("animals", "plural of the word");
+    await addTask("numbers", "number in words");
+    const cells = page.getByRole("table").locator("tbody td");
+    await expect
+      .poll(() => cells.allInnerTexts())
+      .toEqual(["100", expect.stringMatching(/^5\d$/), expect.anything(), "100"]);
+    const download = page.waitForEvent("download");
+    await button("mask.json").first().click();
+    const file = await download;
+    expect(file.suggestedFilename()).toBe("mask.json");
+    const chunks: Buffer[] = [];
+    for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
+    const mask = maskFromJson(JSON.parse(Buffer.concat(chunks).toString()), "mask.json");
+    expect(mask.layers).toEqual(service.maskById("default", service.saved[0]!.maskId).layers);
+    await button("Delete task animals").click();
+    await page.keyboard.press("Escape");
+    await button("Delete task animals").click();
+    await button("Delete task animals: sure?").click();
+    await expect.poll(() => service.saved.map(({ name }) => name)).toEqual(["numbers"]);
+    expect(complaints).toEqual([]);
+  });
+
+  test("everything in reach of the Tab key, with a visible focus", async () => {
+    await open();
+    await message().waitFor();
+    await page.keyboard.type("plural of wolf");
+    await page.keyboard.press("Enter");
+    await button("Regenerate").waitFor();
+    await button("Skip to content").focus();
+    const names: string[] = [];
+    for (let i = 0; i < 30 && !names.includes("TEXTAREA Message"); i++) {
+      await page.keyboard.press("Tab");
+      const [name, outline] = await page.evaluate(() => {
+        const element = document.activeElement!;
+        const label = element.getAttribute("aria-label") ?? (element as HTMLElement).innerText.trim();
+        return [`${element.tagName} ${label}`, getComputedStyle(element).outlineStyle] as const;
+      });
+      expect(outline, name).toBe("solid");
+      names.push(name);
+    }
+    expect(names).toEqual([
+      "A ifprune",
+      "A Chat",
+      "A Compare",
+      "A Race",
+      "A Tasks",
+      "SELECT Model",
+      "BUTTON Theme: system. Switch to light",
+      "BUTTON New chat",
+      "BUTTON plural of wolf",
+      "BUTTON Delete conversation plural of wolf",
+      "BUTTON Copy",
+      "BUTTON Regenerate",
+      "DIV Mask of 4 layers. Arrow keys walk through the layers.",
+      "TEXTAREA Message",
+    ]);
+  });
+
+  test("nothing is wider than a phone, in any view", async () => {
+    await page.setViewportSize({ width: 360, height: 720 });
+    await open();
+    await ask("markdown");
+    await button("Regenerate").waitFor();
+    await ask("x".repeat(300));
+    await button("Regenerate").waitFor();
+    expect(await horizontalScroll()).toBe(0);
+    await button("Conversations").click();
+    await page.locator(".conversation").first().waitFor();
+    expect(await horizontalScroll()).toBe(0);
+    await page.getByRole("link", { name: "Compare" }).click();
+    await page.getByRole("textbox", { name: "First" }).fill("plural");
+    await page.getByRole("textbox", { name: "Second" }).fill(`number ${"y".repeat(300)}`);
+    await button("Compare").click();
+    await page.getByRole("table").waitFor();
+    expect(await horizontalScroll()).toBe(0);
+    await page.getByRole("link", { name: "Race" }).click();
+    await page.getByRole("textbox", { name: "Prompt" }).fill("markdown");
+    await button("Start").click();
+    await page.getByRole("region", { name: "Sub-network" }).getByText("decode").waitFor();
+    expect(await horizontalScroll()).toBe(0);
+    await page.getByRole("link", { name: "Tasks" }).click();
+    for (let i = 0; i < 12; i++) await addTask(`${"long-name-".repeat(4)}${i}`, `task${i} ${"z".repeat(100)}`);
+    await expect.poll(() => page.locator(".heat tbody td").count()).toBe(144);
+    expect(await horizontalScroll()).toBe(0);
+  });
+
+  test("themes: the system's, and the reader's choice, which is kept", async () => {
+    const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    await page.emulateMedia({ colorScheme: "dark" });
+    await open();
+    await message().waitFor();
+    const dark = await background();
+    await page.emulateMedia({ colorScheme: "light" });
+    const light = await background();
+    expect(dark).not.toBe(light);
+    await button("Theme: system. Switch to light").click();
+    await button("Theme: light. Switch to dark").click();
+    expect(await background()).toBe(dark);
+    await page.reload();
+    await message().waitFor();
+    expect(await background()).toBe(dark);
+  });
+
+  test("a key is asked for, a wrong one again, and kept for the tab", async () => {
+    const { port } = server;
+    await server[Symbol.asyncDispose]();
+    server = await serve({ apiKey: "right", port });
+    await open();
+    const dialog = page.getByRole("dialog");
+    for (const key of ["wrong", "right"]) {
+      await dialog.getByLabel("Key", { exact: true }).fill(key);
+      await dialog.getByRole("button").click();
+    }
+    await message().waitFor();
+    await dialog.waitFor({ state: "hidden" });
+    await page.reload();
+    await message().waitFor();
+    expect(await dialog.isVisible()).toBe(false);
+    expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain("right");
+  });
+
+  test("a busy server is asked again by itself; another error by a button", async () => {
+    await open();
+    service.failure = new BusyError("The queue is full.", 2);
+    await ask("plural of wolf");
+    await page.getByRole("alert").getByText("The queue is full.").waitFor();
+    await page.getByText(/Trying again in \d s/).waitFor();
+    await page.getByText("You said: plural of wolf").waitFor();
+    service.failure = new Error("internal: secret");
+    await ask("number of wolves");
+    await page.getByRole("alert").waitFor();
+    expect(await page.getByText("secret").count()).toBe(0);
+    await button("Try again").click();
+    await page.getByText("You said: number of wolves").waitFor();
+    expect(await page.getByRole("alert").count()).toBe(0);
+  });
+
+  test("a server that is gone is named, and found again when it is back", async () => {
+    await open();
+    await message().waitFor();
+    const { port } = server;
+    await server[Symbol.asyncDispose]();
+    await ask("plural of wolf");
+    await page.getByRole("alert").getByText("The server does not answer").waitFor();
+    await page.getByText("No answer").waitFor();
+    server = await serve({ port });
+    await button("Try again").click();
+    await page.getByText("You said: plural of wolf").waitFor();
+    await page.getByText("Ready").waitFor();
+  });
+
+  test("a full or foreign storage does not stop the chat", async () => {
+    await page.addInitScript(() => {
+      for (const key of ["conversations", "masks.default", "settings", "theme", "model"]) {
+        localStorage.setItem(`ifprune.${key}`, '{"messages": 7, "recent": [{}], "masks": {"a": [7]}}');
+      }
+      const set = Storage.prototype.setItem;
+      Storage.prototype.setItem = function (key, value) {
+        if (this === localStorage && key.startsWith("ifprune.")) throw new DOMException("full", "QuotaExceededError");
+        set.call(this, key, value);
+      };
+    });
+    await open();
+    await ask("plural of wolf");
+    await page.getByText("You said: plural of wolf").waitFor();
+    await page.getByText("The browser's storage is full").waitFor();
+    await page.getByRole("slider").waitFor();
+    expect(complaints).toEqual([]);
+  });
+});

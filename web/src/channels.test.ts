@@ -1,0 +1,41 @@
+/** Masks as the page decodes them are those of the server, and its overlap is `src/mask/overlap.ts`'s. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { overlap } from "../../src/mask/overlap.ts";
+import { randomMask } from "../../src/mask/sources.ts";
+import { decodeLayers, fits, keptChannels, overlapPerLayer, shareKeeping } from "./channels.ts";
+
+const encode = (mask: ReturnType<typeof randomMask>): string[] =>
+  mask.layers.map((kept) => {
+    const bytes = new Uint8Array(Math.ceil(mask.dFfn / 8));
+    for (const c of kept) bytes[c >> 3]! |= 1 << (c & 7);
+    return Buffer.from(bytes).toString("base64");
+  });
+
+const shapes = fc
+  .record({ numLayers: fc.integer({ min: 1, max: 4 }), dFfn: fc.integer({ min: 1, max: 70 }), seed: fc.nat() })
+  .chain((shape) => fc.record({ ...constants(shape), tFfn: fc.integer({ min: 1, max: shape.dFfn }) }));
+
+function constants<T extends object>(values: T): { [K in keyof T]: fc.Arbitrary<T[K]> } {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, fc.constant(value)])) as never;
+}
+
+test("two masks: kept channels, overlap and shares", () => {
+  fc.assert(
+    fc.property(shapes, ({ seed, ...shape }) => {
+      const masks = ["a", "b"].map((label) => randomMask(shape, seed, label));
+      const [a, b] = masks.map((mask) => decodeLayers(encode(mask)));
+      expect(a!.map(keptChannels)).toEqual(masks[0]!.layers.map((kept) => [...kept]));
+      expect(fits(a!, shape.numLayers, shape.dFfn)).toBe(true);
+      expect(fits(a!, shape.numLayers, shape.dFfn + 8)).toBe(false);
+      expect(overlapPerLayer(a!, b!)).toEqual(overlap(masks[0]!, masks[1]!));
+      const shares = shareKeeping([a!, b!], shape.numLayers, shape.dFfn);
+      for (const [layer, row] of shares.entries()) {
+        const expected = Array.from({ length: shape.dFfn }, (_, c) =>
+          masks.reduce((sum, mask) => sum + (mask.layers[layer]!.includes(c) ? 0.5 : 0), 0),
+        );
+        expect([...row]).toEqual(expected);
+      }
+    }),
+  );
+});
