@@ -19,6 +19,8 @@ export class FakeService implements InferenceService {
   isDraining = false;
   /** What is thrown instead of an answer, or after some words of it. */
   failure: { error: Error; afterWords: number } | undefined;
+  /** Of scored texts. */
+  bos: string | undefined;
   /** Milliseconds per word. */
   delay = 0;
   readonly #tasks = new Map<string, SavedTask>();
@@ -47,7 +49,7 @@ export class FakeService implements InferenceService {
       for (const text of words) {
         if (said >= request.maxTokens) break;
         if (this.delay) await wait(this.delay, undefined, { signal: request.signal }).catch(() => {});
-        if (request.signal.aborted) return;
+        request.signal.throwIfAborted();
         if (this.failure && said >= this.failure.afterWords) throw this.failure.error;
         said++;
         const top = Array.from({ length: request.logprobs ?? 0 }, (_, i) => ({
@@ -70,7 +72,7 @@ export class FakeService implements InferenceService {
       prompt.kind === "ids"
         ? Array.from(prompt.ids, (id) => ` ${id}`)
         : prompt.kind === "text"
-          ? (prompt.text.match(/\s*\S+/g) ?? [])
+          ? [...(this.bos ? [this.bos] : []), ...(prompt.text.match(/\s*\S+/g) ?? [])]
           : [];
     const others = Array.from({ length: top }, (_, i) => ({ id: i, text: `t${i}`, logprob: -i - 1 }));
     return texts.map((text, i) => ({ id: i, text, logprob: i === 0 ? null : -0.25, top: i === 0 ? [] : others }));

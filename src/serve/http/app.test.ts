@@ -92,7 +92,7 @@ test("each field reaches the service", async () => {
   await chat({
     ...{ stop: ["a", "b"], temperature: 0.5, top_p: 0.9, top_k: 40, min_p: 0.05, seed: -1, max_tokens: 9, n: 2 },
     ...{ frequency_penalty: 1, presence_penalty: -1, repetition_penalty: 1.1, logit_bias: { 5: -100 } },
-    ...{ logprobs: true, top_logprobs: 2, mask: "dense", response_format: { type: "json_object" } },
+    ...{ logprobs: true, top_logprobs: 2, mask: "dense" },
     messages: [
       { role: "developer", content: "Be brief." },
       {
@@ -126,9 +126,37 @@ test("each field reaches the service", async () => {
         ...{ repeatPenalty: 1.1, logitBias: new Map([[5, -100]]) },
       },
       logprobs: 2,
-      schema: { type: "object", additionalProperties: true },
     })),
   );
+});
+
+test("an answer in JSON follows a schema", async () => {
+  await chat({ response_format: { type: "json_object" } });
+  const schema = {
+    $schema: "http://json-schema.org/draft-07/schema#",
+    type: "object",
+    properties: {
+      a: { type: ["string", "null"], description: "A" },
+      b: { anyOf: [{ const: 1 }, { enum: ["x", null] }] },
+      c: { type: "array", items: { type: "string", format: "date" }, maxItems: 3 },
+      d: { type: "object", additionalProperties: { type: "integer" } },
+    },
+    required: ["a"],
+    additionalProperties: false,
+  };
+  await chat({ response_format: { type: "json_schema", json_schema: { name: "it", strict: true, schema } } });
+  expect(service.requests.map((request) => request.schema)).toEqual([
+    { type: "object", properties: {}, additionalProperties: true },
+    {
+      type: "object",
+      properties: {
+        a: { oneOf: [{ type: "string" }, { type: "null" }] },
+        b: { oneOf: [{ enum: [1] }, { enum: ["x", null] }] },
+        c: { type: "array", items: { type: "string", format: "date" }, maxItems: 3 },
+        d: { type: "object", properties: {}, additionalProperties: { type: "integer" } },
+      },
+    },
+  ]);
 });
 
 test("what is left out, or null, is OpenAI's default", async () => {
@@ -317,6 +345,9 @@ test("echo with log-probabilities scores the prompt, as evaluation harnesses ask
   expect(scored.choices[0].text).toBe("a b c");
   expect(scored.choices[0].logprobs.token_logprobs).toEqual([null, -0.25, -0.25]);
   expect(scored.usage).toEqual({ prompt_tokens: 3, completion_tokens: 0, total_tokens: 3 });
+  service.bos = "<s>";
+  const { text, logprobs } = (await complete({ prompt: "a b", max_tokens: 1, logprobs: 0, echo: true })).choices[0];
+  expect([text, logprobs.tokens, logprobs.text_offset]).toEqual(["a bone", ["<s>", "a", " b", "one"], [0, 0, 1, 3]]);
   expect((await complete({ prompt: "a b", echo: true })).choices[0].text).toBe("a bone two three");
 });
 
@@ -433,7 +464,7 @@ const longSchema = {
 };
 let deep: object = { type: "string" };
 for (let i = 0; i < 20; i++) deep = { type: "array", items: deep };
-const schema = (value: unknown) => ({
+const withSchema = (value: unknown) => ({
   response_format: { type: "json_schema", json_schema: { name: "a", schema: value } },
 });
 
@@ -515,25 +546,32 @@ const refusals: [what: string, fields: object, status: number, code: string, par
     "tools.0.function.strict",
   ],
   ["a tool that is no function", { tools: [{ type: "web_search" }] }, 400, "invalid_value", "tools.0.type"],
+  [
+    "log-probabilities of JSON",
+    { logprobs: true, response_format: { type: "json_object" } },
+    400,
+    "invalid_value",
+    "logprobs",
+  ],
   ["tools and a format", { tools, response_format: { type: "json_object" } }, 400, "invalid_value", "response_format"],
   ["an unknown format", { response_format: { type: "xml" } }, 400, "invalid_value", "response_format.type"],
   [
     "a schema that refers to itself",
-    schema({ type: "object", properties: { a: { $ref: "#" } } }),
+    withSchema({ type: "object", properties: { a: { $ref: "#" } } }),
     400,
     "invalid_value",
     "response_format.json_schema.schema",
   ],
-  ["a schema of many parts", schema(longSchema), 400, "invalid_value", "response_format.json_schema.schema"],
-  ["a deep schema", schema(deep), 400, "invalid_value", "response_format.json_schema.schema"],
+  ["a schema of many parts", withSchema(longSchema), 400, "invalid_value", "response_format.json_schema.schema"],
+  ["a deep schema", withSchema(deep), 400, "invalid_value", "response_format.json_schema.schema"],
   [
     "a schema with a pattern",
-    schema({ type: "string", pattern: "a+" }),
+    withSchema({ type: "string", pattern: "a+" }),
     400,
     "invalid_value",
     "response_format.json_schema.schema",
   ],
-  ["a schema without a type", schema({}), 400, "invalid_value", "response_format.json_schema.schema"],
+  ["a schema without a type", withSchema({}), 400, "invalid_value", "response_format.json_schema.schema"],
 ];
 
 test.each(refusals)("%s is refused", async (_, fields, status, code, param) => {

@@ -22,6 +22,8 @@ export async function chat(c: Handled): Promise<Response> {
   const schema = use?.schema ?? answerSchema(body);
   if (use && body.response_format && body.response_format.type !== "text")
     throw invalid("response_format", "wanted the type text beside tools: an answer cannot be both.");
+  if (body.logprobs && schema)
+    throw invalid("logprobs", "wanted none where the answer must follow a schema: they cannot be told then.");
   if (body.top_logprobs !== undefined && !body.logprobs) throw invalid("top_logprobs", "wanted logprobs to be true.");
   if (body.stream_options && !body.stream) throw invalid("stream_options", "wanted stream to be true.");
   if (body.max_tokens !== undefined && body.max_completion_tokens !== undefined)
@@ -43,7 +45,7 @@ export async function chat(c: Handled): Promise<Response> {
 }
 
 function answerSchema({ response_format: format }: ChatBody): object | undefined {
-  if (format?.type === "json_object") return { type: "object", additionalProperties: true };
+  if (format?.type === "json_object") return { type: "object", properties: {}, additionalProperties: true };
   if (format?.type === "json_schema")
     return grammarSchema(format.json_schema.schema, "response_format.json_schema.schema");
   return undefined;

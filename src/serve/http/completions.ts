@@ -96,8 +96,10 @@ class Choice {
       all.tokens.push(text);
       all.token_logprobs.push(logprob === null ? null : finite(logprob));
       all.top_logprobs.push(logprob === null ? null : topLogprobs(text, logprob, top));
+      const at = this.text.slice(this.#offset, this.#offset + text.length + 4).indexOf(text);
+      if (at > 0) this.#offset += at; // behind a character that came in several tokens
       all.text_offset.push(this.#offset);
-      this.#offset += text.length;
+      if (at >= 0) this.#offset += text.length; // else it is BOS, or a part of a character
     }
     return all;
   }

@@ -30,6 +30,7 @@ export async function listen(
   const server = createServer(
     {
       maxHeaderSize: limits.headerBytes,
+      requireHostHeader: false, // it is wanted below, with a body that says so
       headersTimeout: Math.min(limits.headersMs, requestMs),
       requestTimeout: requestMs,
       connectionsCheckingInterval: Math.min(1000, requestMs),
