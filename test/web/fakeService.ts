@@ -20,7 +20,7 @@ import type {
 
 const [L, F, K] = [4, 512, 64];
 
-/** What the model says, by a word of the prompt; else the prompt again. */
+/** What the model says, by the prompt's first word; "word" without end to "endless", whatever the limit; else the prompt again. */
 const answers: Record<string, string> = {
   markdown:
     "# A heading\n\nSome **bold** text, `code`, and a [link](https://example.org).\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
@@ -32,7 +32,6 @@ const answers: Record<string, string> = {
     '<a href="data:text/html,x" style="position:fixed">a</a><svg onload="window.wasHacked = true"></svg>',
     "```html\n</code><script>window.wasHacked = true</script>\n```",
   ].join("\n\n"),
-  endless: "word ".repeat(2000),
 };
 
 export class FakeService implements InferenceService {
@@ -68,14 +67,17 @@ export class FakeService implements InferenceService {
     const info = this.#info(model, mask, first);
     const text = answers[question.split(" ")[0]!] ?? `You said: ${question}`;
     const tokenMs = info.id === "dense" ? this.tokenMs * 3 : this.tokenMs;
-    const pieces = text.match(/\s*\S+\s*?/g)!.slice(0, maxTokens);
+    const isEndless = question === "endless";
+    const pieces = isEndless ? ["word "] : text.match(/\s*\S+\s*?/g)!.slice(0, maxTokens);
     yield { type: "start", mask: info, promptTokens: 8 };
     this.#running++;
     try {
-      for (const piece of pieces) {
-        await wait(tokenMs, undefined, { signal });
-        yield { type: "text", text: piece };
-      }
+      do {
+        for (const piece of pieces) {
+          await wait(tokenMs, undefined, { signal });
+          yield { type: "text", text: piece };
+        }
+      } while (isEndless);
     } catch (error) {
       if (!signal.aborted) throw error;
       this.aborted++;
