@@ -267,6 +267,15 @@ describe("from GGUF, refuses", () => {
     ["BOS beyond the tokens", (metadata) => metadata.set("tokenizer.ggml.bos_token_id", uint32(1000))],
     ["BOS that is a text", (metadata) => metadata.set("tokenizer.ggml.bos_token_id", string("<s>"))],
     [
+      "too many long tokens",
+      (metadata) => {
+        const tokens = Array.from({ length: 40_000 }, (_, id) => `${id}`.padEnd(250, "a"));
+        metadata.set("tokenizer.ggml.tokens", array("string", tokens));
+        metadata.set("tokenizer.ggml.token_type", array("int32", Array(40_000).fill(tokenType.normal)));
+        metadata.set("tokenizer.ggml.scores", array("float32", Array(40_000).fill(0)));
+      },
+    ],
+    [
       "an overlong token",
       (metadata) => {
         const tokens = Array.from({ length: 1000 }, (_, id) => (id === 500 ? "a".repeat(100_000) : `t${id}`));

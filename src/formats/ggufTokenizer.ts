@@ -40,8 +40,9 @@ const aliases: Record<string, ByteLevelName> = {
 };
 /** Kinds that read BOS first unless their metadata says otherwise. */
 const addsBos: readonly ByteLevelName[] = ["llama-bpe", "tekken"];
-/** Longest SentencePiece token, in characters; all ways to split each are looked at. */
-const maxTokenLength = 1024;
+/** Longest SentencePiece token and all together, in characters; all ways to split each are looked at. Gemma's 262,144 have 2 million. */
+const maxTokenLength = 256;
+const maxTokenLengths = 1 << 23;
 
 /**
  * The tokenizer of a `tokenizer.json` as GGUF metadata.
@@ -132,9 +133,9 @@ function scoresOf({ model: { merges, vocab } }: TokenizerFile, path: string): Ma
     pairs.add(`${left} ${right}`);
     if (!scores.has(left + right)) scores.set(left + right, -scores.size);
   }
+  checkLengths(scores.keys(), path);
   const isReachable = (text: string) => scores.has(text) || (/^.$/su.test(text) && Object.hasOwn(vocab, text));
   for (const token of scores.keys()) {
-    checkLength(token, path);
     for (const [left, right] of splits(token, isReachable)) {
       if (!pairs.has(`${left} ${right}`)) {
         throw new FileError(
@@ -281,7 +282,7 @@ export function sentencePieceJson(
   const normal = new Map(
     tokens.filter(({ type }) => type === tokenType.normal).map(({ text, score }) => [text, score]),
   );
-  for (const text of normal.keys()) checkLength(text, path);
+  checkLengths(normal.keys(), path);
   const merges = [...normal]
     .sort(([, a], [, b]) => b - a)
     .flatMap(([text]) => splits(text, (part) => normal.has(part)));
@@ -363,7 +364,13 @@ function splits(text: string, isToken: (part: string) => boolean): [string, stri
   return pairs;
 }
 
-function checkLength(token: string, path: string): void {
-  if (token.length > maxTokenLength)
-    throw new FileError(path, `wanted tokens of at most ${maxTokenLength} characters, got one of ${token.length}.`);
+function checkLengths(tokens: Iterable<string>, path: string): void {
+  let total = 0;
+  for (const { length } of tokens) {
+    total += length;
+    if (length > maxTokenLength)
+      throw new FileError(path, `wanted tokens of at most ${maxTokenLength} characters, got one of ${length}.`);
+  }
+  if (total > maxTokenLengths)
+    throw new FileError(path, `wanted tokens of at most ${maxTokenLengths} characters together, got ${total}.`);
 }

@@ -89,6 +89,9 @@ describe("refuses, naming the cause:", () => {
   test("numbers that make no model", () => {
     expect(() => readModelConfig(withConfig({ num_key_value_heads: 3 }))).toThrow(OptionError);
     expect(() => readModelConfig(withConfig({ num_hidden_layers: 1e9 }))).toThrow(OptionError);
+    // not in float32, which GGUF has
+    for (const rms_norm_eps of [1e308, 1e-60])
+      expect(() => readModelConfig(withConfig({ rms_norm_eps }))).toThrow(OptionError);
     expect(() => readModelConfig(withConfig({ num_hidden_layers: 0 }))).toThrow(OptionError);
     expect(() => readModelConfig(withConfig({ head_dim: null, num_attention_heads: 5 }))).toThrow(OptionError);
     expect(() => readModelConfig(withConfig({ rms_norm_eps: -1 }))).toThrow(OptionError);

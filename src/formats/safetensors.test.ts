@@ -94,6 +94,7 @@ describe("refuses hostile files with a typed error:", () => {
       },
     ],
     ["absurd header length", () => fileOf("{}", 0, 2 ** 52)],
+    ["header beyond any model's", () => fileOf(`${" ".repeat(2 ** 24)}{}`, 0)],
     ["header longer than the file", () => fileOf("{}", 0, 1000)],
     ["header that is no JSON", () => fileOf("{", 0)],
     ["header that is no object", () => fileOf("[]", 0)],

@@ -155,7 +155,8 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
       typeof value === "number" ? [[`ropeScaling.${key}`, value] as const] : [],
     ),
   ] as const) {
-    if (!(value > 0 && Number.isFinite(value)))
+    const stored = Math.fround(value); // as GGUF has it
+    if (!(stored > 0 && Number.isFinite(stored)))
       throw new OptionError(`${where}: "${name}" must be positive, got ${value}.`);
   }
   if (isGemma(config.family) && !config.slidingWindow)
