@@ -3,7 +3,17 @@
  * hangs or dies is told by its counter. A failing case is kept in `runs/fuzz/` with the seed that makes it.
  */
 import { fork } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,7 +23,8 @@ import { targets } from "./targets.ts";
 
 /** Cases of one seed, which fast-check draws together. */
 const batch = 500;
-const hangMs = 60_000;
+/** Without a new case. Long, for machines that have other work too. */
+const hangMs = 300_000;
 const heapMb = 512;
 
 interface Report {
@@ -56,6 +67,7 @@ async function campaign(name: string, cases: number, seed: number): Promise<numb
     const summary = await new Promise<Summary>((resolve) => {
       const root = mkdtempSync(join(tmpdir(), "ifprune-fuzz-"));
       const counter = join(root, "counter");
+      writeFileSync(counter, "");
       const process_ = fork(
         fileURLToPath(import.meta.url),
         ["--child", name, String(seed), String(from), String(count), counter],
@@ -105,6 +117,7 @@ function add(total: Summary, part: Summary): void {
 
 if (process.argv[2] === "--child") {
   const [name, seed, from, to, counter] = process.argv.slice(3) as [string, string, string, string, string];
+  process.on("disconnect", () => process.exit());
   await child(name, Number(seed), [Number(from), Number(to)], counter);
 } else {
   const { values } = parseArgs({
