@@ -5,7 +5,7 @@
  */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type Bits, isKept, keptChannels, mean, type PerChannel } from "./channels.ts";
-import { percent } from "./format.ts";
+import { count, percent } from "./format.ts";
 
 export interface StripProps {
   layers: Bits;
@@ -57,18 +57,18 @@ function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common }: StripProps
       continue;
     }
     for (let x = 0; x < width; x++) {
-      // Several channels share a pixel: as opaque as the share that is kept, in the colour of the most specific.
+      // Several channels share a pixel: as opaque as the share that is kept, in the colour of their mean.
       const [from, to] = [Math.floor((x * F) / width), Math.floor(((x + 1) * F) / width)];
       let kept = 0;
       let specific = 0;
       for (let c = from; c < to; c++) {
         if (!isKept(bits, c)) continue;
         kept++;
-        specific = Math.max(specific, common ? 1 - common[layer]![c]! : 0.5);
+        specific += common ? 1 - common[layer]![c]! : 0.5;
       }
       if (kept === 0) continue;
-      context.globalAlpha = 0.35 + (0.65 * kept) / (to - from);
-      context.fillStyle = shades[Math.round(specific * steps)]!;
+      context.globalAlpha = 0.25 + (0.75 * kept) / (to - from);
+      context.fillStyle = shades[Math.round((specific / kept) * steps)]!;
       context.fillRect(x, top, 1, rowHeight);
     }
   }
@@ -77,7 +77,7 @@ function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common }: StripProps
 /** Numbers of one layer in words. */
 function layerText({ layers, dFfn, common, describe }: StripProps, layer: number, channel?: number): string {
   const kept = keptChannels(layers[layer]!);
-  const parts = [`Layer ${layer}: ${kept.length} of ${dFfn} channels`];
+  const parts = [`Layer ${layer}: ${count(kept.length)} of ${count(dFfn)} channels`];
   if (common) {
     const row = common[layer]!;
     parts.push(`${percent(1 - mean(kept.map((c) => row[c]!)))} specific`);
@@ -153,7 +153,7 @@ export function MaskStrip(props: StripProps) {
         {at && <span class="strip-row" style={{ top: `${at.layer * (height + gap)}px`, height: `${height}px` }} />}
       </div>
       <p class="strip-text" aria-hidden="true">
-        {text ?? `${L} layers of ${F} channels. Point at a mark for its numbers.`}
+        {text ?? `${L} layers of ${count(F)} channels. Point at a mark for its numbers.`}
       </p>
     </div>
   );

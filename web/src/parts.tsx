@@ -131,7 +131,9 @@ export function MaskById({ model, id, dFfn, prompt }: { model: string; id: strin
         layers={bits}
         dFfn={dFfn}
         common={common}
-        describe={(share) => `kept by ${percent(share)} of recent prompts`}
+        describe={(share) =>
+          share > 0 ? `kept by ${percent(share)} of recent prompts` : "kept by no other recent prompt"
+        }
         label={`Mask of ${bits.length} layers. Arrow keys walk through the layers.`}
       />
       {common ? (
