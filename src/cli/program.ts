@@ -11,6 +11,7 @@ import { maskCommand } from "./mask.ts";
 import { packCommand } from "./pack.ts";
 import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
+import { serveCommand } from "./serve.ts";
 import { trainCommand } from "./train.ts";
 import { verifyCommand } from "./verify.ts";
 
@@ -25,6 +26,7 @@ export function ifprune(): Command {
     .exitOverride();
   for (const command of [
     runCommand,
+    serveCommand,
     maskCommand,
     trainCommand,
     evalCommand,

@@ -1,0 +1,123 @@
+import { basename, resolve } from "node:path";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { OptionError } from "../errors.ts";
+import { createApp } from "../serve/http/app.ts";
+import { openPage } from "../serve/http/page.ts";
+import { isLoopback } from "../serve/http/security.ts";
+import { listen } from "../serve/http/server.ts";
+import { openLocalService } from "../serve/localService.ts";
+import { DEFAULT_MODEL, integer } from "./options.ts";
+
+interface Options {
+  host: string;
+  port: number;
+  apiKey?: string;
+  memory?: number;
+  slots?: number;
+  queue?: number;
+  threads?: number;
+  context?: number;
+  reuseOverlap?: number;
+  cors?: string;
+  logPrompts: boolean;
+  quiet: boolean;
+}
+
+export function serveCommand(): Command {
+  return new Command("serve")
+    .description("Serve models over HTTP as OpenAI's API does, and a page to chat with them.")
+    .argument("[models...]", "bundle folders, each known by its folder's name (default: the model in this package)")
+    .option("--host <address>", "address to listen on; beyond this machine only with --api-key", "127.0.0.1")
+    .option("--port <n>", "port to listen on; 0: any free one", port, 8080)
+    .addOption(new Option("--api-key <key>", "key that every request must have").env("IFPRUNE_API_KEY"))
+    .option("--memory <bytes>", "most memory of loaded sub-networks, as 4GB (default: 60 % of what is free)", bytes)
+    .option("--slots <n>", "requests that a sub-network answers at a time (default: 4)", integer(1))
+    .option("--queue <n>", "requests that may wait; more are refused (default: 64)", integer(0))
+    .option("--threads <n>", "worker threads", integer(1))
+    .option("--context <n>", "most tokens of a prompt and its answer (default: the model's, at most 4096)", integer(1))
+    .option(
+      "--reuse-overlap <share>",
+      "take a loaded sub-network that keeps this share of a prompt's channels in each layer (default: never)",
+      share,
+    )
+    .option("--cors <origin>", "let pages of this origin ask, as https://chat.example", origin)
+    .option("--log-prompts", "write prompts to the log", false)
+    .option("--quiet", "write no log of requests", false)
+    .action(serve);
+}
+
+async function serve(folders: string[], options: Options): Promise<void> {
+  const { host, port, apiKey, cors, logPrompts, quiet } = options;
+  if (apiKey === "") throw new OptionError("serve: wanted an API key, got empty text. Leave it out, or choose one.");
+  if (!isLoopback(host) && apiKey === undefined) {
+    throw new OptionError(
+      `serve: wanted --api-key beside --host ${host}, which others can reach. Set one, or IFPRUNE_API_KEY.`,
+    );
+  }
+  const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
+  const models = paths.map((path) => ({ id: basename(resolve(path)), path }));
+  await using service = await openLocalService(models, {
+    memoryBytes: options.memory,
+    slots: options.slots,
+    maxQueued: options.queue,
+    threads: options.threads,
+    contextLength: options.context,
+    reuseOverlap: options.reuseOverlap,
+  });
+  const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
+  const app = createApp(service, { host, apiKey, cors, log, logPrompts, page: await openPage() });
+  await using server = await listen(app.fetch, { host, port });
+  process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
+  await interrupted();
+  if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");
+  await Promise.all([server.close(), service.drain()]);
+}
+
+function welcome(url: string, model: string, needsKey: boolean): string {
+  const key = needsKey ? " -H 'authorization: Bearer KEY'" : "";
+  const body = JSON.stringify({ model, messages: [{ role: "user", content: "Say hello." }] });
+  return `Chat:  ${url}/
+API:   ${url}/v1
+Try:   curl ${url}/v1/chat/completions${key} -H 'content-type: application/json' -d '${body}'
+`;
+}
+
+/** Resolves at the first Ctrl-C or SIGTERM; the second ends the process at once. */
+function interrupted(): Promise<void> {
+  let isSecond = false;
+  return new Promise((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      process.on(signal, () => {
+        if (isSecond) process.exit(130);
+        isSecond = true;
+        resolve();
+      });
+    }
+  });
+}
+
+function port(text: string): number {
+  const value = integer(0)(text);
+  if (value > 65_535) throw new InvalidArgumentError("Wanted a port in 0..65535.");
+  return value;
+}
+
+/** `4GB`, `512MB`, `1.5 GiB`, or plain bytes. */
+function bytes(text: string): number {
+  const [, number, prefix = "", binary] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$/i.exec(text.trim()) ?? [];
+  const value = Math.floor(Number(number) * (binary ? 1024 : 1000) ** " KMGT".indexOf(prefix.toUpperCase() || " "));
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError("Wanted bytes, as 4GB or 512MB.");
+  return value;
+}
+
+function share(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= 1)) throw new InvalidArgumentError("Wanted a number above 0, at most 1.");
+  return value;
+}
+
+function origin(text: string): string {
+  if (!URL.canParse(text) || new URL(text).origin !== text)
+    throw new InvalidArgumentError("Wanted an origin, as https://chat.example, without a path.");
+  return text;
+}
