@@ -1,0 +1,384 @@
+import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, onTestFinished, test } from "vitest";
+import { stories, storiesReference, temporaryFolder } from "../../test/support/models.ts";
+import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
+import { importModel } from "../formats/importModel.ts";
+import { type LocalServiceOptions, openLocalService } from "./localService.ts";
+import { InstructionModel } from "./model.ts";
+import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
+
+const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));
+const greedy = {
+  ...{ temperature: 0, topP: 1, topK: 0, minP: 0, seed: 0 },
+  ...{ frequencyPenalty: 0, presencePenalty: 0, repeatPenalty: 1, logitBias: new Map<number, number>() },
+};
+/** Instructions whose masks differ. */
+const instructions = [
+  "Write the plural form of the given word. Input: cat",
+  "Sum the two given numbers. Input: 22 10",
+  "Write a word that means the opposite of the input word. Input: hot",
+  "Extract the first letter of the input word. Input: house",
+];
+
+async function openDefault(options: LocalServiceOptions = {}) {
+  const root = temporaryFolder();
+  const service = await openLocalService([{ id: "m", path: defaultModel }], {
+    threads: 1,
+    cache: { root: join(root, "cache") },
+    tasksRoot: join(root, "tasks"),
+    memoryBytes: 2 ** 30,
+    ...options,
+  });
+  onTestFinished(() => service[Symbol.asyncDispose]());
+  return service;
+}
+
+/** stories260K, a model without a predictor. */
+async function openStories(options: LocalServiceOptions = {}, folder = join(temporaryFolder(), "stories")) {
+  const tokenizer = join(stories, "tok512.bin");
+  await importModel(join(stories, "stories260K.bin"), folder, { tokenizer, type: "F32" });
+  const root = temporaryFolder();
+  const service = await openLocalService([{ id: "s", path: folder }], {
+    threads: 1,
+    kvType: "F32",
+    cache: { root: join(root, "cache") },
+    scoreCache: { root: join(root, "scores") },
+    tasksRoot: join(root, "tasks"),
+    memoryBytes: 2 ** 30,
+    ...options,
+  });
+  onTestFinished(() => service[Symbol.asyncDispose]());
+  return service;
+}
+
+function request(content: string, changes: Partial<GenerationRequest> = {}): GenerationRequest {
+  return {
+    prompt: { kind: "chat", messages: [{ role: "user", content }] },
+    mask: { kind: "auto" },
+    maxTokens: 16,
+    stop: [],
+    sampling: greedy,
+    signal: new AbortController().signal,
+    ...changes,
+  };
+}
+
+type Of<Type extends GenerationEvent["type"]> = Extract<GenerationEvent, { type: Type }>;
+
+async function collect(events: AsyncIterable<GenerationEvent>) {
+  const all: GenerationEvent[] = [];
+  for await (const event of events) all.push(event);
+  const start = all.find((event): event is Of<"start"> => event.type === "start")!;
+  const end = all.find((event): event is Of<"end"> => event.type === "end")!;
+  const pieces = all.filter((event): event is Of<"text"> => event.type === "text");
+  return { start, end, pieces, text: pieces.map(({ text }) => text).join("") };
+}
+
+const ask = (service: InferenceService, content: string, changes: Partial<GenerationRequest> = {}, model = "m") =>
+  collect(service.generate(model, request(content, changes)));
+
+describe("answers", () => {
+  test("are those of the same prompts alone, however many run at a time under however many masks", async () => {
+    await using service = await openDefault({ slots: 2 });
+    using model = new InstructionModel(defaultModel);
+    const root = temporaryFolder();
+    const alone: string[] = [];
+    for (const prompt of instructions) {
+      await using answer = await model.ask(prompt, { maxTokens: 16, threads: 1, cache: { root } });
+      const decoder = model.tokenizer.stream();
+      let text = "";
+      for await (const token of answer.tokens) text += decoder.push(token);
+      alone.push(text + decoder.end());
+    }
+    const runs = await Promise.all([...instructions, ...instructions, ...instructions].map((one) => ask(service, one)));
+    expect(runs.map(({ text }) => text)).toEqual([...alone, ...alone, ...alone]);
+    expect(new Set(runs.map(({ start }) => start.mask.id)).size).toBeGreaterThan(2);
+    expect(runs[0]!.start.mask).toMatchObject({ source: "predictor", tFfn: 64, dFfn: 512, from: "cold" });
+    const again = await ask(service, instructions[0]!);
+    expect(again.start.mask.from).toBe("loaded");
+    expect(again.end.ms).toMatchObject({ gather: 0, load: 0 });
+    expect(again.end).toMatchObject({ finishReason: "stop", completionTokens: expect.any(Number) });
+    expect(service.state()).toMatchObject({ running: 0, queued: 0 });
+  });
+
+  test("of a conversation keep the mask of its first message; turns are joined as in training", async () => {
+    await using service = await openDefault();
+    const first = { role: "user", content: instructions[0]! } as const;
+    const { start, text } = await ask(service, instructions[0]!);
+    const answer = { role: "assistant", content: text } as const;
+    const next = async (content: string) =>
+      collect(
+        service.generate(
+          "m",
+          request("", { prompt: { kind: "chat", messages: [first, answer, { role: "user", content }] } }),
+        ),
+      );
+    const second = await next("dog");
+    expect(second.start.mask.id).toBe(start.mask.id);
+    expect((await next("Input: dog")).text).toBe(second.text);
+    using model = new InstructionModel(defaultModel);
+    const { tokenizer } = model;
+    const expected = [
+      ...tokenizer.encode(`${instructions[0]}\n`),
+      ...tokenizer.encode(text),
+      tokenizer.eosId,
+      ...tokenizer.encode("Input: dog\n"),
+    ];
+    expect(second.start.promptTokens).toBe(1 + expected.length);
+    const wrong = [
+      [first, answer],
+      [first, first],
+      [{ role: "system", content: "Be kind." } as const, first],
+      [{ role: "user", content: " " } as const],
+      [],
+    ];
+    for (const messages of wrong) {
+      const asked = collect(service.generate("m", request("", { prompt: { kind: "chat", messages } })));
+      await expect(asked, JSON.stringify(messages)).rejects.toThrow(InputError);
+    }
+  });
+
+  test("end before stop texts, at the limit of tokens, and at the end of JSON", async () => {
+    await using service = await openStories();
+    const text = storiesReference().greedy_text;
+    const prompt = { kind: "text", text: "" } as const;
+    const mask = { kind: "dense" } as const;
+    const run = (changes: Partial<GenerationRequest>) => ask(service, "", { prompt, mask, ...changes }, "s");
+    const cut = await run({ maxTokens: 20 });
+    expect(text.startsWith(cut.text)).toBe(true);
+    expect(cut.end).toMatchObject({ finishReason: "length", completionTokens: 20 });
+    const stop = text.slice(20, 26);
+    const stopped = await run({ maxTokens: 60, stop: [stop, "never"] });
+    expect(stopped.text).toBe(text.slice(0, text.indexOf(stop)));
+    expect(stopped.end.finishReason).toBe("stop");
+    const schema = { type: "object", properties: { tall: { type: "boolean" }, name: { enum: ["Tim"] } } };
+    const json = await run({ maxTokens: 60, schema });
+    expect(JSON.parse(json.text)).toEqual({ tall: expect.any(Boolean), name: "Tim" });
+    expect(json.text).toBe(json.text.trim());
+    expect(json.end.finishReason).toBe("stop");
+    for (const bad of [{ stop: [""] }, { maxTokens: 0 }, { schema, logprobs: 1 }, { sampling: { ...greedy, topP: 2 } }])
+      await expect(run(bad)).rejects.toThrow(OptionError);
+  });
+
+  test("come with log-probabilities that join to the text, and agree with those of scoring the same tokens", async () => {
+    await using service = await openStories();
+    const prompt = { kind: "text", text: "Once upon" } as const;
+    const mask = { kind: "dense" } as const;
+    const plain = await ask(service, "", { prompt, mask }, "s");
+    const { text, pieces, start } = await ask(service, "", { prompt, mask, logprobs: 2 }, "s");
+    expect(text).toBe(plain.text);
+    const tokens = pieces.flatMap(({ logprobs = [] }) => logprobs);
+    expect(tokens.map((token) => token.text).join("")).toBe(text);
+    const read = await service.score("s", { prompt, mask, top: 0, signal: new AbortController().signal });
+    expect([read.length, read[0]!.text, read[0]!.logprob]).toEqual([start.promptTokens, "<s>", null]);
+    const ids = Int32Array.from([...read, ...tokens].map(({ id }) => id));
+    const scored = await service.score("s", {
+      prompt: { kind: "ids", ids },
+      mask,
+      top: 2,
+      signal: new AbortController().signal,
+    });
+    for (const [i, token] of scored.slice(read.length).entries()) {
+      expect(token.logprob!).toBeCloseTo(tokens[i]!.logprob, 3);
+      expect(token.top.map(({ id }) => id)).toEqual(tokens[i]!.top.map(({ id }) => id));
+    }
+  });
+
+  test("are refused to prompts that are too long or of another vocabulary, and to names that are not known", async () => {
+    await using service = await openDefault({ contextLength: 64 });
+    const run = (changes: Partial<GenerationRequest>, model = "m") => ask(service, instructions[0]!, changes, model);
+    const ids = (...list: number[]): Partial<GenerationRequest> => ({
+      prompt: { kind: "ids", ids: Int32Array.from(list) },
+    });
+    await expect(run(ids(...new Array(64).fill(5)))).rejects.toThrow(ContextLengthError);
+    await expect(run(ids(5000))).rejects.toThrow(InputError);
+    await expect(run(ids(-1))).rejects.toThrow(InputError);
+    await expect(run(ids())).rejects.toThrow(InputError);
+    await expect(run({}, "other")).rejects.toThrow(/unknown model/);
+    const masks: MaskRequest[] = [
+      { kind: "task", name: "x" },
+      { kind: "id", id: "0".repeat(32) },
+    ];
+    for (const mask of masks) await expect(run({ mask })).rejects.toThrow(/unknown (task|mask)/);
+    expect(service.state()).toMatchObject({ running: 0, queued: 0, subnetworks: [] });
+  });
+});
+
+describe("limits", () => {
+  /** Stories do not end by themselves. */
+  const long = { prompt: { kind: "text", text: "Once" }, mask: { kind: "dense" }, maxTokens: 400 } as const;
+
+  test("a full queue refuses at once, and says when to come again; who waits gets a turn", async () => {
+    await using service = await openStories({ maxRunning: 1, maxQueued: 1 });
+    const running = service.generate("s", request("", long));
+    await running.next();
+    const waiting = ask(service, "", { ...long, maxTokens: 2 }, "s");
+    expect(service.state()).toMatchObject({ running: 1, queued: 1 });
+    const refused = ask(service, "", long, "s");
+    await expect(refused).rejects.toThrow(BusyError);
+    await expect(refused).rejects.toMatchObject({ retryAfter: expect.any(Number) });
+    await running.return();
+    expect((await waiting).end.completionTokens).toBe(2);
+  });
+
+  test("a client that goes away frees its slot, wherever it is", async () => {
+    await using service = await openStories({ slots: 1, maxRunning: 2 });
+    const run = async (stopAfter: number, byReturn: boolean) => {
+      const controller = new AbortController();
+      const events = service.generate("s", request("", { ...long, signal: controller.signal }));
+      for (let i = 0; i < stopAfter; i++) await events.next();
+      if (byReturn) await events.return();
+      else {
+        controller.abort(new Error("gone"));
+        await expect(collect(events)).rejects.toThrow("gone");
+      }
+    };
+    for (const byReturn of [true, false])
+      for (const stopAfter of [0, 1, 3]) if (!byReturn || stopAfter > 0) await run(stopAfter, byReturn);
+    const blocking = service.generate("s", request("", long));
+    await blocking.next();
+    const controller = new AbortController();
+    const waiting = ask(service, "", { ...long, signal: controller.signal }, "s"); // for the slot
+    setImmediate(() => controller.abort(new Error("gone")));
+    await expect(waiting).rejects.toThrow("gone");
+    await blocking.return();
+    expect(service.state()).toMatchObject({ running: 0, queued: 0 });
+    expect(service.state().subnetworks.map(({ users }) => users)).toEqual([0]);
+    expect((await ask(service, "", { ...long, maxTokens: 3 }, "s")).end.completionTokens).toBe(3);
+  });
+
+  test("an answer goes on while nobody reads it, and frees its slot", async () => {
+    await using service = await openStories({ slots: 1 });
+    const unread = service.generate("s", request("", { ...long, maxTokens: 30 }));
+    await unread.next();
+    await ask(service, "", { ...long, maxTokens: 3 }, "s"); // needs the only slot
+    expect((await collect(unread)).end.completionTokens).toBe(30);
+  });
+
+  test("memory: sub-networks are freed for others, answers stay the same; less than one is refused", async () => {
+    const roomy = await openDefault({ slots: 1 });
+    const wanted: string[] = [];
+    for (const one of instructions) wanted.push((await ask(roomy, one)).text);
+    const { memoryBytes, subnetworks } = roomy.state();
+    expect(subnetworks.length).toBeGreaterThan(2);
+    const two = memoryBytes - (subnetworks.length - 2) * subnetworks[0]!.bytes;
+    await using tight = await openDefault({ slots: 1, memoryBytes: two });
+    const prompts = [...instructions, ...instructions.toReversed(), ...instructions];
+    const runs = await Promise.all(prompts.map((one) => ask(tight, one)));
+    expect(runs.map(({ text }) => text)).toEqual([...wanted, ...wanted.toReversed(), ...wanted]);
+    expect(tight.state().subnetworks.length).toBeLessThanOrEqual(2);
+    expect(tight.state().memoryBytes).toBeLessThanOrEqual(two);
+    await using tiny = await openDefault({ memoryBytes: 1000 });
+    await expect(ask(tiny, instructions[0]!)).rejects.toThrow(MemoryError);
+  });
+
+  test("options out of range are refused", async () => {
+    const bad: LocalServiceOptions[] = [
+      { slots: 0 },
+      { maxQueued: -1 },
+      { reuseOverlap: 2 },
+      { contextLength: 10 ** 6 },
+      { tFfn: 513 },
+    ];
+    for (const options of bad) await expect(openDefault(options), JSON.stringify(options)).rejects.toThrow(OptionError);
+    const twice = [
+      { id: "m", path: defaultModel },
+      { id: "m", path: defaultModel },
+    ];
+    await expect(openLocalService(twice)).rejects.toThrow(OptionError);
+  });
+});
+
+describe("masks", () => {
+  test("are remembered by instruction and by id; tasks outlive the service", async () => {
+    const root = temporaryFolder();
+    const tasksRoot = join(root, "tasks");
+    const service = await openDefault({ tasksRoot });
+    const { info, mask } = await service.mask("m", instructions[0]!);
+    expect(info).toMatchObject({ id: expect.stringMatching(/^[0-9a-f]{32}$/), source: "predictor", from: "cold" });
+    expect(service.maskById("m", info.id)).toEqual(mask);
+    expect(service.maskById("m", "dense").tFfn).toBe(512);
+    const byId = await ask(service, instructions[0]!, { mask: { kind: "id", id: info.id } });
+    expect((await service.mask("m", instructions[0]!)).info.from).toBe("loaded");
+    const task = await service.saveTask("m", "plural", instructions[0]!);
+    expect(task).toEqual({ name: "plural", instruction: instructions[0], maskId: info.id });
+    for (const name of ["../x", "", ".x", "a/b", "x".repeat(65)])
+      await expect(service.saveTask("m", name, "x")).rejects.toThrow(InputError);
+    await service[Symbol.asyncDispose]();
+
+    const later = await openDefault({ tasksRoot });
+    expect(later.tasks("m")).toEqual([task]);
+    expect(later.maskById("m", info.id)).toEqual(mask);
+    const byTask = await ask(later, instructions[0]!, { mask: { kind: "task", name: "plural" } });
+    expect([byTask.text, byTask.start.mask.id, byTask.start.mask.source]).toEqual([byId.text, info.id, "task"]);
+    later.deleteTask("m", "plural");
+    expect(later.tasks("m")).toEqual([]);
+    expect(() => later.deleteTask("m", "plural")).toThrow(InputError);
+    expect(readdirSync(join(tasksRoot, readdirSync(tasksRoot)[0]!))).toEqual([]);
+  });
+
+  test("a damaged task is an error that names its file", async () => {
+    const tasksRoot = temporaryFolder();
+    const service = await openDefault({ tasksRoot });
+    await service.saveTask("m", "plural", instructions[0]!);
+    const path = join(tasksRoot, readdirSync(tasksRoot)[0]!, "plural.json");
+    expect(existsSync(path)).toBe(true);
+    writeFileSync(path, '{"instruction": "x", "mask": {"tFfn": 2}}');
+    await expect(openDefault({ tasksRoot })).rejects.toThrow(FileError);
+  });
+
+  test("nearly the same as a loaded one are replaced by it only where that is allowed", async () => {
+    await using strict = await openDefault();
+    await using loose = await openDefault({ reuseOverlap: 0.01 });
+    const ids = async (service: InferenceService) => {
+      const first = await ask(service, instructions[0]!);
+      const second = await ask(service, instructions[1]!);
+      return [first.start.mask.id, second.start.mask.id];
+    };
+    const [a, b] = await ids(strict);
+    expect(b).not.toBe(a);
+    const [c, d] = await ids(loose);
+    expect([c, d]).toEqual([a, a]);
+  });
+
+  test("without a predictor are made from activations", async () => {
+    await using service = await openStories();
+    const { start } = await ask(service, "Once upon a time", {}, "s");
+    expect(start.mask).toMatchObject({ source: "griffin", tFfn: 64, dFfn: 172 });
+    expect(service.models()).toMatchObject([{ id: "s", contextLength: 512, numLayers: 5, hasTools: false }]);
+  });
+});
+
+describe("the end", () => {
+  test("draining lets answers end and refuses new ones", async () => {
+    const service = await openStories();
+    const running = service.generate("s", request("Once", { mask: { kind: "dense" }, maxTokens: 20 }));
+    await running.next();
+    const drained = service.drain();
+    await expect(ask(service, "Once", {}, "s")).rejects.toThrow(BusyError);
+    await drained;
+    expect((await collect(running)).end.completionTokens).toBe(20);
+  });
+
+  test("closing ends what runs", async () => {
+    const service = await openStories();
+    const running = service.generate("s", request("Once", { mask: { kind: "dense" }, maxTokens: 400 }));
+    await running.next();
+    await service[Symbol.asyncDispose]();
+    await expect(collect(running)).rejects.toThrow(BusyError);
+  });
+
+  test("a model whose files vanish fails with a typed error, and what is loaded goes on", async () => {
+    const folder = join(temporaryFolder(), "stories");
+    await using service = await openStories({}, folder);
+    const dense = { mask: { kind: "dense" }, maxTokens: 5 } as const;
+    const before = await ask(service, "Once", dense, "s");
+    renameSync(folder, `${folder}.gone`);
+    await expect(ask(service, "Once", { maxTokens: 5 }, "s")).rejects.toThrow(FileError);
+    expect((await ask(service, "Once", dense, "s")).text).toBe(before.text);
+    renameSync(`${folder}.gone`, folder);
+    expect((await ask(service, "Once", { maxTokens: 5 }, "s")).end.completionTokens).toBeGreaterThan(0);
+  });
+});

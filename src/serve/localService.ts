@@ -1,0 +1,544 @@
+/**
+ * The inference service on this machine: bundles, a queue, a pool of loaded sub-networks, and masks that are remembered.
+ *
+ * A request waits for its turn in the queue, gets its mask (made, remembered, or saved before), then a slot of that mask's sub-network, which may first be
+ * gathered and loaded, and others freed for it. Requests that share a sub-network are computed in one batch.
+ *
+ * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
+ */
+import { createHash } from "node:crypto";
+import { type Engine, type EngineOptions, openEngine, startBackend } from "../engine/engine.ts";
+import { estimate, readStoredModel, type StoredModel } from "../engine/estimate.ts";
+import { availableBytes, computeBytes, repackedBytes } from "../engine/memory.ts";
+import { type Lease, Pool, type PoolItem } from "../engine/pool.ts";
+import { completeSampling, type Sampling } from "../engine/sampling.ts";
+import { BusyError, ContextLengthError, InputError, OptionError } from "../errors.ts";
+import { tensorBytes } from "../formats/gguf.ts";
+import { fullMask, type Mask } from "../mask/mask.ts";
+import { overlap } from "../mask/overlap.ts";
+import type { ScoreCacheOptions } from "../sources/scoreCache.ts";
+import { chooseMask, defaultTFfn, type MaskSource, openMaskSource } from "../sources/source.ts";
+import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../subnet/cache.ts";
+import { ChatTemplate } from "../text/chatTemplate.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { AnswerText, type TextPiece } from "./answerText.ts";
+import { EventBuffer } from "./eventBuffer.ts";
+import { MaskMemo, type NamedMask, nameMask, TaskStore } from "./masks.ts";
+import { InstructionModel } from "./model.ts";
+import { type ReadPrompt, readPrompt } from "./prompts.ts";
+import { Queue } from "./queue.ts";
+import type {
+  GenerationEvent,
+  GenerationRequest,
+  InferenceService,
+  MaskInfo,
+  MaskRequest,
+  ServedModel,
+  TokenLogprob,
+} from "./service.ts";
+
+export interface LocalServiceOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
+  /** Bytes that loaded sub-networks may take, by estimate. Default: 60 % of what is available at the start. */
+  memoryBytes?: number | undefined;
+  /** Most tokens of a prompt and its answer. Default: the model's, at most 4,096. */
+  contextLength?: number | undefined;
+  /** Requests that a sub-network answers at a time; each has a cache of its own, which counts as memory. Default: 4. */
+  slots?: number | undefined;
+  /** Requests that run at a time, loading included. Default: 16. */
+  maxRunning?: number | undefined;
+  /** Requests that wait for their turn. Default: 64. */
+  maxQueued?: number | undefined;
+  /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
+  tFfn?: number | undefined;
+  /**
+   * Share of channels, in (0, 1]: a loaded sub-network that keeps at least so much of a new mask in every layer is taken instead. Default: no such
+   * thing, for its answers are another mask's.
+   */
+  reuseOverlap?: number | undefined;
+  /** Of sub-networks on disk. */
+  cache?: Omit<CacheOptions, "signal"> | undefined;
+  scoreCache?: ScoreCacheOptions | undefined;
+  /** Folder of saved tasks. Default: `$XDG_DATA_HOME/ifprune/tasks`. */
+  tasksRoot?: string | undefined;
+}
+
+/** An open bundle and what belongs to it. */
+interface Served {
+  info: ServedModel;
+  model: InstructionModel;
+  source: MaskSource;
+  stored: StoredModel;
+  memo: MaskMemo;
+  tasks: TaskStore;
+  /** Masks are made one at a time. */
+  making: Promise<unknown>;
+}
+
+type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
+
+const denseId = "dense";
+
+/**
+ * Opens bundles for service.
+ *
+ * @param models each a folder, and the name that it gets
+ * @throws {OptionError} if an option is out of range, or two models have one name
+ * @throws {FileError} if a folder is not a whole bundle, or a saved task is damaged
+ */
+export async function openLocalService(
+  models: readonly { id: string; path: string }[],
+  options: LocalServiceOptions = {},
+): Promise<LocalService> {
+  const positive = ["memoryBytes", "contextLength", "slots", "maxRunning", "tFfn"] as const;
+  for (const name of positive) {
+    const value = options[name];
+    if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
+      throw new OptionError(`serve: "${name}" must be a positive integer, got ${value}.`);
+  }
+  const { maxQueued = 64, reuseOverlap } = options;
+  if (!Number.isSafeInteger(maxQueued) || maxQueued < 0)
+    throw new OptionError(`serve: "maxQueued" must be an integer of at least 0, got ${maxQueued}.`);
+  if (reuseOverlap !== undefined && !(reuseOverlap > 0 && reuseOverlap <= 1))
+    throw new OptionError(`serve: "reuseOverlap" must be a number in (0, 1], got ${reuseOverlap}.`);
+  await startBackend(options.gpu);
+  const served = new Map<string, Served>();
+  try {
+    for (const { id, path } of models) {
+      if (served.has(id)) throw new OptionError(`serve: wanted a name for each model, got "${id}" twice.`);
+      served.set(id, await openServed(id, path, options));
+    }
+    return new LocalService(served, { ...options, maxQueued });
+  } catch (error) {
+    for (const one of served.values()) await closeServed(one);
+    throw error;
+  }
+}
+
+async function openServed(id: string, path: string, options: LocalServiceOptions): Promise<Served> {
+  const model = new InstructionModel(path);
+  try {
+    const { bundle, tokenizer, format, defaultSource } = model;
+    const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = defaultTFfn(bundle) } = options;
+    const { threads, gpu, scoreCache, tasksRoot } = options;
+    const stored = readStoredModel(path);
+    estimate(stored, { tFfn, contextLength }); // that they suit the model
+    const source = await openMaskSource(bundle, tokenizer, { source: defaultSource } as { source: "predictor" }, {
+      threads,
+      gpu,
+      cache: scoreCache,
+    });
+    const info: ServedModel = {
+      id,
+      created: Math.floor(Date.parse(bundle.manifest.provenance.created) / 1000),
+      contextLength,
+      numLayers: bundle.numLayers,
+      dFfn: bundle.ffnWidth,
+      tFfn,
+      hasTools: format instanceof ChatTemplate && format.hasTools,
+    };
+    const tasks = new TaskStore(bundle, tasksRoot);
+    return { info, model, source, stored, memo: new MaskMemo(), tasks, making: Promise.resolve() };
+  } catch (error) {
+    model[Symbol.dispose]();
+    throw error;
+  }
+}
+
+async function closeServed({ source, model }: Served): Promise<void> {
+  await source[Symbol.asyncDispose]();
+  model[Symbol.dispose]();
+}
+
+/** See {@link InferenceService}. Made by {@link openLocalService}. */
+export class LocalService implements InferenceService {
+  readonly #served: ReadonlyMap<string, Served>;
+  readonly #options: LocalServiceOptions;
+  readonly #slots: number;
+  readonly #memoryLimit: number;
+  readonly #queue: Queue;
+  readonly #pool: Pool<Engine>;
+  /** Masks of what the pool has, or had lately, by its keys. */
+  readonly #loadedMasks = new Map<string, NamedMask>();
+  /** Of what runs, each. (One signal for all would be followed by those of every request, for ever.) */
+  readonly #stops = new Set<AbortController>();
+  #closed: Promise<void> | undefined;
+
+  constructor(served: ReadonlyMap<string, Served>, options: LocalServiceOptions & { maxQueued: number }) {
+    const { slots = 4, maxRunning = 16, maxQueued, memoryBytes = Math.floor(0.6 * availableBytes()) } = options;
+    this.#served = served;
+    this.#options = options;
+    this.#slots = slots;
+    this.#memoryLimit = memoryBytes;
+    this.#queue = new Queue({ maxRunning, maxQueued });
+    this.#pool = new Pool({ budget: memoryBytes, slots });
+  }
+
+  models(): readonly ServedModel[] {
+    return [...this.#served.values()].map(({ info }) => info);
+  }
+
+  async *generate(model: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
+    const stop = new AbortController();
+    const events = new EventBuffer<GenerationEvent>();
+    const running = this.#stoppable(
+      request.signal,
+      (signal) => this.#answer(model, { ...request, signal }, (event) => events.push(event)),
+      stop,
+    ).then(
+      () => events.end(),
+      (error) => events.fail(error),
+    );
+    try {
+      yield* events.read();
+    } finally {
+      stop.abort();
+      await running;
+    }
+  }
+
+  /** Runs what ends with the signal, with the service, or with `stop`. */
+  async #stoppable<T>(
+    signal: AbortSignal | undefined,
+    use: (signal: AbortSignal) => Promise<T>,
+    stop = new AbortController(),
+  ): Promise<T> {
+    this.#stops.add(stop);
+    try {
+      return await use(signal ? AbortSignal.any([signal, stop.signal]) : stop.signal);
+    } finally {
+      this.#stops.delete(stop);
+    }
+  }
+
+  async #answer(id: string, request: GenerationRequest, emit: (event: GenerationEvent) => void): Promise<void> {
+    const served = this.#find(id);
+    const { prompt, mask, maxTokens, stop, logprobs, schema, signal } = request;
+    const { tokenizer } = served.model;
+    if (!Number.isSafeInteger(maxTokens) || maxTokens < 1)
+      throw new OptionError(`generate: "maxTokens" must be a positive integer, got ${maxTokens}.`);
+    if (logprobs !== undefined && schema)
+      throw new OptionError(
+        "generate: log-probabilities are not known of an answer that follows a schema. Leave one out.",
+      );
+    const sampling = completeSampling(request.sampling);
+    const read = this.#read(served, prompt);
+    const text = new AnswerText(read.decoder, stop, schema !== undefined);
+    const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
+    await this.#withEngine(served, read, mask, signal, async (engine, info, ms) => {
+      emit({ type: "start", mask: info, promptTokens: read.ids.length });
+      const give = ({ text: piece, logprobs: scored }: TextPiece) => {
+        if (piece === "" && scored.length === 0) return;
+        emit({ type: "text", text: piece, ...(logprobs !== undefined && { logprobs: scored }) });
+      };
+      const options = { ...sampling, maxTokens, signal };
+      const tokens =
+        logprobs === undefined
+          ? plainTokens(engine, read.ids, { ...options, schema })
+          : scoredTokens(engine, read.ids, { ...options, top: logprobs }, tokenizer);
+      let completionTokens = 0;
+      let stage: "prefill" | "decode" = "prefill";
+      let since = performance.now();
+      const tick = () => {
+        const now = performance.now();
+        ms[stage] += now - since;
+        [since, stage] = [now, "decode"];
+      };
+      for await (const { id: token, scored } of tokens) {
+        tick();
+        completionTokens++;
+        give(text.push(token, scored));
+        if (text.isDone) break;
+      }
+      tick();
+      const isCut = !text.isDone && completionTokens >= room;
+      give(text.end());
+      emit({ type: "end", finishReason: isCut ? "length" : "stop", completionTokens, ms });
+    });
+  }
+
+  async score(
+    id: string,
+    request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
+  ): Promise<{ id: number; text: string; logprob: number | null; top: TokenLogprob["top"] }[]> {
+    const served = this.#find(id);
+    const { prompt, mask, top } = request;
+    const read = this.#read(served, prompt);
+    const textOf = tokenTexts(served.model.tokenizer);
+    return this.#stoppable(request.signal, (signal) =>
+      this.#withEngine(served, read, mask, signal, async (engine) => {
+        const scored = await engine.score(read.ids, { top, signal });
+        const first = { id: read.ids[0]!, text: textOf(read.ids[0]!), logprob: null, top: [] };
+        return [first, ...scored.map((token) => withText(token, textOf))];
+      }),
+    );
+  }
+
+  async mask(id: string, instruction: string, signal?: AbortSignal): Promise<{ info: MaskInfo; mask: Mask }> {
+    const served = this.#find(id);
+    const read = this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] });
+    const named = await this.#stoppable(signal, async (either) => {
+      using _ = await this.#queue.enter(either);
+      return await this.#maskFor(served, read.instruction, either);
+    });
+    const isLoaded = this.#pool.items().some(({ key, isLoaded: is }) => is && key === keyOf(served, named));
+    const { bundle } = served.model;
+    const from = isLoaded ? "loaded" : hasSubnetwork(bundle, named.mask, this.#options.cache) ? "disk" : "cold";
+    return { info: infoOf(named, from), mask: named.mask };
+  }
+
+  maskById(id: string, maskId: string): Mask {
+    return this.#maskById(this.#find(id), maskId).mask;
+  }
+
+  tasks(id: string) {
+    return this.#find(id).tasks.list();
+  }
+
+  async saveTask(id: string, name: string, instruction: string) {
+    const { tasks } = this.#find(id);
+    tasks.checkName(name); // before anything is made
+    const { info, mask } = await this.mask(id, instruction);
+    return tasks.save(name, instruction, { id: info.id, mask, source: info.source });
+  }
+
+  deleteTask(id: string, name: string): void {
+    this.#find(id).tasks.delete(name);
+  }
+
+  state() {
+    const { running, queued } = this.#queue;
+    const subnetworks = this.#pool.items().map(({ key, bytes, users }) => {
+      const [model, maskId] = JSON.parse(key) as [string, string];
+      return { model, maskId, bytes, users };
+    });
+    return { running, queued, subnetworks, memoryBytes: this.#pool.bytes, memoryLimit: this.#memoryLimit };
+  }
+
+  drain(): Promise<void> {
+    return this.#queue.drain();
+  }
+
+  /** Ends what runs, and frees everything. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    const drained = this.#queue.drain();
+    for (const stop of this.#stops) stop.abort(new BusyError("The service is closed.", 1));
+    await drained;
+    await this.#pool[Symbol.asyncDispose]();
+    for (const served of this.#served.values()) await closeServed(served);
+  }
+
+  #find(id: string): Served {
+    const served = this.#served.get(id);
+    if (!served) throw new InputError(`unknown model: "${id}". There is: ${[...this.#served.keys()].join(", ")}.`);
+    return served;
+  }
+
+  #read({ model, info }: Served, prompt: GenerationRequest["prompt"]): ReadPrompt {
+    const read = readPrompt(model, prompt);
+    const { length } = read.ids;
+    if (length === 0) throw new InputError("prompt: wanted at least one token, got none.");
+    if (length >= info.contextLength) {
+      throw new ContextLengthError(
+        `prompt: wanted fewer than ${info.contextLength} tokens, the context length, got ${length}. Shorten it.`,
+      );
+    }
+    return read;
+  }
+
+  /** Waits for a turn, a mask and a slot, and holds them while `use` runs. */
+  async #withEngine<T>(
+    served: Served,
+    { instruction }: ReadPrompt,
+    request: MaskRequest,
+    signal: AbortSignal,
+    use: (engine: Engine, info: MaskInfo, ms: Times) => Promise<T>,
+  ): Promise<T> {
+    const ms: Times = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
+    const start = performance.now();
+    using _ = await this.#queue.enter(signal);
+    const entered = performance.now();
+    const named = await this.#chooseMask(served, request, instruction, signal);
+    const chosen = performance.now();
+    const lease = await this.#acquire(served, named, signal);
+    try {
+      const { gather, load } = lease.ms;
+      const waited = Math.max(0, performance.now() - chosen - gather - load);
+      Object.assign(ms, { queue: entered - start + waited, predict: chosen - entered, gather, load });
+      return await use(lease.value, infoOf(named, lease.from), ms);
+    } finally {
+      lease.release();
+    }
+  }
+
+  async #chooseMask(
+    served: Served,
+    request: MaskRequest,
+    instruction: ReadPrompt["instruction"],
+    signal: AbortSignal,
+  ): Promise<NamedMask> {
+    switch (request.kind) {
+      case "auto":
+        return this.#reusable(served, await this.#maskFor(served, instruction, signal));
+      case "task":
+        return served.tasks.get(request.name);
+      case "dense":
+        return this.#maskById(served, denseId);
+      case "id":
+        return this.#maskById(served, request.id);
+      default:
+        return request satisfies never;
+    }
+  }
+
+  /** The mask of an instruction, remembered or made. */
+  async #maskFor(served: Served, instruction: ReadPrompt["instruction"], signal: AbortSignal): Promise<NamedMask> {
+    const { memo, source, info, model } = served;
+    const { ids, text } = instruction;
+    const bytes = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
+    const key = createHash("sha256").update(JSON.stringify(text)).update(bytes).digest("base64");
+    const make = async () => {
+      signal.throwIfAborted();
+      const since = memo.find(key);
+      if (since) return since;
+      const how = { tFfn: info.tFfn, ffnWidth: model.bundle.ffnWidth, signal };
+      const { mask, source: name } = await chooseMask(source, instruction, how);
+      const named = nameMask(mask, name);
+      memo.add(key, named);
+      return named;
+    };
+    const known = memo.find(key);
+    if (known) return known;
+    const made = served.making.then(make, make);
+    served.making = made;
+    return made;
+  }
+
+  #maskById({ model, memo, tasks }: Served, id: string): NamedMask {
+    const { numLayers, ffnWidth } = model.bundle;
+    const found =
+      id === denseId
+        ? { id, mask: fullMask(numLayers, ffnWidth), source: denseId }
+        : (memo.get(id) ?? tasks.byMask(id));
+    if (!found) throw new InputError(`unknown mask: "${id}". Masks are forgotten after a while: make it again.`);
+    return found;
+  }
+
+  /** A loaded mask that is nearly the same, where that is allowed. */
+  #reusable(served: Served, named: NamedMask): NamedMask {
+    const { reuseOverlap } = this.#options;
+    const own = keyOf(served, named);
+    const loaded = this.#pool.items().filter(({ isLoaded }) => isLoaded);
+    if (reuseOverlap === undefined || loaded.some(({ key }) => key === own)) return named;
+    const near = loaded
+      .filter(({ key }) => (JSON.parse(key) as string[])[0] === served.info.id)
+      .map(({ key }) => this.#loadedMasks.get(key)!)
+      .filter(({ mask }) => mask.tFfn === named.mask.tFfn)
+      .map((other) => ({ other, share: Math.min(...overlap(named.mask, other.mask)) }))
+      .filter(({ share }) => share >= reuseOverlap)
+      .sort((a, b) => b.share - a.share);
+    return near[0]?.other ?? named;
+  }
+
+  async #acquire(served: Served, named: NamedMask, signal: AbortSignal): Promise<Lease<Engine>> {
+    const { cache, threads, kvType, gpu } = this.#options;
+    const { bundle } = served.model;
+    const key = keyOf(served, named);
+    const { own, shared } = this.#bytes(served, named.mask.tFfn);
+    const item: PoolItem<Engine> = {
+      key,
+      bytes: own,
+      shared: { key: served.info.id, bytes: shared },
+      load: async (abandoned) => {
+        const start = performance.now();
+        const { path, cached } = await openSubnetwork(bundle, named.mask, { ...cache, signal: abandoned });
+        const gathered = performance.now();
+        const { contextLength } = served.info;
+        const how = { contextLength, sequences: this.#slots, threads, kvType, gpu, signal: abandoned };
+        const value = await openEngine(path, how);
+        const ms = { gather: gathered - start, load: performance.now() - gathered };
+        this.#remember(key, named);
+        return { value, from: cached ? "disk" : "cold", ms };
+      },
+    };
+    return this.#pool.acquire(item, signal);
+  }
+
+  #remember(key: string, named: NamedMask): void {
+    const kept = new Set(this.#pool.items().map((item) => item.key));
+    for (const old of this.#loadedMasks.keys()) if (!kept.has(old)) this.#loadedMasks.delete(old);
+    this.#loadedMasks.set(key, named);
+  }
+
+  /**
+   * What a sub-network of K channels takes: of its own, and together with others of its bundle. llama.cpp copies weights of some types when it loads them,
+   * so those are shared on disk only.
+   */
+  #bytes({ stored, info: { contextLength } }: Served, K: number): { own: number; shared: number } {
+    const { kvType = "F16" } = this.#options;
+    const slots = this.#slots;
+    const { dense, subnetwork } = estimate(stored, { tFfn: K, contextLength, kvType });
+    const { ffn, kvCache, repacked } = K === stored.config.ffnWidth ? dense : subnetwork;
+    const compute = computeBytes({ ...stored.config, ffnWidth: K }, slots * contextLength, kvType);
+    const copiesQ8 = repackedBytes(1) > 0;
+    let [copied, shared] = [0, 0];
+    for (const tensor of stored.shared) {
+      const bytes = tensorBytes(tensor) ?? 0;
+      if (["F32", "F16", "BF16"].includes(tensor.type) || (tensor.type === "Q8_0" && !copiesQ8)) shared += bytes;
+      else copied += bytes;
+    }
+    return { own: Math.ceil(ffn + copied + slots * kvCache + compute + repacked), shared };
+  }
+}
+
+const keyOf = ({ info }: Served, { id }: NamedMask) => JSON.stringify([info.id, id]);
+
+function infoOf({ id, source, mask: { tFfn, dFfn } }: NamedMask, from: MaskInfo["from"]): MaskInfo {
+  return { id, source, tFfn, dFfn, from };
+}
+
+interface Token {
+  id: number;
+  scored?: TokenLogprob;
+}
+
+async function* plainTokens(
+  ...[engine, ids, options]: [Engine, ...Parameters<Engine["generate"]>]
+): AsyncGenerator<Token> {
+  for await (const id of engine.generate(ids, options)) yield { id };
+}
+
+async function* scoredTokens(
+  engine: Engine,
+  ids: Int32Array,
+  options: Sampling & { maxTokens: number; signal: AbortSignal; top: number },
+  tokenizer: Tokenizer,
+): AsyncGenerator<Token> {
+  const textOf = tokenTexts(tokenizer);
+  for await (const token of engine.generateScored(ids, options))
+    yield { id: token.id, scored: withText(token, textOf) };
+}
+
+type Scored = { id: number; logprob: number };
+
+function withText(
+  { id, logprob, top }: Scored & { top: readonly Scored[] },
+  textOf: (id: number) => string,
+): TokenLogprob {
+  return { id, text: textOf(id), logprob, top: top.map((other) => ({ ...other, text: textOf(other.id) })) };
+}
+
+/** What a token adds to a text. It is decoded after another, as some tokenizers leave out a space that begins a text. */
+function tokenTexts({ encode, decode, bosId, bosToken, eosId, eosToken }: Tokenizer): (id: number) => string {
+  const before = encode("a").at(-1)!;
+  const { length } = decode([before]);
+  return (id) => {
+    if (id === eosId) return eosToken;
+    if (id === bosId) return bosToken!;
+    return decode([before, id]).slice(length);
+  };
+}

@@ -1,0 +1,90 @@
+/** From a request's prompt to the ids that the LLM reads, and to the instruction that its mask is made for. */
+import { InputError } from "../errors.ts";
+import type { Prompt as Instruction } from "../sources/source.ts";
+import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
+import { composeTurn, promptIds, withBos } from "../text/prompt.ts";
+import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
+import type { InstructionModel } from "./model.ts";
+import type { Prompt } from "./service.ts";
+
+export interface ReadPrompt {
+  ids: Int32Array;
+  /** The first user message, and what the LLM reads up to it; of a prompt without a chat, all of it. */
+  instruction: Instruction;
+  /** Of the answer. After a text that it continues, a space that it begins with is part of it. */
+  decoder: StreamDecoder;
+}
+
+/**
+ * @throws {InputError} if there is no text, the messages are in an order that the model does not know, or ids are not of the vocabulary
+ * @throws {FileError} if the chat template fails
+ */
+export function readPrompt(model: InstructionModel, prompt: Prompt): ReadPrompt {
+  const { tokenizer } = model;
+  switch (prompt.kind) {
+    case "text": {
+      const ids = withBos(tokenizer, tokenizer.encode(prompt.text));
+      return continued(ids, prompt.text, tokenizer);
+    }
+    case "ids":
+      return continued(prompt.ids, tokenizer.decode(prompt.ids), tokenizer);
+    case "chat":
+      return { ...readChat(model, prompt.messages, prompt.tools), decoder: tokenizer.stream() };
+    default:
+      return prompt satisfies never;
+  }
+}
+
+function continued(ids: Int32Array, text: string, tokenizer: Tokenizer): ReadPrompt {
+  const decoder = tokenizer.stream();
+  for (const id of ids) decoder.push(id);
+  return { ids, instruction: { text, ids }, decoder };
+}
+
+function readChat(
+  model: InstructionModel,
+  messages: readonly ChatMessage[],
+  tools?: readonly object[],
+): Omit<ReadPrompt, "decoder"> {
+  const { tokenizer, format } = model;
+  const first = messages.findIndex(({ role }) => role === "user");
+  const text = messages[first]?.content;
+  if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
+  if (messages.at(-1)!.role !== "user") throw new InputError("messages: wanted a user's message as the last one.");
+  if (format instanceof ChatTemplate) {
+    const idsOf = (some: readonly ChatMessage[]) => withBos(tokenizer, chatIds(tokenizer, format, some, tools));
+    const ids = idsOf(messages);
+    return {
+      ids,
+      instruction: { text, ids: first === messages.length - 1 ? ids : idsOf(messages.slice(0, first + 1)) },
+    };
+  }
+  if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
+  const firstTurn = promptIds(tokenizer, text, format);
+  return { ids: joinTurns(model, firstTurn, messages, format), instruction: { text, ids: firstTurn } };
+}
+
+/**
+ * A conversation as ours are trained (`ConversationStream`): the first message in the prompt's format, then answers, each with an EOS, and further
+ * inputs for the same instruction. A later message that does not say "Input: " itself is taken for such an input. Models without a predictor were not
+ * trained so: to them every message is a prompt.
+ */
+function joinTurns(
+  { tokenizer, bundle }: InstructionModel,
+  firstTurn: Int32Array,
+  messages: readonly ChatMessage[],
+  format: string,
+): Int32Array {
+  const parts = messages.map(({ role, content }, i): ArrayLike<number> => {
+    if (role !== (i % 2 === 0 ? "user" : "assistant")) {
+      throw new InputError(
+        "messages: wanted those of user and assistant in turns, as the model has no chat template, got another order.",
+      );
+    }
+    if (i === 0) return firstTurn;
+    if (role === "assistant") return [...tokenizer.encode(content), tokenizer.eosId];
+    const isPrompt = !bundle.predictor || /(^| )Input: /.test(content);
+    return tokenizer.encode(isPrompt ? format.replace("{prompt}", () => content) : composeTurn(content, format));
+  });
+  return Int32Array.from(parts.flatMap((part) => Array.from(part)));
+}
