@@ -1,7 +1,7 @@
 /** Conversations: kept in the browser, answered by the server, one running answer each. They go on while another view is shown. */
 import { type CompletionExtension, makeMask, streamChat } from "./api.ts";
 import { maskLayers, rememberMask } from "./masks.ts";
-import { tasks } from "./session.ts";
+import { askServer, tasks } from "./session.ts";
 import { isObject, readStored, Store, writeStored } from "./store.ts";
 
 /** What the server said of an answer. */
@@ -161,6 +161,7 @@ async function answer(id: string): Promise<void> {
   show();
   without(running, id);
   save();
+  void askServer(); // what it has loaded is different now
   if (info.mask && info.mask.id !== "dense") {
     // An answer is not worse for a mask that is gone; the strip says so.
     await maskLayers(model, info.mask.id).then(

@@ -152,12 +152,12 @@ export function answerFacts({ mask, ms, completionTokens, finishReason }: Answer
   const facts: string[] = [];
   if (mask?.id === "dense") facts.push("all channels kept");
   else if (mask?.kept_share !== undefined) facts.push(`${percent(mask.kept_share)} of the FFN`);
-  if (mask?.from) facts.push(`sub-network ${origins[mask.from]}`);
+  if (mask?.from) facts.push(`${mask.id === "dense" ? "model" : "sub-network"} ${origins[mask.from]}`);
   if (ms) facts.push(...stages(ms).map(([name, time]) => `${name} ${milliseconds(time)}`));
   if (ms && completionTokens) facts.push(perSecond(completionTokens, ms.decode));
   if (finishReason === "length") facts.push("ended at the token limit");
   if (finishReason === "stopped") facts.push("stopped");
-  return facts.join(" · ");
+  return facts.join("\u00a0· ");
 }
 
 /** Stages that took time, in order. */

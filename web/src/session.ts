@@ -55,20 +55,22 @@ export async function loadTasks(): Promise<void> {
   }
 }
 
-/** Asks how the server is, every few seconds while the page is seen. A server that came back gets its models asked again. */
+/** Asks how the server is. One that came back gets its models asked again. */
+export async function askServer(): Promise<void> {
+  if (document.hidden || wantsKey.value) return;
+  try {
+    serviceState.set(await getState(AbortSignal.timeout(10_000)));
+    if (models.value.state === "failed") await loadModels();
+  } catch (error) {
+    // A server that answers with an error is there; a request that ran out of time is not answered.
+    if (!(error instanceof ApiError) || error.status === "unreachable") serviceState.set(null);
+  }
+}
+
+/** Asks every few seconds while the page is seen. */
 export function watchServer(): () => void {
-  const ask = async () => {
-    if (document.hidden || wantsKey.value) return;
-    try {
-      serviceState.set(await getState(AbortSignal.timeout(10_000)));
-      if (models.value.state === "failed") await loadModels();
-    } catch (error) {
-      // A server that answers with an error is there; a request that ran out of time is not answered.
-      if (!(error instanceof ApiError) || error.status === "unreachable") serviceState.set(null);
-    }
-  };
-  void ask();
-  const timer = setInterval(ask, 4000);
+  void askServer();
+  const timer = setInterval(askServer, 4000);
   return () => clearInterval(timer);
 }
 

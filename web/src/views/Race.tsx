@@ -5,6 +5,7 @@ import { type AnswerInfo, settings } from "../conversations.ts";
 import { count, milliseconds, perSecond } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { answerFacts, Empty, Failure, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
+import { askServer } from "../session.ts";
 import { useStore } from "../store.ts";
 
 type LaneName = "dense" | "subnetwork";
@@ -52,6 +53,7 @@ export function Race({ model }: { model: ServedModel }) {
     cancelAnimationFrame(frame);
     setLanes({ ...now });
     setIsRunning(false);
+    void askServer();
   };
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: a shortcut of the button below
@@ -218,9 +220,9 @@ function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTok
   );
 }
 
-/** About four round numbers from 0 to `limit`. */
+/** About five round numbers from 0 to `limit`. */
 function ticks(limit: number): number[] {
-  const rough = limit / 4;
+  const rough = limit / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((factor) => factor * power >= rough)! * power;
   return Array.from({ length: Math.floor(limit / step) + 1 }, (_, i) => i * step);
