@@ -7,7 +7,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism, cpus, totalmem } from "node:os";
+import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { startBackend } from "../engine/engine.ts";
@@ -95,7 +95,16 @@ export interface BenchResult {
     vocabSize: number;
     types: string[];
   };
-  machine: { cpu: string; cores: number; threads: number; memory: number; platform: string; node: string };
+  machine: {
+    cpu: string;
+    cores: number;
+    threads: number;
+    memory: number;
+    platform: string;
+    node: string;
+    /** Processes that wanted to run when the benchmark began, on average of a minute: above 0 the machine had other work. 0 on Windows. */
+    load: number;
+  };
   llamaCpp: { nodeLlamaCpp: string; release: string; build: string; system: string };
   /** Files were read or written shortly before: what is measured is not the disk. */
   pageCache: "warm";
@@ -141,6 +150,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
   checkMemory(dense.total + subnetwork.total, "the dense model beside a loaded sub-network");
   const masks = bundle.predictor ? "predictor" : "random";
 
+  const load = loadavg()[0]!;
   const root = cacheRoot("bench");
   makeCacheFolder(root);
   removeAbandoned(root);
@@ -195,6 +205,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
         memory: totalmem(),
         platform: `${process.platform} ${process.arch}`,
         node: process.version,
+        load,
       },
       llamaCpp: await describeLlama(),
       pageCache: "warm",

@@ -8,6 +8,8 @@ const decimals = (value: number, digits = value < 10 ? 2 : value < 100 ? 1 : 0) 
 const withRange = ({ median, min, max }: Spread) => `${decimals(median)} (${decimals(min)}–${decimals(max)})`;
 const megabytes = (value: Spread | null) => (value ? (value.median / 1e6).toFixed(0) : "?");
 
+const threads = ({ threads }: BenchResult["machine"]) => `${threads} thread${threads === 1 ? "" : "s"}`;
+
 export function benchMarkdown(result: BenchResult): string {
   const { model, machine, llamaCpp, bytes, rows, ratios, masks, leftOut } = result;
   const gb = (value: number) => `${(value / 1e9).toFixed(value < 1e9 ? 3 : 2)} GB`;
@@ -15,7 +17,7 @@ export function benchMarkdown(result: BenchResult): string {
     `# ${model.name}: ${model.tFfn} of ${model.ffnWidth} FFN channels`,
     "",
     `${model.family}, ${model.layers} layers, width ${model.width}, vocabulary ${model.vocabSize}, FFN in ${model.types.join(", ")}. Weights: dense ${gb(bytes.dense)}, sub-network ${gb(bytes.subnetwork)}.`,
-    `${machine.cpu}, ${machine.cores} cores, ${gb(machine.memory)} of memory, ${machine.platform}, Node ${machine.node}; ${machine.threads} threads.`,
+    `${machine.cpu}, ${machine.cores} cores, ${gb(machine.memory)} of memory, ${machine.platform}, Node ${machine.node}; ${threads(machine)}; load average ${machine.load.toFixed(1)} at the start: above 0 other work ran beside it.`,
     `llama.cpp ${llamaCpp.release} (${llamaCpp.build}) by node-llama-cpp ${llamaCpp.nodeLlamaCpp}. ${llamaCpp.system.trim()}`,
     "",
     `${result.repeats} rounds, variants in turns; median (least–most) over rounds. Prompts are random tokens, answers ${result.answerTokens} greedy ones. The page`,
@@ -82,7 +84,7 @@ export function benchFigure(result: BenchResult): string {
   return svg(
     {
       title: `${model.name}: ${model.tFfn} of ${model.ffnWidth} FFN channels`,
-      note: `Median of ${result.repeats} rounds, bars from least to most. ${machine.cpu}, ${machine.threads} threads, ${model.types.join(", ")}, page cache warm.`,
+      note: `Median of ${result.repeats} rounds, bars from least to most. ${machine.cpu}, ${threads(machine)}, ${model.types.join(", ")}, page cache warm.`,
     },
     top + 290,
     [...legend, ...panels],
