@@ -36,14 +36,15 @@ export function readJson(path: string): unknown {
   }
 }
 
-function checkDepth(text: string): void {
+/** @throws {Error} if a text opens more than `most` brackets within each other */
+export function checkDepth(text: string, most = maxDepth): void {
   let depth = 0;
   for (let i = 0; i < text.length; i++) {
     const character = text.charCodeAt(i);
     if (character === 0x22 /* " */) i = endOfString(text, i);
     else if (character === 0x5b /* [ */ || character === 0x7b /* { */) depth++;
     else if (character === 0x5d /* ] */ || character === 0x7d /* } */) depth--;
-    if (depth > maxDepth) throw new Error(`more than ${maxDepth} levels of it`);
+    if (depth > most) throw new Error(`more than ${most} levels of it`);
   }
 }
 

@@ -49,7 +49,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const commands = ["run", "mask", "train", "eval", "estimate", "bench", "report", "pack", "import"];
+const commands = ["run", "serve", "mask", "train", "eval", "estimate", "bench", "report", "pack", "import"];
 
 test("help lists every command, and every command has help", async () => {
   const { stdout } = await inProcess("--help");

@@ -1,11 +1,7 @@
 import { basename, resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { OptionError } from "../errors.ts";
-import { createApp } from "../serve/http/app.ts";
-import { openPage } from "../serve/http/page.ts";
 import { isLoopback } from "../serve/http/security.ts";
-import { listen } from "../serve/http/server.ts";
-import { openLocalService } from "../serve/localService.ts";
 import { DEFAULT_MODEL, integer } from "./options.ts";
 
 interface Options {
@@ -54,6 +50,13 @@ async function serve(folders: string[], options: Options): Promise<void> {
       `serve: wanted --api-key beside --host ${host}, which others can reach. Set one, or IFPRUNE_API_KEY.`,
     );
   }
+  // Only here, as the other commands would wait for it too.
+  const [{ openLocalService }, { createApp }, { openPage }, { listen }] = await Promise.all([
+    import("../serve/localService.ts"),
+    import("../serve/http/app.ts"),
+    import("../serve/http/page.ts"),
+    import("../serve/http/server.ts"),
+  ]);
   const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
   const models = paths.map((path) => ({ id: basename(resolve(path)), path }));
   await using service = await openLocalService(models, {

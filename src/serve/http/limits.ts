@@ -1,4 +1,5 @@
 /** How much of a request is read, and how: everything here comes before anything is made of it. */
+import { checkDepth } from "../../json.ts";
 import { ApiError, invalid } from "./errors.ts";
 
 export const limits = {
@@ -39,12 +40,12 @@ export async function readJsonBody(request: Request): Promise<unknown> {
     throw new ApiError(415, "unsupported_media_type", "Wanted a body without content encoding.");
   if (Number(request.headers.get("content-length")) > limits.bodyBytes) throw tooLarge();
   const text = utf8(await readBytes(request));
-  checkDepth(text);
   try {
+    checkDepth(text, limits.jsonDepth);
     return JSON.parse(text, /\\u[dD][89a-fA-F]/.test(text) ? refuseHalfPairs : undefined);
   } catch (cause) {
     if (cause instanceof ApiError) throw cause;
-    throw new ApiError(400, "invalid_json", "Wanted JSON, got something else.", { cause });
+    throw new ApiError(400, "invalid_json", `Wanted JSON, got ${(cause as Error).message}.`.slice(0, 200), { cause });
   }
 }
 
@@ -75,17 +76,6 @@ function utf8(bytes: Uint8Array): string {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
     throw new ApiError(400, "invalid_utf8", "Wanted UTF-8, got other bytes.", { cause });
-  }
-}
-
-/** Deep JSON overflows the stack of what walks it; `JSON.parse` itself takes any depth. */
-function checkDepth(text: string): void {
-  let depth = 0;
-  for (const [token] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/gs)) {
-    if (token === "[" || token === "{") depth++;
-    else if (token === "]" || token === "}") depth--;
-    if (depth > limits.jsonDepth)
-      throw new ApiError(400, "invalid_json", `Wanted JSON of at most ${limits.jsonDepth} levels, got more.`);
   }
 }
 

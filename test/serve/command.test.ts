@@ -1,0 +1,63 @@
+/** `ifprune serve` as a user starts it, with the model of the package. */
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import OpenAI from "openai";
+import { expect, test } from "vitest";
+import { inProcess } from "../support/cli.ts";
+import { temporaryFolder } from "../support/models.ts";
+
+const entry = fileURLToPath(new URL("../../bin/ifprune.js", import.meta.url));
+
+test("serves, ends what runs at the first signal, and then itself", async () => {
+  const env = { ...process.env, XDG_CACHE_HOME: temporaryFolder(), XDG_DATA_HOME: temporaryFolder() };
+  const child = spawn(process.execPath, [entry, "serve", "--port", "0", "--slots", "2"], { env, stdio: "pipe" });
+  let [out, log] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text) => {
+    out += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text) => {
+    log += text;
+  });
+  const ended = new Promise((resolve) => child.on("close", resolve));
+  try {
+    await expect.poll(() => out, { timeout: 60_000 }).toMatch("Try:");
+    const openai = new OpenAI({ baseURL: /http:\S+\/v1/.exec(out)![0], apiKey: "none", maxRetries: 0 });
+    const { data } = await openai.models.list();
+    const messages = [{ role: "user" as const, content: "Tell me a story about a dog that I will not tell." }];
+    const stream = await openai.chat.completions.create({ model: data[0]!.id, messages, stream: true, max_tokens: 40 });
+    let text = "";
+    let last: unknown;
+    for await (const chunk of stream) {
+      if (last === undefined) child.kill("SIGTERM");
+      text += chunk.choices[0]?.delta.content ?? "";
+      last = chunk;
+    }
+    expect(text.length).toBeGreaterThan(0);
+    expect(last).toMatchObject({ ifprune: { mask: { source: "predictor", from: "cold" } } });
+    expect(await ended).toBe(0);
+    expect(log).toMatch('"route":"/v1/chat/completions","status":200');
+    expect(log).not.toMatch("story");
+  } finally {
+    child.kill("SIGKILL");
+  }
+}, 120_000);
+
+test("refuses to be reached from elsewhere without a key, and options out of range, before anything is loaded", async () => {
+  for (const [args, message] of [
+    [["--host", "0.0.0.0"], "wanted --api-key"],
+    [["--host", "192.168.1.2"], "wanted --api-key"],
+    [["--host", "::"], "wanted --api-key"],
+    [["--api-key", ""], "got empty text"],
+    [["--port", "70000"], "Wanted a port"],
+    [["--memory", "much"], "Wanted bytes"],
+    [["--memory", "0GB"], "Wanted bytes"],
+    [["--reuse-overlap", "2"], "Wanted a number above 0"],
+    [["--cors", "https://chat.example/path"], "Wanted an origin"],
+    [["--cors", "*"], "Wanted an origin"],
+    [["/nowhere"], "/nowhere"],
+  ] as const) {
+    const { code, stdout, stderr } = await inProcess("serve", ...args);
+    expect([args, code, stdout]).toEqual([args, 1, ""]);
+    expect(stderr).toMatch(message);
+  }
+});
