@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import packageJson from "../../package.json" with { type: "json" };
 import { IfpruneError } from "../errors.ts";
 import { benchCommand } from "./bench.ts";
+import { chatCommand } from "./chat.ts";
 import { estimateCommand } from "./estimate.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
@@ -26,6 +27,7 @@ export function ifprune(): Command {
     .exitOverride();
   for (const command of [
     runCommand,
+    chatCommand,
     serveCommand,
     maskCommand,
     trainCommand,

@@ -1,0 +1,102 @@
+import { PassThrough } from "node:stream";
+import { setTimeout as wait } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { FakeService } from "../../test/support/fakeService.ts";
+import { InputError } from "../errors.ts";
+import { converse } from "./chat.ts";
+
+/** What is written when these lines are typed, one after the other. */
+async function typed(service: FakeService, ...lines: string[]): Promise<string> {
+  const [input, output] = [new PassThrough(), new PassThrough()];
+  let written = "";
+  output.on("data", (chunk) => {
+    written += chunk;
+  });
+  input.end(lines.map((line) => `${line}\n`).join(""));
+  await converse(service, "tiny", { maxTokens: 20, temperature: 0.5, seed: 3, system: "Be brief." }, { input, output });
+  return written;
+}
+
+test("messages of a conversation go on, each answer among them; /new begins another", async () => {
+  const service = new FakeService();
+  const written = await typed(service, "first", "", "second", "/new", "third");
+  expect(written).toContain("one two three");
+  expect(written).toContain("6 of 20 channels (predictor)");
+  const asked = service.requests.map(({ prompt }) => prompt.kind === "chat" && prompt.messages.map((m) => m.content));
+  const answer = "one two three";
+  expect(asked).toEqual([
+    ["Be brief.", "first"],
+    ["Be brief.", "first", answer, "second"],
+    ["Be brief.", "third"],
+  ]);
+  expect(service.requests[0]).toMatchObject({
+    maxTokens: 20,
+    sampling: { temperature: 0.5, seed: 3 },
+    mask: { kind: "auto" },
+  });
+});
+
+test("the part that answers can be chosen, saved and asked for", async () => {
+  const service = new FakeService();
+  const written = await typed(
+    service,
+    "/mask",
+    "/save early",
+    "plural of wolf",
+    "/mask",
+    "/save plurals",
+    "/task plurals",
+    "go on",
+    "/dense",
+    "go on",
+    "/auto",
+    "go on",
+    "/task nothing",
+    "/tasks",
+  );
+  expect(written).toContain("the part that your first message will ask for");
+  expect(written).toContain("nothing to save yet");
+  expect(written).toContain("6 of 20 channels in each layer");
+  expect(written).toContain("plurals: plural of wolf");
+  expect(written).toContain('no task "nothing"');
+  expect(service.requests.map(({ mask }) => mask)).toEqual([
+    { kind: "auto" },
+    { kind: "task", name: "plurals" },
+    { kind: "dense" },
+    { kind: "auto" },
+  ]);
+});
+
+test("an error is said and the conversation goes on without the message; a fault of ours is not hidden", async () => {
+  const service = new FakeService();
+  service.failure = { error: new InputError("prompt: wanted fewer tokens."), afterWords: 1 };
+  const written = await typed(service, "long", "/nonsense", "/help", "/quit", "never read");
+  expect(written).toContain("prompt: wanted fewer tokens.");
+  expect(written).toContain('no command "/nonsense"');
+  expect(written).toContain("the whole model");
+  expect(service.requests).toHaveLength(1);
+  service.failure = { error: new Error("internal: broken"), afterWords: 0 };
+  await expect(typed(service, "again")).rejects.toThrow("internal: broken");
+});
+
+test("Ctrl-C stops the answer and not the program", async () => {
+  const service = new FakeService(() => "word ".repeat(1000));
+  service.delay = 5;
+  const input = Object.assign(new PassThrough(), { isTTY: true, setRawMode: () => {} });
+  const output = new PassThrough();
+  let written = "";
+  output.on("data", (chunk) => {
+    written += chunk;
+  });
+  const done = converse(service, "tiny", { maxTokens: 1000, temperature: 0, seed: 0 }, { input, output });
+  input.write("talk\r");
+  while (!written.includes("word word")) await wait(5);
+  input.write("\x03");
+  while (!written.includes("stopped")) await wait(5);
+  expect(service.running).toBe(0);
+  service.answer = () => "still here";
+  input.write("more\r");
+  while (!written.includes("still here")) await wait(5);
+  input.write("\x03");
+  await done;
+});
