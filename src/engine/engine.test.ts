@@ -229,6 +229,21 @@ describe("sequences", () => {
     await Promise.all([one!.return(), two!.return()]);
   });
 
+  test("let a new one begin while others go on", async () => {
+    await using engine = await storiesEngine(512, 3);
+    const others = [5, 6].map((id) => engine.generate(Int32Array.of(1, id), { maxTokens: 200, ignoreEos: true }));
+    const counts = others.map(() => 0);
+    const running = others.map(async (tokens, i) => {
+      for await (const _ of tokens) counts[i]!++;
+    });
+    while (counts[0]! < 10) await new Promise(setImmediate);
+    const [start] = counts;
+    await engine.generate(bos, { maxTokens: 1 }).next();
+    expect(counts[0]! - start!).toBeLessThan(10);
+    await Promise.all(running);
+    expect(counts).toEqual([200, 200]);
+  });
+
   test("stop within a long prompt", async () => {
     await using engine = await storiesEngine(512);
     const controller = new AbortController();

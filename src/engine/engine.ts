@@ -18,6 +18,7 @@ import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
 import { Random } from "../random.ts";
 import { checkMemory, computeBytes, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
+import { Rounds } from "./rounds.ts";
 import { completeSampling, drawToken, largest, logSoftmax, type Sampling } from "./sampling.ts";
 
 export interface EngineOptions {
@@ -218,6 +219,7 @@ export async function openEngine(path: string, options: EngineOptions): Promise<
       createSignal: signal,
     }),
   );
+  const rounds = new Rounds();
   const free = Array.from({ length: sequences }, () => context.getSequence());
   const take = async (ids: Int32Array, abort?: AbortSignal, logitBias: Sampling["logitBias"] = new Map()) => {
     checkIds(ids, contextLength, vocabSize);
@@ -225,8 +227,14 @@ export async function openEngine(path: string, options: EngineOptions): Promise<
     abort?.throwIfAborted();
     const sequence = free.pop();
     if (!sequence) throw new Error(`internal: more calls at a time than ${sequences}, the sequences of the engine`);
-    await sequence.clearHistory();
-    return { sequence, [Symbol.dispose]: () => void free.push(sequence) };
+    const taken = { sequence, [Symbol.dispose]: () => void free.push(sequence) };
+    try {
+      await rounds.step(() => sequence.clearHistory());
+      return taken;
+    } catch (error) {
+      taken[Symbol.dispose]();
+      throw error;
+    }
   };
   return {
     async *generate(ids, generateOptions) {
@@ -236,12 +244,18 @@ export async function openEngine(path: string, options: EngineOptions): Promise<
       using taken = await take(ids, abort, sampling.logitBias);
       const answer: Token[] = [];
       const sampler = await llamaSampling(model, sampling, room, answer, schema);
-      const rest = await readPrompt(taken.sequence, ids, abort);
-      for await (const token of taken.sequence.evaluate(rest, { ...sampler, yieldEogToken: ignoreEos })) {
-        abort?.throwIfAborted();
-        answer.push(token);
-        yield token;
-        if (answer.length >= room) return;
+      const rest = await readPrompt(rounds, taken.sequence, ids, abort);
+      const tokens = taken.sequence.evaluate(rest, { ...sampler, yieldEogToken: ignoreEos });
+      try {
+        while (answer.length < room) {
+          const { value: token, done } = await rounds.step(() => tokens.next());
+          abort?.throwIfAborted();
+          if (done) return;
+          answer.push(token);
+          yield token;
+        }
+      } finally {
+        await tokens.return();
       }
     },
     async *generateScored(ids, { maxTokens, signal: abort, ignoreEos = false, top, ...given }) {
@@ -250,13 +264,13 @@ export async function openEngine(path: string, options: EngineOptions): Promise<
       const random = new Random(sampling.seed);
       using taken = await take(ids, abort, sampling.logitBias);
       const answer: Token[] = [];
-      let input = await readPrompt(taken.sequence, ids, abort);
+      let input = await readPrompt(rounds, taken.sequence, ids, abort);
       while (answer.length < room) {
         const last: ControlledEvaluateInputItem = [
           input.pop()!,
           { generateNext: { logits: true, options: rawLogits } },
         ];
-        const outputs = await taken.sequence.controlledEvaluate([...input, last]);
+        const outputs = await rounds.step(() => taken.sequence.controlledEvaluate([...input, last]));
         abort?.throwIfAborted();
         const logits = toArray(outputs[input.length]!.next.logits!, vocabSize);
         const id = drawToken(logits, sampling, answer, random.float()) as Token;
@@ -278,7 +292,8 @@ export async function openEngine(path: string, options: EngineOptions): Promise<
           const logits = { filter: { tokens: [id as Token], includeTop: Math.max(1, top) } };
           return [ids[from + i] as Token, { generateNext: { logits, totalLogitWeight: true, options: rawLogits } }];
         });
-        for (const [i, output] of (await taken.sequence.controlledEvaluate(input)).entries()) {
+        const outputs = await rounds.step(() => taken.sequence.controlledEvaluate(input));
+        for (const [i, output] of outputs.entries()) {
           const { logits, totalLogitWeight } = output!.next;
           const best = [...logits!].sort(([, a], [, b]) => b - a);
           const shift = best[0]![1] + Math.log(totalLogitWeight!);
@@ -292,7 +307,7 @@ export async function openEngine(path: string, options: EngineOptions): Promise<
     async logits(ids) {
       using taken = await take(ids);
       const input = Array.from(ids, (id): [Token, object] => [id as Token, { generateNext: { logits: true } }]);
-      const outputs = await taken.sequence.controlledEvaluate(input);
+      const outputs = await rounds.step(() => taken.sequence.controlledEvaluate(input));
       return outputs.map((output) => toArray(output!.next.logits!, vocabSize));
     },
     [Symbol.asyncDispose]: dispose,
@@ -322,12 +337,18 @@ function roomFor(maxTokens: number, left: number): number {
 }
 
 /** Reads a prompt but for its end, which is returned. Without a signal nothing is read: one batch is fastest. */
-async function readPrompt(sequence: LlamaContextSequence, ids: Int32Array, signal?: AbortSignal): Promise<Token[]> {
+async function readPrompt(
+  rounds: Rounds,
+  sequence: LlamaContextSequence,
+  ids: Int32Array,
+  signal?: AbortSignal,
+): Promise<Token[]> {
   const tokens = Array.from(ids) as Token[];
   if (!signal) return tokens;
   let from = 0;
   for (; tokens.length - from > promptChunk; from += promptChunk) {
-    await sequence.evaluateWithoutGeneratingNewTokens(tokens.slice(from, from + promptChunk));
+    const chunk = tokens.slice(from, from + promptChunk);
+    await rounds.step(() => sequence.evaluateWithoutGeneratingNewTokens(chunk));
     signal.throwIfAborted();
   }
   return tokens.slice(from);
