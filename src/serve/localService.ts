@@ -415,7 +415,7 @@ export class LocalService implements InferenceService {
     if (known) return known;
     const made = served.making.then(make, make);
     served.making = made;
-    return made;
+    return orAbort(made, signal);
   }
 
   #maskById({ model, memo, tasks }: Served, id: string): NamedMask {
@@ -492,6 +492,20 @@ export class LocalService implements InferenceService {
       else copied += bytes;
     }
     return { own: Math.ceil(ffn + copied + slots * kvCache + compute + repacked), shared };
+  }
+}
+
+/** A result, unless the signal aborts before: whoever has gone does not wait for another's work. */
+async function orAbort<T>(result: Promise<T>, signal: AbortSignal): Promise<T> {
+  let leave = () => {};
+  const aborted = new Promise<never>((_, reject) => {
+    leave = () => reject(signal.reason);
+  });
+  signal.addEventListener("abort", leave);
+  try {
+    return await Promise.race([result, aborted]);
+  } finally {
+    signal.removeEventListener("abort", leave);
   }
 }
 
