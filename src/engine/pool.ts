@@ -125,7 +125,7 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
     });
   }
 
-  /** What is loaded or loading, with the bytes of its own. */
+  /** What is loaded, loading or being freed, with the bytes of its own. */
   items(): { key: string; bytes: number; users: number; isLoaded: boolean }[] {
     return [...this.#entries.values()].map(({ item: { key, bytes }, users, loaded, isClosing }) => {
       return { key, bytes, users, isLoaded: loaded !== undefined && !isClosing };
