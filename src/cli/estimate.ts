@@ -2,7 +2,7 @@ import { availableParallelism } from "node:os";
 import { Command } from "commander";
 import { measureBandwidth } from "../engine/bandwidth.ts";
 import { estimate, type ModelBytes, readStoredModel } from "../engine/estimate.ts";
-import { availableBytes, gigabytes } from "../engine/memory.ts";
+import { availableBytes, byteSize } from "../engine/memory.ts";
 import { integer, printJson } from "./options.ts";
 
 interface Options {
@@ -48,15 +48,15 @@ async function run(path: string, { tFfn, context, threads = availableParallelism
   ];
   const rows = [
     ["", "dense", "sub-network"],
-    row("attention, norms, embeddings", ({ shared }) => gigabytes(shared)),
-    row("FFN", ({ ffn }) => gigabytes(ffn)),
-    row("key/value cache", ({ kvCache }) => gigabytes(kvCache)),
-    row("compute buffers, about", ({ compute }) => gigabytes(compute)),
-    ...(dense.repacked > 0 ? [row("wider copies of weights (AMX)", ({ repacked }) => gigabytes(repacked))] : []),
-    ["predictor", "", rest.predictor > 0 ? gigabytes(rest.predictor) : "none"],
-    ["in all", gigabytes(dense.total), gigabytes(subnetwork.total + rest.predictor)],
+    row("attention, norms, embeddings", ({ shared }) => byteSize(shared)),
+    row("FFN", ({ ffn }) => byteSize(ffn)),
+    row("key/value cache", ({ kvCache }) => byteSize(kvCache)),
+    row("compute buffers, about", ({ compute }) => byteSize(compute)),
+    ...(dense.repacked > 0 ? [row("wider copies of weights (AMX)", ({ repacked }) => byteSize(repacked))] : []),
+    ["predictor", "", rest.predictor > 0 ? byteSize(rest.predictor) : "none"],
+    ["in all", byteSize(dense.total), byteSize(subnetwork.total + rest.predictor)],
     row("fits", ({ fits }) => (fits ? "yes" : "no")),
-    row("read per token", ({ perToken }) => gigabytes(perToken)),
+    row("read per token", ({ perToken }) => byteSize(perToken)),
     row("decode, at most", ({ maxTokensPerSecond }) => `${maxTokensPerSecond.toFixed(1)} tokens/s`),
   ];
   const table = rows.map(([name, ...cells]) => name!.padEnd(30) + cells.map((cell) => cell.padStart(18)).join(""));
@@ -66,7 +66,7 @@ async function run(path: string, { tFfn, context, threads = availableParallelism
       "",
       ...table,
       "",
-      `Available: ${gigabytes(available)}. Memory is read at ${gigabytes(bandwidth)}/s by ${threads} thread${threads === 1 ? "" : "s"}.`,
+      `Available: ${byteSize(available)}. Memory is read at ${byteSize(bandwidth)}/s by ${threads} thread${threads === 1 ? "" : "s"}.`,
     ].join("\n")}\n`,
   );
 }

@@ -97,8 +97,9 @@ function* cgroupRooms(read: Reader): Generator<number> {
   }
 }
 
-/** "1.23 GB", of 10^9 bytes. */
-export function gigabytes(bytes: number): string {
+/** "1.23 GB", of 10^9 bytes, or "4.56 MB". */
+export function byteSize(bytes: number): string {
+  if (bytes < 1e8) return `${(bytes / 1e6).toFixed(2)} MB`;
   const value = bytes / 1e9;
   return `${value.toFixed(value < 1 ? 3 : value < 100 ? 2 : 0)} GB`;
 }
@@ -113,6 +114,6 @@ export function gigabytes(bytes: number): string {
 export function checkMemory(needed: number, what: string, available = availableBytes()): void {
   if (needed <= available) return;
   throw new MemoryError(
-    `load: wanted ${gigabytes(needed)} for ${what}, got ${gigabytes(available)} available. Use a smaller t_ffn, type or context, or force it.`,
+    `load: wanted ${byteSize(needed)} for ${what}, got ${byteSize(available)} available. Use a smaller t_ffn, type or context, or force it.`,
   );
 }

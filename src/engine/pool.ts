@@ -7,7 +7,7 @@
  * @see Cao & Irani, "Cost-Aware WWW Proxy Caching Algorithms", USITS 1997
  */
 import { InputError, MemoryError } from "../errors.ts";
-import { gigabytes } from "./memory.ts";
+import { byteSize } from "./memory.ts";
 
 export interface Loaded<T> {
   value: T;
@@ -90,7 +90,7 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
     const needed = item.bytes + item.shared.bytes;
     if (needed > budget) {
       throw new MemoryError(
-        `memory: wanted ${gigabytes(needed)} for one model, got a limit of ${gigabytes(budget)}. Raise it, or use a smaller context, fewer sequences or a smaller t_ffn.`,
+        `memory: wanted ${byteSize(needed)} for one model, got a limit of ${byteSize(budget)}. Raise it, or use a smaller context, fewer sequences or a smaller t_ffn.`,
       );
     }
     return new Promise((resolve, reject) => {
