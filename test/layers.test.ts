@@ -48,13 +48,20 @@ test("imports go up", () => {
   expect(wrong).toEqual([]);
 });
 
+/** All that is loaded with a file, without what only a call loads. */
+function loadedWith(file: string, reached = new Set<string>()): string[] {
+  if (reached.has(file)) return [];
+  reached.add(file);
+  for (const [from, to, isLate] of imports) if (from === file && !isLate) loadedWith(to, reached);
+  return [...reached];
+}
+
 test("the path from prompt to answer loads no ONNX Runtime, unless a mask is made from activations", () => {
-  const reached = new Set<string>();
-  const visit = (file: string): void => {
-    if (reached.has(file)) return;
-    reached.add(file);
-    for (const [from, to, isLate] of imports) if (from === file && !isLate) visit(to);
-  };
-  visit("serve/model.ts");
-  expect([...reached].filter((file) => /^(graph|joint|train)\//.test(file))).toEqual([]);
+  expect(loadedWith("serve/model.ts").filter((file) => /^(graph|joint|train)\//.test(file))).toEqual([]);
+});
+
+test("a command does not start what a process of `bench` starts", () => {
+  const loaded = loadedWith("cli/main.ts");
+  expect(loaded).toContain("bench/bench.ts");
+  expect(loaded).not.toContain("bench/worker.ts");
 });

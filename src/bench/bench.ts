@@ -21,7 +21,7 @@ import { fullMask, type Mask } from "../mask/mask.ts";
 import { isLocalLayer, type ModelConfig } from "../model/config.ts";
 import { openSubnetwork } from "../subnet/cache.ts";
 import { cacheRoot, makeCacheFolder } from "../subnet/cacheFolder.ts";
-import { fixedMask, type Job, type Measurement, type Run } from "./worker.ts";
+import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
 export const VARIANTS = {
   dense: "dense source",

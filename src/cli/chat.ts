@@ -2,7 +2,6 @@ import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { Command } from "commander";
 import { IfpruneError } from "../errors.ts";
-import { openLocalService } from "../serve/localService.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, Sampling } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { DEFAULT_MODEL, integer, MODEL_HELP, numberFrom } from "./options.ts";
@@ -28,6 +27,7 @@ export function chatCommand(): Command {
     .action(async (model: string | undefined, { threads, ...options }: Options) => {
       const path = model ?? DEFAULT_MODEL;
       const id = basename(resolve(path));
+      const { openLocalService } = await import("../serve/localService.ts"); // other commands do not need it
       await using service = await openLocalService([{ id, path }], { threads, slots: 1 });
       await converse(service, id, options, { input: process.stdin, output: process.stdout });
     });
