@@ -302,7 +302,8 @@ export function encodeRawGguf(raw: RawGguf): Buffer {
 
 function scalarBytes(type: Exclude<ScalarName, "string">, value: unknown): Uint8Array {
   const n = Number(value);
-  const long = () => BigInt.asUintN(64, typeof value === "bigint" ? value : BigInt(Number.isFinite(n) ? Math.trunc(n) : 0));
+  const long = () =>
+    BigInt.asUintN(64, typeof value === "bigint" ? value : BigInt(Number.isFinite(n) ? Math.trunc(n) : 0));
   const arrays = {
     ...{ uint8: () => Uint8Array.of(n), int8: () => Int8Array.of(n), bool: () => Uint8Array.of(n) },
     ...{ uint16: () => Uint16Array.of(n), int16: () => Int16Array.of(n), uint32: () => Uint32Array.of(n) },
