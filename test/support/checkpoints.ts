@@ -21,6 +21,18 @@ interface Shape {
 
 const chatml =
   "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+/** As Qwen's own, in short: it shows tools, and how to call them. */
+const chatmlWithTools = `{%- if tools %}
+{{- '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
+{{- '# Tools\\n\\n<tools>' }}
+{%- for tool in tools %}{{- '\\n' }}{{- tool | tojson }}{%- endfor %}
+{{- '\\n</tools>\\n\\nCall one by <tool_call>\\n{"name": <name>, "arguments": <arguments>}\\n</tool_call><|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{%- endif %}
+{%- for m in messages %}
+{%- if m.role != 'system' or not loop.first %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}`;
 const inst = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}";
 const headers =
   "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n\n{{ m.content | trim }}<|im_end|>{% endfor %}<|im_start|>assistant\n\n";
@@ -62,7 +74,7 @@ export const shapes: Record<string, Shape> = {
     config: { family: "qwen2", tieEmbeddings: true },
     tokenizer: "qwen2",
     addsBos: false,
-    chatTemplate: chatml,
+    chatTemplate: chatmlWithTools,
   },
   Qwen3: { config: { family: "qwen3", headWidth: 32 }, tokenizer: "qwen2", addsBos: false, chatTemplate: chatml },
   "Gemma 2": { config: { family: "gemma2" }, tokenizer: "gemma", addsBos: true, chatTemplate: turns },
