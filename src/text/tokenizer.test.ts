@@ -287,6 +287,13 @@ describe("bad files", () => {
     }
   });
 
+  test("bytes of bytes, which double with each step", () => {
+    const json = JSON.parse(readFileSync(path, "utf8"));
+    const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
+    json.pre_tokenizer = { type: "Sequence", pretokenizers: Array.from({ length: 45 }, () => bytes) };
+    expect(() => createTokenizer(json, "test")).toThrow(FileError);
+  });
+
   const broken: [string, (json: ReturnType<typeof sentencePiece>) => unknown][] = [
     ["not an object", () => 7],
     ["another model", (json) => ({ ...json, model: { ...json.model, type: "Unigram" } })],

@@ -238,10 +238,11 @@ const isolate = (regex: string) => ({
  * JavaScript's, which differ. @returns undefined where there is one that is not known
  */
 export function exactParts(parts: readonly unknown[]): object[] | undefined {
-  const exact = parts.flatMap((part): (object | undefined)[] => {
+  const exact = parts.flatMap((part, i): (object | undefined)[] => {
     if (digits.safeParse(part).success) return [isolate(String.raw`\p{N}`)];
     const bytes = byteLevel.safeParse(part);
     if (bytes.success) {
+      if (i < parts.length - 1) return [undefined]; // each more would make bytes of bytes: twice as many
       const plain = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
       return bytes.data.use_regex ? [isolate(gpt2Words), plain] : [plain];
     }
