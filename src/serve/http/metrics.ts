@@ -33,6 +33,8 @@ export class Metrics {
     gauge("ifprune_subnetwork_bytes", "Memory of sub-networks.", (state) => state.memoryBytes);
     gauge("ifprune_memory_limit_bytes", "Most memory of sub-networks.", (state) => state.memoryLimit);
     gauge("process_resident_memory_bytes", "Memory of the process.", () => process.memoryUsage.rss());
+    // Garbage that waits for its collection is in this part of it, which therefore comes and goes.
+    gauge("nodejs_heap_size_total_bytes", "Memory of JavaScript.", () => process.memoryUsage().heapTotal);
   }
 
   request(route: string, status: number): void {
