@@ -1,9 +1,11 @@
 /** What a hostile or broken client can do to a socket: always an error of OpenAI's shape, nothing left running, and the next request is answered. */
+import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { createApp } from "../../src/serve/http/app.ts";
 import type { LogEntry } from "../../src/serve/http/context.ts";
+import { limits } from "../../src/serve/http/limits.ts";
 import { listen, type RunningServer } from "../../src/serve/http/server.ts";
 import { FakeService } from "../support/fakeService.ts";
 
@@ -203,6 +205,15 @@ test("fifty clients that leave free fifty places", async () => {
   expect(service.running).toBe(50);
   for (const socket of clients) socket.destroy();
   await expect.poll(() => service.running).toBe(0);
+});
+
+test("connections beyond the limit are closed, and those that are open go on", async () => {
+  const kept = Array.from({ length: limits.connections }, open);
+  await Promise.all(kept.map((socket) => once(socket, "connect")));
+  expect(await answerOf(open())).toBe("");
+  const first = kept[0]!;
+  first.write(head("/health", {}, "GET"));
+  expect(await answerOf(first)).toMatch(/^HTTP\/1\.1 200/);
 });
 
 test("requests in one go on one connection are answered in order", async () => {

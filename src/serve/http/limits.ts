@@ -3,6 +3,8 @@ import { checkDepth } from "../../json.ts";
 import { ApiError, invalid } from "./errors.ts";
 
 export const limits = {
+  /** Open at a time; more are closed at once. Each may hold a body. */
+  connections: 512,
   bodyBytes: 4 << 20,
   jsonDepth: 32,
   headers: 100,

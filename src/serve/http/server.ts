@@ -37,6 +37,7 @@ export async function listen(
     },
     listener,
   );
+  server.maxConnections = limits.connections;
   server.maxHeadersCount = 0; // Node leaves out headers beyond it, without a word; the app counts them
   server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
     if (!socket.writable) return;
