@@ -9,21 +9,20 @@
 import { createHash } from "node:crypto";
 import { type Engine, type EngineOptions, openEngine, startBackend } from "../engine/engine.ts";
 import { estimate, readStoredModel, type StoredModel } from "../engine/estimate.ts";
-import { availableBytes, computeBytes, repackedBytes } from "../engine/memory.ts";
+import { availableBytes } from "../engine/memory.ts";
 import { type Lease, Pool, type PoolItem } from "../engine/pool.ts";
-import { completeSampling, type Sampling } from "../engine/sampling.ts";
+import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, ContextLengthError, InputError, OptionError } from "../errors.ts";
-import { tensorBytes } from "../formats/gguf.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { ScoreCacheOptions } from "../sources/scoreCache.ts";
 import { chooseMask, defaultTFfn, type MaskSource, openMaskSource } from "../sources/source.ts";
 import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../subnet/cache.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
 import { EventBuffer } from "./eventBuffer.ts";
 import { MaskMemo, type NamedMask, nameMask, TaskStore } from "./masks.ts";
+import { subnetworkBytes } from "./memory.ts";
 import { InstructionModel } from "./model.ts";
 import { type ReadPrompt, readPrompt } from "./prompts.ts";
 import { Queue } from "./queue.ts";
@@ -36,6 +35,7 @@ import type {
   ServedModel,
   TokenLogprob,
 } from "./service.ts";
+import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
 export interface LocalServiceOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
   /** Bytes that loaded sub-networks may take, by estimate. Default: 60 % of what is available at the start. */
@@ -445,10 +445,12 @@ export class LocalService implements InferenceService {
   }
 
   async #acquire(served: Served, named: NamedMask, signal: AbortSignal): Promise<Lease<Engine>> {
-    const { cache, threads, kvType, gpu } = this.#options;
+    const { cache, threads, kvType = "F16", gpu } = this.#options;
     const { bundle } = served.model;
     const key = keyOf(served, named);
-    const { own, shared } = this.#bytes(served, named.mask.tFfn);
+    const { contextLength } = served.info;
+    const size = { tFfn: named.mask.tFfn, contextLength, slots: this.#slots, kvType };
+    const { own, shared } = subnetworkBytes(served.stored, size);
     const item: PoolItem<Engine> = {
       key,
       bytes: own,
@@ -457,7 +459,6 @@ export class LocalService implements InferenceService {
         const start = performance.now();
         const { path, cached } = await openSubnetwork(bundle, named.mask, { ...cache, signal: abandoned });
         const gathered = performance.now();
-        const { contextLength } = served.info;
         const how = { contextLength, sequences: this.#slots, threads, kvType, gpu, signal: abandoned };
         const value = await openEngine(path, how);
         const ms = { gather: gathered - start, load: performance.now() - gathered };
@@ -472,26 +473,6 @@ export class LocalService implements InferenceService {
     const kept = new Set(this.#pool.items().map((item) => item.key));
     for (const old of this.#loadedMasks.keys()) if (!kept.has(old)) this.#loadedMasks.delete(old);
     this.#loadedMasks.set(key, named);
-  }
-
-  /**
-   * What a sub-network of K channels takes: of its own, and together with others of its bundle. llama.cpp copies weights of some types when it loads them,
-   * so those are shared on disk only.
-   */
-  #bytes({ stored, info: { contextLength } }: Served, K: number): { own: number; shared: number } {
-    const { kvType = "F16" } = this.#options;
-    const slots = this.#slots;
-    const { dense, subnetwork } = estimate(stored, { tFfn: K, contextLength, kvType });
-    const { ffn, kvCache, repacked } = K === stored.config.ffnWidth ? dense : subnetwork;
-    const compute = computeBytes({ ...stored.config, ffnWidth: K }, slots * contextLength, kvType);
-    const copiesQ8 = repackedBytes(1) > 0;
-    let [copied, shared] = [0, 0];
-    for (const tensor of stored.shared) {
-      const bytes = tensorBytes(tensor) ?? 0;
-      if (["F32", "F16", "BF16"].includes(tensor.type) || (tensor.type === "Q8_0" && !copiesQ8)) shared += bytes;
-      else copied += bytes;
-    }
-    return { own: Math.ceil(ffn + copied + slots * kvCache + compute + repacked), shared };
   }
 }
 
@@ -513,46 +494,4 @@ const keyOf = ({ info }: Served, { id }: NamedMask) => JSON.stringify([info.id, 
 
 function infoOf({ id, source, mask: { tFfn, dFfn } }: NamedMask, from: MaskInfo["from"]): MaskInfo {
   return { id, source, tFfn, dFfn, from };
-}
-
-interface Token {
-  id: number;
-  scored?: TokenLogprob;
-}
-
-async function* plainTokens(
-  ...[engine, ids, options]: [Engine, ...Parameters<Engine["generate"]>]
-): AsyncGenerator<Token> {
-  for await (const id of engine.generate(ids, options)) yield { id };
-}
-
-async function* scoredTokens(
-  engine: Engine,
-  ids: Int32Array,
-  options: Sampling & { maxTokens: number; signal: AbortSignal; top: number },
-  tokenizer: Tokenizer,
-): AsyncGenerator<Token> {
-  const textOf = tokenTexts(tokenizer);
-  for await (const token of engine.generateScored(ids, options))
-    yield { id: token.id, scored: withText(token, textOf) };
-}
-
-type Scored = { id: number; logprob: number };
-
-function withText(
-  { id, logprob, top }: Scored & { top: readonly Scored[] },
-  textOf: (id: number) => string,
-): TokenLogprob {
-  return { id, text: textOf(id), logprob, top: top.map((other) => ({ ...other, text: textOf(other.id) })) };
-}
-
-/** What a token adds to a text. It is decoded after another, as some tokenizers leave out a space that begins a text. */
-function tokenTexts({ encode, decode, bosId, bosToken, eosId, eosToken }: Tokenizer): (id: number) => string {
-  const before = encode("a").at(-1)!;
-  const { length } = decode([before]);
-  return (id) => {
-    if (id === eosId) return eosToken;
-    if (id === bosId) return bosToken!;
-    return decode([before, id]).slice(length);
-  };
 }

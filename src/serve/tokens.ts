@@ -1,0 +1,47 @@
+/** Tokens of an answer with what a client is told of each: its text, and its probability where that was asked for. */
+import type { Engine } from "../engine/engine.ts";
+import type { Sampling } from "../engine/sampling.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import type { TokenLogprob } from "./service.ts";
+
+export interface Token {
+  id: number;
+  scored?: TokenLogprob;
+}
+
+export async function* plainTokens(
+  ...[engine, ids, options]: [Engine, ...Parameters<Engine["generate"]>]
+): AsyncGenerator<Token> {
+  for await (const id of engine.generate(ids, options)) yield { id };
+}
+
+export async function* scoredTokens(
+  engine: Engine,
+  ids: Int32Array,
+  options: Sampling & { maxTokens: number; signal: AbortSignal; top: number },
+  tokenizer: Tokenizer,
+): AsyncGenerator<Token> {
+  const textOf = tokenTexts(tokenizer);
+  for await (const token of engine.generateScored(ids, options))
+    yield { id: token.id, scored: withText(token, textOf) };
+}
+
+type Scored = { id: number; logprob: number };
+
+export function withText(
+  { id, logprob, top }: Scored & { top: readonly Scored[] },
+  textOf: (id: number) => string,
+): TokenLogprob {
+  return { id, text: textOf(id), logprob, top: top.map((other) => ({ ...other, text: textOf(other.id) })) };
+}
+
+/** What a token adds to a text. It is decoded after another, as some tokenizers leave out a space that begins a text. */
+export function tokenTexts({ encode, decode, bosId, bosToken, eosId, eosToken }: Tokenizer): (id: number) => string {
+  const before = encode("a").at(-1)!;
+  const { length } = decode([before]);
+  return (id) => {
+    if (id === eosId) return eosToken;
+    if (id === bosId) return bosToken!;
+    return decode([before, id]).slice(length);
+  };
+}
