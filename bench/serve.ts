@@ -328,7 +328,7 @@ async function soak(prompts: Prompts) {
     samples.push({ rss: rss(), heap: await heap() });
     if (samples.length % 30 === 0) note(`${samples.length} of ${seconds} s: ${mb(samples.at(-1)!.rss)} MB`);
   };
-  const timer = setInterval(sample, 1000);
+  const timer = setInterval(() => void sample().catch(() => {}), 1000); // of a server that is gone, the load tells
   const cell = await load(prompts, clientCounts[0]!, maskCounts[0]!);
   clearInterval(timer);
   if (cell.lost > 0) note(`lost: ${cell.whyLost.join("\n")}\n${troubles()}`);

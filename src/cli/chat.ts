@@ -1,6 +1,7 @@
 import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { Command } from "commander";
+import { greedySampling } from "../engine/sampling.ts";
 import { IfpruneError } from "../errors.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, Sampling } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
@@ -56,7 +57,7 @@ export async function converse(
   { maxTokens, temperature, seed, system }: Omit<Options, "threads">,
   { input, output }: ChatIo,
 ): Promise<void> {
-  const sampling: Sampling = { ...greedy, temperature, seed };
+  const sampling: Sampling = { ...greedySampling, temperature, seed };
   const first: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
   let messages = [...first];
   let mask: MaskRequest = { kind: "auto" };
@@ -156,18 +157,6 @@ export async function converse(
   lines.close();
 }
 
-const greedy: Sampling = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  seed: 0,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  repeatPenalty: 1,
-  logitBias: new Map(),
-};
-
 function speed({ completionTokens, ms }: Extract<GenerationEvent, { type: "end" }>): string {
   const first = ms.queue + ms.predict + ms.gather + ms.load + ms.prefill;
   const rate = completionTokens > 1 ? `, ${((1000 * (completionTokens - 1)) / ms.decode).toFixed(0)} tokens/s` : "";
@@ -176,9 +165,13 @@ function speed({ completionTokens, ms }: Extract<GenerationEvent, { type: "end" 
 
 /** The lines of an interface, each asked for by its prompt. */
 async function* prompted(lines: Interface): AsyncGenerator<string, void, void> {
+  let isOpen = true; // the input may end while a line is answered
+  lines.on("close", () => {
+    isOpen = false;
+  });
   lines.prompt();
   for await (const line of lines) {
     yield line;
-    lines.prompt();
+    if (isOpen) lines.prompt();
   }
 }

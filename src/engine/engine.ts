@@ -163,9 +163,12 @@ async function load<Context>(
     const { InsufficientMemoryError } = await import("node-llama-cpp");
     const { message } = cause as Error;
     if (cause instanceof InsufficientMemoryError)
-      throw new MemoryError(`load: wanted memory for ${path}, got from llama.cpp: ${message}. Use a smaller context.`, {
-        cause,
-      });
+      throw new MemoryError(
+        `load: wanted memory for the model, got from llama.cpp: ${message}. Use a smaller context.`,
+        {
+          cause,
+        },
+      );
     throw new FileError(path, `wanted a model that llama.cpp runs, got: ${message}`, { cause });
   }
 }
@@ -192,7 +195,7 @@ function inspect(path: string, wanted?: { contextLength: number; sequences: numb
       (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0) +
       sequences * kvCacheBytes(config, contextLength, kvType) +
       computeBytes(config, sequences * contextLength, kvType);
-    checkMemory(needed, `${path} and ${sequences * contextLength} tokens`);
+    checkMemory(needed, `the model and ${sequences * contextLength} tokens`);
   }
   return tokens.value.length;
 }

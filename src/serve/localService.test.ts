@@ -1,12 +1,13 @@
 import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { stories, storiesReference, temporaryFolder } from "../../test/support/models.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { importModel } from "../formats/importModel.ts";
 import { type LocalServiceOptions, openLocalService } from "./localService.ts";
 import { InstructionModel } from "./model.ts";
+import { readPrompt } from "./prompts.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
 
 const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));
@@ -138,6 +139,28 @@ describe("answers", () => {
       const asked = collect(service.generate("m", request("", { prompt: { kind: "chat", messages } })));
       await expect(asked, JSON.stringify(messages)).rejects.toThrow(InputError);
     }
+  });
+
+  test("do not begin before the engine has taken the request", async () => {
+    await using service = await openDefault();
+    const sampling = { ...greedy, logitBias: new Map([[100_000, 1]]) };
+    const events = service.generate("m", request(instructions[0]!, { sampling }));
+    await expect(events.next()).rejects.toThrow(OptionError);
+  });
+
+  test("to megabytes are refused by the beginning of the text", () => {
+    using model = new InstructionModel(defaultModel);
+    const encode = vi.spyOn(model.tokenizer, "encode");
+    const contents = ["a ".repeat(2e6), "a".repeat(4e6), "1".repeat(4e6)];
+    for (const content of contents) {
+      for (const prompt of [
+        { kind: "text", text: content } as const,
+        { kind: "chat", messages: [{ role: "user", content }] } as const,
+      ])
+        expect(() => readPrompt(model, prompt, 256)).toThrow(ContextLengthError);
+    }
+    expect(Math.max(...encode.mock.calls.map(([text]) => text.length))).toBeLessThan(20_000);
+    expect(() => readPrompt(model, { kind: "ids", ids: new Int32Array(1e6).fill(5) }, 256)).toThrow(ContextLengthError);
   });
 
   test("end before stop texts, at the limit of tokens, and at the end of JSON", async () => {

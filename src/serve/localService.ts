@@ -12,7 +12,7 @@ import { estimate, readStoredModel, type StoredModel } from "../engine/estimate.
 import { availableBytes } from "../engine/memory.ts";
 import { type Lease, Pool, type PoolItem } from "../engine/pool.ts";
 import { completeSampling } from "../engine/sampling.ts";
-import { BusyError, ContextLengthError, InputError, OptionError } from "../errors.ts";
+import { BusyError, InputError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { ScoreCacheOptions } from "../sources/scoreCache.ts";
@@ -225,7 +225,6 @@ export class LocalService implements InferenceService {
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
     await this.#withEngine(served, read, mask, signal, async (engine, info, ms) => {
-      emit({ type: "start", mask: info, promptTokens: read.ids.length });
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
         if (piece === "" && scored.length === 0) return;
         emit({ type: "text", text: piece, ...(logprobs !== undefined && { logprobs: scored }) });
@@ -243,13 +242,16 @@ export class LocalService implements InferenceService {
         ms[stage] += now - since;
         [since, stage] = [now, "decode"];
       };
+      // What the engine refuses, it refuses before the first token.
+      const start = () => emit({ type: "start", mask: info, promptTokens: read.ids.length });
       for await (const { id: token, scored } of tokens) {
         tick();
-        completionTokens++;
+        if (completionTokens++ === 0) start();
         give(text.push(token, scored));
         if (text.isDone) break;
       }
       tick();
+      if (completionTokens === 0) start();
       const isCut = !text.isDone && completionTokens >= room;
       give(text.end());
       emit({ type: "end", finishReason: isCut ? "length" : "stop", completionTokens, ms });
@@ -339,15 +341,7 @@ export class LocalService implements InferenceService {
   }
 
   #read({ model, info }: Served, prompt: GenerationRequest["prompt"]): ReadPrompt {
-    const read = readPrompt(model, prompt);
-    const { length } = read.ids;
-    if (length === 0) throw new InputError("prompt: wanted at least one token, got none.");
-    if (length >= info.contextLength) {
-      throw new ContextLengthError(
-        `prompt: wanted fewer than ${info.contextLength} tokens, the context length, got ${length}. Shorten it.`,
-      );
-    }
-    return read;
+    return readPrompt(model, prompt, info.contextLength);
   }
 
   /** Waits for a turn, a mask and a slot, and holds them while `use` runs. */

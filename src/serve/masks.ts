@@ -10,7 +10,7 @@ import { readJson } from "../json.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import { maskFromJson, maskToJson } from "../mask/maskFile.ts";
 import { maskHash } from "../subnet/cache.ts";
-import type { SavedTask } from "./service.ts";
+import { type SavedTask, taskName } from "./service.ts";
 
 export interface NamedMask {
   id: string;
@@ -66,7 +66,6 @@ function bytesOf({ mask: { layers, lambda = [] } }: NamedMask): number {
   return [...layers, ...lambda].reduce((sum, values) => sum + values.byteLength, 0);
 }
 
-const namePattern = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 const maxTasks = 1000;
 const suffix = ".json";
 
@@ -88,7 +87,7 @@ export class TaskStore {
     this.#folder = join(root, bundle.hash.slice(0, 32));
     for (const file of filesIn(this.#folder)) {
       const name = file.slice(0, -suffix.length);
-      if (!file.endsWith(suffix) || !namePattern.test(name)) continue; // unfinished
+      if (!file.endsWith(suffix) || !taskName.test(name)) continue; // unfinished
       const path = join(this.#folder, file);
       const { instruction, mask } = readTask(path);
       checkMask(mask, path, bundle);
@@ -114,7 +113,7 @@ export class TaskStore {
 
   /** @throws {InputError} if the name is none, or there are too many tasks */
   checkName(name: string): void {
-    if (!namePattern.test(name))
+    if (!taskName.test(name))
       throw new InputError(
         `task: wanted a name of up to 64 letters, digits, "_" and "-", got ${JSON.stringify(name)}.`,
       );

@@ -1,5 +1,5 @@
 /** From a request's prompt to the ids that the LLM reads, and to the instruction that its mask is made for. */
-import { InputError } from "../errors.ts";
+import { ContextLengthError, InputError } from "../errors.ts";
 import type { Prompt as Instruction } from "../sources/source.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
 import { composeTurn, promptIds, withBos } from "../text/prompt.ts";
@@ -17,9 +17,42 @@ export interface ReadPrompt {
 
 /**
  * @throws {InputError} if there is no text, the messages are in an order that the model does not know, or ids are not of the vocabulary
+ * @throws {ContextLengthError} if the prompt fills the context
  * @throws {FileError} if the chat template fails
  */
-export function readPrompt(model: InstructionModel, prompt: Prompt): ReadPrompt {
+export function readPrompt(model: InstructionModel, prompt: Prompt, contextLength: number): ReadPrompt {
+  checkEnds(model.tokenizer, prompt, contextLength);
+  const read = encodePrompt(model, prompt);
+  if (read.ids.length === 0) throw new InputError("prompt: wanted at least one token, got none.");
+  checkFits(read.ids.length, contextLength);
+  return read;
+}
+
+function checkFits(length: number, contextLength: number): void {
+  if (length < contextLength) return;
+  throw new ContextLengthError(
+    `prompt: wanted fewer than ${contextLength} tokens, the context length, got ${length}. Shorten it.`,
+  );
+}
+
+/**
+ * Refuses what is far too long by its beginnings: to encode all of a text of megabytes would hold up every other request. Where a text is cut, its tokens
+ * differ a little from those of the whole, so twice the context is wanted there.
+ */
+function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: number): void {
+  if (prompt.kind === "ids") {
+    checkFits(prompt.ids.length, contextLength);
+    return;
+  }
+  const texts = prompt.kind === "text" ? [prompt.text] : prompt.messages.map(({ content }) => content);
+  const text = texts.length === 1 ? texts[0]! : texts.join(" ");
+  for (let length = 16 * contextLength; length < text.length; length *= 4) {
+    const count = tokenizer.encode(text.slice(0, length)).length;
+    if (count >= 2 * contextLength) checkFits(count, contextLength);
+  }
+}
+
+function encodePrompt(model: InstructionModel, prompt: Prompt): ReadPrompt {
   const { tokenizer } = model;
   switch (prompt.kind) {
     case "text": {

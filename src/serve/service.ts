@@ -94,6 +94,9 @@ export interface ServedModel {
   hasTools: boolean;
 }
 
+/** Names that clients give to tasks; none of them is a path. */
+export const taskName = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+
 export interface SavedTask {
   name: string;
   /** The instruction that made its mask. */

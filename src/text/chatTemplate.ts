@@ -82,7 +82,7 @@ export class ChatTemplate {
     tools: readonly object[] = [],
   ): TextPart[] {
     if (tools.length > 0 && !this.hasTools)
-      throw new InputError(`${this.where}: chat template: wanted one for tools, got one without. Give no tools.`);
+      throw new InputError(`chat template: wanted one for tools, got one without. Give no tools.`);
     const plainTools: object[] = JSON.parse(JSON.stringify(tools)); // Jinja knows no undefined fields
     const variables = { add_generation_prompt: true, bos_token: bosToken ?? "", eos_token: eosToken };
     const render = (messageTexts: readonly string[], shown: readonly unknown[]) =>
@@ -113,7 +113,7 @@ export class ChatTemplate {
     }
     if (parts.map(({ text }) => text).join("") !== render(contents, plainTools)) {
       throw new InputError(
-        `${this.where}: chat template: wanted messages that it leaves as they are, got some that it changes. Give the prompt without it.`,
+        `chat template: wanted messages that it leaves as they are, got some that it changes. Give the prompt without it.`,
       );
     }
     return parts;
@@ -137,7 +137,7 @@ export class ChatTemplate {
       output = withinTime(() => interpreter.run(this.#template.parsed).value);
     } catch (cause) {
       if (cause instanceof Refusal)
-        throw new InputError(`${this.where}: chat template: refused the messages: ${cause.message}`, { cause });
+        throw new InputError(`chat template: refused the messages: ${cause.message}`, { cause });
       throw new FileError(this.where, `chat template: wanted one that runs, got: ${(cause as Error).message}.`, {
         cause,
       });

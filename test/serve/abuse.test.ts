@@ -239,3 +239,27 @@ test("closing waits for what runs and takes nothing new", async () => {
   expect(await response.text()).toMatch(/\[DONE\]\n\n$/);
   await closed;
 });
+
+test("closing ends connections without a whole request, and those that would ask on", async () => {
+  service.delay = 20;
+  service.answer = () => "word ".repeat(20);
+  const own = await listen(createApp(service).fetch, { host: "127.0.0.1", port: 0, requestMs: 500 });
+  const connected = () => {
+    const socket = connect(own.port, "127.0.0.1");
+    socket.on("error", () => {});
+    sockets.push(socket);
+    return socket;
+  };
+  const [silent, half, slow, keen] = [connected(), connected(), connected(), connected()];
+  half.write("GET /health HTTP/1.1\r\nHost: loc");
+  slow.write(head("/v1/chat/completions", { "Content-Length": 1000 }));
+  const asked = JSON.stringify({ model: "tiny", messages, stream: true });
+  const kept = head("/v1/chat/completions", { "Content-Length": asked.length }).replace("Connection: close\r\n", "");
+  keen.write(kept + asked);
+  await answerOf(keen, "word");
+  await Promise.all([silent, half, slow].map((socket) => socket.pending && once(socket, "connect")));
+  const closed = own.close();
+  keen.write("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  expect(await answerOf(keen)).toMatch(/\[DONE\].*\{"status":"ok"\}$/s); // and the server hangs up
+  await closed;
+});

@@ -36,7 +36,7 @@ const answers: Record<string, string> = {
 
 export class FakeService implements InferenceService {
   readonly saved: SavedTask[] = [];
-  /** Thrown by the next request for text. */
+  /** Thrown by the next request for text or to save a task. */
   failure: Error | undefined;
   /** Requests whose client went away. */
   aborted = 0;
@@ -57,9 +57,7 @@ export class FakeService implements InferenceService {
 
   async *generate(model: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
     this.asked.push(request);
-    const { failure } = this;
-    this.failure = undefined;
-    if (failure) throw failure;
+    this.#fail();
     const { prompt, mask, signal, maxTokens } = request;
     if (prompt.kind !== "chat") throw new InputError("wanted a chat");
     const question = prompt.messages.findLast(({ role }) => role === "user")!.content as string;
@@ -121,6 +119,7 @@ export class FakeService implements InferenceService {
   }
 
   async saveTask(model: string, name: string, instruction: string): Promise<SavedTask> {
+    this.#fail();
     const task = { name, instruction, maskId: this.#info(model, { kind: "auto" }, instruction).id };
     this.deleteTask(model, name);
     this.saved.push(task);
@@ -137,6 +136,12 @@ export class FakeService implements InferenceService {
 
   async drain(): Promise<void> {}
   async [Symbol.asyncDispose](): Promise<void> {}
+
+  #fail(): void {
+    const { failure } = this;
+    this.failure = undefined;
+    if (failure) throw failure;
+  }
 
   #info(model: string, request: MaskRequest, instruction: string): MaskInfo {
     if (request.kind === "dense") return { id: "dense", source: "dense", tFfn: F, dFfn: F, from: "loaded" };

@@ -335,9 +335,11 @@ describe.skipIf(isMissing)("the page", () => {
     server = await serve({ apiKey: "right", port });
     await open();
     const dialog = page.getByRole("dialog");
+    const field = dialog.getByLabel("Key", { exact: true });
     for (const key of ["wrong", "right"]) {
-      await dialog.getByLabel("Key", { exact: true }).fill(key);
+      await field.fill(key);
       await dialog.getByRole("button").click();
+      await expect.poll(() => field.inputValue()).toBe(""); // or the next key would be cleared away
     }
     await message().waitFor();
     await dialog.waitFor({ state: "hidden" });
@@ -361,6 +363,54 @@ describe.skipIf(isMissing)("the page", () => {
     await button("Try again").click();
     await page.getByText("You said: number of wolves").waitFor();
     expect(await page.getByRole("alert").count()).toBe(0);
+  });
+
+  test("a question that got no answer is not asked again with the next one", async () => {
+    await open();
+    service.failure = new Error("internal");
+    await ask("first");
+    await page.getByRole("alert").waitFor();
+    await ask("second");
+    await page.getByText("You said: second").waitFor();
+    expect(service.asked.at(-1)!.prompt).toMatchObject({ messages: [{ role: "user", content: "second" }] });
+  });
+
+  test("an answer stays where regenerating brings none", async () => {
+    await open();
+    await ask("plural of wolf");
+    service.failure = new Error("internal");
+    await button("Regenerate").click();
+    await page.getByRole("alert").waitFor();
+    expect(await page.getByText("You said: plural of wolf").count()).toBe(1);
+    await page.reload();
+    await button("plural of wolf").click();
+    expect(await page.getByText("You said: plural of wolf").count()).toBe(1);
+  });
+
+  test("two tabs keep the conversations of both", async () => {
+    await open();
+    const other = await context.newPage();
+    await other.goto(`${server.url}/#/chat`);
+    await ask("first of all");
+    await page.getByText("You said: first of all").waitFor();
+    await other.getByRole("textbox", { name: "Message" }).fill("second of all");
+    await other.getByRole("textbox", { name: "Message" }).press("Enter");
+    await other.getByText("You said: second of all").waitFor();
+    await button("second of all").waitFor();
+    await page.reload();
+    for (const title of ["first of all", "second of all"]) await button(title).waitFor();
+  });
+
+  test("what is corrected while a busy server is waited for is what is tried again", async () => {
+    await open("tasks");
+    service.failure = new BusyError("The queue is full.", 3);
+    await page.getByRole("textbox", { name: "Name" }).fill("wrong");
+    await page.getByRole("textbox", { name: "Instruction" }).fill("plural of the word");
+    await page.getByRole("textbox", { name: "Instruction" }).press("Enter");
+    await page.getByText(/Trying again in \d s/).waitFor();
+    await page.getByRole("textbox", { name: "Name" }).fill("right");
+    await page.getByRole("heading", { name: "right", exact: true }).waitFor();
+    expect(service.saved.map(({ name }) => name)).toEqual(["right"]);
   });
 
   test("a server that is gone is named, and found again when it is back", async () => {

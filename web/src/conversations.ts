@@ -52,17 +52,14 @@ const isConversation = (value: unknown): value is Conversation =>
   typeof value.changed === "number" &&
   Array.isArray(value.messages) &&
   value.messages.every(isMessage);
+function isConversations(value: unknown): value is Conversation[] {
+  return Array.isArray(value) && value.every(isConversation);
+}
 const isSettings = (value: unknown): value is Settings =>
   isObject(value) && typeof value.temperature === "number" && typeof value.maxTokens === "number";
 
 /** Latest first. */
-export const conversations = new Store<Conversation[]>(
-  readStored(
-    "conversations",
-    (value): value is Conversation[] => Array.isArray(value) && value.every(isConversation),
-    [],
-  ),
-);
+export const conversations = new Store<Conversation[]>(readStored("conversations", isConversations, []));
 /** Of the conversation that is shown; empty: a new one. */
 export const currentId = new Store("");
 /** What each running answer can be stopped with, by conversation. */
@@ -80,6 +77,14 @@ export function setSettings(value: Settings): void {
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
 
 const save = (): boolean => writeStored("conversations", conversations.value);
+
+// What another tab keeps is shown here too, so that neither writes over it. An answer that runs here is not known there.
+addEventListener("storage", ({ key }) => {
+  if (key !== "ifprune.conversations") return;
+  const own = conversations.value.filter(({ id }) => running.value.has(id));
+  const theirs = readStored("conversations", isConversations, []).filter(({ id }) => !running.value.has(id));
+  conversations.set([...own, ...theirs]);
+});
 
 function put(conversation: Conversation): void {
   conversations.set([conversation, ...conversations.value.filter(({ id }) => id !== conversation.id)]);
@@ -110,17 +115,19 @@ export function send(id: string, model: string, mask: string, content: string): 
   void answer(conversation.id);
 }
 
-/** Answers the last message of the reader anew. */
+/** Answers the last message of the reader anew. The old answer comes back if there is no new one. */
 export function regenerate(id: string): void {
   const conversation = conversations.value.find((other) => other.id === id);
   if (!conversation) return;
   const last = conversation.messages.findLastIndex(({ role }) => role === "user");
   put({ ...conversation, messages: conversation.messages.slice(0, last + 1), changed: Date.now() });
-  void answer(id);
+  void answer(id, conversation.messages.slice(last + 1));
 }
 
-async function answer(id: string): Promise<void> {
+async function answer(id: string, before: readonly Message[] = []): Promise<void> {
   const { model, mask, messages } = conversations.value.find((other) => other.id === id)!;
+  // A question that got no answer is not asked again with the next one: models know turns alone.
+  const asked = messages.filter(({ role }, i) => role !== "user" || messages[i + 1]?.role !== "user");
   const abort = new AbortController();
   running.set(new Map([...running.value, [id, abort]]));
   without(failures, id);
@@ -132,14 +139,16 @@ async function answer(id: string): Promise<void> {
   const show = () => {
     frame = 0;
     const conversation = conversations.value.find((other) => other.id === id);
-    if (!conversation || (content === "" && !info.mask)) return; // deleted meanwhile, or nothing to show
-    put({ ...conversation, messages: [...messages, { role: "assistant", content, answer: { ...info } }] });
+    if (!conversation) return; // deleted meanwhile
+    const isEmpty = content === "" && !info.mask;
+    const shown = isEmpty ? before : [{ role: "assistant" as const, content, answer: { ...info } }];
+    put({ ...conversation, messages: [...messages, ...shown] });
   };
   try {
     const request = {
       model,
       mask,
-      messages: messages.map(({ role, content }) => ({ role, content })),
+      messages: asked.map(({ role, content }) => ({ role, content })),
       max_tokens: settings.value.maxTokens,
       temperature: settings.value.temperature,
     };
@@ -157,7 +166,7 @@ async function answer(id: string): Promise<void> {
     if (!abort.signal.aborted) failures.set(new Map([...failures.value, [id, error]]));
   }
   cancelAnimationFrame(frame);
-  if (abort.signal.aborted && content) info.mask = await maskOfStopped(model, mask, messages);
+  if (abort.signal.aborted && content) info.mask = await maskOfStopped(model, mask, asked);
   show();
   without(running, id);
   save();

@@ -22,6 +22,8 @@ export function Markdown({ text }: { text: string }) {
 export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
   const wait = error instanceof ApiError && retry ? error.retryAfter : undefined;
   const [seconds, setSeconds] = useState(wait);
+  const latest = useRef(retry); // what the reader changed while waiting counts
+  latest.current = retry;
   useEffect(() => {
     setSeconds(wait);
     if (wait === undefined) return;
@@ -31,7 +33,7 @@ export function Failure({ error, retry }: { error: unknown; retry?: () => void }
       setSeconds(left);
       if (left > 0) return;
       clearInterval(timer);
-      retry!();
+      latest.current!();
     }, 1000);
     return () => clearInterval(timer);
   }, [error]);

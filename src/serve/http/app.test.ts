@@ -487,8 +487,8 @@ const refusals: [what: string, fields: object, status: number, code: string, par
     "messages.0.content.0.type",
   ],
   [
-    "an empty answer before",
-    { messages: [...user, { role: "assistant", content: "" }] },
+    "an answer before without a text or calls",
+    { messages: [...user, { role: "assistant" }, ...user] },
     400,
     "invalid_value",
     "messages.1.content",
@@ -810,12 +810,12 @@ test("another origin may be let in, and only that one", async () => {
   const preflight = await send(
     "/v1/chat/completions",
     undefined,
-    { method: "OPTIONS", headers },
+    { method: "OPTIONS", headers: { ...headers, "access-control-request-headers": "authorization,x-stainless-os" } },
     { ...options, apiKey: "k" },
   );
   expect([preflight.status, preflight.headers.get("access-control-allow-headers")]).toEqual([
     204,
-    "authorization, content-type",
+    "authorization,x-stainless-os",
   ]);
   const failed = await send("/v1/models/none", undefined, { headers }, options);
   expect(failed.headers.get("access-control-allow-origin")).toBe("https://chat.example");

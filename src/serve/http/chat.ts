@@ -189,7 +189,11 @@ async function* chunks(
 }
 
 function chatLogprob({ text, logprob, top }: TokenLogprob): object {
-  const one = (token: string, value: number) => ({ token, logprob: finite(value), bytes: [...Buffer.from(token)] });
+  const one = (token: string, value: number) => ({
+    token,
+    logprob: finite(value),
+    bytes: token.includes("\uFFFD") ? null : [...Buffer.from(token)], // a part of a character has no text
+  });
   return { ...one(text, logprob), top_logprobs: top.map((other) => one(other.text, other.logprob)) };
 }
 

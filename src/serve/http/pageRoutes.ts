@@ -2,12 +2,13 @@
 import { Hono } from "hono";
 import type { Mask } from "../../mask/mask.ts";
 import { maskToJson } from "../../mask/maskFile.ts";
+import { taskName } from "../service.ts";
 import type { Env } from "./context.ts";
 import { ApiError, invalid } from "./errors.ts";
 import { servedModel, storedMask } from "./generation.ts";
 import { readJsonBody } from "./limits.ts";
 import type { PageMask, StoredMask } from "./pageApi.ts";
-import { parseMask, parseTask, taskName } from "./schemas.ts";
+import { parseMask, parseTask } from "./schemas.ts";
 
 export function pageRoutes(): Hono<Env> {
   const app = new Hono<Env>();

@@ -3,7 +3,7 @@
  * cannot are refused, as are unknown ones.
  */
 import { z } from "zod";
-import type { MaskRequest } from "../service.ts";
+import { type MaskRequest, taskName } from "../service.ts";
 import { ApiError, fromZod } from "./errors.ts";
 import { limits } from "./limits.ts";
 
@@ -16,8 +16,7 @@ const integer = (min: number, max: number) => number(min, max).int("wanted an in
 const text = (max: number) => z.string("wanted a text").max(max, `wanted at most ${max} characters`);
 const count = Number.MAX_SAFE_INTEGER;
 
-/** Patterns of names that clients choose; none of them is a path. */
-export const taskName = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+/** Of masks, which clients choose too; none is a path. */
 const maskId = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 
 const maskField = text(256).transform((value, context): MaskRequest => {

@@ -39,8 +39,10 @@ export function guard({ host = "127.0.0.1", cors }: SecurityOptions): Middleware
       throw new ApiError(403, "origin_not_allowed", "Pages of other origins may not ask this server.", {
         type: "permission_error",
       });
-    if (cors !== undefined && c.req.method === "OPTIONS") c.res = c.body(null, 204, preflightHeaders);
-    else await next();
+    if (cors !== undefined && c.req.method === "OPTIONS") {
+      const wanted = c.req.header("access-control-request-headers") ?? ""; // OpenAI's client has a dozen of its own
+      c.res = c.body(null, 204, { ...preflightHeaders, "access-control-allow-headers": wanted });
+    } else await next();
     if (cors !== undefined) c.res.headers.set("vary", "Origin");
     if (cors !== undefined && origin === cors) c.res.headers.set("access-control-allow-origin", cors);
   };
@@ -48,7 +50,6 @@ export function guard({ host = "127.0.0.1", cors }: SecurityOptions): Middleware
 
 const preflightHeaders = {
   "access-control-allow-methods": "GET, POST, PUT, DELETE",
-  "access-control-allow-headers": "authorization, content-type",
   "access-control-max-age": "600",
 };
 

@@ -1,5 +1,5 @@
 /** An app on a socket, with the limits that only the socket's side can keep. */
-import { createServer, STATUS_CODES } from "node:http";
+import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { OptionError } from "../../errors.ts";
@@ -47,6 +47,21 @@ export async function listen(
       `HTTP/1.1 ${told.status} ${STATUS_CODES[told.status]}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
     );
   });
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
+  const underWay = new Set<ServerResponse>();
+  const isBusy = (socket: Socket) => [...underWay].some(({ req }) => req.socket === socket);
+  let isClosing = false;
+  server.on("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
+    underWay.add(response);
+    response.once("close", () => {
+      underWay.delete(response);
+      if (isClosing && !isBusy(socket)) socket.destroySoon();
+    });
+  });
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) =>
       reject(
@@ -63,10 +78,16 @@ export async function listen(
   return {
     url: `http://${name}:${bound.port}`,
     port: bound.port,
+    /** Node stops its own timers here, and leaves alone connections that have sent no whole request: they would never end. */
     async close() {
       server.close();
-      server.closeIdleConnections();
+      isClosing = true;
+      for (const socket of sockets) if (!isBusy(socket)) socket.destroy();
+      const late = setTimeout(() => {
+        for (const { req } of underWay) if (!req.complete) req.socket.destroy();
+      }, requestMs);
       await closed;
+      clearTimeout(late);
     },
     async [Symbol.asyncDispose]() {
       server.close();

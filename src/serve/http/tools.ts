@@ -81,7 +81,7 @@ export function plainMessages(messages: readonly Message[]): ChatMessage[] {
         }
         return `${OPEN}\n{"name": ${JSON.stringify(name)}, "arguments": ${json}}\n${CLOSE}`;
       });
-      const said = message.content || undefined;
+      const said = message.content ?? undefined; // may be empty: a model can end its answer at once
       if (said === undefined && calls.length === 0) throw invalid(`messages.${i}.content`, "wanted a text or calls.");
       plain.push({ role: "assistant", content: [...(said ? [said] : []), ...calls].join("\n") });
     } else {
