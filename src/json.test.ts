@@ -1,9 +1,11 @@
+import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { FileError } from "./errors.ts";
+import { ReadableFile } from "./formats/files.ts";
 import { readJson } from "./json.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
@@ -43,4 +45,13 @@ test.each([
   ["nothing", join(folder, "none.json")],
 ])("%s is a FileError", (_, path) => {
   expect(() => readJson(path)).toThrow(FileError);
+});
+
+test.skipIf(process.platform === "win32")("a pipe that nobody writes to, and what has no end, are no files", () => {
+  const pipe = join(folder, "pipe");
+  execFileSync("mkfifo", [pipe]);
+  for (const path of [pipe, "/dev/zero"]) {
+    expect(() => readJson(path)).toThrow(/wanted a file/);
+    expect(() => new ReadableFile(path)).toThrow(/wanted a file/);
+  }
 });

@@ -1,5 +1,5 @@
 /** Texts and JSON in files that may be hostile: their size and nesting are limited before anything is made of them. */
-import { closeSync, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { FileError } from "./errors.ts";
 
 /** Largest known: tokenizers of 35 MB. A sparse file of any size costs its author nothing. */
@@ -7,14 +7,22 @@ const maxTextBytes = 1 << 28;
 /** Deeper JSON overflows the stack of what walks it: `JSON.parse` itself takes any depth. Our files and others' have up to 10. */
 const maxDepth = 100;
 
-/** @throws {FileError} if the file is missing, unreadable or larger than any text we read */
-export function readText(path: string): string {
+/** Opens a file; also what is none, such as a pipe that nobody writes to, which would keep a plain `open` waiting. */
+export function openToRead(path: string): number {
+  return openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0)); // Windows has neither pipes nor the flag
+}
+
+/**
+ * @param most bytes
+ * @throws {FileError} if it is missing, unreadable, no file or larger than any text we read
+ */
+export function readText(path: string, most = maxTextBytes): string {
   try {
-    const descriptor = openSync(path, "r");
+    const descriptor = openToRead(path);
     try {
-      const { size } = fstatSync(descriptor);
-      if (size > maxTextBytes)
-        throw new FileError(path, `wanted a text of at most ${maxTextBytes} bytes, got ${size}.`);
+      const stat = fstatSync(descriptor);
+      if (!stat.isFile()) throw new FileError(path, "wanted a file, got something else, which may have no end.");
+      if (stat.size > most) throw new FileError(path, `wanted a text of at most ${most} bytes, got ${stat.size}.`);
       return readFileSync(descriptor, "utf8");
     } finally {
       closeSync(descriptor);

@@ -68,7 +68,7 @@ export function exportCommand(): Command {
     .addHelpText(
       "after",
       `
-One of --task, --instruction and --mask must be given. The Hugging Face folder has BF16 or F32 weights where the bundle has, else F16.
+One of --task, --instruction and --mask must be given. The Hugging Face folder has BF16 or F32 weights where the bundle has, else F16, of Gemma BF16.
 
 Examples:
   ifprune export models/default plurals --task "Write the plural form of the given word."

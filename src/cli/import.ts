@@ -41,12 +41,9 @@ async function importSource(source: string, out: string, { checkpoint, ...option
     progress.update(done);
   };
   const as = checkpoint ? "checkpoint" : "bundle";
-  try {
-    const { notes } = await importModel(source, out, { ...options, as, onProgress, signal: interruption() });
-    for (const note of notes) progress?.note(note);
-  } finally {
-    progress?.finish();
-  }
+  const importing = importModel(source, out, { ...options, as, onProgress, signal: interruption() });
+  const { notes } = await importing.finally(() => progress?.finish());
+  for (const note of notes) process.stderr.write(`${note}\n`);
   process.stderr.write(
     checkpoint
       ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${out}"}.\n`

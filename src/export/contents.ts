@@ -2,24 +2,26 @@
 import { join } from "node:path";
 import type { Bundle } from "../formats/bundle.ts";
 import { readJson } from "../formats/files.ts";
-import type { GgufFile, GgufMetadata, GgufTensor } from "../formats/gguf.ts";
+import type { GgufMetadata, GgufTensor } from "../formats/gguf.ts";
 import { feedForwardKey } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf } from "../formats/ggufTokenizer.ts";
 import { string, uint32 } from "../formats/ggufValues.ts";
 import { modelFile, type WeightFile, weightFile } from "../formats/packBundle.ts";
+import { isGemma } from "../model/config.ts";
 import { ffnTensors, gatherFfn } from "../subnet/gather.ts";
 import type { ExportManifest, ExportType } from "./manifest.ts";
 import type { Subnetwork } from "./subnetwork.ts";
 
-/** Bytes that a copy reads at a time. */
-const chunkBytes = 1 << 24;
-
-/** What the matrices of a Hugging Face folder are stored in: the bundle's type where it is a float's, else F16. */
-export function floatType({ base, layouts }: Bundle): "F32" | "F16" | "BF16" {
+/**
+ * What the matrices of a Hugging Face folder are stored in: the bundle's type where it is a float's, else F16. Gemma's activations overflow half precision
+ * (Gemma 3's reach 800,000), and folders are computed in the type that they are stored in.
+ */
+export function floatType({ base, layouts, config: { family } }: Bundle): "F32" | "F16" | "BF16" {
   const matrices = [...base.tensors.values()].filter(({ shape }) => shape.length > 1).map(({ type }) => type);
   const types = new Set([...matrices, ...layouts.flatMap(({ gate, up, down }) => [gate, up, down])]);
   const [type] = types;
-  return types.size === 1 && (type === "F32" || type === "BF16") ? type : "F16";
+  if (types.size === 1 && (type === "F32" || type === "BF16")) return type;
+  return isGemma(family) ? "BF16" : "F16";
 }
 
 /** The sub-network as one GGUF file. "keep": the bytes that `openSubnetwork` makes; else the float form, encoded. */
@@ -52,19 +54,10 @@ function keptFile({ bundle, mask }: Subnetwork): { tensors: GgufTensor[]; data: 
   return {
     tensors: [...shared.map(({ name, type, shape }) => ({ name, type, shape })), ...ffnTensors(bundle, mask.tFfn)],
     data: (function* () {
-      for (const { name, bytes } of shared) yield* tensorChunks(base, name, bytes);
+      for (const tensor of shared) yield* base.chunks(tensor);
       yield* gatherFfn(bundle, mask);
     })(),
   };
-}
-
-function* tensorChunks(file: GgufFile, name: string, bytes: number): Generator<Uint8Array> {
-  const tensor = file.tensor(name);
-  for (let offset = 0; offset < bytes; offset += chunkBytes) {
-    const chunk = new Uint8Array(Math.min(chunkBytes, bytes - offset));
-    file.readInto(chunk, tensor, offset);
-    yield chunk;
-  }
 }
 
 /**

@@ -11,10 +11,11 @@ import { describeFiles } from "../formats/manifest.ts";
 import { blockLength, blockTypes } from "../formats/quantize.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskToJson } from "../mask/maskFile.ts";
+import { countParameters } from "../model/config.ts";
 import { checkBundleMask } from "../subnet/gather.ts";
 import { floatType, ggufFile, smallFiles } from "./contents.ts";
 import { type ExportManifest, type ExportType, ggufFileName, writeExportManifest } from "./manifest.ts";
-import { countParameters, modelCard } from "./modelCard.ts";
+import { modelCard } from "./modelCard.ts";
 import { Subnetwork } from "./subnetwork.ts";
 
 export const EXPORT_FORMATS = ["hf", "gguf"] as const;

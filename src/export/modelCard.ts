@@ -1,6 +1,6 @@
 /** The model card of an export: what it is, where it comes from, how to load it, what to check. Every number in it is counted. */
 import type { BundleManifest } from "../formats/manifest.ts";
-import { type ModelConfig, parameterShapes } from "../model/config.ts";
+import { countParameters, type ModelConfig } from "../model/config.ts";
 import { describe } from "./contents.ts";
 import { type ExportManifest, exportManifestName, ggufFileName } from "./manifest.ts";
 
@@ -73,10 +73,6 @@ export function modelCard(about: ExportManifest, source: { config: ModelConfig; 
     `\`ifprune verify\` checks this folder against \`${exportManifestName}\`, and against the source bundle where it is at hand.`,
   ];
   return `${lines.join("\n")}\n`;
-}
-
-export function countParameters(config: ModelConfig): number {
-  return [...parameterShapes(config).values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
 }
 
 function promptFormat({ promptTemplate }: BundleManifest, hasChatTemplate: boolean): string {

@@ -15,10 +15,9 @@ import { blockTypes, encodeWeights } from "../formats/quantize.ts";
 import type { ElementType } from "../formats/safetensors.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
-import { type ModelConfig, parameterShapes } from "../model/config.ts";
+import { countParameters, type ModelConfig, parameterShapes } from "../model/config.ts";
 import { floatType, ggufFile, smallFiles } from "./contents.ts";
 import { exportManifestName, ggufFileName, readExportManifest } from "./manifest.ts";
-import { countParameters } from "./modelCard.ts";
 import { Subnetwork } from "./subnetwork.ts";
 
 export interface Verification {

@@ -2,18 +2,10 @@
  * Positioned reads from files that may be hostile, and whole writes. Both are synchronous: a gather makes thousands of small
  * reads, which the page cache serves faster than the thread pool hands them over.
  */
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  mkdirSync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, existsSync, fstatSync, mkdirSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
+import { resolve } from "node:path";
 import { FileError, MemoryError, OptionError } from "../errors.ts";
+import { openToRead } from "../json.ts";
 
 export { readJson, readText } from "../json.ts";
 
@@ -28,7 +20,7 @@ export class ReadableFile implements Disposable {
   /** @throws {FileError} if `path` is not a file that can be read */
   constructor(readonly path: string) {
     try {
-      this.#descriptor = openSync(path, "r");
+      this.#descriptor = openToRead(path);
     } catch (cause) {
       throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
     }
@@ -109,7 +101,7 @@ export async function makeFolder(
   if (existsSync(path)) {
     throw new OptionError(`${operation}: wanted a new folder, got "${path}", which exists. Remove it first.`);
   }
-  const partial = `${path}.partial-${process.pid}`;
+  const partial = `${resolve(path)}.partial-${process.pid}`; // not in it, should the path end in a slash
   rmSync(partial, { recursive: true, force: true });
   try {
     mkdirSync(partial); // its parent must exist: a recursive mkdir spins for ever where the system refuses new folders (/proc)

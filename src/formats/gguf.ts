@@ -221,10 +221,22 @@ export class GgufFile implements Disposable {
     this.#file.readInto(target, start + offset, `tensor "${name}"`);
   }
 
+  /** A tensor's bytes, piece by piece. */
+  *chunks(tensor: { name: string; start: number; bytes: number }): Generator<Uint8Array> {
+    for (let offset = 0; offset < tensor.bytes; offset += chunkBytes) {
+      const chunk = new Uint8Array(Math.min(chunkBytes, tensor.bytes - offset));
+      this.readInto(chunk, tensor, offset);
+      yield chunk;
+    }
+  }
+
   [Symbol.dispose](): void {
     this.#file[Symbol.dispose]();
   }
 }
+
+/** Bytes that a copy reads at a time. */
+const chunkBytes = 1 << 24;
 
 /** Reads forward through a file by a window, so that a header of any length costs few reads and no trust. */
 class Cursor {

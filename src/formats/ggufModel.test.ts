@@ -39,6 +39,11 @@ test("q is encoded alike whole and head by head", () => {
 describe("refuses to write what llama.cpp would compute otherwise:", () => {
   test.each<[string, Parameters<typeof randomModel>[0], RegExp]>([
     ["llama3 scaling in Qwen", { family: "qwen3", ropeScaling: llama3 }, /llama3/],
+    [
+      "llama3 scaling with other numbers",
+      { family: "llama", ropeScaling: { ...llama3, originalContextLength: 4096 } },
+      /"originalContextLength":8192/,
+    ],
     ["YaRN with other betas", { family: "llama", ropeScaling: { ...yarn, betaFast: 16 } }, /betas 32 and 1/],
     ["another scale of attention", { family: "gemma3", attentionScale: 0.3 }, /attention scaled by 0.25/],
     ["a Llama with a scale of its own", { family: "llama", attentionScale: 0.3 }, /attention scaled/],
@@ -143,7 +148,6 @@ describe("refuses a file, naming the cause:", () => {
       { family: "llama", ropeScaling: llama3 },
       /one kind/,
     ],
-    ["unknown divisors", {}, { family: "llama", ropeScaling: { ...llama3, lowFactor: 2 } }, /rope_freqs/],
     [
       "another pattern of layers",
       { "gemma3.attention.sliding_window_pattern": uint32(4) },
@@ -171,6 +175,15 @@ describe("refuses a file, naming the cause:", () => {
     expect(() => new GgufModel(path)).toThrow(OptionError);
   });
 
+  test("divisors of RoPE that are not llama3's", async () => {
+    const parts = ggufParts(randomModel({ family: "llama", ropeScaling: llama3 }, 1));
+    const divisors = parts.tensors.find(({ name }) => name === "rope_freqs.weight")!;
+    divisors.bytes = new Uint8Array(Float32Array.from({ length: divisors.bytes.length / 4 }, (_, i) => 1 + i).buffer);
+    const path = await writeParts(temporaryFolder(), parts);
+    expect(() => new GgufModel(path)).toThrow(FileError);
+    expect(() => new GgufModel(path)).toThrow(/rope_freqs/);
+  });
+
   test("parameters as bytes without a type", async () => {
     const parts = ggufParts(randomModel({ family: "llama" }, 1));
     const norm = parts.tensors.find(({ name }) => name === "output_norm.weight")!;
@@ -183,6 +196,13 @@ describe("refuses a file, naming the cause:", () => {
 test("llama.cpp's old buffers of RoPE are no parameters", async () => {
   const parts = ggufParts(randomModel({ family: "llama" }, 1));
   parts.tensors.push({ name: "blk.0.attn_rot_embd.weight", type: "F32", shape: [8], bytes: new Uint8Array(32) });
+  using model = new GgufModel(await writeParts(temporaryFolder(), parts));
+  expect(model.config.family).toBe("llama");
+});
+
+test("a file that llama.cpp's tool has merged is one file", async () => {
+  const parts = ggufParts(randomModel({ family: "llama" }, 1));
+  parts.metadata.set("split.count", { type: "uint16", value: 0 });
   using model = new GgufModel(await writeParts(temporaryFolder(), parts));
   expect(model.config.family).toBe("llama");
 });

@@ -96,7 +96,15 @@ function checkComputable(config: ModelConfig): void {
   const scale = config.attentionScale ?? 1 / Math.sqrt(headWidth);
   const fixed = attentionScale(config);
   if (Math.abs(scale - fixed) > 1e-6 * fixed) refuse(`attention scaled by ${fixed}`, scale);
-  if (scaling?.kind === "llama3" && family !== "llama") refuse("RoPE without llama3 scaling", "it");
+  if (scaling?.kind === "llama3") {
+    if (family !== "llama") refuse("RoPE without llama3 scaling", "it");
+    // It is written as divisors, from which only the factor can be told.
+    const { factor, ...numbers } = scaling;
+    const isKnown = Object.entries(llama3Numbers).every(
+      ([key, value]) => numbers[key as keyof typeof numbers] === value,
+    );
+    if (!isKnown) refuse(`llama3 scaling with ${JSON.stringify(llama3Numbers)}`, JSON.stringify(numbers));
+  }
   if (scaling?.kind === "yarn" && (scaling.betaFast !== yarnBetas.betaFast || scaling.betaSlow !== yarnBetas.betaSlow))
     refuse(
       `YaRN with betas ${yarnBetas.betaFast} and ${yarnBetas.betaSlow}`,
@@ -196,9 +204,6 @@ export function modelNumber(file: GgufFile, key: string): number {
   return file.number(`${file.string("general.architecture")}.${key}`);
 }
 
-/** Bytes that a copy reads at a time. */
-const chunkBytes = 1 << 24;
-
 /** A tensor and the file that has it. */
 type FileTensor = GgufTensor & { file: GgufFile; start: number; bytes: number };
 type StoredTensor = FileTensor & { type: BlockType };
@@ -242,14 +247,7 @@ export class GgufModel implements ModelSource {
   stored(name: string): { type: BlockType; shape: readonly number[]; bytes: number; chunks: Iterable<Uint8Array> } {
     const tensor = this.#tensor(name);
     const { type, shape, bytes, file } = tensor;
-    function* chunks() {
-      for (let offset = 0; offset < bytes; offset += chunkBytes) {
-        const chunk = new Uint8Array(Math.min(chunkBytes, bytes - offset));
-        file.readInto(chunk, tensor, offset);
-        yield chunk;
-      }
-    }
-    return { type, shape, bytes, chunks: chunks() };
+    return { type, shape, bytes, chunks: file.chunks(tensor) };
   }
 
   #tensor(name: string): StoredTensor {
@@ -329,7 +327,7 @@ function openParts(path: string): GgufFile[] {
     const [first] = files as [GgufFile];
     if (!first.metadata.has("split.count")) return files;
     const count = first.number("split.count");
-    if (count === 1) return files;
+    if (count <= 1) return files; // 0 is what llama.cpp's own tool writes into the files that it merges
     const [, stem, number, total] = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/.exec(basename(path)) ?? [];
     if (Number(number) !== 1 || Number(total) !== count) {
       const digits = String(count).padStart(5, "0");
@@ -479,7 +477,10 @@ function readScaling(file: GgufFile, config: ModelConfig, tensors: Tensors): Rop
   return { kind: "yarn", factor, originalContextLength, ...yarnBetas };
 }
 
-/** The scaling that has these divisors: they give the factor, and the other numbers are the same in all known models. */
+/** What llama3 scaling has beside its factor, in all models that Meta made. */
+const llama3Numbers = { lowFactor: 1, highFactor: 4, originalContextLength: 8192 } as const;
+
+/** The scaling that has these divisors. */
 function llama3Scaling(path: string, config: ModelConfig, tensor: FileTensor): RopeScaling | undefined {
   const pairs = config.headWidth / 2;
   if (tensor.type !== "F32" || tensor.shape.length !== 1 || tensor.shape[0] !== pairs) {
@@ -495,9 +496,7 @@ function llama3Scaling(path: string, config: ModelConfig, tensor: FileTensor): R
   const scaling = {
     kind: "llama3",
     factor: Math.max(...divisors),
-    lowFactor: 1,
-    highFactor: 4,
-    originalContextLength: 8192,
+    ...llama3Numbers,
   } as const;
   const wanted = ropeFactors({ ...config, ropeScaling: scaling })!;
   if (!divisors.every((divisor, i) => Math.abs(divisor - wanted[i]!) <= 1e-4 * wanted[i]!))

@@ -191,6 +191,16 @@ describe.each(kinds)("%s", (name, make, isAlike) => {
     );
   });
 
+  test("a token that the model has no embedding for is text", () => {
+    const beyond = { id: V, content: "<image>", special: true };
+    const added = { ...json, added_tokens: [...json.added_tokens, beyond] };
+    const some = createTokenizer(added, "test", { ...boundary, vocabSize: V });
+    expect(some.encodeParts([{ text: "<image>", isTrusted: true }])).toEqual(tokenizer.encode("<image>"));
+    expect(tokenizerMetadata(written(added), { vocabSize: V }, { ...boundary, addBos: true })).toEqual(
+      tokenizerMetadata(written(json), { vocabSize: V }, { ...boundary, addBos: true }),
+    );
+  });
+
   test("the way into GGUF and back gives the same ids, boundary and template (seed 4)", () => {
     const { tokenizerJson, ...rest } = tokenizerFromGguf(metadata, "test");
     expect(rest).toEqual({ ...boundary, addBos: true, chatTemplate: "x" });
@@ -273,6 +283,17 @@ describe("from GGUF, refuses", () => {
         metadata.set("tokenizer.ggml.tokens", array("string", tokens));
         metadata.set("tokenizer.ggml.token_type", array("int32", Array(40_000).fill(tokenType.normal)));
         metadata.set("tokenizer.ggml.scores", array("float32", Array(40_000).fill(0)));
+      },
+    ],
+    [
+      "millions of ways to put tokens together",
+      (metadata) => {
+        const tokens = Array.from({ length: 120 * 256 }, (_, id) =>
+          String.fromCharCode(0x400 + (id >> 8)).repeat(1 + (id & 255)),
+        );
+        metadata.set("tokenizer.ggml.tokens", array("string", tokens));
+        metadata.set("tokenizer.ggml.token_type", array("int32", Array(tokens.length).fill(tokenType.normal)));
+        metadata.set("tokenizer.ggml.scores", array("float32", Array(tokens.length).fill(0)));
       },
     ],
     [

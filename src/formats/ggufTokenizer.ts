@@ -43,6 +43,8 @@ const addsBos: readonly ByteLevelName[] = ["llama-bpe", "tekken"];
 /** Longest SentencePiece token and all together, in characters; all ways to split each are looked at. Gemma's 262,144 have 2 million. */
 const maxTokenLength = 256;
 const maxTokenLengths = 1 << 23;
+/** Most ways in all to put tokens together from two others. Gemma's have 0.5 million. */
+const maxMerges = 1 << 21;
 
 /**
  * The tokenizer of a `tokenizer.json` as GGUF metadata.
@@ -66,7 +68,7 @@ export function tokenizerMetadata(
 ): GgufMetadata {
   const { bosId, eosIds, addBos, chatTemplate } = options;
   const { path, json } = typeof source === "string" ? { path: source, json: readJson(source) } : source;
-  const file = readTokenizerFile(json, path);
+  const file = readTokenizerFile(json, path, vocabSize);
   if (file.tokens.length > vocabSize) {
     const got = `${file.tokens.length} tokens`;
     throw new FileError(path, `wanted ids below the model's ${vocabSize}, got ${got}. Is it another model's?`);
@@ -283,9 +285,12 @@ export function sentencePieceJson(
     tokens.filter(({ type }) => type === tokenType.normal).map(({ text, score }) => [text, score]),
   );
   checkLengths(normal.keys(), path);
-  const merges = [...normal]
-    .sort(([, a], [, b]) => b - a)
-    .flatMap(([text]) => splits(text, (part) => normal.has(part)));
+  const merges: [string, string][] = [];
+  for (const [text] of [...normal].sort(([, a], [, b]) => b - a)) {
+    merges.push(...splits(text, (part) => normal.has(part)));
+    if (merges.length > maxMerges)
+      throw new FileError(path, `wanted at most ${maxMerges} ways to put tokens together from others, got more.`);
+  }
   const replacesSpaces = { type: "Replace", pattern: { String: " " }, content: visibleSpace };
   const stripsSpace = { type: "Strip", content: " ", start: 1, stop: 0 };
   return tokenizerJson(tokens, bosId, {

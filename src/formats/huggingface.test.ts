@@ -498,15 +498,13 @@ describe("generation_config.json", () => {
     expect(read({ "generation_config.json": generation, "config.json": config })).toEqual({
       bosId: 1,
       eosIds: [2, 3],
-      raw: generation,
     });
-    expect(read({ "config.json": config })).toEqual({ bosId: 5, eosIds: [6], raw: {} });
+    expect(read({ "config.json": config })).toEqual({ bosId: 5, eosIds: [6] });
     expect(read({ "config.json": { text_config: config, eos_token_id: null } })).toEqual({
       bosId: 5,
       eosIds: [6],
-      raw: {},
     });
-    expect(read({})).toEqual({ bosId: undefined, eosIds: [], raw: {} });
+    expect(read({})).toEqual({ bosId: undefined, eosIds: [] });
   });
 
   test("with something else than ids is refused", () => {

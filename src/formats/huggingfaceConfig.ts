@@ -383,14 +383,12 @@ const tokenIds = z
   .nullish();
 const specialIds = { bos_token_id: tokenIds, eos_token_id: tokenIds };
 const generationSchema = z.object({ ...specialIds, text_config: z.object(specialIds).optional() });
-type ReadIds = { raw: Record<string, unknown>; ids: z.infer<typeof generationSchema> };
+type ReadIds = z.infer<typeof generationSchema>;
 
 export interface GenerationConfig {
   bosId?: number | undefined;
   /** Tokens that end an answer; may be none. */
   eosIds: number[];
-  /** All of `generation_config.json`, empty where there is none. */
-  raw: Record<string, unknown>;
 }
 
 /**
@@ -401,10 +399,9 @@ export interface GenerationConfig {
 export function readGenerationConfig(folder: string): GenerationConfig {
   const [generation, config] = ["generation_config.json", "config.json"].map((name) => {
     const path = join(folder, name);
-    const raw = existsSync(path) ? readJson(path) : {};
-    return { raw: raw as Record<string, unknown>, ids: parse(path, generationSchema, raw) };
+    return parse(path, generationSchema, existsSync(path) ? readJson(path) : {});
   }) as [ReadIds, ReadIds];
   const ids = (key: "bos_token_id" | "eos_token_id") =>
-    generation.ids[key] ?? config.ids[key] ?? config.ids.text_config?.[key] ?? [];
-  return { bosId: ids("bos_token_id")[0], eosIds: ids("eos_token_id"), raw: generation.raw };
+    generation[key] ?? config[key] ?? config.text_config?.[key] ?? [];
+  return { bosId: ids("bos_token_id")[0], eosIds: ids("eos_token_id") };
 }

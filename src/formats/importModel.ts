@@ -6,6 +6,7 @@ import { existsSync, statSync, writeFileSync } from "node:fs";
 import { basename, extname, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
+import { countParameters, type ModelConfig } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { readChatTemplate } from "../text/chatTemplate.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
@@ -59,6 +60,8 @@ interface Opened extends Disposable {
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
 export async function importModel(source: string, outFolder: string, options: ImportOptions = {}): Promise<Imported> {
+  if (options.as === "checkpoint" && options.type !== undefined)
+    throw new OptionError(`import: wanted no type of a checkpoint, whose weights are F32, got ${options.type}.`);
   if (existsSync(outFolder))
     throw new OptionError(`import: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
   using opened = open(source, options);
@@ -79,7 +82,7 @@ export async function importModel(source: string, outFolder: string, options: Im
     },
   };
   if (options.as === "checkpoint") {
-    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest));
+    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest, options));
   } else {
     const { type = opened.type, signal, onProgress } = options;
     await writeBundle(outFolder, { llm, tokenizer: opened.tokenizer, texts, manifest }, { type, signal, onProgress });
@@ -99,8 +102,18 @@ async function writeCheckpoint(
   llm: ModelSource,
   texts: ReadonlyMap<string, string>,
   manifest: Omit<BundleManifest, "format" | "files">,
+  { signal, onProgress }: Pick<ImportOptions, "signal" | "onProgress">,
 ): Promise<void> {
-  const weights = await writeModel(join(folder, "llm"), llm.config, (name) => llm.read(name), { type: "F32" });
+  const total = 4 * countParameters(llm.config);
+  let done = 0;
+  const read = (name: string) => {
+    signal?.throwIfAborted();
+    const weight = llm.read(name);
+    done += 4 * weight.data.length;
+    onProgress?.(done, total);
+    return weight;
+  };
+  const weights = await writeModel(join(folder, "llm"), llm.config, read, { type: "F32" });
   const tokenizer = "tokenizer.json";
   writeFileSync(join(folder, "llm", tokenizer), texts.get(tokenizer)!);
   const files = await describeFiles(
@@ -151,7 +164,7 @@ function openFolder(folder: string): Opened {
     if (template !== undefined) texts.set("chat_template.jinja", template);
     return {
       llm,
-      type: llm.config.width % blockLength === 0 ? "Q8_0" : "F16",
+      type: defaultType(llm.config),
       tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template }),
       bosId: ids.bosId,
       unusedBosId: bosId,
@@ -247,7 +260,7 @@ function openLlama2c(path: string, tokenizerPath: string | undefined): Opened {
   const ids = { bosId: llama2cIds.bos, eosIds: [llama2cIds.eos] };
   return {
     llm: inMemory(path, { config, weights }),
-    type: config.width % blockLength === 0 && config.ffnWidth % blockLength === 0 ? "Q8_0" : "F16",
+    type: defaultType(config),
     tokenizer: tokenizerMetadata({ path: tokenizerPath, json }, config, { ...ids, addBos: true }),
     bosId: ids.bosId,
     eosId: llama2cIds.eos,
@@ -255,6 +268,10 @@ function openLlama2c(path: string, tokenizerPath: string | undefined): Opened {
     notes: [],
     [Symbol.dispose]: () => {},
   };
+}
+
+function defaultType({ width: D, ffnWidth: F }: ModelConfig): PackOptions["type"] {
+  return D % blockLength === 0 && F % blockLength === 0 ? "Q8_0" : "F16";
 }
 
 function inMemory(path: string, { config, weights }: Model): ModelSource {

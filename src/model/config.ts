@@ -166,3 +166,7 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
   if (scaling?.kind === "llama3" && scaling.highFactor <= scaling.lowFactor)
     throw new OptionError(`${where}: "ropeScaling.highFactor" must be above lowFactor, got ${scaling.highFactor}.`);
 }
+
+export function countParameters(config: ModelConfig): number {
+  return [...parameterShapes(config).values()].reduce((sum, shape) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}

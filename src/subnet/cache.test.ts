@@ -1,5 +1,16 @@
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, truncateSync, utimesSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
@@ -126,6 +137,19 @@ test("what was unused for longest goes first, what was just used stays, and kill
   const current = await open(3, 1);
   expect([old, recent, current].map(({ path }) => existsSync(path))).toEqual([false, true, true]);
   expect(existsSync(abandoned)).toBe(false);
+});
+
+test("shared tensors that had to be copied count", async () => {
+  using bundle = await anyBundle();
+  const root = temporaryFolder();
+  const { path } = await openSubnetwork(bundle, mask, { root });
+  const shared = path.replace("00001-of", "00002-of");
+  rmSync(shared);
+  copyFileSync(bundle.base.path, shared); // as where there are no links
+  age(dirname(path));
+  const { size } = statSync(shared);
+  await openSubnetwork(bundle, { ...mask, lambda: undefined }, { root, maxBytes: size });
+  expect(existsSync(path)).toBe(false);
 });
 
 test("nothing goes while the limit is kept", async () => {

@@ -11,6 +11,7 @@ import {
   copyFileSync,
   existsSync,
   linkSync,
+  lstatSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -206,8 +207,8 @@ function folders(parent: string): string[] {
 
 /** What removing an entry would free: its files, not what they link to. */
 function ownBytes(entry: string): number {
-  return [metadataName, ffnName].reduce(
-    (sum, name) => sum + (statSync(join(entry, name), { throwIfNoEntry: false })?.size ?? 0),
-    0,
-  );
+  return [metadataName, sharedName, ffnName].reduce((sum, name) => {
+    const stat = lstatSync(join(entry, name), { throwIfNoEntry: false });
+    return sum + (stat?.isFile() && stat.nlink === 1 ? stat.size : 0);
+  }, 0);
 }

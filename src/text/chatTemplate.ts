@@ -6,11 +6,12 @@
  * Templates come with models, so they are as hostile as any file: their length, time, ranges, output and the sizes of all values that they
  * compute are limited.
  */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { createContext, Script } from "node:vm";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FileError, InputError } from "../errors.ts";
+import { readText } from "../json.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
 export interface ChatMessage {
@@ -212,13 +213,13 @@ function withinTime<T>(task: () => T): T {
  */
 export function readChatTemplate(folder: string): string | undefined {
   const jinja = join(folder, "chat_template.jinja");
-  if (existsSync(jinja)) return readLimited(jinja);
+  if (existsSync(jinja)) return readText(jinja, MAX_CONFIG_BYTES);
   for (const name of ["chat_template.json", "tokenizer_config.json"]) {
     const path = join(folder, name);
     if (!existsSync(path)) continue;
     let json: { chat_template?: unknown } | null;
     try {
-      json = JSON.parse(readLimited(path));
+      json = JSON.parse(readText(path, MAX_CONFIG_BYTES));
     } catch (cause) {
       if (cause instanceof FileError) throw cause;
       throw new FileError(path, `wanted JSON, got: ${(cause as Error).message}.`, { cause });
@@ -230,14 +231,4 @@ export function readChatTemplate(folder: string): string | undefined {
       throw new FileError(path, 'wanted "chat_template" to be text, or a list with one named "default".');
   }
   return undefined;
-}
-
-function readLimited(path: string): string {
-  try {
-    const { size } = statSync(path);
-    if (size > MAX_CONFIG_BYTES) throw new Error(`${size} bytes`);
-    return readFileSync(path, "utf8");
-  } catch (cause) {
-    throw new FileError(path, `wanted a readable text file, got: ${(cause as Error).message}.`, { cause });
-  }
 }

@@ -92,7 +92,7 @@ export function loadTokenizer(path: string, boundary?: Boundary): Tokenizer {
  * @throws {FileError} as `loadTokenizer`
  */
 export function createTokenizer(json: unknown, where: string, boundary?: Boundary): Tokenizer {
-  const file = readTokenizerFile(json, where);
+  const file = readTokenizerFile(json, where, boundary?.vocabSize);
   const { tokens } = file;
   const special = new Map(file.added_tokens.filter(isControl).map((token) => [token.content, token]));
   const { bosId, eosIds, vocabSize = tokens.length } = boundary ?? boundaryByName(special, where);

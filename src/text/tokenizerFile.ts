@@ -57,15 +57,17 @@ export type TokenizerFile = Omit<Parsed, "model"> & {
 /**
  * @param json parsed content of a `tokenizer.json`
  * @param where its origin, for messages
+ * @param vocabSize V of its model, if known: added tokens that the model has no embedding for are left out, as Gemma 3's for images in a model of texts
  * @throws {FileError} if it is no BPE tokenizer, or one whose ids or merges do not fit together
  */
-export function readTokenizerFile(json: unknown, where: string): TokenizerFile {
+export function readTokenizerFile(json: unknown, where: string, vocabSize = Number.POSITIVE_INFINITY): TokenizerFile {
   const parsed = schema.safeParse(json);
   if (!parsed.success) {
     const { path, message } = parsed.error.issues[0]!;
     throw new FileError(where, `wanted a BPE tokenizer.json, got a wrong "${path.join(".")}": ${message}.`);
   }
-  const { model, added_tokens } = parsed.data;
+  const { model } = parsed.data;
+  const added_tokens = parsed.data.added_tokens.filter(({ id }) => id < vocabSize);
   const ids = new Map(Object.entries(model.vocab));
   for (const { content, id } of added_tokens) {
     if ((ids.get(content) ?? id) !== id) throw new FileError(where, `wanted one id for token "${content}", got two.`);
@@ -88,7 +90,7 @@ export function readTokenizerFile(json: unknown, where: string): TokenizerFile {
     }
     return pair;
   });
-  return { ...parsed.data, model: { ...model, merges }, tokens: tokens as string[] };
+  return { ...parsed.data, added_tokens, model: { ...model, merges }, tokens: tokens as string[] };
 }
 
 function isPair(value: unknown): value is [string, string] {
