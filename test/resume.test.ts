@@ -111,6 +111,19 @@ test("Ctrl-C saves, exits cleanly, and the same command goes on", async () => {
   expect((await loadLatestCheckpoint(join(runs, "tiny")))?.step).toBe(step);
   expect(step).toBeLessThan(steps);
 
+  const { tokenizer, ...json } = JSON.parse(readFileSync(recipe, "utf8"));
+  const next = join(folder, "next");
+  cpSync(tiny, next, { recursive: true });
+  writeFileSync(
+    join(next, "recipe.json"),
+    JSON.stringify({ ...json, name: "next", init: { run: join(runs, "tiny") } }),
+  );
+  const refused = await ifprune(["train", join(next, "recipe.json"), "--runs", next]);
+  expect(refused.code).toBe(1);
+  expect(refused.stderr).toContain(
+    `"init": wanted a run that has come to its end, got "${join(runs, "tiny")}", which is at step ${step}.`,
+  );
+
   const resumed = await ifprune(args);
   expect(resumed.code, resumed.stderr).toBe(0);
   expect(resumed.stderr).toContain(`resuming ${join(runs, "tiny")} at step ${step} of 20`);

@@ -85,10 +85,11 @@ async function evaluateRun(run: string, seed: number, masks: readonly Mask[]): P
   const folder = checkpointFolders(join(runsDir, nameOf(run, seed)))[0];
   if (folder === undefined) return "no checkpoint yet, left out";
   if (!isTrained(folder)) return "still in training, left out";
-  const checkpoint = hashOf(folder);
+  const hash = hashOf(folder);
+  const checkpointOf = (mask: Mask) => (isUntrained(mask) ? `${hash}, ${experiments.tFfn} channels` : hash);
   const isKnown = (mask: Mask, test: (typeof tests)[number]) => {
     const known = results.get({ run, seed, mask, test: test.name });
-    return known?.checkpoint === checkpoint && known.questions === test.questions;
+    return known?.checkpoint === checkpointOf(mask) && known.questions === test.questions;
   };
   if (masks.every((mask) => tests.every((test) => isKnown(mask, test)))) return "unchanged";
 
@@ -105,7 +106,15 @@ async function evaluateRun(run: string, seed: number, masks: readonly Mask[]): P
             opened,
             report.tasks.map(({ task }) => task),
           );
-        results.set({ run, seed, mask, test: test.name, checkpoint, questions: test.questions, report });
+        results.set({
+          run,
+          seed,
+          mask,
+          test: test.name,
+          checkpoint: checkpointOf(mask),
+          questions: test.questions,
+          report,
+        });
       }
       const score = suiteScore(results.seedOf({ run, seed, mask }), experiments.facts)!;
       words.push(`${mask} ${(100 * score).toFixed(1)}`);
@@ -140,17 +149,13 @@ async function wordingOverlap({ model, text }: OpenedModel, tasks: readonly stri
 }
 
 function choiceOf(opened: OpenedModel, mask: Mask): MaskChoice {
-  switch (mask) {
-    case "own":
-      return opened.ownChoice;
-    case "griffin":
-    case "activations":
-    case "weights":
-    case "random":
-      return opened.untrainedChoice(mask, experiments.tFfn);
-    default:
-      return mask;
-  }
+  if (mask === "own") return opened.ownChoice;
+  return isUntrained(mask) ? opened.untrainedChoice(mask, experiments.tFfn) : mask;
+}
+
+/** Whether the size of a mask is that of the experiments, not the run's own. */
+function isUntrained(mask: Mask): mask is "griffin" | "activations" | "weights" | "random" {
+  return ["griffin", "activations", "weights", "random"].includes(mask);
 }
 
 /** Without the mean over layers, which follows; each layer's matrix, which is symmetric, as a triangle of three decimals. */

@@ -79,6 +79,8 @@ const experimentsSchema = z.strictObject({
   instructions: words,
   /** Tasks that the suite score judges on unseen wordings: their unseen inputs follow from nothing. */
   facts: z.array(words),
+  /** Tasks that a seed finds out as a whole or not at all, which moves the mean of all: scores are also shown without them. */
+  allOrNothing: z.array(words).default([]),
   tables: z.array(
     z.strictObject({
       title: words,
@@ -230,9 +232,13 @@ export function suiteTasks(byTest: ReadonlyMap<string, Result>, facts: readonly 
   });
 }
 
-/** Mean accuracy over the tasks of {@link suiteTasks}. */
-export function suiteScore(byTest: ReadonlyMap<string, Result>, facts: readonly string[]): number | undefined {
-  const tasks = suiteTasks(byTest, facts);
+/** Mean accuracy over the tasks of {@link suiteTasks}. @param without tasks that are left out */
+export function suiteScore(
+  byTest: ReadonlyMap<string, Result>,
+  facts: readonly string[],
+  without: readonly string[] = [],
+): number | undefined {
+  const tasks = suiteTasks(byTest, facts)?.filter(({ task }) => !without.includes(task));
   return tasks && mean(tasks.map(({ accuracy }) => accuracy));
 }
 
@@ -272,10 +278,17 @@ export function commonSeeds(results: Results, shown: readonly Source[]): number[
 
 const seedOf = (byTest: ReadonlyMap<string, Result>): number => [...byTest.values()][0]!.seed;
 
-/** By how much the suite score of `shown` differs from that of `other`, over the seeds that both have. */
-export function differenceOf(results: Results, facts: readonly string[], shown: Source, other: Source) {
+/** By how much the suite score of `shown` differs from that of `other`, over the seeds that both have. @param without as of {@link suiteScore} */
+export function differenceOf(
+  results: Results,
+  facts: readonly string[],
+  shown: Source,
+  other: Source,
+  without: readonly string[] = [],
+): Estimate | undefined {
   const scores = [shown, other].map(
-    (source) => new Map(results.seedsOf(source).map((byTest) => [seedOf(byTest), suiteScore(byTest, facts)] as const)),
+    (source) =>
+      new Map(results.seedsOf(source).map((byTest) => [seedOf(byTest), suiteScore(byTest, facts, without)] as const)),
   );
   const paired = [...scores[0]!].map(([seed, score]) => {
     const counterpart = scores[1]!.get(seed);

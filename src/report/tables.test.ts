@@ -20,7 +20,15 @@ const both = (run: string, seed: number, score: number) => [
 ];
 const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]) =>
   tablesMarkdown(
-    { tests, tFfn: 4, instructions: "w.json", facts: ["rhymes"], tables: [{ title: "T", rows }], figures: [] },
+    {
+      tests,
+      tFfn: 4,
+      instructions: "w.json",
+      facts: ["rhymes"],
+      allOrNothing: [],
+      tables: [{ title: "T", rows }],
+      figures: [],
+    },
     new Results(results),
   );
 
@@ -40,6 +48,7 @@ test("with a headline, every row is compared with it seed by seed, over the seed
       tFfn: 4,
       instructions: "w.json",
       facts: ["rhymes"],
+      allOrNothing: [],
       tables: [{ title: "T", headline, rows }],
       figures: [],
     },
@@ -52,6 +61,26 @@ test("with a headline, every row is compared with it seed by seed, over the seed
     (name) => lines.find((line) => line.startsWith(`| ${name} |`))!.split(" | ")[3],
   );
   expect(differences).toEqual(["", "−15.0 ± 7.1", ""]);
+});
+
+test("tasks that are found out as a whole or not at all are set aside in columns of their own", () => {
+  const rows = [row("H", "h"), row("A", "a")];
+  const headline = { name: "H", run: "h", mask: "own" as const };
+  const of = (run: string, seed: number, sum: number, rhymes: number) => [
+    result(run, seed, "unseen inputs", { sum }),
+    result(run, seed, "unseen wordings", { rhymes }),
+  ];
+  const experiments = { tests, tFfn: 4, instructions: "w.json", facts: ["rhymes"], allOrNothing: ["sum"], figures: [] };
+  const scores = [...of("h", 1, 1, 0.5), ...of("h", 2, 0, 0.5), ...of("a", 1, 0, 0.25), ...of("a", 2, 0, 0.35)];
+  const lines = tablesMarkdown({ ...experiments, tables: [{ title: "T", headline, rows }] }, new Results(scores)).split(
+    "\n",
+  );
+  expect(lines).toContain(
+    "| model | the mask sees | suite score | − H, seed by seed | without sum | − H, seed by seed | unseen inputs | unseen wordings | seeds |",
+  );
+  expect(lines.find((line) => line.startsWith("| A |"))).toContain(
+    "| **15.0 ± 3.5** | −35.0 ± 38.9 | 30.0 ± 7.1 | −20.0 ± 7.1 |",
+  );
 });
 
 test("overlaps of masks stand layer by layer, as the mean over seeds, once per run and mask", () => {

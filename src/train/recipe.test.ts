@@ -62,7 +62,7 @@ test("defaults are filled in, and filling them in again changes nothing", () => 
   const recipe = parseRecipe(base, "first.json");
   expect(recipe.llm).toMatchObject({ family: "llama", normEps: 1e-5, ropeTheta: 10_000, tieEmbeddings: true });
   expect(recipe.predictor).toMatchObject({ rank: 128, input: "prompt", importance: false });
-  expect(recipe.mask).toEqual({ source: "predictor", tFfn: 32, block: 1, epsilon: 0.3, lambda: "soft" });
+  expect(recipe.mask).toEqual({ source: "predictor", tFfn: 32, block: 1, epsilon: 0.3 });
   expect(recipe.stages.map(({ train }) => train)).toEqual(["llm", "both", "both"]);
   expect(recipe.stages[0]).toMatchObject({ accumulate: 1, weightDecay: 0.1, beta1: 0.9, beta2: 0.95, clipNorm: 1 });
   expect(recipe.stages[0]!.data[0]!.weight).toBe(1);

@@ -100,8 +100,6 @@ const softTopKShape = {
   block: integer(1).default(1),
   /** Temperature of SoftTopK. */
   epsilon: positive.default(0.3),
-  /** Whether kept channels are scaled by λ. */
-  lambda: oneOf(["soft", "hard"]).default("soft"),
 };
 
 const dataSchema = section({

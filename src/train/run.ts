@@ -1,7 +1,7 @@
 /** A whole training run: recipe → stages → checkpoints, log and progress. Resumes by itself from its newest checkpoint. */
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { FileError } from "../errors.ts";
+import { type FileError, OptionError } from "../errors.ts";
 import { ReadableFile } from "../formats/files.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import type { Parts } from "../joint/parameters.ts";
@@ -15,6 +15,7 @@ import {
   loadModel,
   type ModelCard,
   removeLeftovers,
+  type SavedModel,
   saveCheckpoint,
 } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
@@ -72,11 +73,11 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
     yield { kind: "resumed", step: saved.step };
   }
   const tokenizerPath = join(runDir, "tokenizer.json");
-  const init = recipe.init && !saved ? await loadModel(file.pathOf(recipe.init.run)) : undefined;
+  const init = recipe.init && !saved ? await loadInit(file.pathOf(recipe.init.run)) : undefined;
   const tokenizer = await makeTokenizer(file, saved ?? init, tokenizerPath);
   const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
   if (recipe.stages.some((stage) => stage.kind === "sft" && stage.distil)) {
-    const { llm } = await loadModel(file.pathOf(recipe.init!.run)); // its own copy: what is trained changes in place
+    const { llm } = await loadInit(file.pathOf(recipe.init!.run)); // its own copy: what is trained changes in place
     parts.teacher = llm.weights;
   }
   const inherited = (saved ?? init)?.card.provenance.data ?? [];
@@ -137,6 +138,18 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   }
 }
 
+/** What a recipe starts from: a checkpoint, or a run that has come to its end. */
+async function loadInit(path: string): Promise<SavedModel> {
+  const run = await loadLatestCheckpoint(path);
+  if (!run) return loadModel(path);
+  const { stages } = run.recipe as { stages: unknown[] };
+  if (run.stage < stages.length)
+    throw new OptionError(
+      `recipe "init": wanted a run that has come to its end, got "${path}", which is at step ${run.step}. Train it to the end, or name one of its checkpoints.`,
+    );
+  return run;
+}
+
 function savedParts({ llm, predictor, tensors }: Checkpoint): Parts {
   return {
     llm: llm.weights,
@@ -161,7 +174,7 @@ function savedModel(
   const { mask } = recipe;
   const card: ModelCard = {
     ...(mask?.source === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
-    lambda: mask && mask.source !== "random-per-domain" ? mask.lambda : "hard",
+    lambda: mask && mask.source !== "random-per-domain" ? "soft" : "hard",
     predictorInput: recipe.predictor?.input ?? "prompt",
     promptTemplate: DEFAULT_PROMPT_TEMPLATE,
     bosId: tokenizer.bosId,
