@@ -34,7 +34,7 @@ export type Variant = keyof typeof VARIANTS;
 const variants = Object.keys(VARIANTS) as Variant[];
 
 export interface BenchOptions {
-  /** K. Default: the predictor's, else a quarter of F. */
+  /** K. Default: the predictor's, else about half of F. */
   tFfn?: number | undefined;
   /** Prompt lengths in tokens, ascending. Default: those of 32, 128, 512, 1024 that the model reads. */
   promptTokens?: readonly number[] | undefined;

@@ -22,7 +22,7 @@ export function benchCommand(): Command {
       "Measure the dense model, an ordinary model of the sub-network's shape, and the sub-network: time to first token, speed, memory, beside what bytes and arithmetic allow.",
     )
     .argument("<bundle>", "bundle folder; the dense model must fit into memory, and into the cache folder on disk")
-    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else a quarter)", integer(1))
+    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else about half)", integer(1))
     .option(
       "--prompt-lengths <list>",
       "tokens, e.g. 32,512 (default: 32,128,512,1024, as far as the model reads)",

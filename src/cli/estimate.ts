@@ -18,7 +18,7 @@ export function estimateCommand(): Command {
       "Say what a model and its sub-networks would take, from the headers of its files, before anything is loaded.",
     )
     .argument("<model>", "bundle folder; or Hugging Face folder or GGUF file, taken as `import` would store it")
-    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else a quarter)", integer(1))
+    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else about half)", integer(1))
     .option("--context <n>", "tokens of prompt and answer (default: the model's, at most 4096)", integer(2))
     .option("--threads <n>", "that read memory (default: one per core)", integer(1))
     .option("--json", "print one JSON document")

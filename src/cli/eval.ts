@@ -23,7 +23,10 @@ export function evalCommand(): Command {
       "Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served.",
     )
     .argument("<model>", "checkpoint folder, run folder (its newest checkpoint), or bundle folder")
-    .argument("<data>", "task file (.jsonl, .jsonl.gz) or plain text")
+    .argument(
+      "<data>",
+      'task file (.jsonl, .jsonl.gz) of {"instruction", "input"?, "output" or "answers": [], "task"?, "scorer"?}, or plain text',
+    )
     .option(
       "--mask <choice>",
       "own (as it was trained), input (predicted from the whole prompt), task (from the instruction only), foreign (another task's), generic (one for all), dense, griffin / activations / weights / random (without a predictor), or a mask file",
@@ -31,7 +34,7 @@ export function evalCommand(): Command {
     )
     .option(
       "--t-ffn <n>",
-      "channels per layer that griffin, activations, weights and random keep (default: the model's)",
+      "channels per layer that griffin, activations, weights and random keep (default: as the predictor was trained)",
       integer(1),
     )
     .option("--threads <n>", "worker threads", integer(1))
@@ -82,7 +85,7 @@ function maskChoice(name: string, kept: number | undefined, opened: OpenedModel)
   if (named !== undefined) {
     if (named !== "dense" && !text.softTopK)
       throw new OptionError(
-        `eval: wanted a model with a predictor for --mask ${name}, got one without. Use own, dense or a file.`,
+        `eval: wanted a model with a predictor for --mask ${name}, got one without. Use own, dense, ${UNTRAINED.join(", ")} or a file.`,
       );
     return named;
   }
@@ -96,7 +99,8 @@ function table({ tasks, mean, masks, numTooLong }: TaskReport): string {
   const row = (name: string, { count, accuracy, tokenAccuracy, loss }: TaskReport["mean"]) =>
     `${name.padEnd(width)}  ${String(count).padStart(5)}  ${(100 * accuracy).toFixed(1).padStart(8)}  ${(100 * tokenAccuracy).toFixed(1).padStart(8)}  ${loss.toFixed(3).padStart(6)}\n`;
   const head = `${"task".padEnd(width)}  count  answer %   token %    nats\n`;
-  const layers = (shares: readonly number[]) => shares.map((share) => (100 * share).toFixed(0)).join(" ");
+  const layers = (shares: readonly number[]) =>
+    shares.map((share) => (Number.isNaN(share) ? "–" : (100 * share).toFixed(0))).join(" "); // of a single task there are no others
   const overlap = masks
     ? `kept channels in common, % per layer: within a task ${layers(masks.overlapWithin)}, across ${layers(masks.overlapAcross)} (chance ${(100 * masks.chance).toFixed(1)}); ever used ${layers(masks.everUsed)}\n`
     : "";

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { inProcess, succeed } from "../../test/support/cli.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
+import { InstructionModel } from "../serve/model.ts";
 import { DEFAULT_MODEL } from "./options.ts";
 
 const task = "Write the plural form of the given word.";
@@ -23,14 +24,25 @@ test("a task's sub-network is exported under the mask that `mask` shows, verifie
   expect(mask).toEqual(JSON.parse(await succeed("mask", task, "--json", "--threads", "1")));
 
   expect(await succeed("verify", out)).toMatch(
-    /^8 files unchanged; opened: Hugging Face folder, GGUF\n\d+ tensors equal/,
+    /^9 files unchanged; opened: Hugging Face folder, GGUF\n\d+ tensors equal/,
   );
   const checked = JSON.parse(await succeed("verify", out, "--source", DEFAULT_MODEL, "--json"));
   expect(checked).toEqual({
-    files: 8,
+    files: 9,
     models: ["hf", "gguf"],
     source: { path: DEFAULT_MODEL, tensors: expect.any(Number) },
   });
+  // Whatever reads it prompts it as it was trained: its template says how.
+  using source = new InstructionModel(DEFAULT_MODEL);
+  for (const [name, exported] of [
+    ["folder", out],
+    ["gguf", join(out, "model-keep.gguf")],
+  ] as const) {
+    await succeed("import", exported, join(folder, name));
+    using again = new InstructionModel(join(folder, name));
+    expect(again.promptIds(`${task} Input: wolf`)).toEqual(source.promptIds(`${task} Input: wolf`));
+  }
+
   writeFileSync(join(out, "config.json"), `${readFileSync(join(out, "config.json"), "utf8")} `);
   expect(await inProcess("verify", out)).toMatchObject({
     code: 1,

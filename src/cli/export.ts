@@ -14,6 +14,7 @@ interface Options {
   mask?: string;
   source?: SourceName;
   text?: string;
+  seed?: number;
   tFfn?: number;
   format: ExportFormat[];
   type: ExportType;
@@ -38,6 +39,7 @@ export function exportCommand(): Command {
       new Option("--mask <file>", "keep what a mask keeps that `ifprune mask --json` printed").conflicts([
         "source",
         "text",
+        "seed",
         "tFfn",
         "threads",
       ]),
@@ -48,9 +50,10 @@ export function exportCommand(): Command {
       oneOf(SOURCE_NAMES),
     )
     .option("--text <file>", "text that the source `static` reads")
+    .option("--seed <n>", "of the source `random`", integer(0))
     .option(
       "--t-ffn <n>",
-      "channels to keep in each layer (default: as the predictor was trained, else half)",
+      "channels to keep in each layer (default: as the predictor was trained, else about half)",
       integer(1),
     )
     .addOption(
@@ -80,7 +83,7 @@ Examples:
 }
 
 async function run(path: string, out: string, options: Options): Promise<void> {
-  const { task, instruction, mask: maskFile, source, text, tFfn, format, type, threads } = options;
+  const { task, instruction, mask: maskFile, source, text, seed, tFfn, format, type, threads } = options;
   const asked = task ?? instruction;
   if (asked === undefined && maskFile === undefined)
     throw new OptionError("export: wanted one of --task, --instruction and --mask, got none.");
@@ -99,6 +102,7 @@ async function run(path: string, out: string, options: Options): Promise<void> {
         : await model.mask(asked, {
             source,
             tFfn,
+            seed,
             text: text === undefined ? undefined : readText(text),
             threads,
             signal,

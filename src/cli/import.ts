@@ -1,3 +1,4 @@
+import { resolve } from "node:path";
 import { Command } from "commander";
 import { importModel } from "../formats/importModel.ts";
 import type { PackOptions } from "../formats/packBundle.ts";
@@ -46,7 +47,7 @@ async function importSource(source: string, out: string, { checkpoint, ...option
   for (const note of notes) process.stderr.write(`${note}\n`);
   process.stderr.write(
     checkpoint
-      ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${out}"}.\n`
+      ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${resolve(out)}"}, or by its path from the recipe's folder.\n`
       : `${out}: bundle. It has no predictor: masks come from the prompt's own activations, or --source.\n`,
   );
 }

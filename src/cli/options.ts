@@ -1,15 +1,13 @@
 /** What several commands share: option parsers, the default model, masks and how they are made, interruption. */
-import { fileURLToPath } from "node:url";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { readJson, readText } from "../formats/files.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
-import type { MaskOptions } from "../serve/model.ts";
+import { DEFAULT_MODEL, type MaskOptions } from "../serve/model.ts";
 import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../sources/source.ts";
 import { Progress } from "./progress.ts";
 
-/** The bundle that comes with the package. */
-export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
+export { DEFAULT_MODEL };
 export const MODEL_HELP = "bundle folder (default: the model in this package)";
 
 export function integer(min: number): (text: string) => number {
@@ -59,7 +57,7 @@ export function addMaskFlags(command: Command): Command {
     ).argParser(oneOf(SOURCE_NAMES)),
     new Option(
       "--t-ffn <n>",
-      "channels that the mask keeps per layer (default: as the predictor was trained, else half)",
+      "channels that the mask keeps per layer (default: as the predictor was trained, else about half)",
     ).argParser(integer(1)),
     new Option("--text <file>", "text that --source static takes activations from"),
   ];

@@ -95,7 +95,7 @@ export interface Estimate {
 }
 
 export interface EstimateOptions {
-  /** K. Default: the predictor's, else a quarter of F in whole blocks. */
+  /** K. Default: the predictor's, else about half of F, in whole blocks. */
   tFfn?: number | undefined;
   /** Default: the model's, at most 4,096. */
   contextLength?: number | undefined;
@@ -133,9 +133,10 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
   };
 }
 
-/** A quarter of F in whole blocks, at least one of them. */
+/** t_ffn of a model without a predictor, unless told: half of F, the nearest whole blocks. */
 export function defaultTFfn(F: number): number {
-  return Math.min(F, Math.max(1, Math.floor(F / 4 / blockLength)) * blockLength);
+  const half = Math.max(1, Math.floor(F / 2));
+  return half < blockLength ? half : Math.round(half / blockLength) * blockLength;
 }
 
 function modelBytes(model: StoredModel, K: number, contextLength: number, kvType: KvType): ModelBytes {

@@ -31,6 +31,8 @@ export function ggufFile(subnetwork: Subnetwork, type: ExportType, about: Export
   const metadata: GgufMetadata = new Map([...bundle.base.metadata].filter(([key]) => !key.startsWith("split.")));
   const { source, tFfn, dFfn } = about;
   metadata.set(feedForwardKey(bundle.config.family), uint32(tFfn));
+  const template = chatTemplate(bundle);
+  if (template !== undefined) metadata.set("tokenizer.chat_template", string(template));
   metadata.set("general.name", string(`${source.name}, ${tFfn} of ${dFfn} FFN channels`));
   metadata.set("general.description", string(describe(about)));
   metadata.set("ifprune.source.sha256", string(source.sha256));
@@ -71,10 +73,12 @@ export function smallFiles(bundle: Bundle): Map<string, string> {
     const text = withoutAutoMap(bundle, name);
     if (text !== undefined) files.set(name, text);
   }
-  for (const name of ["special_tokens_map.json", "chat_template.jinja"]) {
-    const text = bundle.text(name);
+  const template = chatTemplate(bundle);
+  for (const [name, text] of [
+    ["special_tokens_map.json", bundle.text("special_tokens_map.json")],
+    ["chat_template.jinja", template],
+  ] as const)
     if (text !== undefined) files.set(name, text);
-  }
   if (files.has("tokenizer_config.json") && files.has("generation_config.json")) return files;
 
   const { bosId, eosIds, addBos } = tokenizerFromGguf(bundle.base.metadata, bundle.base.path);
@@ -85,13 +89,27 @@ export function smallFiles(bundle: Bundle): Map<string, string> {
     add_bos_token: addBos,
     clean_up_tokenization_spaces: false,
     model_max_length: bundle.contextLength,
-    chat_template: bundle.text("chat_template.jinja"),
+    chat_template: template,
   };
   const generationConfig = { bos_token_id: bosId, eos_token_id: eosIds.length === 1 ? eosIds[0] : eosIds };
   const add = (name: string, json: object) => files.has(name) || files.set(name, jsonText(json));
   add("tokenizer_config.json", tokenizerConfig);
   add("generation_config.json", generationConfig);
   return files;
+}
+
+/** The bundle's; of a model that was trained on prompts of our format that format as a template, so that tools which know none prompt it rightly. */
+function chatTemplate(bundle: Bundle): string | undefined {
+  const { promptTemplate } = bundle.manifest;
+  const own = bundle.text("chat_template.jinja");
+  if (own !== undefined || promptTemplate === "{prompt}") return own;
+  const [before, after] = promptTemplate.split("{prompt}").map((text) => JSON.stringify(text));
+  return [
+    "{% for message in messages %}",
+    "{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}",
+    `{% else %}{{ ${before} + message['content'] + ${after} }}{% endif %}`,
+    "{% endfor %}",
+  ].join("");
 }
 
 const jsonText = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;

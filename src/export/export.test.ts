@@ -176,6 +176,7 @@ describe("an export", () => {
     const out = await exported(bundle);
     expect(readdirSync(out).sort()).toEqual([
       "README.md",
+      "chat_template.jinja",
       "config.json",
       "generation_config.json",
       "ifprune-export.json",

@@ -2,7 +2,7 @@
  * `ifprune-export.json`: what an export is a part of, by which mask, and the size and hash of every file. It holds what is needed to make the
  * export again, which is how `verify` checks it.
  */
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
@@ -50,6 +50,7 @@ export function ggufFileName(type: ExportType): string {
 /** @throws {FileError} if it is missing, of another kind or version, or a file is missing or of another size */
 export function readExportManifest(folder: string): ExportManifest {
   const path = join(folder, exportManifestName);
+  if (!existsSync(path)) throw new FileError(folder, `wanted an export, got none: there is no ${exportManifestName}.`);
   const parsed = schema.safeParse(readJson(path));
   if (!parsed.success)
     throw new FileError(

@@ -63,7 +63,7 @@ export function modelCard(about: ExportManifest, source: { config: ModelConfig; 
           "",
         ]
       : []),
-    promptFormat(manifest, files["chat_template.jinja"] !== undefined),
+    promptFormat(manifest),
     "",
     "## Limits",
     "",
@@ -75,9 +75,9 @@ export function modelCard(about: ExportManifest, source: { config: ModelConfig; 
   return `${lines.join("\n")}\n`;
 }
 
-function promptFormat({ promptTemplate }: BundleManifest, hasChatTemplate: boolean): string {
-  if (hasChatTemplate) return "Prompts are written in its chat template.";
-  return `A prompt is given as ${plain(JSON.stringify(promptTemplate))}, with the text in place of \`{prompt}\`; it has no chat template.`;
+function promptFormat({ promptTemplate }: BundleManifest): string {
+  if (promptTemplate === "{prompt}") return "Prompts are written in its chat template, where it has one.";
+  return `A prompt is given as ${plain(JSON.stringify(promptTemplate))}, with the text in place of \`{prompt}\`, as its chat template does.`;
 }
 
 const thousands = (value: number) => value.toLocaleString("en-US");

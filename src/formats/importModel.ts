@@ -17,7 +17,7 @@ import { GgufModel } from "./ggufModel.ts";
 import { tokenizerFromGguf, tokenizerMetadata } from "./ggufTokenizer.ts";
 import { type Model, ModelFolder, readGenerationConfig, writeModel } from "./huggingface.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "./llama2c.ts";
-import { type BundleManifest, describeFiles, writeManifest } from "./manifest.ts";
+import { type BundleManifest, describeFiles, manifestName, writeManifest } from "./manifest.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
 import { blockLength } from "./quantize.ts";
 
@@ -128,6 +128,8 @@ function open(source: string, options: ImportOptions): Opened {
   if (!stat) throw new FileError(source, "wanted a model to import, got nothing of that name. Check the path.");
   if (options.tokenizer !== undefined && !source.endsWith(".bin"))
     throw new OptionError("import: wanted --tokenizer with a llama2.c checkpoint only; other models bring theirs.");
+  if (stat.isDirectory() && existsSync(join(source, manifestName)))
+    throw new FileError(source, "wanted a model of another tool, got a folder of ours. It needs no import.");
   if (stat.isDirectory()) return openFolder(source);
   switch (extname(source)) {
     case ".gguf":

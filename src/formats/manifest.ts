@@ -3,7 +3,7 @@
  * every file in it. It is written last, so a folder with a manifest is a whole one.
  */
 import { createHash } from "node:crypto";
-import { closeSync, createReadStream, fsyncSync, openSync, statSync } from "node:fs";
+import { closeSync, createReadStream, existsSync, fsyncSync, openSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
@@ -71,6 +71,8 @@ export type BundleManifest = Manifest<"ifprune-bundle">;
  */
 export function readManifest<Format extends ManifestFormat>(folder: string, format: Format): Manifest<Format> {
   const path = join(folder, manifestName);
+  if (!existsSync(path))
+    throw new FileError(folder, `wanted a ${format.replace("ifprune-", "")} folder, got ${whatIs(folder)}`);
   const parsed = schemas[format].safeParse(readJson(path));
   if (!parsed.success) {
     throw new FileError(
@@ -81,6 +83,15 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
   const manifest = parsed.data as Manifest<Format>;
   checkSizes(folder, manifest);
   return manifest;
+}
+
+/** What there is where a folder of ours was wanted, and what to do. */
+function whatIs(folder: string): string {
+  const stat = statSync(folder, { throwIfNoEntry: false });
+  if (!stat) return "nothing of that name. Check the path.";
+  if (!stat.isDirectory()) return "a file. Of a GGUF file `ifprune import` makes a bundle.";
+  if (existsSync(join(folder, "config.json"))) return "a Hugging Face folder. `ifprune import` makes a bundle of it.";
+  return `one without ${manifestName}. Is it another folder?`;
 }
 
 /**

@@ -9,14 +9,14 @@
 import { createHash } from "node:crypto";
 import { type Engine, type EngineOptions, openEngine, startBackend } from "../engine/engine.ts";
 import { estimate, readStoredModel, type StoredModel } from "../engine/estimate.ts";
-import { availableBytes } from "../engine/memory.ts";
+import { availableBytes, byteSize } from "../engine/memory.ts";
 import { type Lease, Pool, type PoolItem } from "../engine/pool.ts";
 import { completeSampling } from "../engine/sampling.ts";
-import { BusyError, InputError, OptionError } from "../errors.ts";
+import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { ScoreCacheOptions } from "../sources/scoreCache.ts";
-import { chooseMask, defaultTFfn, type MaskSource, openMaskSource } from "../sources/source.ts";
+import { bundleTFfn, chooseMask, type MaskSource, openMaskSource } from "../sources/source.ts";
 import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../subnet/cache.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
@@ -77,6 +77,7 @@ interface Served {
 type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
 
 const denseId = "dense";
+const defaultSlots = 4;
 
 /**
  * Opens bundles for service.
@@ -118,10 +119,11 @@ async function openServed(id: string, path: string, options: LocalServiceOptions
   const model = new InstructionModel(path);
   try {
     const { bundle, tokenizer, format, defaultSource } = model;
-    const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = defaultTFfn(bundle) } = options;
-    const { threads, gpu, scoreCache, tasksRoot } = options;
+    const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = bundleTFfn(bundle) } = options;
+    const { threads, gpu, scoreCache, tasksRoot, kvType = "F16" } = options;
     const stored = readStoredModel(path);
     estimate(stored, { tFfn, contextLength }); // that they suit the model
+    checkBudget(id, stored, { tFfn, contextLength, slots: options.slots ?? defaultSlots, kvType }, options.memoryBytes);
     const source = await openMaskSource(bundle, tokenizer, { source: defaultSource } as { source: "predictor" }, {
       threads,
       gpu,
@@ -144,6 +146,20 @@ async function openServed(id: string, path: string, options: LocalServiceOptions
   }
 }
 
+/** A limit that no sub-network fits into would refuse every request. */
+function checkBudget(
+  id: string,
+  stored: StoredModel,
+  size: Parameters<typeof subnetworkBytes>[1],
+  limit = Number.POSITIVE_INFINITY,
+): void {
+  const { own, shared } = subnetworkBytes(stored, size);
+  if (own + shared > limit)
+    throw new MemoryError(
+      `serve: wanted ${byteSize(own + shared)} for a sub-network of "${id}", got a limit of ${byteSize(limit)}. Raise it, or use a smaller context or fewer slots.`,
+    );
+}
+
 async function closeServed({ source, model }: Served): Promise<void> {
   await source[Symbol.asyncDispose]();
   model[Symbol.dispose]();
@@ -164,7 +180,12 @@ export class LocalService implements InferenceService {
   #closed: Promise<void> | undefined;
 
   constructor(served: ReadonlyMap<string, Served>, options: LocalServiceOptions & { maxQueued: number }) {
-    const { slots = 4, maxRunning = 16, maxQueued, memoryBytes = Math.floor(0.6 * availableBytes()) } = options;
+    const {
+      slots = defaultSlots,
+      maxRunning = 16,
+      maxQueued,
+      memoryBytes = Math.floor(0.6 * availableBytes()),
+    } = options;
     this.#served = served;
     this.#options = options;
     this.#slots = slots;

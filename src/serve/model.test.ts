@@ -43,13 +43,13 @@ describe("prompts", () => {
 });
 
 describe("masks", () => {
-  test("by default are the prompt's own activations' in a bundle without predictor, and half of the channels", async () => {
+  test("by default are the prompt's own activations' in a bundle without predictor, and about half of the channels", async () => {
     using model = new InstructionModel(await storiesBundle());
     const scoreCache = { root: temporaryFolder() };
     const { mask, ...chosen } = await model.mask("Once upon", { scoreCache, threads: 1 });
     expect(chosen).toEqual({ source: "griffin", cached: false });
-    expect([mask.tFfn, mask.dFfn, mask.lambda]).toEqual([64, 172, undefined]);
-    expect(await model.mask("Once upon", { source: "griffin", tFfn: 64, scoreCache })).toEqual({
+    expect([mask.tFfn, mask.dFfn, mask.lambda]).toEqual([96, 172, undefined]);
+    expect(await model.mask("Once upon", { source: "griffin", tFfn: 96, scoreCache })).toEqual({
       mask,
       source: "griffin",
       cached: true,

@@ -1,5 +1,6 @@
 /** The path from prompt to answer, with text at both ends: a bundle, its tokenizer, its masks and the engine joined. */
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { type Answer, type AnswerOptions, answer } from "../engine/answer.ts";
 import type { EngineOptions } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
@@ -8,9 +9,9 @@ import { boundaryOf } from "../formats/manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ScoreCacheOptions } from "../sources/scoreCache.ts";
 import {
+  bundleTFfn,
   type ChosenMask,
   chooseMask,
-  defaultTFfn,
   type MaskSource,
   openMaskSource,
   type ScoreOptions,
@@ -54,6 +55,9 @@ export interface TextAnswer extends Pick<Answer, "mask" | "ms" | "tokens">, Asyn
   decoder: ReturnType<Tokenizer["stream"]>;
 }
 
+/** The bundle that comes with the package. */
+export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
+
 /** A model that answers each prompt with the sub-network that its instruction needs. */
 export class InstructionModel implements Disposable {
   readonly bundle: Bundle;
@@ -62,7 +66,7 @@ export class InstructionModel implements Disposable {
   readonly format: string | ChatTemplate;
 
   /** @throws {FileError} if the folder is not a whole bundle */
-  constructor(path: string) {
+  constructor(path = DEFAULT_MODEL) {
     this.bundle = new Bundle(path);
     try {
       const { manifest, tokenizerPath } = this.bundle;
@@ -89,7 +93,7 @@ export class InstructionModel implements Disposable {
    * @throws {FileError} if the bundle is damaged, or has no predictor where one is wanted
    */
   async mask(prompt: string, options: MaskOptions = {}): Promise<ChosenMask> {
-    const { source = this.defaultSource, text, seed, tFfn = defaultTFfn(this.bundle), scoreCache, ...rest } = options;
+    const { source = this.defaultSource, text, seed, tFfn = bundleTFfn(this.bundle), scoreCache, ...rest } = options;
     const { signal, onProgress, ...engine } = rest;
     const read = { text: prompt, ids: this.promptIds(prompt) };
     const how = { signal, onProgress, tFfn, ffnWidth: this.bundle.ffnWidth };

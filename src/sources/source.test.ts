@@ -12,7 +12,7 @@ import { packBundle } from "../formats/packBundle.ts";
 import { maskFromScores } from "../mask/mask.ts";
 import { randomMask, weightNorms } from "../mask/sources.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { chooseMask, defaultTFfn, openMaskSource, type SourceChoice } from "./source.ts";
+import { bundleTFfn, chooseMask, openMaskSource, type SourceChoice } from "./source.ts";
 
 const model = goldenModel("llama");
 const { numLayers: L, ffnWidth: F, width: D, vocabSize: V } = model.config;
@@ -122,8 +122,8 @@ describe("masks", () => {
   });
 
   test("keep half of the channels unless told, in whole blocks of 32 where there are some", () => {
-    const of = (ffnWidth: number, tFfn?: number) => defaultTFfn({ ffnWidth, manifest: { tFfn } } as Bundle);
-    expect([1, 48, 64, 172, 11008].map((width) => of(width))).toEqual([1, 24, 32, 64, 5504]);
+    const of = (ffnWidth: number, tFfn?: number) => bundleTFfn({ ffnWidth, manifest: { tFfn } } as Bundle);
+    expect([1, 48, 64, 172, 11008].map((width) => of(width))).toEqual([1, 24, 32, 96, 5504]);
     expect(of(512, 48)).toBe(48);
   });
 });

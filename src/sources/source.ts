@@ -6,9 +6,9 @@
  */
 import { createHash } from "node:crypto";
 import type { EngineOptions } from "../engine/engine.ts";
+import { defaultTFfn } from "../engine/estimate.ts";
 import { OptionError } from "../errors.ts";
 import type { Bundle } from "../formats/bundle.ts";
-import { blockLength } from "../formats/quantize.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
 import { randomScores, weightNorms } from "../mask/sources.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -150,10 +150,9 @@ export async function chooseMask(
   return { mask, source: source.name, cached };
 }
 
-/** Channels per layer that a bundle's masks keep unless told: as its predictor was trained, else half of them, in whole blocks. */
-export function defaultTFfn({ manifest, ffnWidth: F }: Bundle): number {
-  const half = Math.max(1, Math.floor(F / 2));
-  return manifest.tFfn ?? (half < blockLength ? half : half - (half % blockLength));
+/** Channels per layer that a bundle's masks keep unless told: as its predictor was trained, else about half of them. */
+export function bundleTFfn({ manifest, ffnWidth }: Bundle): number {
+  return manifest.tFfn ?? defaultTFfn(ffnWidth);
 }
 
 /** A name for scores by all that they depend on beside the bundle. */

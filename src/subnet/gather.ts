@@ -26,7 +26,7 @@ export function checkBundleMask(bundle: Bundle, mask: Mask): void {
   checkMask(mask, "sub-network", bundle);
   if (mask.tFfn % blockLength !== 0 && bundle.layouts.some(({ down }) => down === "Q8_0")) {
     throw new OptionError(
-      `sub-network: Q8_0 wants t_ffn in multiples of ${blockLength}, got ${mask.tFfn}. Pack the bundle as F16.`,
+      `sub-network: Q8_0 wants t_ffn in multiples of ${blockLength}, got ${mask.tFfn}. Choose one, or pack the bundle as F16.`,
     );
   }
 }

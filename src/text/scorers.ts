@@ -9,14 +9,24 @@ import { z } from "zod";
 export const scorerName = z.enum(["any", "comma-set", "word-set"]);
 export type ScorerName = z.infer<typeof scorerName>;
 
-/** A question that carries all that is needed to ask it and to judge its answer. */
-export const evalRow = z.object({
-  task: z.string().min(1),
-  instruction: z.string().min(1),
-  input: z.string().optional(),
-  answers: z.array(z.string().min(1)).min(1),
-  scorer: scorerName,
-});
+const answer = z.string().min(1);
+
+/** A question that carries all that is needed to ask it and to judge its answer. A row of training data is one: its output is the answer. */
+export const evalRow = z
+  .object({
+    task: z.string().min(1).default("questions"),
+    instruction: z.string().min(1),
+    input: z.string().optional(),
+    answers: z.array(answer).min(1).optional(),
+    output: answer.optional(),
+    scorer: scorerName.default("any"),
+  })
+  .transform(({ answers, output, ...row }, context) => {
+    const all = answers ?? (output === undefined ? undefined : [output]);
+    if (all) return { ...row, answers: all };
+    context.addIssue('wanted "output", or "answers" that are right');
+    return z.NEVER;
+  });
 export type EvalRow = z.infer<typeof evalRow>;
 
 /** Is `output` right by `scorer`, given the accepted `answers`? In a set each item counts as often as it stands there. */

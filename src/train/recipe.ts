@@ -2,6 +2,7 @@
  * Recipes: JSON files that say everything about a training run. Reading one checks it whole, fills in every default, and
  * leaves its paths as written: they are relative to the recipe's folder, so that a run can move with its recipe.
  */
+import { existsSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
@@ -273,6 +274,14 @@ export function readRecipe(file: string, options: { seed?: number | undefined } 
   return { recipe: parseRecipe(withInitialShape(readRecipeJson(file, options), pathOf), file), pathOf };
 }
 
+/** @throws {OptionError} if there is nothing to start from */
+export function checkInit(path: string): void {
+  if (!existsSync(path))
+    throw new OptionError(
+      `recipe "init": wanted a run or a checkpoint, got nothing at "${path}". Train or import it first.`,
+    );
+}
+
 const startsElsewhere = z.looseObject({ init: z.object({ run: path }), llm: z.undefined().optional() });
 
 /** A recipe's JSON with the shape of the model that it starts from, where it does not state its own. */
@@ -280,6 +289,7 @@ function withInitialShape(json: unknown, pathOf: (relative: string) => string): 
   const { data } = startsElsewhere.safeParse(json);
   if (!data) return json;
   const run = pathOf(data.init.run);
+  checkInit(run);
   const { vocabSize: _, ...llm } = readModelConfig(join(checkpointFolders(run)[0] ?? run, "llm"));
   return { ...data, llm };
 }

@@ -1,5 +1,5 @@
 /** A whole training run: recipe → stages → checkpoints, log and progress. Resumes by itself from its newest checkpoint. */
-import { mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type FileError, OptionError } from "../errors.ts";
 import { ReadableFile } from "../formats/files.ts";
@@ -20,6 +20,7 @@ import {
 } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import {
+  checkInit,
   checkSameRecipe,
   dataFiles,
   llmConfig,
@@ -61,6 +62,8 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   const { recipe } = file;
   const { runDir, signal, ...session } = options;
   for (const path of dataFiles(recipe)) new ReadableFile(file.pathOf(path))[Symbol.dispose](); // not hours later, when a stage begins
+  const initPath = recipe.init && file.pathOf(recipe.init.run);
+  if (initPath !== undefined && !existsSync(runDir)) checkInit(initPath); // a run that has begun needs it no more
   mkdirSync(runDir, { recursive: true });
   using _lock = lockRun(runDir);
   removeLeftovers(runDir);
@@ -73,11 +76,11 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
     yield { kind: "resumed", step: saved.step };
   }
   const tokenizerPath = join(runDir, "tokenizer.json");
-  const init = recipe.init && !saved ? await loadInit(file.pathOf(recipe.init.run)) : undefined;
+  const init = initPath !== undefined && !saved ? await loadInit(initPath) : undefined;
   const tokenizer = await makeTokenizer(file, saved ?? init, tokenizerPath);
   const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
   if (recipe.stages.some((stage) => stage.kind === "sft" && stage.distil)) {
-    const { llm } = await loadInit(file.pathOf(recipe.init!.run)); // its own copy: what is trained changes in place
+    const { llm } = await loadInit(initPath!); // its own copy: what is trained changes in place
     parts.teacher = llm.weights;
   }
   const inherited = (saved ?? init)?.card.provenance.data ?? [];

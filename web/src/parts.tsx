@@ -141,7 +141,7 @@ export function MaskById({ model, id, dFfn, prompt }: { model: string; id: strin
       {common ? (
         <StripLegend low={`shared with ${plural(others, "recent prompt")}`} high="only here" />
       ) : (
-        <p class="note">Colours come with a second prompt, to compare with.</p>
+        <p class="note">Colours come with a second chat, to compare with.</p>
       )}
     </>
   );
@@ -169,8 +169,16 @@ export function stages(ms: CompletionExtension["ms"]): [string, number][] {
     .filter(([, time]) => time >= 0.05);
 }
 
+interface MaskChoiceProps {
+  value: string;
+  onChange: (value: string) => void;
+  /** What `auto` makes the mask from. */
+  auto?: string;
+  withDense?: boolean;
+}
+
 /** Chooses `auto`, `dense` or `task:NAME`. */
-export function MaskChoice(props: { value: string; onChange: (value: string) => void; withDense?: boolean }) {
+export function MaskChoice({ auto = "this prompt", ...props }: MaskChoiceProps) {
   const saved = useStore(tasks);
   const names = saved.state === "ready" ? saved.value.map(({ name }) => `task:${name}`) : [];
   // A task that was deleted stays chosen until another is: the server then says that it is unknown.
@@ -179,7 +187,7 @@ export function MaskChoice(props: { value: string; onChange: (value: string) => 
     <label class="field">
       <span>Mask</span>
       <select value={props.value} onChange={(event) => props.onChange(event.currentTarget.value)}>
-        <option value="auto">Auto: by this prompt</option>
+        <option value="auto">Auto: by {auto}</option>
         {names.map((name) => (
           <option key={name} value={name}>
             Task: {name.slice("task:".length)}

@@ -86,8 +86,7 @@ function Thread({ model, conversation, input }: ThreadProps) {
   const [mask, setMask] = useState(conversation?.mask ?? "auto");
   const [settingsAreOpen, setSettingsAreOpen] = useState(false);
   const messages = conversation?.messages ?? [];
-  const lastText = messages.at(-1)?.content;
-  const isAtEnd = useFollow(messages.length > 0, [lastText, messages.length, failure]);
+  const isAtEnd = useFollow(messages.length > 0);
 
   useEffect(() => {
     input.current!.focus();
@@ -146,7 +145,11 @@ function Thread({ model, conversation, input }: ThreadProps) {
           onKeyDown={keys}
         />
         <div class="composer-row">
-          <MaskChoice value={mask} onChange={setMask} />
+          <MaskChoice
+            value={mask}
+            onChange={setMask}
+            auto={messages.length > 0 ? "the first message" : "this prompt"}
+          />
           <button
             type="button"
             class="button settings-toggle"
@@ -173,8 +176,8 @@ function Thread({ model, conversation, input }: ThreadProps) {
   );
 }
 
-/** Keeps the end of the page in sight while an answer grows, unless the reader scrolled up. */
-function useFollow(hasMessages: boolean, changes: readonly unknown[]): { current: boolean } {
+/** Keeps the end of the page in sight while it grows, by an answer or its mask, unless the reader scrolled up. */
+function useFollow(hasMessages: boolean): { current: boolean } {
   const isAtEnd = useRef(true);
   useEffect(() => {
     const note = () => {
@@ -184,8 +187,12 @@ function useFollow(hasMessages: boolean, changes: readonly unknown[]): { current
     return () => removeEventListener("scroll", note);
   }, []);
   useEffect(() => {
-    if (hasMessages && isAtEnd.current) scrollTo({ top: document.documentElement.scrollHeight });
-  }, changes);
+    if (!hasMessages) return;
+    const follow = () => isAtEnd.current && scrollTo({ top: document.documentElement.scrollHeight });
+    const sizes = new ResizeObserver(follow);
+    sizes.observe(document.body);
+    return () => sizes.disconnect();
+  }, [hasMessages]);
   return isAtEnd;
 }
 

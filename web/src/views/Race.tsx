@@ -167,7 +167,7 @@ function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTok
   }, []);
   const H = W < 500 ? 190 : 260;
   const [left, right, top, bottom] = [44, 28, 12, 28];
-  const longest = Math.max(...laneNames.map((name) => lanes[name].elapsed), 100);
+  const longest = Math.max(...laneNames.map((name) => lanes[name].elapsed), 1);
   const most = Math.max(...laneNames.map((name) => lanes[name].times.length), Math.min(maxTokens, 8));
   const xTicks = ticks(longest);
   const yTicks = ticks(most).filter(Number.isInteger);

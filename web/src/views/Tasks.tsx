@@ -53,6 +53,8 @@ function NewTask({ model }: { model: ServedModel }) {
   const [name, setName] = useState("");
   const [instruction, setInstruction] = useState("");
   const [isSaving, setIsSaving] = useState(false);
+  const saved = useStore(tasks);
+  const isKnown = saved.state === "ready" && saved.value.some((task) => task.name === name.trim());
   const [error, setError] = useState<unknown>();
   const save = async (event?: Event) => {
     event?.preventDefault();
@@ -86,7 +88,7 @@ function NewTask({ model }: { model: ServedModel }) {
         <input required value={instruction} onInput={(event) => setInstruction(event.currentTarget.value)} />
       </label>
       <button type="submit" class="button primary" disabled={isSaving || !name.trim() || !instruction.trim()}>
-        <Icon name="plus" /> {isSaving ? "Saving …" : "Save task"}
+        <Icon name="plus" /> {isSaving ? "Saving …" : isKnown ? "Replace task" : "Save task"}
       </button>
       {error !== undefined && <Failure error={error} retry={save} />}
     </form>
@@ -122,15 +124,16 @@ function TaskCard({ model, task }: { model: ServedModel; task: SavedTask }) {
         <button type="button" class="button" onClick={download}>
           <Icon name="download" /> mask.json
         </button>
-        <code>{exportCommand(model)}</code>
-        <CopyButton text={exportCommand(model)} label="Copy" />
+        <code>{exportCommand}</code>
+        <CopyButton text={exportCommand} label="Copy" />
       </div>
       {error !== undefined && <Failure error={error} />}
     </li>
   );
 }
 
-const exportCommand = (model: ServedModel): string => `ifprune export ${model.id} OUT --mask mask.json`;
+/** The server tells no paths. */
+const exportCommand = "ifprune export MODEL_FOLDER OUT --mask mask.json";
 
 function OverlapMatrix({ model, saved }: { model: ServedModel; saved: SavedTask[] }) {
   const ids = saved.map(({ maskId }) => maskId);
