@@ -103,12 +103,12 @@ describe("an imported model", () => {
     const sources = { griffin: [], static: ["--text", at("story.txt")], weights: [], random: ["--seed", "3"] };
     for (const [source, options] of Object.entries(sources)) {
       const first = await ask("--source", source, ...options);
-      expect(first).toMatchObject({ source, cached: false, keptShare: 64 / 172, answer: expect.stringMatching(/./) });
+      expect(first).toMatchObject({ source, cached: false, keptShare: 96 / 172, answer: expect.stringMatching(/./) });
       const all = await ask("--source", source, ...options, "--t-ffn", "172");
       expect(all).toMatchObject({ source, cached: source !== "random", keptShare: 1, answer: dense });
     }
     const { stderr } = await inProcess(...base);
-    expect(stderr).toMatch(/^37 % of the FFN \(64 of 172 channels\) · griffin .+ ms \(cached\) · gather .+\n$/);
+    expect(stderr).toMatch(/^56 % of the FFN \(96 of 172 channels\) · griffin .+ ms \(cached\) · gather .+\n$/);
   });
 
   test("shows the mask of a prompt, the one that it runs under", async () => {
@@ -263,7 +263,11 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /'--mask <file>' cannot be used with option '--dense'/,
   ],
 
-  ["a model that is not there", () => [...hello, at("nowhere")], /nowhere.*wanted a readable file, got ENOENT/],
+  [
+    "a model that is not there",
+    () => [...hello, at("nowhere")],
+    /nowhere: wanted a bundle folder, got nothing of that name/,
+  ],
   ["a checkpoint where a bundle is wanted", () => [...hello, at("stories")], /wanted an ifprune-bundle manifest/],
   ["an empty instruction", () => ["run", " ", "--model", at("F32")], /wanted an instruction, got empty text/],
   ["an empty instruction to mask", () => ["mask", "", "--model", at("F32")], /wanted an instruction, got empty text/],
@@ -566,6 +570,6 @@ describe("refuses in one message, without a stack:", () => {
   test("in a process of its own too", async () => {
     const { code, stdout, stderr } = await ifprune([...hello, at("nowhere")], { env });
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
-    expect(stderr).toMatch(/^ifprune: .*nowhere.*wanted a readable file, got ENOENT\..*\n$/);
+    expect(stderr).toMatch(/^ifprune: .*nowhere: wanted a bundle folder, got nothing of that name\..*\n$/);
   });
 });

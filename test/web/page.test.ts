@@ -388,6 +388,20 @@ describe.skipIf(isMissing)("the page", () => {
     expect(await page.getByText("You said: plural of wolf").count()).toBe(1);
   });
 
+  test("the end of an answer, its mask and its numbers are in sight", async () => {
+    await page.setViewportSize({ width: 390, height: 844 });
+    await open();
+    for (const text of ["plural of wolf", "markdown"]) {
+      await ask(text);
+      await button("Regenerate").waitFor();
+    }
+    await page.getByRole("slider").nth(1).waitFor();
+    const below = () => page.evaluate(() => document.documentElement.scrollHeight - innerHeight - scrollY);
+    await expect.poll(below).toBeLessThan(2);
+    await page.mouse.wheel(0, -300);
+    await expect.poll(below).toBeGreaterThan(200); // a reader who scrolls up stays there
+  });
+
   test("two tabs keep the conversations of both", async () => {
     await open();
     const other = await context.newPage();

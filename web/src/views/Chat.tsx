@@ -180,8 +180,12 @@ function Thread({ model, conversation, input }: ThreadProps) {
 function useFollow(hasMessages: boolean): { current: boolean } {
   const isAtEnd = useRef(true);
   useEffect(() => {
+    let last = scrollY;
     const note = () => {
-      isAtEnd.current = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
+      const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
+      // Only a reader scrolls up; elsewhere than at the end after scrolling down is where the page has grown since.
+      if (end || scrollY < last) isAtEnd.current = end;
+      last = scrollY;
     };
     addEventListener("scroll", note, { passive: true });
     return () => removeEventListener("scroll", note);
