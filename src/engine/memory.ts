@@ -49,8 +49,16 @@ export function computeBytes(config: ModelConfig, contextLength: number, kvType:
  * What copies of weights take beyond their files: with AMX, llama.cpp copies matrices of Q8_0 at loading, from blocks of 34 bytes into blocks
  * of 38. (The file's own pages may go then.)
  */
-export function repackedBytes(q8Bytes: number, cpuInfo = readIfThere("/proc/cpuinfo")): number {
+export function repackedBytes(q8Bytes: number, cpuInfo = ownCpuInfo()): number {
   return cpuInfo && /^flags\s*:.*\bamx_int8\b/m.test(cpuInfo) ? (q8Bytes * 4) / 34 : 0;
+}
+
+let ownCpu: { info: string | undefined } | undefined;
+
+/** Read once: a server asks for every request. */
+function ownCpuInfo(): string | undefined {
+  ownCpu ??= { info: readIfThere("/proc/cpuinfo") };
+  return ownCpu.info;
 }
 
 type Reader = (path: string) => string | undefined;

@@ -294,8 +294,9 @@ describe("limits", () => {
     expect(tight.state().subnetworks.length).toBeLessThanOrEqual(2);
     expect(tight.state().memoryBytes).toBeLessThanOrEqual(two);
     await expect(openDefault({ memoryBytes: 1000 })).rejects.toThrow(MemoryError);
-    await using one = await openDefault({ memoryBytes: two, slots: 1 });
-    await expect(ask(one, instructions[0]!, { mask: { kind: "dense" } })).resolves.toBeDefined();
+    await using single = await openDefault({ slots: 1, memoryBytes: two - subnetworks[0]!.bytes });
+    expect((await ask(single, instructions[0]!)).text).toBe(wanted[0]);
+    await expect(ask(single, instructions[0]!, { mask: { kind: "dense" } })).rejects.toThrow(MemoryError);
   });
 
   test("options out of range are refused", async () => {
