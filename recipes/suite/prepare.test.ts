@@ -107,6 +107,47 @@ describe("splits", () => {
   });
 });
 
+describe("wordings with the input in them", () => {
+  const inline: Record<string, Wordings> = JSON.parse(read("instructions-inline.json"));
+  const [validated, tested] = [rows<EvalRow>("inline-validation.jsonl"), rows<EvalRow>("inline-test.jsonl")];
+
+  test("each has its input whole or in two parts, stands in one place, and the plainest are trained on", () => {
+    checkWordings(inline);
+    for (const [task, { train: trained, validation: reserved, heldOut }] of Object.entries(inline)) {
+      expect(trained.slice(0, wordings[task]!.train.length)).toEqual(wordings[task]!.train);
+      const own = trained.slice(wordings[task]!.train.length);
+      expect([own.length, reserved.length, heldOut.length]).toEqual([expect.any(Number), 2, 3]);
+      expect(own.length).toBeGreaterThanOrEqual(14);
+      for (const wording of [...own, ...reserved, ...heldOut])
+        expect(wording).toMatch(/\{input\}|\{input\.1\}.*\{input\.2\}|\{input\.2\}.*\{input\.1\}/);
+    }
+    expect(inline.sum!.train).toContain("{input.1} + {input.2}");
+  });
+
+  test("validation and test ask what no training knows: 15 to 20 questions of each task, in reserved wordings", () => {
+    const trained = new Set([...train, ...extra.train].map(key));
+    const asked = new Set(validated.map(key));
+    for (const [part, set] of [
+      [validated, "validation"],
+      [tested, "heldOut"],
+    ] as const) {
+      expect(tasksOf(part)).toEqual(Object.keys(inline).sort());
+      for (const row of part) {
+        expect(inline[row.task]![set]).toContain(row.instruction);
+        expect(composePrompt(row.instruction, row.input)).not.toMatch(/\{input/);
+        const isFact = TASKS[row.task]?.followsRule === false;
+        expect(trained.has(key(row)), key(row)).toBe(isFact);
+        if (set === "heldOut") expect(asked.has(key(row)), key(row)).toBe(false);
+      }
+      for (const task of tasksOf(part)) {
+        const count = part.filter((row) => row.task === task).length;
+        expect(count).toBeGreaterThanOrEqual(15);
+        expect(count).toBeLessThanOrEqual(20);
+      }
+    }
+  });
+});
+
 describe("wordings", () => {
   test("no wording stands in two parts or in two tasks, in any form", () => {
     checkWordings(wordings);

@@ -94,11 +94,13 @@ export const TASKS: Record<string, Task> = {
 const MAX_EVAL_ROWS = 60;
 /** Rows of a task in validation-wordings.jsonl, at most: it is asked often. */
 const MAX_WORDING_VALIDATION_ROWS = 40;
-/** Rows of a task in validation-suite.jsonl, at most: it is asked in the middle of training. */
+/** Inline wordings of a task, the first of its list, that are never reserved. */
+const NUM_PLAIN_WORDINGS = 4;
+/** Rows of a task in validation-suite.jsonl and in the inline ones, at most: they are asked in the middle of training. */
 const MAX_SUITE_ROWS = 20;
 /** Wordings of ours that are kept for validation, per task. */
 const NUM_VALIDATION_WORDINGS = 4;
-/** Wordings of a further domain that are kept for the test and for validation. */
+/** Wordings of a further domain, or with the input in them, that are kept for the test and for validation. */
 const EXTRA_RESERVED = [3, 2] as const;
 
 /** Rows of the same question joined; its first answer in the source stays the first. */
@@ -187,6 +189,40 @@ export function extraWordings(ours: WordingLists): Record<string, Wordings> {
       const [heldOut, validation, train] = reserve("wording of ours", task, ours[task]!, EXTRA_RESERVED);
       return [task, { train: train!, validation: validation!, heldOut: heldOut! }];
     }),
+  );
+}
+
+/**
+ * Wordings that have the input in them, as people ask ("What is the plural of wolf?"): a few of each task are kept for validation and test, the
+ * others join those of `wordings`. The plainest, which stand first, are always trained on.
+ */
+export function inlineWordings(wordings: Readonly<Record<string, Wordings>>, inline: WordingLists) {
+  return Object.fromEntries(
+    Object.entries(inline).map(([task, all]) => {
+      const plain = new Set(all.slice(0, NUM_PLAIN_WORDINGS).map(sameWording));
+      const others = all.filter((wording) => !plain.has(sameWording(wording)));
+      const [heldOut, validation] = reserve("inline wording", task, others, EXTRA_RESERVED);
+      const train = all.filter((wording) => !heldOut!.includes(wording) && !validation!.includes(wording));
+      return [task, { train: [...wordings[task]!.train, ...train], validation: validation!, heldOut: heldOut! }];
+    }),
+  ) as Record<string, Wordings>;
+}
+
+/** The first rows of each task, asked in its wordings of one part. */
+function askInline(
+  rows: readonly EvalRow[],
+  wordings: Readonly<Record<string, Wordings>>,
+  part: keyof Wordings,
+): EvalRow[] {
+  return Object.entries(wordings).flatMap(([name, own]) =>
+    rows
+      .filter(({ task }) => task === name)
+      .slice(0, MAX_SUITE_ROWS)
+      .map((row, i) => ({
+        ...row,
+        instruction: own[part][i % own[part].length]!,
+        scorer: TASKS[name]?.scorer ?? "any",
+      })),
   );
 }
 
@@ -283,11 +319,22 @@ function main(sourceDir: string | undefined): void {
   for (const domain of EXTRA_TASKS) {
     write(`train-${domain}.jsonl.gz`, jsonLines(extras.train.filter(({ task }) => task === domain)));
   }
-  write(
-    "extra-validation.jsonl",
-    jsonLines(evalRows("validation", extras.validation, trained, { tasks: EXTRA_TASKS })),
+  const extraValidation = evalRows("validation", extras.validation, trained, { tasks: EXTRA_TASKS });
+  const extraTest = evalRows("test-inputs", extras.test, trained, { tasks: EXTRA_TASKS });
+  write("extra-validation.jsonl", jsonLines(extraValidation));
+  write("extra-test-inputs.jsonl", jsonLines(extraTest));
+  const inline = inlineWordings(
+    wordings,
+    JSON.parse(readFileSync(join(import.meta.dirname, "wordings-inline.json"), "utf8")),
   );
-  write("extra-test-inputs.jsonl", jsonLines(evalRows("test-inputs", extras.test, trained, { tasks: EXTRA_TASKS })));
+  checkWordings(inline);
+  write("instructions-inline.json", `${JSON.stringify(inline, null, 2)}\n`);
+  const facts = tasks.testWordings.filter(({ task }) => !TASKS[task]!.followsRule);
+  write(
+    "inline-validation.jsonl",
+    jsonLines(askInline([...suiteRows(tasks), ...extraValidation], inline, "validation")),
+  );
+  write("inline-test.jsonl", jsonLines(askInline([...tasks.testInputs, ...facts, ...extraTest], inline, "heldOut")));
   for (const [domain, texts] of Object.entries(prepareTexts(sourceDir))) {
     write(`text-${domain}.jsonl.gz`, jsonLines(texts.map((text) => ({ text }))));
   }

@@ -28,10 +28,12 @@ export function tidy(text: string): string {
   return text.trim().replace(/\s+/gu, " ");
 }
 
-/** Texts that differ in case, punctuation or white space alone are the same wording. */
+/** Texts that differ in case, punctuation or white space alone are the same wording; but "{input.1} + {input.2}" is a sum. */
 export function sameWording(text: string): string {
   return text
     .toLowerCase()
+    .replace(/\}\s*\+\s*\{/g, "} plus {")
+    .replace(/\}\s*-\s*\{/g, "} minus {")
     .replace(/[^\p{L}\p{N}]+/gu, " ")
     .trim();
 }

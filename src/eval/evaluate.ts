@@ -10,7 +10,7 @@ import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../m
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 import { foreignPartners, genericMask, meanScores } from "../mask/sources.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, predictorIds, promptIds } from "../text/prompt.ts";
+import { composePrompt, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
@@ -175,7 +175,7 @@ async function chooseMasks(
   }
   const readsInstruction = choice === "task" || (choice !== "input" && predictorInput === "instruction");
   const predicted = await model.predict(
-    cases.map(({ row, prompt }) => predictorIds(tokenizer, readsInstruction ? row.instruction : prompt)),
+    cases.map(({ prompt }) => predictorIds(tokenizer, readsInstruction ? instructionOf(prompt) : prompt)),
   );
   const masks = predicted.map(({ mask }) => mask);
   const tasks = cases.map(({ row }) => row.task);

@@ -8,9 +8,24 @@ const INPUT_MARK = " Input: ";
 /** What the LLM reads around a prompt unless a checkpoint says otherwise; the answer follows it. */
 export const DEFAULT_PROMPT_TEMPLATE = "{prompt}\n";
 
-/** `{instruction} Input: {input}`, or the instruction alone. */
+/** Where an instruction has its input in itself: all of it, or its n-th part between commas or else spaces. */
+const INPUT_SLOT = /\{input(?:\.([1-9]))?\}/g;
+
+/**
+ * `{instruction} Input: {input}`, or the instruction alone. An instruction that has a place for its input, as in "the plural of {input}" or
+ * "{input.1} plus {input.2}", takes it there.
+ * @throws {InputError} when the input has fewer parts than the instruction names
+ */
 export function composePrompt(instruction: string, input?: string): string {
-  return input ? `${instruction}${INPUT_MARK}${input}` : instruction;
+  if (!input) return instruction;
+  if (instruction.search(INPUT_SLOT) < 0) return `${instruction}${INPUT_MARK}${input}`;
+  const parts = input.split(input.includes(",") ? /,\s*/ : /\s+/);
+  return instruction.replace(INPUT_SLOT, (slot, n?: string) => {
+    const part = n === undefined ? input : parts[Number(n) - 1];
+    if (part === undefined)
+      throw new InputError(`prompt: wanted an input with a part for ${slot}, got ${JSON.stringify(input)}.`);
+    return part;
+  });
 }
 
 /** A later turn of a conversation that asks for the same again: `Input: {input}` in the template. */
@@ -18,7 +33,7 @@ export function composeTurn(input: string, template: string): string {
   return template.replace("{prompt}", () => `${INPUT_MARK.trimStart()}${input}`);
 }
 
-/** The part of a prompt before its input; undoes `composePrompt`. */
+/** The part of a prompt before its input; undoes `composePrompt`. All of it where the input stands in the instruction itself. */
 export function instructionOf(prompt: string): string {
   return prompt.split(INPUT_MARK, 1)[0]!;
 }

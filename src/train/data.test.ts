@@ -94,6 +94,11 @@ describe("encoding questions", () => {
       [0, ...codes("do Input: x")],
       [0, ...codes("do")],
     ]);
+    const inline = data.encode(asked, "is {input} so?"); // the input cannot be taken out of it
+    expect(inline.predictorInputs.map((ids) => [...ids])).toEqual([
+      [0, ...codes("is x so?")],
+      [0, ...codes("is x so?")],
+    ]);
     const turn = data.encodeTurn(asked)!;
     expect([[...turn.prompt], [...turn.answer]]).toEqual([codes("Input: x\n"), [...codes("yes"), 1]]);
     const dense = encodeQuestions([question("d", "yes")], tokenizer, options);

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, composeTurn, predictorIds, promptIds } from "../text/prompt.ts";
+import { composePrompt, composeTurn, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
 /** A data file of a recipe. */
@@ -244,7 +244,9 @@ export function encodeQuestions(questions: readonly Question[], tokenizer: Token
       answer: encodeAnswer(answer),
       predictorInputs: [
         ...(predictorInput === "prompt" || predictorInput === "both" ? [predictorIds(tokenizer, prompt)] : []),
-        ...(predictorInput === "instruction" || predictorInput === "both" ? [predictorIds(tokenizer, wording)] : []),
+        ...(predictorInput === "instruction" || predictorInput === "both"
+          ? [predictorIds(tokenizer, instructionOf(prompt))]
+          : []),
       ],
     };
   };

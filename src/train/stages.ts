@@ -14,7 +14,7 @@ import type { ModelConfig, Weights } from "../model/config.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { Random } from "../random.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../text/prompt.ts";
+import { composePrompt, DEFAULT_PROMPT_TEMPLATE, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
@@ -272,7 +272,7 @@ export async function heldOutExamples(
       ids,
       labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
       predictorPrompt: predictorIds(tokenizer, text),
-      predictorInstruction: predictorIds(tokenizer, row.instruction),
+      predictorInstruction: predictorIds(tokenizer, instructionOf(text)),
     });
   }
   const count = Math.min(limit, examples.length);
