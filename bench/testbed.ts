@@ -8,7 +8,7 @@
  * layers × width 32, d_ffn 256, of which 16 channels are kept; predictor of 1 layer × width 32, not pre-trained. Batches of 256
  * facts, balanced over tables. A full run of the default steps writes bench/results/testbed.json and .md; any other only with --out.
  * Everything is kept in runs/testbed and a finished run is not trained again, unless its recipe or its data change; remove the folder
- * when the code changes. Budget annealing (§7a) is not here, as recipes do not offer it. Last line of stdout: one JSON document.
+ * when the code changes. Last line of stdout: one JSON document.
  */
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -21,7 +21,7 @@ import { type Recipe, type RecipeFile, readRecipe } from "../src/train/recipe.ts
 import { trainRecipe } from "../src/train/run.ts";
 import { type EvaluationRow, type MetricsRow, readRunLog } from "../src/train/runLog.ts";
 import { makeFacts, writeFacts } from "./testbed/facts.ts";
-import { type Settings, SOURCE_RUN, type Variant, variants } from "./testbed/variants.ts";
+import { runOf, type Settings, type Variant, variants } from "./testbed/variants.ts";
 
 const DEFAULT_STEPS = 1200;
 const { values } = parseArgs({
@@ -76,14 +76,12 @@ function runDir(recipe: Recipe): string {
 /** Writes all recipes, so that each finds what it extends. @returns them by name */
 function writeRecipes(): Map<string, RecipeFile> {
   const files = new Map<string, RecipeFile>();
-  let sourceRun = "";
   for (const { name, from, patch } of all) {
     const path = join(folder, `${name}.json`);
-    const recipe = { ...(from !== undefined && { extends: `${from}.json` }), name, ...patch };
-    writeFileSync(path, `${JSON.stringify(recipe, null, 2).replaceAll(SOURCE_RUN, sourceRun)}\n`);
-    const file = readRecipe(path);
-    if (name === "source") sourceRun = basename(runDir(file.recipe));
-    files.set(name, file);
+    let recipe = JSON.stringify({ ...(from !== undefined && { extends: `${from}.json` }), name, ...patch }, null, 2);
+    for (const [other, file] of files) recipe = recipe.replaceAll(runOf(other), basename(runDir(file.recipe)));
+    writeFileSync(path, `${recipe}\n`);
+    files.set(name, readRecipe(path));
   }
   return files;
 }
@@ -186,10 +184,14 @@ function markdown(results: readonly Result[]): string {
 }
 
 const files = writeRecipes();
+const needed = new Set(only);
+for (const { name } of all.toReversed()) {
+  const init = needed.has(name) ? files.get(name)!.recipe.init?.run : undefined;
+  for (const [other, { recipe }] of files) if (basename(runDir(recipe)) === init) needed.add(other);
+}
 const results: Result[] = [];
 for (const variant of all) {
-  const isSource = variant.name === "source" && only.some((name) => name !== "small");
-  if (!isSource && !only.includes(variant.name)) continue;
+  if (!needed.has(variant.name)) continue;
   const file = files.get(variant.name)!;
   const { log, error } = await trained(file);
   results.push(resultOf(variant, file.recipe, log, error));

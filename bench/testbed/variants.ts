@@ -23,8 +23,8 @@ const EVALUATE_EVERY = 400;
 /** Rows of a batch × tokens of a row. */
 const TOKENS_PER_BATCH = 256 * 6;
 const LEARNING_RATE = { llm: 4e-3, predictor: 1e-3 };
-/** The run that the others start from; `testbed.ts` puts its folder here. */
-export const SOURCE_RUN = "{source}";
+/** Run of another variant, to start from; `testbed.ts` puts its folder here. */
+export const runOf = (name: string) => `{run of ${name}}`;
 
 const data = {
   data: [{ domain: "tables", path: "data/train.jsonl", licence: "CC0-1.0" }],
@@ -79,6 +79,33 @@ export function variants(settings: Settings): Variant[] {
     weightDecay: 0,
     examples: 20 * numTables,
   };
+  /** A setting of the mask that changes on the way: one run goes on from the other, the last for half of the steps, at the full rate until then. */
+  const schedule = (
+    name: string,
+    what: string,
+    values: readonly number[],
+    mask: (value: number) => object,
+  ): Variant[] =>
+    values.map((value, i) => {
+      const isLast = i === values.length - 1;
+      const own = isLast ? Math.ceil(steps / 2) : Math.floor(steps / 2 / (values.length - 1));
+      const nameOf = (j: number) => `${name}-${j + 1}`;
+      const before = nameOf(i - 1);
+      return {
+        name: isLast ? name : nameOf(i),
+        change: i === 0 ? `${what} ${value} for ${own} steps` : `then ${what} ${value} for ${own} steps`,
+        from: i === 0 ? "linear" : before,
+        patch: {
+          mask: mask(value),
+          ...(i > 0 && { init: { run: runOf(before) } }),
+          ...joint({
+            steps: own,
+            ...(isLast ? { minLearningRateShare: 0.05 } : { minLearningRateShare: 1 }),
+            ...(i > 0 && { warmupSteps: 0 }),
+          }),
+        },
+      };
+    });
   const sourceRecipe = source(settings);
   const [facts] = sourceRecipe.stages as [Record<string, unknown>];
   const warmStages = { stages: [warmStart, { ...facts, name: "joint", steps, learningRate: LEARNING_RATE }] };
@@ -95,7 +122,7 @@ export function variants(settings: Settings): Variant[] {
       name: "continued",
       change: "dense source, trained on",
       from: "source",
-      patch: { init: { run: SOURCE_RUN }, tokenizer: null, stages: { facts: { name: "joint", steps } } },
+      patch: { init: { run: runOf("source") }, tokenizer: null, stages: { facts: { name: "joint", steps } } },
     },
     {
       name: "static",
@@ -187,6 +214,9 @@ export function variants(settings: Settings): Variant[] {
     { name: "linear-blocks", change: "blocks of 4 channels", from: "linear", patch: { mask: { block: 4 } } },
     { name: "linear-epsilon-0.1", change: "ε 0.1 instead of 0.3", from: "linear", patch: { mask: { epsilon: 0.1 } } },
     { name: "linear-epsilon-1", change: "ε 1 instead of 0.3", from: "linear", patch: { mask: { epsilon: 1 } } },
+    ...schedule("linear-annealed", "budget", [8 * T_FFN, 4 * T_FFN, 2 * T_FFN, T_FFN], (tFfn) => ({ tFfn })),
+    ...schedule("linear-at-once", "budget", [T_FFN, T_FFN, T_FFN, T_FFN], (tFfn) => ({ tFfn })),
+    ...schedule("linear-epsilon-falling", "ε", [1, 0.3, 0.1], (epsilon) => ({ epsilon })),
     {
       name: "linear-rate-high",
       change: "predictor learns 10 × faster",
