@@ -87,6 +87,8 @@ const experimentsSchema = z.strictObject({
       note: words.optional(),
       /** What every row is compared with, seed by seed. */
       headline: z.strictObject({ name: words, ...source }).optional(),
+      /** The seeds that count; absent: all there are. */
+      seeds: z.array(z.int().nonnegative()).min(1).optional(),
       rows: z.array(z.strictObject({ name: words, ...source, /** What the mask is made from. */ sees: words })).min(1),
     }),
   ),
@@ -184,6 +186,11 @@ export class Results {
   /** Adds a result, in place of an earlier one of the same run, seed, mask and test. */
   set(result: Result): void {
     this.#byKey.set(keyOf(result), result);
+  }
+
+  /** Those of some seeds. */
+  ofSeeds(seeds: readonly number[]): Results {
+    return new Results([...this.#byKey.values()].filter(({ seed }) => seeds.includes(seed)));
   }
 
   /** Results of one seed of a run under a mask, by test. */

@@ -112,6 +112,18 @@ test("a row is the mean and spread over its seeds; one seed has no spread; a row
   expect(lines).toContain("| rhymes | 60.0 ± 14.1 | 25.0 ± – | not run |");
 });
 
+test("a table of some seeds leaves out the others", () => {
+  const results = new Results([...both("a", 1, 0.4), ...both("a", 2, 0.6), ...both("a", 3, 0.9)]);
+  const table = { title: "T", rows: [row("A", "a")] };
+  const experiments = { tests, tFfn: 4, instructions: "w.json", facts: ["rhymes"], allOrNothing: [], figures: [] };
+  const line = (seeds: number[]) =>
+    tablesMarkdown({ ...experiments, tables: [{ ...table, seeds }] }, results)
+      .split("\n")
+      .find((text) => text.startsWith("| A |"));
+  expect(line([1, 2])).toMatch(/\*\*50\.0 ± 14\.1\*\*.* 2 \|$/);
+  expect(line([3])).toMatch(/\*\*90\.0 ± –\*\*.* 1 \|$/);
+});
+
 test("a column of other seeds than the suite score says of how many", () => {
   const results = [...both("a", 1, 0.5), result("a", 2, "unseen inputs", { sum: 0.5 })];
   expect(markdown([row("A", "a")], results)).toContain("| A | – | **50.0 ± –** | 50.0 ± 0.0 (n = 2) | 25.0 ± – | 1 |");

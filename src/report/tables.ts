@@ -19,7 +19,9 @@ import {
 /** All tables: scores first, then the tasks behind the suite score of each. */
 export function tablesMarkdown(experiments: Experiments, results: Results): string {
   const { tables, facts, allOrNothing } = experiments;
-  const measured = tables.map((table) => measure(table, experiments, results));
+  const measured = tables.map((table) =>
+    measure(table, experiments, table.seeds ? results.ofSeeds(table.seeds) : results),
+  );
   const numTasks = measured.flatMap(({ rows }) => rows).find(({ tasks }) => tasks.size > 0)?.tasks.size;
   return `${[
     "Accuracy of greedy answers in %, mean ± sample standard deviation over seeds (– where there is one). *Suite score*: the mean over",
