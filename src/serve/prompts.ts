@@ -97,10 +97,12 @@ function readChat(
   return { ids: joinTurns(model, firstTurn, messages, format), instruction: { text, ids: firstTurn } };
 }
 
+const INPUT = /(^| )Input: /;
+
 /**
  * A conversation as ours are trained (`ConversationStream`): the first message in the prompt's format, then answers, each with an EOS, and further
- * inputs for the same instruction. A later message that does not say "Input: " itself is taken for such an input. Models without a predictor were not
- * trained so: to them every message is a prompt.
+ * inputs for the same instruction, or prompts. Where the first says "Input: ", a later message that does not is taken for such an input. Models without
+ * a predictor were not trained so: to them every message is a prompt.
  */
 function joinTurns(
   { tokenizer, bundle }: InstructionModel,
@@ -116,8 +118,8 @@ function joinTurns(
     }
     if (i === 0) return firstTurn;
     if (role === "assistant") return [...tokenizer.encode(content), tokenizer.eosId];
-    const isPrompt = !bundle.predictor || /(^| )Input: /.test(content);
-    return tokenizer.encode(isPrompt ? format.replace("{prompt}", () => content) : composeTurn(content, format));
+    const isInput = bundle.predictor && INPUT.test(messages[0]!.content) && !INPUT.test(content);
+    return tokenizer.encode(format.replace("{prompt}", () => (isInput ? composeTurn(content) : content)));
   });
   return Int32Array.from(parts.flatMap((part) => Array.from(part)));
 }

@@ -28,9 +28,9 @@ export function composePrompt(instruction: string, input?: string): string {
   });
 }
 
-/** A later turn of a conversation that asks for the same again: `Input: {input}` in the template. */
-export function composeTurn(input: string, template: string): string {
-  return template.replace("{prompt}", () => `${INPUT_MARK.trimStart()}${input}`);
+/** A later turn of a conversation that asks for the same again: `Input: {input}`. */
+export function composeTurn(input: string): string {
+  return `${INPUT_MARK.trimStart()}${input}`;
 }
 
 /** The part of a prompt before its input; undoes `composePrompt`. All of it where the input stands in the instruction itself. */

@@ -119,6 +119,19 @@ describe("conversations", () => {
     }
   });
 
+  test("may ask later turns in whole prompts too: all of them, or about half", () => {
+    const share = (laterTurns: "prompt" | "both") => {
+      const later = take(new ConversationStream(sftData("prompt"), { ...options, laterTurns }), 60).flatMap((batch) =>
+        conversations(batch).flatMap(({ turns, answers }) => turns.slice(1).map((turn, t) => [turn, answers[t + 1]!])),
+      );
+      expect(later.length).toBeGreaterThan(100);
+      for (const [turn, answer] of later) expect(turn).toMatch(new RegExp(`Input: \\d/\\d+ [a-z]+\\n${answer}$`));
+      return later.filter(([turn]) => !turn!.startsWith("Input: ")).length / later.length;
+    };
+    expect(share("prompt")).toBe(1);
+    expect(Math.abs(share("both") - 0.5)).toBeLessThan(0.1);
+  });
+
   test("of questions without an input have one turn", () => {
     const data = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], tokenizer, {
       promptTemplate: "{prompt}\n",
@@ -132,6 +145,10 @@ describe("conversations", () => {
 test.each([
   ["single questions", () => new SftStream(sftData(), { seed: 3, tokensPerBatch: 300 })],
   ["conversations", () => new ConversationStream(sftData(), { seed: 3, tokensPerBatch: 300, sequenceLength: 100 })],
+  [
+    "conversations of whole prompts",
+    () => new ConversationStream(sftData(), { seed: 3, tokensPerBatch: 400, sequenceLength: 130, laterTurns: "both" }),
+  ],
 ])("a stream of %s that skips goes on as one that did not", (_, make) => {
   const [whole, skipping] = [make(), make()];
   take(whole, 37);

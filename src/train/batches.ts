@@ -117,10 +117,14 @@ export interface ConversationOptions {
   tokensPerBatch: number;
   /** T */
   sequenceLength: number;
+  /** What asks after the first turn: the input alone (the default), a whole prompt in one of the question's wordings, or each half of the time. */
+  laterTurns?: LaterTurns | undefined;
 }
 
+export type LaterTurns = "input" | "prompt" | "both";
+
 /**
- * Conversations of up to T tokens: a question in one of its wordings, then further inputs of the same domain, each answered. The
+ * Conversations of up to T tokens: a question in one of its wordings, then further questions of the same domain, each answered. The
  * predictor reads the first human message alone, and its mask stays for all turns (P §3.3). Far more labels per token than single
  * questions, and little padding.
  */
@@ -157,20 +161,23 @@ export class ConversationStream implements BatchStream {
     const { sequenceLength: T } = this.#options;
     const domain = this.#draws.domain();
     const row = firstTurn(this.#data, this.#left[domain] ?? this.#draws.item(domain));
-    addTurns(row.turns, this.#data, T, () => {
+    addTurns(row.turns, T, () => {
       const draw = this.#draws.item(domain);
       this.#left[domain] = draw; // as long as it is not known to fit
-      return this.#data.questions[domain]![draw.item]!;
+      const question = this.#data.questions[domain]![draw.item]!;
+      const { laterTurns = "input" } = this.#options;
+      const isPrompt = laterTurns === "prompt" || (laterTurns === "both" && draw.random.int(2) === 1);
+      return this.#data.encodeTurn(question, isPrompt ? randomWording(question, draw) : undefined);
     });
     return row;
   }
 }
 
 /** Goes on with a conversation for as long as the questions that come fit in T tokens. The first that does not is drawn but not asked. */
-export function addTurns(turns: Turn[], data: SftData, T: number, nextQuestion: () => Question): void {
+export function addTurns(turns: Turn[], T: number, nextTurn: () => Turn | undefined): void {
   let length = turns.reduce((sum, turn) => sum + 1 + exampleLength(turn), -1); // an EOS between turns
   for (;;) {
-    const turn = data.encodeTurn(nextQuestion());
+    const turn = nextTurn();
     if (!turn || length + 1 + exampleLength(turn) > T) return;
     turns.push(turn);
     length += 1 + exampleLength(turn);
@@ -193,10 +200,13 @@ function questionDraws(data: SftData, seed: number | string): DomainDraws {
   return new DomainDraws(data, startEpochs, seed);
 }
 
+const randomWording = ({ wordings }: Question, { random }: Draw) => wordings[random.int(wordings.length)]!;
+
 /** The question that was drawn, in a wording and for a predictor input drawn anew. */
-function firstTurn(data: SftData, { domain, item, random }: Draw): Row {
+function firstTurn(data: SftData, draw: Draw): Row {
+  const { domain, item, random } = draw;
   const question = data.questions[domain]![item]!;
-  const example = data.encode(question, question.wordings[random.int(question.wordings.length)]!);
+  const example = data.encode(question, randomWording(question, draw));
   const input = random.int(Math.max(1, data.numPredictorInputs));
   return { domain, question, turns: [example], predictorIds: example.predictorInputs[input] };
 }

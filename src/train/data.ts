@@ -180,8 +180,8 @@ export interface SftData extends Domains {
   /** Predictor inputs of an example: 0, 1 or 2. */
   numPredictorInputs: number;
   encode(question: Question, wording: string): Example;
-  /** The question as a later turn of a conversation, after others of its kind: its input alone, no BOS. Without an input: none. */
-  encodeTurn(question: Question): Turn | undefined;
+  /** The question as a later turn of a conversation, after others of its kind, no BOS: in a wording, or its input alone. Without either: none. */
+  encodeTurn(question: Question, wording?: string): Turn | undefined;
   /** Wordings of questions that were left out because they were longer than `maxTokens`. */
   numTooLong: number;
 }
@@ -272,10 +272,14 @@ export function encodeQuestions(questions: readonly Question[], tokenizer: Token
     questions: domains.domains.map((_, i) => questionsOf[i] ?? []),
     numPredictorInputs: predictorInput === undefined ? 0 : predictorInput === "both" ? 2 : 1,
     encode,
-    encodeTurn: ({ input, answer }) =>
-      input === undefined
-        ? undefined
-        : { prompt: tokenizer.encode(composeTurn(input, promptTemplate)), answer: encodeAnswer(answer) },
+    encodeTurn: ({ input, answer }, wording) => {
+      if (wording === undefined && input === undefined) return undefined;
+      const prompt = wording === undefined ? composeTurn(input!) : composePrompt(wording, input);
+      return {
+        prompt: tokenizer.encode(promptTemplate.replace("{prompt}", () => prompt)),
+        answer: encodeAnswer(answer),
+      };
+    },
     numTooLong,
   };
 }

@@ -184,6 +184,8 @@ const stageSchema = z.discriminatedUnion(
       distil: share.optional(),
       /** Rows are conversations of so many tokens: a question, then others of its domain under the same mask. Absent: single questions. */
       sequenceLength: integer(1).optional(),
+      /** What asks in them after the first question: its input alone, a whole prompt in one of its wordings, or each half of the time. */
+      laterTurns: oneOf(["input", "prompt", "both"]).default("input"),
     }),
   ],
   { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, warm-start, sft" : "an object") },

@@ -65,7 +65,8 @@ export async function prepareWarmStart(
   const sequences = data.questions.flatMap((ofDomain) =>
     ofDomain.map((question) => {
       const turns: Turn[] = [data.encode(question, question.wordings[0]!)];
-      if (sequenceLength) addTurns(turns, data, sequenceLength, () => ofDomain[random.int(ofDomain.length)]!);
+      if (sequenceLength)
+        addTurns(turns, sequenceLength, () => data.encodeTurn(ofDomain[random.int(ofDomain.length)]!));
       return labelledTurns(turns, IGNORED);
     }),
   );
