@@ -34,7 +34,7 @@ export function runCommand(): Command {
   const command = new Command("run")
     .description("Answer an instruction with the sub-network that it needs.")
     .argument("<instruction>", 'what to do, e.g. "Write the plural form of the given word. Input: wolf"')
-    .option("--input <text>", "what to do it to; the same as writing `Input: <text>` after the instruction")
+    .option("--input <text>", "what to do it to: where the instruction says {input}, else as `Input: <text>` after it")
     .option("--model <folder>", MODEL_HELP)
     .option("--max-tokens <n>", "longest answer", integer(1), 128)
     .option("--temperature <t>", "0 is greedy", numberFrom(0), 0)

@@ -11,6 +11,11 @@ import { readPrompt } from "./prompts.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
 
 const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));
+const { tFfn, dFfn } = shapeOfDefault();
+function shapeOfDefault() {
+  using model = new InstructionModel(defaultModel);
+  return { tFfn: model.bundle.manifest.tFfn, dFfn: model.bundle.config.ffnWidth };
+}
 const greedy = {
   ...{ temperature: 0, topP: 1, topK: 0, minP: 0, seed: 0 },
   ...{ frequencyPenalty: 0, presencePenalty: 0, repeatPenalty: 1, logitBias: new Map<number, number>() },
@@ -96,7 +101,7 @@ describe("answers", () => {
     const runs = await Promise.all([...instructions, ...instructions, ...instructions].map((one) => ask(service, one)));
     expect(runs.map(({ text }) => text)).toEqual([...alone, ...alone, ...alone]);
     expect(new Set(runs.map(({ start }) => start.mask.id)).size).toBeGreaterThan(2);
-    expect(runs[0]!.start.mask).toMatchObject({ source: "predictor", tFfn: 64, dFfn: 512, from: "cold" });
+    expect(runs[0]!.start.mask).toMatchObject({ source: "predictor", tFfn, dFfn, from: "cold" });
     const again = await ask(service, instructions[0]!);
     expect(again.start.mask.from).toBe("loaded");
     expect(again.end.ms).toMatchObject({ gather: 0, load: 0 });
@@ -324,7 +329,7 @@ describe("masks", () => {
     const { info, mask } = await service.mask("m", instructions[0]!);
     expect(info).toMatchObject({ id: expect.stringMatching(/^[0-9a-f]{32}$/), source: "predictor", from: "cold" });
     expect(service.maskById("m", info.id)).toEqual(mask);
-    expect(service.maskById("m", "dense").tFfn).toBe(512);
+    expect(service.maskById("m", "dense").tFfn).toBe(dFfn);
     const byId = await ask(service, instructions[0]!, { mask: { kind: "id", id: info.id } });
     expect((await service.mask("m", instructions[0]!)).info.from).toBe("loaded");
     const task = await service.saveTask("m", "plural", instructions[0]!);
