@@ -6,8 +6,8 @@ import { chromium } from "playwright-core";
 
 const [url = "http://127.0.0.1:8080"] = process.argv.slice(2);
 const figures = new URL("../../docs/figures/", import.meta.url).pathname;
-const plural = "Write the plural form of the given word. Input: wolf";
-const number = "Write the number in English words Input: 4711";
+const plural = "What is the plural of window?";
+const number = "How do you write 4711 in words?";
 const prompts = [
   plural,
   "Subtract the second number from the first number Input: 94 29",
