@@ -33,7 +33,7 @@ interface Options extends MaskFlags {
 export function runCommand(): Command {
   const command = new Command("run")
     .description("Answer an instruction with the sub-network that it needs.")
-    .argument("<instruction>", 'what to do, e.g. "Write the plural form of the given word. Input: wolf"')
+    .argument("<instruction>", 'what to do, e.g. "What is the plural of wolf?"')
     .option("--input <text>", "what to do it to: where the instruction says {input}, else as `Input: <text>` after it")
     .option("--model <folder>", MODEL_HELP)
     .option("--max-tokens <n>", "longest answer", integer(1), 128)

@@ -81,8 +81,7 @@ async function serve(folders: string[], options: Options): Promise<void> {
 
 function welcome(url: string, model: string, needsKey: boolean): string {
   const key = needsKey ? " -H 'authorization: Bearer KEY'" : "";
-  const content =
-    model === basename(DEFAULT_MODEL) ? "Write the plural form of the given word. Input: wolf" : "Say hello.";
+  const content = model === basename(DEFAULT_MODEL) ? "What is the plural of wolf?" : "Say hello.";
   const body = JSON.stringify({ model, messages: [{ role: "user", content }], temperature: 0 });
   return `Chat:  ${url}/
 API:   ${url}/v1

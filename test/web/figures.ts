@@ -18,7 +18,7 @@ const prompts = [
 
 const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
-const page = await browser.newPage({ viewport: { width: 1280, height: 560 } });
+const page = await browser.newPage({ viewport: { width: 1280, height: 640 } });
 await page.goto(url);
 for (const prompt of prompts) {
   await page.getByRole("button", { name: "New chat" }).click();

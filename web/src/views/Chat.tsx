@@ -239,12 +239,8 @@ function Answer({ model, message, prompt, isRunning, onAgain }: AnswerProps) {
   );
 }
 
-/** Instructions that the model in the package was trained on, in its own form. */
-const examples = [
-  "Write the plural form of the given word. Input: wolf",
-  "Write the number in English words Input: 4711",
-  "Subtract the second number from the first number Input: 94 29",
-];
+/** What the model in the package was trained to answer. */
+const examples = ["What is the plural of wolf?", "How do you write 4711 in words?", "What is house in German?"];
 
 function Welcome({ model, onChoose }: { model: ServedModel; onChoose: (text: string) => void }) {
   const saved = useStore(tasks);
