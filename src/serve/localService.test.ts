@@ -133,6 +133,11 @@ describe("answers", () => {
       ...tokenizer.encode("Input: dog\n"),
     ];
     expect(second.start.promptTokens).toBe(1 + expected.length);
+    const plain = { role: "user", content: "What is the plural of cat?" } as const; // no "Input: ": what follows is a prompt as well
+    const prompt = { kind: "chat", messages: [plain, answer, { role: "user", content: "dog" }] } as const;
+    const third = await collect(service.generate("m", request("", { prompt })));
+    const plainTurns = [...tokenizer.encode(`${plain.content}\n`), ...tokenizer.encode(text), tokenizer.eosId];
+    expect(third.start.promptTokens).toBe(1 + plainTurns.length + tokenizer.encode("dog\n").length);
     const wrong = [
       [first, answer],
       [first, first],

@@ -2,7 +2,7 @@
 import { ContextLengthError, InputError } from "../errors.ts";
 import type { Prompt as Instruction } from "../sources/source.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
-import { composeTurn, promptIds, withBos } from "../text/prompt.ts";
+import { composeTurn, hasInput, promptIds, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
 import type { InstructionModel } from "./model.ts";
 import type { Prompt } from "./service.ts";
@@ -97,8 +97,6 @@ function readChat(
   return { ids: joinTurns(model, firstTurn, messages, format), instruction: { text, ids: firstTurn } };
 }
 
-const INPUT = /(^| )Input: /;
-
 /**
  * A conversation as ours are trained (`ConversationStream`): the first message in the prompt's format, then answers, each with an EOS, and further
  * inputs for the same instruction, or prompts. Where the first says "Input: ", a later message that does not is taken for such an input. Models without
@@ -118,7 +116,7 @@ function joinTurns(
     }
     if (i === 0) return firstTurn;
     if (role === "assistant") return [...tokenizer.encode(content), tokenizer.eosId];
-    const isInput = bundle.predictor && INPUT.test(messages[0]!.content) && !INPUT.test(content);
+    const isInput = bundle.predictor && hasInput(messages[0]!.content) && !hasInput(content);
     return tokenizer.encode(format.replace("{prompt}", () => (isInput ? composeTurn(content) : content)));
   });
   return Int32Array.from(parts.flatMap((part) => Array.from(part)));

@@ -33,6 +33,11 @@ export function composeTurn(input: string): string {
   return `${INPUT_MARK.trimStart()}${input}`;
 }
 
+/** Whether a message says what its input is, as `composePrompt` and `composeTurn` do. */
+export function hasInput(message: string): boolean {
+  return ` ${message}`.includes(INPUT_MARK);
+}
+
 /** The part of a prompt before its input; undoes `composePrompt`. All of it where the input stands in the instruction itself. */
 export function instructionOf(prompt: string): string {
   return prompt.split(INPUT_MARK, 1)[0]!;

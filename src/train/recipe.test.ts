@@ -155,6 +155,11 @@ for (const [what, recipe, message] of [
   ],
   ["rows beyond the batch", changed(["stages", 0, "tokensPerBatch"], 63), /wanted at most tokensPerBatch = 63, got 64/],
   [
+    "later turns without conversations",
+    changed(["stages", 2, "laterTurns"], "both"),
+    /"stages\[2\]\.laterTurns": wanted "sequenceLength"/,
+  ],
+  [
     "uneven chunks",
     changed(["stages", 1, "chunks"], 5),
     /"stages\[1\]\.chunks": wanted a divisor of sequenceLength = 64, got 5/,

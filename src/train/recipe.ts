@@ -390,6 +390,8 @@ function* conflicts(recipe: Recipe): Generator<string> {
     if (stage.kind === "cpt" && mask?.source !== "predictor") {
       yield `"${at}.kind": wanted "mask.source" = "predictor" for cpt, got ${mask ? `"${mask.source}"` : "no mask"}. Use pretrain.`;
     }
+    if (stage.kind === "sft" && stage.laterTurns !== "input" && stage.sequenceLength === undefined)
+      yield `"${at}.laterTurns": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "laterTurns" out.`;
     if (stage.kind === "sft" && stage.distil && !init)
       yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;
     if (stage.kind === "warm-start" && predictor) yield* warmStartConflicts(predictor, stage, at);

@@ -153,7 +153,12 @@ export async function prepareStage(
     }
     stream =
       stage.kind === "sft" && stage.sequenceLength
-        ? new ConversationStream(data, { ...stage, sequenceLength: stage.sequenceLength, seed })
+        ? new ConversationStream(data, {
+            seed,
+            tokensPerBatch,
+            sequenceLength: stage.sequenceLength,
+            laterTurns: stage.laterTurns,
+          })
         : new SftStream(data, { seed, tokensPerBatch });
     ({ domains, numTooLong } = data);
   } else {
