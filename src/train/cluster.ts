@@ -1,11 +1,111 @@
 /**
- * k-means, for prompts by what they activate. Plain Lloyd iterations from k-means++ seeds, several times; the same data, seed and count
- * give the same clusters.
+ * Clusters of prompts, by what they activate: Ward's, which show how many there are, or k-means. The same data, count and seed give the
+ * same clusters.
  *
  * Shapes: N points · D dimensions · C clusters
  */
 import { OptionError } from "../errors.ts";
 import type { Random } from "../random.ts";
+
+/** Two clusters lie apart clearly if joining them costs so many times what the join before cost. */
+const CLEAR_GAP = 3;
+/** Points whose distances are kept, at most: 0.8 GB. */
+const MAX_POINTS = 20_000;
+
+/**
+ * Joins the two clusters that lengthen the squared distances to the centres least, again and again (Ward's method), until `atMost` are
+ * left; or fewer, if a number of them is clear: one more join would cost three times what the last one did. Of several the largest.
+ *
+ * @param points N × [D]
+ * @returns cluster of each point, [N]; every cluster in 0..C−1 has at least one
+ * @throws {OptionError} if there are fewer points than `atMost`, or more than 20,000
+ * @see Ward 1963; Murtagh 1983 for the chains of nearest neighbours
+ */
+export function wardClusters(points: readonly Float32Array[], atMost: number): Int32Array {
+  checkCount(points, atMost);
+  if (points.length > MAX_POINTS)
+    throw new OptionError(`clusters: wanted at most ${MAX_POINTS} prompts, got ${points.length}. Take fewer examples.`);
+  const joins = wardJoins(points).sort((a, b) => a.cost - b.cost);
+  return groups(points.length, joins.slice(0, points.length - clearCount(joins, atMost)));
+}
+
+/** Two points whose clusters are joined, and how much that adds to the squared distances to the centres. */
+interface Join {
+  a: number;
+  b: number;
+  cost: number;
+}
+
+/**
+ * All N − 1 joins, in no order. A cluster lives in the row of one of its points. Follows nearest neighbours until two are each other's,
+ * which Ward's method would join sooner or later, whatever it joins before.
+ */
+function wardJoins(points: readonly Float32Array[]): Join[] {
+  const N = points.length;
+  const costs = Float32Array.from({ length: (N * (N - 1)) / 2 });
+  const at = (a: number, b: number) => (a > b ? (a * (a - 1)) / 2 + b : (b * (b - 1)) / 2 + a);
+  for (let a = 0; a < N; a++) for (let b = 0; b < a; b++) costs[at(a, b)] = squaredDistance(points[a]!, points[b]!) / 2;
+  const sizes = new Int32Array(N).fill(1);
+  const alive = Array.from({ length: N }, (_, i) => i);
+  const joins: Join[] = [];
+  const chain: number[] = [];
+  while (alive.length > 1) {
+    if (chain.length === 0) chain.push(alive[0]!);
+    const end = chain.at(-1)!;
+    const before = chain.at(-2);
+    let nearest = before ?? (alive[0] === end ? alive[1]! : alive[0]!); // of equals the one before, or chains would not end
+    for (const other of alive) if (other !== end && costs[at(end, other)]! < costs[at(end, nearest)]!) nearest = other;
+    if (nearest !== before) {
+      chain.push(nearest);
+      continue;
+    }
+    chain.length -= 2;
+    const cost = costs[at(end, before)]!;
+    joins.push({ a: before, b: end, cost });
+    alive.splice(alive.indexOf(end), 1);
+    const [sizeA, sizeB] = [sizes[before]!, sizes[end]!];
+    for (const other of alive) {
+      if (other === before) continue;
+      const size = sizes[other]!;
+      const [toA, toB] = [costs[at(before, other)]!, costs[at(end, other)]!];
+      costs[at(before, other)] =
+        ((sizeA + size) * toA + (sizeB + size) * toB - size * cost) / (sizeA + sizeB + size);
+    }
+    sizes[before] = sizeA + sizeB;
+  }
+  return joins;
+}
+
+/** @param joins by ascending cost */
+function clearCount(joins: readonly Join[], atMost: number): number {
+  for (let count = atMost; count > 1; count--) {
+    const next = joins[joins.length - count + 1]!.cost; // what leaves count − 1
+    const last = joins[joins.length - count]?.cost ?? 0;
+    if (next > CLEAR_GAP * last) return count;
+  }
+  return atMost;
+}
+
+/** Number, from 0, of the group that each of N points is in after some joins. */
+function groups(N: number, joins: readonly Join[]): Int32Array {
+  const parent = Array.from({ length: N }, (_, i) => i);
+  const root = (i: number): number => {
+    for (; parent[i] !== i; i = parent[i]!) parent[i] = parent[parent[i]!]!; // halves the way for the next one
+    return i;
+  };
+  for (const { a, b } of joins) parent[root(b)] = root(a);
+  const numbers = new Map<number, number>();
+  return Int32Array.from(parent, (_, i) => {
+    const own = root(i);
+    if (!numbers.has(own)) numbers.set(own, numbers.size);
+    return numbers.get(own)!;
+  });
+}
+
+function checkCount(points: readonly Float32Array[], count: number): void {
+  if (count >= 1 && count <= points.length) return;
+  throw new OptionError(`clusters: wanted 1..${points.length} (prompts), got ${count}. Take more examples.`);
+}
 
 const MAX_ITERATIONS = 50;
 /** Starts from other seeds. One start alone often leaves two kinds of prompts in one cluster, and splits another. */
@@ -19,14 +119,14 @@ export interface Clusters {
 }
 
 /**
+ * Plain Lloyd iterations from k-means++ seeds, several times.
+ *
  * @param points N × [D], N ≥ C
  * @throws {OptionError} if there are fewer points than clusters
  * @see Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding"
  */
 export function kMeans(points: readonly Float32Array[], count: number, random: Random): Clusters {
-  if (!(count >= 1 && count <= points.length)) {
-    throw new OptionError(`clusters: wanted 1..${points.length} (prompts), got ${count}. Take more examples.`);
-  }
+  checkCount(points, count);
   const starts = Array.from({ length: NUM_STARTS }, () => kMeansOnce(points, count, random));
   return starts.reduce((best, other) => (other.spread < best.spread ? other : best));
 }

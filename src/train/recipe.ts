@@ -173,6 +173,8 @@ const stageSchema = z.discriminatedUnion(
       sequenceLength: integer(1).optional(),
       /** First entries of a codebook: random scores, or what is special about the cluster's activations. */
       entries: oneOf(["random", "statistics"]).default("random"),
+      /** How a codebook's prompts are grouped: Ward's clusters, at most one for each entry and fewer where that is clear, or k-means. */
+      clusters: oneOf(["ward", "k-means"]).default("ward"),
       /** Share of tFfn that all entries of a codebook keep at first. */
       core: share.default(0),
     }),

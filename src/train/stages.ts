@@ -207,7 +207,7 @@ export async function prepareStage(
       clusters: {
         kind: "clusters",
         examples: warmStart.clusterOf.size,
-        clusters: step.predictor!.rank,
+        clusters: warmStart.numClusters,
         purity: warmStart.purity,
       },
       begin: () => parts.head!.get("codebook.weight")!.data.set(warmStart.codebook),

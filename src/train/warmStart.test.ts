@@ -49,7 +49,7 @@ const evaluator = {
 } as unknown as Evaluator;
 
 const sampled = sampleQuestions(data, 24, "1");
-const options = { seed: "1", predictor: predictorOf({}), tFfn: 6, entries: "random", core: 0 } as const;
+const options = { seed: "1", predictor: predictorOf({}), tFfn: 6, entries: "random", clusters: "ward", core: 0 } as const;
 
 describe("the sample", () => {
   test("has as many questions of every domain, each once and in one wording, the same again", () => {

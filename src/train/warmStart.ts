@@ -12,7 +12,7 @@ import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { standardizeScores } from "../predictor/standardize.ts";
 import { Random } from "../random.ts";
 import { addTurns, IGNORED } from "./batches.ts";
-import { kMeans, means } from "./cluster.ts";
+import { kMeans, means, wardClusters } from "./cluster.ts";
 import { labelledTurns, type Question, type SftData, type Turn } from "./data.ts";
 
 /** What the predictor shall say of each of the sampled questions: of a codebook the entry, of a linear head the scores [L·G]. */
@@ -22,6 +22,7 @@ export type WarmStart =
       clusterOf: ReadonlyMap<Question, number>;
       /** Start values of the codebook, [L·G, C]. */
       codebook: Float32Array;
+      numClusters: number;
       /** Share of the questions whose domain is the most frequent one of their cluster. */
       purity: number;
     }
@@ -33,8 +34,10 @@ export interface WarmStartOptions {
   tFfn: number;
   /** Statistics are taken over conversations of so many tokens; of single questions if absent. */
   sequenceLength?: number | undefined;
-  /** First scores of the codebook's entries: drawn at random, or the cluster's own statistic against all clusters'. */
+  /** First scores of the codebook's entries: drawn at random, or the cluster's own statistic against all clusters'; spare ones at random. */
   entries: "random" | "statistics";
+  /** How a codebook's prompts are grouped. Ward's clusters may be fewer than its entries; the others are spare. */
+  clusters: "ward" | "k-means";
   /** Share of t_ffn that every entry keeps at first: the channels that are most active over all prompts. */
   core: number;
 }
@@ -78,11 +81,17 @@ export async function prepareWarmStart(
     const scoresOf = new Map(questions.map((question, i) => [question, scores[i]!]));
     return { kind: "statistics", scoresOf };
   }
-  const { clusterOf } = kMeans(statistics.map(unitLength), predictor.rank, new Random(`${seed}/clusters`));
+  const points = statistics.map(unitLength);
+  const clusterOf =
+    options.clusters === "ward"
+      ? wardClusters(points, predictor.rank)
+      : kMeans(points, predictor.rank, new Random(`${seed}/clusters`)).clusterOf;
+  const numClusters = new Set(clusterOf).size;
   return {
     kind: "clusters",
     clusterOf: new Map(questions.map((question, i) => [question, clusterOf[i]!])),
-    codebook: firstEntries(statistics, clusterOf, options),
+    codebook: firstEntries(statistics, clusterOf, numClusters, options),
+    numClusters,
     purity: purity(
       clusterOf,
       questions.map(({ domain }) => domain),
@@ -118,6 +127,7 @@ const CORE_SCORE = 5;
 function firstEntries(
   statistics: readonly Float32Array[],
   clusterOf: Int32Array,
+  numClusters: number,
   { seed, predictor, tFfn, entries, core }: WarmStartOptions,
 ): Float32Array {
   const { rank: C, ffnWidth, block } = predictor;
@@ -125,11 +135,11 @@ function firstEntries(
   const G = ffnWidth / block;
   const rows = statistics[0]!.length; // L·G
   const scale = C ** -0.5; // as any matrix that reads C values
-  const contrast = entries === "statistics" ? deviationsFromMean(means(statistics, clusterOf, C)) : undefined;
+  const contrast = entries === "statistics" ? deviationsFromMean(means(statistics, clusterOf, numClusters)) : undefined;
   const codebook = new Float32Array(rows * C);
   for (let i = 0; i < rows; i++) {
     for (let entry = 0; entry < C; entry++)
-      codebook[i * C + entry] = scale * (contrast ? contrast[entry]![i]! : random.normal());
+      codebook[i * C + entry] = scale * (contrast?.[entry]?.[i] ?? random.normal());
   }
   const numCore = Math.round((core * tFfn) / block);
   const overall = means(statistics, new Int32Array(statistics.length), 1)[0]!;
