@@ -42,7 +42,7 @@ interface Join {
  */
 function wardJoins(points: readonly Float32Array[]): Join[] {
   const N = points.length;
-  const costs = Float32Array.from({ length: (N * (N - 1)) / 2 });
+  const costs = new Float32Array((N * (N - 1)) / 2);
   const at = (a: number, b: number) => (a > b ? (a * (a - 1)) / 2 + b : (b * (b - 1)) / 2 + a);
   for (let a = 0; a < N; a++) for (let b = 0; b < a; b++) costs[at(a, b)] = squaredDistance(points[a]!, points[b]!) / 2;
   const sizes = new Int32Array(N).fill(1);
@@ -68,8 +68,7 @@ function wardJoins(points: readonly Float32Array[]): Join[] {
       if (other === before) continue;
       const size = sizes[other]!;
       const [toA, toB] = [costs[at(before, other)]!, costs[at(end, other)]!];
-      costs[at(before, other)] =
-        ((sizeA + size) * toA + (sizeB + size) * toB - size * cost) / (sizeA + sizeB + size);
+      costs[at(before, other)] = ((sizeA + size) * toA + (sizeB + size) * toB - size * cost) / (sizeA + sizeB + size);
     }
     sizes[before] = sizeA + sizeB;
   }
@@ -80,7 +79,7 @@ function wardJoins(points: readonly Float32Array[]): Join[] {
 function clearCount(joins: readonly Join[], atMost: number): number {
   for (let count = atMost; count > 1; count--) {
     const next = joins[joins.length - count + 1]!.cost; // what leaves count − 1
-    const last = joins[joins.length - count]?.cost ?? 0;
+    const last = joins[joins.length - count]?.cost ?? Infinity; // every point alone: none
     if (next > CLEAR_GAP * last) return count;
   }
   return atMost;

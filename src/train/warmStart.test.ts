@@ -49,7 +49,14 @@ const evaluator = {
 } as unknown as Evaluator;
 
 const sampled = sampleQuestions(data, 24, "1");
-const options = { seed: "1", predictor: predictorOf({}), tFfn: 6, entries: "random", clusters: "ward", core: 0 } as const;
+const options = {
+  seed: "1",
+  predictor: predictorOf({}),
+  tFfn: 6,
+  entries: "random",
+  clusters: "ward",
+  core: 0,
+} as const;
 
 describe("the sample", () => {
   test("has as many questions of every domain, each once and in one wording, the same again", () => {
@@ -89,6 +96,20 @@ describe("a codebook", () => {
     expect(new Set(byTask.flatMap((entries) => [...entries])).size).toBe(3);
     expect(purity).toBe(1);
   });
+
+  test.each(["random", "statistics"] as const)(
+    "has spare %s entries where the kinds are clearly fewer",
+    async (entries) => {
+      const spacious = { ...options, predictor: predictorOf({ rank: 8 }), entries };
+      const { clusterOf, numClusters, purity, codebook } = await clusters(spacious);
+      expect([numClusters, purity]).toEqual([3, 1]);
+      expect(new Set(clusterOf.values())).toEqual(new Set([0, 1, 2]));
+      const kept = Array.from({ length: 8 }, (_, entry) => keptBy(codebook, entry, 8, 6));
+      expect(new Set(kept.map(String)).size).toBe(8);
+      const byMeans = await clusters({ ...spacious, clusters: "k-means" });
+      expect(byMeans.numClusters).toBe(8);
+    },
+  );
 
   test("with fewer entries than tasks says how impure they are", async () => {
     const { purity } = await clusters({ ...options, predictor: predictorOf({ rank: 2 }) });
