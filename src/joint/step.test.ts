@@ -145,6 +145,41 @@ describe("the joint step (SFT)", () => {
     }
   });
 
+  test("a contrast between masks of twins adds to loss and gradients, by its definition in float64", async () => {
+    const weight = 0.3;
+    const four = [...instructions, integers("twin 0", 5, V), integers("twin 1", 3, V)];
+    const contrastFeeds = { ...feeds, predictorIds: new Int32Array(4 * Tp), predictorLastRows: new Int32Array(4) };
+    for (const [i, tokens] of four.entries()) {
+      contrastFeeds.predictorIds.set(tokens, i * Tp);
+      contrastFeeds.predictorLastRows[i] = i * Tp + tokens.length - 1;
+    }
+    const lossOf = (values: Record<string, Float32Array>) => {
+      const predictor = withWeights(backbone, part(values, "backbone."));
+      const masks = four.map((i) => masksOf(scoreInstruction(predictor, part(values, "head."), L, i).scores));
+      const overlap = (a: number, b: number) =>
+        masks[a]!.reduce((all, own, l) => own.reduce((sum, m, channel) => sum + m * masks[b]![l]![channel]!, all), 0) /
+        (L * TFFN);
+      const contrasts = [0, 1, 2, 3].map((row) => {
+        const others = [0, 1, 2, 3].filter((other) => other !== row);
+        const total = others.reduce((sum, other) => sum + Math.exp(overlap(row, other) / 0.1), 0);
+        return Math.log(total) - overlap(row, (row + 2) % 4) / 0.1;
+      });
+      const numLabels = labels.filter((label) => label !== IGNORED).length;
+      const mean = contrasts.reduce((sum, own) => sum + own, 0) / 4;
+      return plainLoss(withWeights(llm, part(values, "llm.")), masks.slice(0, 2)) + weight * numLabels * mean;
+    };
+    const graph = trainingGraph({ ...jointConfig(llm), contrast: weight }, shape, trainable(parameters));
+    const outputs = await evaluate(graph, { ...parameters, ...contrastFeeds });
+    expect(difference(outputs.loss!, [lossOf(parameters)])).toBeLessThan(1e-5);
+    for (const name of trainable(parameters)) {
+      if (name === "backbone.lm_head.weight") continue;
+      const at = (data: Float32Array) => lossOf({ ...parameters, [name]: data });
+      expect(slopeError(at, parameters[name]!, outputs[`d:${name}`]!, { seed: name, h: 1e-5 }), name).toBeLessThan(
+        1e-3,
+      );
+    }
+  });
+
   test("a static mask learns by the same rule, from one set of scores", async () => {
     const { softTopK: budget } = jointConfig(llm);
     const graph = trainingGraph(

@@ -42,6 +42,8 @@ export interface StepConfig {
    * on the labels. Absent: no teacher.
    */
   distil?: number | undefined;
+  /** Weight of `contrastLoss`, per label; the predictor then reads two inputs per row. Absent: none. */
+  contrast?: number | undefined;
   /**
    * `plain`: compute all channels and multiply by the mask · `compact`: gather the kept channels' weights first; equal in value and
    * gradient. Absent: what is faster for the shape.
@@ -66,10 +68,11 @@ export interface StepShape {
   labelled?: number;
 }
 
-/** Masks for the LLM and, from the predictor, its raw feature. */
+/** Masks for the LLM and, from the predictor, its raw feature and the contrast between masks. */
 interface MaskNodes {
   masks?: LayerMask[];
   feature?: Tensor;
+  contrast?: Tensor | undefined;
 }
 
 /** The predictor reading the instructions of a batch, `predictorIds` [rows, Tp] with `predictorLastRows` [rows]. */
@@ -105,13 +108,40 @@ function maskNodes(graph: Graph, config: StepConfig, shape: StepShape): MaskNode
       return { masks: fromScores(spreadBlockScores(ops.standardize(own, SCORE_EPSILON), block)) };
     }
     case "predictor": {
-      const { feature, scores } = predictorNodes(graph, predictor!, B * Math.max(1, chunks - 1), Tp);
+      const rows = config.contrast ? 2 * B : B * Math.max(1, chunks - 1);
+      const { feature, scores } = predictorNodes(graph, predictor!, rows, Tp);
+      if (config.contrast) {
+        const contrast = contrastLoss(ops.softTopK(scores, K, epsilon), L, K);
+        return { masks: fromScores(ops.slice(scores, 0, 0, B * L)), feature, contrast };
+      }
       const masks = fromScores(scores);
       return { masks: chunks > 1 ? masks.map((mask) => delayByOneChunk(mask, B, chunks)) : masks, feature };
     }
     default:
       return source satisfies never;
   }
+}
+
+/** Overlap of masks, as a share of t_ffn, that counts as one nat. */
+const CONTRAST_TEMPERATURE = 0.1;
+
+/**
+ * How hard it is to tell by the masks of a batch which of them are of the same question: of all others a mask shall overlap most with
+ * its twin, the mask of row i with that of row i + B (InfoNCE, van den Oord et al. 2018, over kept channels). Masks that are the same
+ * for all prompts cannot, nor can masks that waver with the wording. Not in the paper.
+ *
+ * @param masks [2B·L, F], of K channels a row
+ * @returns scalar, the mean over the 2B masks, nats
+ */
+function contrastLoss(masks: Tensor, L: number, K: number): Tensor {
+  const { graph } = masks;
+  const rows = masks.shape[0]! / L;
+  const flat = ops.reshape(masks, [rows, L * masks.shape[1]!]);
+  const overlap = ops.scale(ops.linear(flat, flat), 1 / (L * K * CONTRAST_TEMPERATURE));
+  const itself = Float32Array.from({ length: rows * rows }, (_, i) => (i % (rows + 1) === 0 ? -1e4 : 0));
+  const twins = Int32Array.from({ length: rows }, (_, row) => (row + rows / 2) % rows);
+  const y = ops.add(overlap, graph.constant(itself, [rows, rows]));
+  return ops.scale(ops.crossEntropy(y, graph.constant(twins, [rows])), 1 / rows);
 }
 
 /**
@@ -149,7 +179,7 @@ function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask 
  */
 export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
   const graph = new Graph(`train B=${shape.B} T=${shape.T}`);
-  const { masks, feature } = maskNodes(graph, config, shape);
+  const { masks, feature, contrast } = maskNodes(graph, config, shape);
   const ids = graph.input("ids", [shape.B, shape.T], "int32");
   const labels = graph.input("labels", [shape.labelled ?? shape.B * shape.T], "int32");
   const llm = parameterInputs(graph, config.llm, PREFIX.llm);
@@ -164,6 +194,11 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
     const taught = logits(config.llm, teacher, labelRows ? ops.embedding(all, labelRows) : all);
     const divergence = ops.klDivergence(y, taught, labels);
     loss = ops.add(ops.scale(loss, 1 - config.distil), ops.scale(divergence, config.distil));
+  }
+  if (contrast) {
+    const isLabelled = n.cast(n.less(graph.constant(Int32Array.of(-1), []), labels), "float32");
+    const numLabels = n.reshape(n.reduceSum(isLabelled, [0]), []);
+    loss = ops.add(loss, ops.scale(ops.mul(contrast, numLabels), config.contrast!));
   }
   if (feature) graph.output("feature", feature);
   outputGradients(graph, loss, trained);

@@ -132,6 +132,23 @@ describe("conversations", () => {
     expect(Math.abs(share("both") - 0.5)).toBeLessThan(0.1);
   });
 
+  test("with twins have each first question a second time for the predictor, in a wording drawn anew", () => {
+    const data = sftData("prompt");
+    let [same, other] = [0, 0];
+    for (const batch of take(new ConversationStream(data, { ...options, twins: true }), 60)) {
+      expect(batch.P).toBe(2 * batch.B);
+      const read = (i: number) =>
+        String.fromCharCode(...row(batch.predictorIds, batch.Tp, i).slice(1, batch.predictorLast[i]! + 1));
+      for (const i of batch.domains.keys()) {
+        const [own, twin] = [read(i), read(batch.B + i)];
+        expect(twin.split("Input: ")[1]).toBe(own.split("Input: ")[1]);
+        expect(batch.questions[i]!.wordings.some((wording) => twin.startsWith(wording))).toBe(true);
+        if (batch.domains[i] === 2) twin === own ? same++ : other++;
+      }
+    }
+    expect(Math.abs(same / (same + other) - 1 / 3)).toBeLessThan(0.15); // the third domain has three wordings
+  });
+
   test("of questions without an input have one turn", () => {
     const data = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], tokenizer, {
       promptTemplate: "{prompt}\n",

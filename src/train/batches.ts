@@ -18,10 +18,10 @@ export interface Batch {
   ids: Int32Array;
   /** `[B, T]`, the token that follows each position, or IGNORED. */
   labels: Int32Array;
-  /** Inputs of the predictor: one per example in SFT, chunks - 1 per example in CPT, 0 without a predictor. */
+  /** Inputs of the predictor: one per example in SFT, or two with twins, chunks - 1 per example in CPT, 0 without a predictor. */
   P: number;
   Tp: number;
-  /** `[P, Tp]`, BOS first, padded at the end with id 0. Those of one example are neighbours. */
+  /** `[P, Tp]`, BOS first, padded at the end with id 0. In CPT those of one example are neighbours; twins follow all rows' own. */
   predictorIds: Int32Array;
   /** `[P]`, position of the last token that is not padding, in 0..Tp-1. */
   predictorLast: Int32Array;
@@ -119,6 +119,8 @@ export interface ConversationOptions {
   sequenceLength: number;
   /** What asks after the first turn: the input alone (the default), a whole prompt in one of the question's wordings, or each half of the time. */
   laterTurns?: LaterTurns | undefined;
+  /** Whether the predictor reads each first question twice, in a wording drawn anew. */
+  twins?: boolean | undefined;
 }
 
 export type LaterTurns = "input" | "prompt" | "both";
@@ -149,7 +151,9 @@ export class ConversationStream implements BatchStream {
 
   next(): Batch {
     const rows = Array.from({ length: this.#B }, () => this.#nextRow());
-    const longest = Math.max(...rows.map(({ predictorIds }) => predictorIds?.length ?? 0));
+    const longest = Math.max(
+      ...rows.flatMap(({ predictorIds, twin }) => [predictorIds?.length ?? 0, twin?.length ?? 0]),
+    );
     return sftBatch({ B: this.#B, T: this.#options.sequenceLength, Tp: roundUp(longest, CONVERSATION_TP) }, rows);
   }
 
@@ -158,9 +162,11 @@ export class ConversationStream implements BatchStream {
   }
 
   #nextRow(): Row {
-    const { sequenceLength: T } = this.#options;
+    const { sequenceLength: T, twins } = this.#options;
     const domain = this.#draws.domain();
-    const row = firstTurn(this.#data, this.#left[domain] ?? this.#draws.item(domain));
+    const first = this.#left[domain] ?? this.#draws.item(domain);
+    const row = firstTurn(this.#data, first);
+    if (twins) row.twin = firstTurn(this.#data, first).predictorIds;
     addTurns(row.turns, T, () => {
       const draw = this.#draws.item(domain);
       this.#left[domain] = draw; // as long as it is not known to fit
@@ -193,6 +199,8 @@ interface Row {
   question: Question;
   turns: Turn[];
   predictorIds: Int32Array | undefined;
+  /** The same question in another wording, as the predictor reads it. */
+  twin?: Int32Array | undefined;
 }
 
 function questionDraws(data: SftData, seed: number | string): DomainDraws {
@@ -236,7 +244,8 @@ function measure(data: SftData): { weightOf: Map<number, number>; predictorOf: M
 const roundUp = (value: number, step: number) => Math.ceil(value / step) * step;
 
 function sftBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
-  const P = Tp === 0 ? 0 : B;
+  const predictorRows = [...rows, ...rows.flatMap(({ twin }) => (twin ? [{ predictorIds: twin }] : []))];
+  const P = Tp === 0 ? 0 : predictorRows.length;
   const batch: Batch = {
     B,
     T,
@@ -251,16 +260,17 @@ function sftBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
     tokens: 0,
     labelled: 0,
   };
-  for (const [row, { turns, predictorIds }] of rows.entries()) {
+  for (const [row, { turns }] of rows.entries()) {
     const { ids, labels } = labelledTurns(turns, IGNORED);
     batch.ids.set(ids, row * T);
     batch.labels.set(labels, row * T);
     batch.tokens += ids.length;
     batch.labelled += turns.reduce((sum, { answer }) => sum + answer.length, 0);
-    if (predictorIds) {
-      batch.predictorIds.set(predictorIds, row * Tp);
-      batch.predictorLast[row] = predictorIds.length - 1;
-    }
+  }
+  for (const [row, { predictorIds }] of predictorRows.entries()) {
+    if (!predictorIds) continue;
+    batch.predictorIds.set(predictorIds, row * Tp);
+    batch.predictorLast[row] = predictorIds.length - 1;
   }
   return batch;
 }

@@ -160,6 +160,16 @@ for (const [what, recipe, message] of [
     /"stages\[2\]\.laterTurns": wanted "sequenceLength"/,
   ],
   [
+    "a contrast without conversations",
+    changed(["stages", 2, "contrast"], 0.1),
+    /"stages\[2\]\.contrast": wanted "sequenceLength"/,
+  ],
+  [
+    "a contrast of masks that do not differ",
+    changed(["stages", 2, "contrast"], 0.1, changed(["mask", "source"], "static")),
+    /"stages\[2\]\.contrast": wanted "mask\.source" = "predictor", whose masks differ, got "static"/,
+  ],
+  [
     "uneven chunks",
     changed(["stages", 1, "chunks"], 5),
     /"stages\[1\]\.chunks": wanted a divisor of sequenceLength = 64, got 5/,

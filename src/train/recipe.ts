@@ -184,6 +184,11 @@ const stageSchema = z.discriminatedUnion(
       ...stageShape,
       /** Share of the loss that is the divergence from the model that `init` names, dense; the rest is the loss on the answers. */
       distil: share.optional(),
+      /**
+       * Weight, per label, of a term that makes the masks of two wordings of a question alike, and unlike those of the other rows of a
+       * batch (`contrastLoss` in `src/joint/step.ts`).
+       */
+      contrast: positive.optional(),
       /** Rows are conversations of so many tokens: a question, then others of its domain under the same mask. Absent: single questions. */
       sequenceLength: integer(1).optional(),
       /** What asks in them after the first question: its input alone, a whole prompt in one of its wordings, or each half of the time. */
@@ -394,6 +399,12 @@ function* conflicts(recipe: Recipe): Generator<string> {
     }
     if (stage.kind === "sft" && stage.laterTurns !== "input" && stage.sequenceLength === undefined)
       yield `"${at}.laterTurns": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "laterTurns" out.`;
+    if (stage.kind === "sft" && stage.contrast) {
+      if (mask?.source !== "predictor")
+        yield `"${at}.contrast": wanted "mask.source" = "predictor", whose masks differ, got ${mask ? `"${mask.source}"` : "no mask"}.`;
+      if (stage.sequenceLength === undefined)
+        yield `"${at}.contrast": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "contrast" out.`;
+    }
     if (stage.kind === "sft" && stage.distil && !init)
       yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;
     if (stage.kind === "warm-start" && predictor) yield* warmStartConflicts(predictor, stage, at);

@@ -158,6 +158,7 @@ export async function prepareStage(
             tokensPerBatch,
             sequenceLength: stage.sequenceLength,
             laterTurns: stage.laterTurns,
+            twins: stage.contrast !== undefined,
           })
         : new SftStream(data, { seed, tokensPerBatch });
     ({ domains, numTooLong } = data);
@@ -244,7 +245,8 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
         : mask.source;
   const softTopK = mask && { tFfn: mask.tFfn, epsilon: "epsilon" in mask ? mask.epsilon : 1 }; // hard masks have no ε
   const distil = stage.kind === "sft" ? stage.distil : undefined;
-  return { llm, source, softTopK, block: mask?.block, distil, ...(source === "predictor" && { predictor }) };
+  const contrast = stage.kind === "sft" ? stage.contrast : undefined;
+  return { llm, source, softTopK, block: mask?.block, distil, contrast, ...(source === "predictor" && { predictor }) };
 }
 
 /** One fixed random hard mask per domain: a control that knows the domain's label. */
