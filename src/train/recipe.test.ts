@@ -201,8 +201,8 @@ for (const [what, recipe, message] of [
   ],
   [
     "entries of a predictor that has none",
-    changed(["stages", 2], { ...warmStart, entries: "statistics", core: 0.5 }),
-    /"stages\[2\]\.entries": wanted nothing, as "predictor\.head" = "linear" has no entries, got "statistics"[\s\S]*\.core": wanted nothing.*got 0\.5/,
+    changed(["stages", 2], { ...warmStart, entries: "statistics", clusters: "k-means", core: 0.5 }),
+    /"stages\[2\]\.entries": wanted nothing, as "predictor\.head" = "linear" has no entries, got "statistics"[\s\S]*\.clusters": wanted nothing.*got "k-means"[\s\S]*\.core": wanted nothing.*got 0\.5/,
   ],
   [
     "fewer examples than entries",

@@ -414,7 +414,7 @@ function* conflicts(recipe: Recipe): Generator<string> {
 
 function* warmStartConflicts(
   { head, rank }: NonNullable<Recipe["predictor"]>,
-  { entries, core, examples }: WarmStartStage,
+  { entries, clusters, core, examples }: WarmStartStage,
   at: string,
 ): Generator<string> {
   if (head === "codebook") {
@@ -424,6 +424,7 @@ function* warmStartConflicts(
   }
   const hint = `as "predictor.head" = "${head}" has no entries`;
   if (entries !== "random") yield `"${at}.entries": wanted nothing, ${hint}, got "${entries}".`;
+  if (clusters !== "ward") yield `"${at}.clusters": wanted nothing, ${hint}, got "${clusters}".`;
   if (core !== 0) yield `"${at}.core": wanted nothing, ${hint}, got ${core}.`;
 }
 
