@@ -165,6 +165,11 @@ for (const [what, recipe, message] of [
     /"stages\[2\]\.contrast": wanted "sequenceLength"/,
   ],
   [
+    "a contrast that nobody learns from",
+    changed(["stages", 2, "contrast"], 0.1, changed(["stages", 2, "train"], "llm")),
+    /"stages\[2\]\.contrast": wanted a predictor that learns, got "train": "llm"/,
+  ],
+  [
     "a contrast of masks that do not differ",
     changed(["stages", 2, "contrast"], 0.1, changed(["mask", "source"], "static")),
     /"stages\[2\]\.contrast": wanted "mask\.source" = "predictor", whose masks differ, got "static"/,

@@ -402,6 +402,7 @@ function* conflicts(recipe: Recipe): Generator<string> {
     if (stage.kind === "sft" && stage.contrast) {
       if (mask?.source !== "predictor")
         yield `"${at}.contrast": wanted "mask.source" = "predictor", whose masks differ, got ${mask ? `"${mask.source}"` : "no mask"}.`;
+      if (stage.train === "llm") yield `"${at}.contrast": wanted a predictor that learns, got "train": "llm".`;
       if (stage.sequenceLength === undefined)
         yield `"${at}.contrast": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "contrast" out.`;
     }
