@@ -22,8 +22,10 @@ const rowSchema = z.discriminatedUnion("kind", [
   z.object({
     kind: z.literal("train"),
     ...position,
-    /** Mean over labels, nats; of a warm start, over prompts, and for a linear head the squared error of the scores. */
-    /** Per label, nats; with the share of a teacher and the contrast between masks, where the stage has them. */
+    /**
+     * Mean over labels, nats, with a teacher's share and the contrast between masks where the stage has them; of a warm start, over
+     * prompts, and for a linear head the squared error of the scores.
+     */
     loss: z.number(),
     /** Tokens without padding, and how many of them carry loss; of a warm start, the prompts. */
     tokens: count,
