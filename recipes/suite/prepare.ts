@@ -96,6 +96,8 @@ const MAX_EVAL_ROWS = 60;
 const MAX_WORDING_VALIDATION_ROWS = 40;
 /** Inline wordings of a task, the first of its list, that are never reserved. */
 const NUM_PLAIN_WORDINGS = 4;
+/** Inline wordings of a task, the first of its list, among which the reserved ones are chosen: what is added later is trained on and changes no test. */
+const NUM_RESERVABLE_WORDINGS = 20;
 /** Rows of a task in validation-suite.jsonl and in the inline ones, at most: they are asked in the middle of training. */
 const MAX_SUITE_ROWS = 20;
 /** Wordings of ours that are kept for validation, per task. */
@@ -200,7 +202,7 @@ export function inlineWordings(wordings: Readonly<Record<string, Wordings>>, inl
   return Object.fromEntries(
     Object.entries(inline).map(([task, all]) => {
       const plain = new Set(all.slice(0, NUM_PLAIN_WORDINGS).map(sameWording));
-      const others = all.filter((wording) => !plain.has(sameWording(wording)));
+      const others = all.slice(0, NUM_RESERVABLE_WORDINGS).filter((wording) => !plain.has(sameWording(wording)));
       const [heldOut, validation] = reserve("inline wording", task, others, EXTRA_RESERVED);
       const train = all.filter((wording) => !heldOut!.includes(wording) && !validation!.includes(wording));
       return [task, { train: [...wordings[task]!.train, ...train], validation: validation!, heldOut: heldOut! }];
