@@ -37,14 +37,14 @@ export function tablesMarkdown(experiments: Experiments, results: Results): stri
     "",
     "## How alike masks are",
     "",
-    ...overlaps(measured.flatMap(({ rows }) => rows)),
+    ...overlaps(measured.flatMap(({ table, rows }) => rows.map((own) => ({ table, ...own })))),
     ...measured.flatMap(({ table, rows }) => ["", ...perTask(table, rows)]),
   ].join("\n")}\n`;
 }
 
-/** Share of kept channels that two prompts have in common, per layer, on unseen wordings; of every row with predicted masks, once. */
-function overlaps(rows: readonly Row[]): string[] {
-  const keyOf = ({ row }: Row) => `${row.run} ${row.mask}`;
+/** Share of kept channels that two prompts have in common, per layer, on unseen wordings; of every row with predicted masks, once for the same seeds. */
+function overlaps(rows: readonly (Row & { table: Table })[]): string[] {
+  const keyOf = ({ row, table }: Row & { table: Table }) => `${row.run} ${row.mask} ${table.seeds ?? "all"}`;
   const unique = rows.filter((own, i) => rows.findIndex((other) => keyOf(other) === keyOf(own)) === i);
   const shares = (list: readonly (number | null)[]) =>
     list.map((share) => (share === null || Number.isNaN(share) ? "–" : (100 * share).toFixed(0))).join(" ");
@@ -55,9 +55,9 @@ function overlaps(rows: readonly Row[]): string[] {
     "have in common. The last column is over tasks: the mask of a wording that was trained on and of one that never was. Masks from the",
     "instruction alone are one per wording, and most tasks have one unseen wording: what they share within a task says nothing, and is left out.",
     "",
-    "| masks | made from | same task | other task | chance | channels ever used | trained and unseen wording |",
-    "|---|---|---:|---:|---:|---:|---:|",
-    ...unique.flatMap(({ row, masks }) => {
+    "| table | masks | made from | same task | other task | chance | channels ever used | trained and unseen wording |",
+    "|---|---|---|---:|---:|---:|---:|---:|",
+    ...unique.flatMap(({ table, row, masks }) => {
       if (masks.length === 0) return [];
       const unseen = masks.flatMap(({ unseenWordings }) => unseenWordings ?? []);
       const cells = [
@@ -67,7 +67,7 @@ function overlaps(rows: readonly Row[]): string[] {
         layer(masks, "everUsed"),
         unseen.length > 0 ? percent(estimate(unseen)!) : "",
       ];
-      return [`| ${[escapeMarkdown(row.name), escapeMarkdown(row.sees), ...cells].join(" | ")} |`];
+      return [`| ${[...[table.title, row.name, row.sees].map(escapeMarkdown), ...cells].join(" | ")} |`];
     }),
   ];
 }
