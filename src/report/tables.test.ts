@@ -18,7 +18,7 @@ const both = (run: string, seed: number, score: number) => [
   result(run, seed, "unseen inputs", { sum: score }),
   result(run, seed, "unseen wordings", { sum: 0, rhymes: score }),
 ];
-const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]) =>
+const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[], seeds?: number[]) =>
   tablesMarkdown(
     {
       tests,
@@ -26,7 +26,7 @@ const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]
       instructions: "w.json",
       facts: ["rhymes"],
       allOrNothing: [],
-      tables: [{ title: "T", rows }],
+      tables: [{ title: "T", rows }, ...(seeds ? [{ title: "Some seeds", rows, seeds }] : [])],
       figures: [],
     },
     new Results(results),
@@ -91,11 +91,15 @@ test("overlaps of masks stand layer by layer, as the mean over seeds, once per r
       return { ...own, report: { ...own.report, masks } };
     });
   const rows = [row("A", "a"), row("again", "a"), row("B", "b")];
-  const lines = markdown(rows, [...withMasks(1, 0.6, 0.9), ...withMasks(2, 0.8, 0.7), ...both("b", 1, 1)]).split("\n");
+  const results = [...withMasks(1, 0.6, 0.9), ...withMasks(2, 0.8, 0.7), ...both("b", 1, 1)];
+  const lines = markdown(rows, results, [2]).split("\n");
   const at = lines.indexOf("## How alike masks are");
   const table = lines.slice(at).filter((line) => line.startsWith("| T "));
   expect(table).toHaveLength(1); // "B" predicts no masks
   expect(table[0]).toBe("| T | A | – | 70 100 | 10 – | 12.5 | 50 75 | 80.0 ± 14.1 |");
+  expect(lines.slice(at).filter((line) => line.startsWith("| Some seeds "))).toEqual([
+    "| Some seeds | A | – | 80 100 | 10 – | 12.5 | 50 75 | 70.0 ± – |",
+  ]);
 });
 
 test("a row is the mean and spread over its seeds; one seed has no spread; a row without runs says so", () => {
