@@ -124,6 +124,24 @@ describe("wordings with the input in them", () => {
     expect(inline.sum!.train).toContain("{input.1} + {input.2}");
   });
 
+  test("those added to the first 20 are never reserved, and none is a reserved or held-out human one but for a single word", () => {
+    const lists: Record<string, string[]> = JSON.parse(
+      readFileSync(join(import.meta.dirname, "wordings-inline.json"), "utf8"),
+    );
+    for (const [task, { train: trained, validation: reserved, heldOut }] of Object.entries(inline)) {
+      const added = lists[task]!.slice(20);
+      expect(added.length).toBeGreaterThanOrEqual(18);
+      for (const wording of added) {
+        expect(trained).toContain(wording);
+        for (const other of [...reserved, ...heldOut])
+          expect(wordDistance(wording, other), `${wording} | ${other}`).toBeGreaterThan(1);
+        const withoutInput = wording.replace(/\{input(\.\d)?\}/g, " ");
+        for (const other of wordings[task]!.heldOut)
+          expect(wordDistance(withoutInput, other), `${wording} | ${other}`).toBeGreaterThan(1);
+      }
+    }
+  });
+
   test("validation and test ask what no training knows: 15 to 20 questions of each task, in reserved wordings", () => {
     const trained = new Set([...train, ...extra.train].map(key));
     const asked = new Set(validated.map(key));
