@@ -9,9 +9,9 @@
  */
 import { parseArgs } from "node:util";
 import { compile } from "../src/graph/session.ts";
-import { joinParts, randomDecoder } from "../src/joint/parameters.ts";
-import { trainingGraph } from "../src/joint/step.ts";
 import type { ModelConfig } from "../src/model/config.ts";
+import { joinParts, randomDecoder } from "../src/net/parameters.ts";
+import { trainingGraph } from "../src/net/step.ts";
 import { Random } from "../src/random.ts";
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "5" } } });

@@ -24,19 +24,19 @@ import { availableParallelism, cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { openEngine, startBackend } from "../src/engine/engine.ts";
-import { Bundle, splitCount } from "../src/formats/bundle.ts";
-import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/formats/channels.ts";
-import { writeFully } from "../src/formats/files.ts";
+import { Bundle, splitCount } from "../src/bundle/bundle.ts";
+import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
+import { ffnTensors } from "../src/bundle/gather.ts";
+import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
+import { openEngine, startBackend } from "../src/engine/llamaCpp.ts";
+import { writeFully } from "../src/files.ts";
 import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
 import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
 import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
-import { writeManifest } from "../src/formats/manifest.ts";
+import { writeManifest } from "../src/manifest.ts";
 import type { Mask } from "../src/mask/mask.ts";
 import { type ModelConfig, parameterShapes } from "../src/model/config.ts";
 import { Random } from "../src/random.ts";
-import { openSubnetwork } from "../src/subnet/cache.ts";
-import { ffnTensors } from "../src/subnet/gather.ts";
 
 const { values } = parseArgs({
   options: {

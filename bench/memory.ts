@@ -8,8 +8,8 @@
  * generation is fixed and garbage is collected before each reading. What is left is what training holds. Last line: one JSON document.
  */
 
-import { joinParts, type Parts, randomDecoder, randomHead } from "../src/joint/parameters.ts";
 import type { ModelConfig } from "../src/model/config.ts";
+import { joinParts, type Parts, randomDecoder, randomHead } from "../src/net/parameters.ts";
 import { Random } from "../src/random.ts";
 import { TextStream } from "../src/train/batches.ts";
 import { newStageState, runStage, type StageConfig } from "../src/train/trainer.ts";

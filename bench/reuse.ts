@@ -23,7 +23,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const { values } = parseArgs({
   options: {
     model: { type: "string", default: DEFAULT_MODEL },
-    questions: { type: "string", default: join(root, "recipes/suite/data/test-inputs.jsonl") },
+    questions: { type: "string", default: join(root, "experiments/suite/data/test-inputs.jsonl") },
     memory: { type: "string", default: String(2 ** 30) },
     thresholds: { type: "string", default: "off,0.9,0.7,0.5,0.3,0.2,0.1,0.05" },
     threads: { type: "string", default: "1" },

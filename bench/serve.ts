@@ -23,11 +23,11 @@ import { basename, dirname, join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { DEFAULT_MODEL } from "../src/cli/options.ts";
 import { OptionError } from "../src/errors.ts";
 import { readJson } from "../src/json.ts";
 import type { CompletionExtension, PageMask, ServedModel } from "../src/serve/http/pageApi.ts";
-import { InstructionModel } from "../src/serve/model.ts";
 import { composePrompt } from "../src/text/prompt.ts";
 
 type Masks = number | "dense";
@@ -168,7 +168,7 @@ const filler = fillerToken();
 async function choosePrompts(): Promise<{ prompt: string; maskId: string }[]> {
   const rows = ["validation.jsonl", "validation-wordings.jsonl", "extra-validation.jsonl"]
     .flatMap((name) =>
-      readFileSync(join(root, "recipes/suite/data", name), "utf8")
+      readFileSync(join(root, "experiments/suite/data", name), "utf8")
         .trim()
         .split("\n"),
     )

@@ -13,9 +13,9 @@ import * as ort from "onnxruntime-node";
 import { Graph, size } from "../src/graph/graph.ts";
 import * as n from "../src/graph/nodes.ts";
 import { compile, type Session } from "../src/graph/session.ts";
-import { type StepConfig, trainingGraph } from "../src/joint/step.ts";
 import type { ModelConfig } from "../src/model/config.ts";
 import type { PredictorConfig } from "../src/model/predictorConfig.ts";
+import { type StepConfig, trainingGraph } from "../src/net/step.ts";
 import { Random } from "../src/random.ts";
 import { adamW, type Trained } from "../src/train/optimizer.ts";
 

@@ -1,19 +1,6 @@
 /** The public surface of the library. Everything else may change. */
-export * from "./errors.ts";
-export { evaluateTasks, evaluateText, type MaskChoice, type TaskReport, type TextReport } from "./eval/evaluate.ts";
-export { openModel } from "./eval/load.ts";
-export { type ExportOptions, exportSubnetwork } from "./export/export.ts";
-export { Subnetwork } from "./export/subnetwork.ts";
-export { type Verification, verifyExport } from "./export/verify.ts";
-export { Bundle } from "./formats/bundle.ts";
-export { importModel } from "./formats/importModel.ts";
-export { packBundle } from "./formats/packBundle.ts";
-export { type Mask, maskFromScores } from "./mask/mask.ts";
-export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
-export { jaccard, maskDiagnostics, overlap } from "./mask/overlap.ts";
-export { softTopK, softTopKGradient } from "./mask/softTopK.ts";
-export { writeReport } from "./report/report.ts";
-export { type AskOptions, InstructionModel, type MaskOptions, type TextAnswer } from "./serve/model.ts";
+
+export { type AskOptions, InstructionModel, type MaskOptions, type TextAnswer } from "./answer/instructionModel.ts";
 export {
   type ChosenMask,
   chooseMask,
@@ -21,6 +8,20 @@ export {
   openMaskSource,
   type SourceChoice,
   type SourceName,
-} from "./sources/source.ts";
+} from "./answer/maskSource.ts";
+export { Bundle } from "./bundle/bundle.ts";
+export { importModel } from "./bundle/importModel.ts";
+export { packBundle } from "./bundle/packBundle.ts";
+export * from "./errors.ts";
+export { evaluateTasks, evaluateText, type MaskChoice, type TaskReport, type TextReport } from "./eval/evaluate.ts";
+export { openModel } from "./eval/load.ts";
+export { type ExportOptions, exportSubnetwork } from "./export/export.ts";
+export { Subnetwork } from "./export/subnetwork.ts";
+export { type Verification, verifyExport } from "./export/verify.ts";
+export { type Mask, maskFromScores } from "./mask/mask.ts";
+export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
+export { jaccard, maskDiagnostics, overlap } from "./mask/overlap.ts";
+export { softTopK, softTopKGradient } from "./mask/softTopK.ts";
+export { writeReport } from "./report/report.ts";
 export { parseRecipe, type Recipe, readRecipe } from "./train/recipe.ts";
 export { type RunEvent, trainRecipe } from "./train/run.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { FileError } from "./errors.ts";
-import { ReadableFile } from "./formats/files.ts";
+import { ReadableFile } from "./files.ts";
 import { readJson } from "./json.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { describeFiles, writeManifest } from "../src/formats/manifest.ts";
+import { describeFiles, writeManifest } from "../src/manifest.ts";
 import { checkpointFolders } from "../src/train/checkpoint.ts";
 import { ifprune, inProcess, succeed } from "./support/cli.ts";
 import { stories, storiesReference } from "./support/models.ts";

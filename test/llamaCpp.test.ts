@@ -3,7 +3,7 @@
  * weights. Sequences are longer than the sliding windows and than the context that RoPE was scaled from.
  */
 import { describe, expect, test } from "vitest";
-import { openEngine } from "../src/engine/engine.ts";
+import { openEngine } from "../src/engine/llamaCpp.ts";
 import { GgufModel } from "../src/formats/ggufModel.ts";
 import { type BlockType, blockTypes, decodeBlocks } from "../src/formats/quantize.ts";
 import { isGemma, type ModelConfig, type ModelFamily } from "../src/model/config.ts";

@@ -81,7 +81,7 @@ function timeless(text: string): string {
 
 test("files that it names exist", () => {
   const links = [...readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => path!);
-  const paths = readme.match(/(?<![\w./-])(?:src|recipes|models|bench|docs|examples|test)\/[\w./-]*[\w/]/g) ?? [];
+  const paths = readme.match(/(?<![\w./-])(?:src|experiments|models|bench|docs|examples|test)\/[\w./-]*[\w/]/g) ?? [];
   const missing = [...new Set([...links, ...paths])].filter((path) => !existsSync(join(repository, path)));
   expect(missing).toEqual([]);
 });

@@ -4,16 +4,16 @@
  */
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { answer } from "../src/engine/answer.ts";
-import { openEngine, openFeatureEngine } from "../src/engine/engine.ts";
-import { Bundle } from "../src/formats/bundle.ts";
+import { answer } from "../src/answer/answer.ts";
+import { chooseMask, openMaskSource } from "../src/answer/maskSource.ts";
+import { Bundle } from "../src/bundle/bundle.ts";
+import { packBundle } from "../src/bundle/packBundle.ts";
+import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
+import { openEngine, openFeatureEngine } from "../src/engine/llamaCpp.ts";
 import type { WeightType } from "../src/formats/ggufModel.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
-import { packBundle } from "../src/formats/packBundle.ts";
 import { fullMask, type Mask, maskFromScores } from "../src/mask/mask.ts";
 import type { Weights } from "../src/model/config.ts";
-import { chooseMask, openMaskSource } from "../src/sources/source.ts";
-import { openSubnetwork } from "../src/subnet/cache.ts";
 import type { Tokenizer } from "../src/text/tokenizer.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { channelWeights, forward, greedy, matVec } from "./reference/decoder.ts";

@@ -2,9 +2,9 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
+import { packBundle } from "../bundle/packBundle.ts";
 import { DEFAULT_MODEL } from "../cli/options.ts";
 import { OptionError } from "../errors.ts";
-import { packBundle } from "../formats/packBundle.ts";
 import { runBench, spread, VARIANTS } from "./bench.ts";
 import { benchFigure, benchMarkdown } from "./report.ts";
 

@@ -10,17 +10,17 @@ import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { startBackend } from "../engine/engine.ts";
-import { bytesPerToken, defaultTFfn, estimate, readStoredModel } from "../engine/estimate.ts";
-import { checkMemory } from "../engine/memory.ts";
+import { Bundle } from "../bundle/bundle.ts";
+import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
+import { bytesPerToken, defaultTFfn, estimate, readStoredModel } from "../bundle/estimate.ts";
+import { checkMemory } from "../bundle/memory.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { startBackend } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/manifest.ts";
-import { Bundle } from "../formats/bundle.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { isLocalLayer, type ModelConfig } from "../model/config.ts";
-import { openSubnetwork } from "../subnet/cache.ts";
-import { cacheRoot, makeCacheFolder } from "../subnet/cacheFolder.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
 export const VARIANTS = {

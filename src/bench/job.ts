@@ -1,6 +1,7 @@
 /** What `bench` and its processes tell each other. The processes' own file starts llama.cpp when it is imported; this one does not. */
+
+import { randomMask } from "../mask/baselines.ts";
 import type { Mask } from "../mask/mask.ts";
-import { randomMask } from "../mask/sources.ts";
 
 /** What a variant runs. */
 export type Run =

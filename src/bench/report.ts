@@ -1,6 +1,6 @@
 /** A benchmark as a table for people and as a figure. */
 import { short } from "../report/chart.ts";
-import { line, MARGIN, round, sign, svg, text, textWidth, WIDTH } from "../report/figures.ts";
+import { line, MARGIN, round, sign, svg, text, textWidth, WIDTH } from "../report/svg.ts";
 import { type BenchResult, type BenchRow, type Spread, VARIANTS, type Variant } from "./bench.ts";
 
 const decimals = (value: number, digits = value < 10 ? 2 : value < 100 ? 1 : 0) => value.toFixed(digits);

@@ -1,15 +1,15 @@
 /** A process of `bench`: it measures one variant, so that its peak memory is the variant's own. Takes {@link Job}s and sends back their {@link Measurement}. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Engine, openEngine, startBackend } from "../engine/engine.ts";
-import { Bundle } from "../formats/bundle.ts";
+import { openPredictor } from "../answer/predictorSource.ts";
+import { Bundle } from "../bundle/bundle.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { type Engine, openEngine, startBackend } from "../engine/llamaCpp.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { modelNumber } from "../formats/ggufModel.ts";
+import { randomMask } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
-import { randomMask } from "../mask/sources.ts";
 import { Random } from "../random.ts";
-import { openPredictor } from "../sources/predictor.ts";
-import { openSubnetwork } from "../subnet/cache.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 

@@ -1,8 +1,8 @@
 import { availableParallelism } from "node:os";
 import { Command } from "commander";
-import { measureBandwidth } from "../engine/bandwidth.ts";
-import { estimate, type ModelBytes, readStoredModel } from "../engine/estimate.ts";
-import { availableBytes, byteSize } from "../engine/memory.ts";
+import { measureBandwidth } from "../bundle/bandwidth.ts";
+import { estimate, type ModelBytes, readStoredModel } from "../bundle/estimate.ts";
+import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { integer, printJson } from "./options.ts";
 
 interface Options {

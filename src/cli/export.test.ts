@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { inProcess, succeed } from "../../test/support/cli.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
-import { InstructionModel } from "../serve/model.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
 import { DEFAULT_MODEL } from "./options.ts";
 
 const task = "Write the plural form of the given word.";

@@ -1,10 +1,10 @@
 import { Command, InvalidArgumentError, Option } from "commander";
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
 import { OptionError } from "../errors.ts";
 import { EXPORT_FORMATS, type ExportFormat, exportSubnetwork } from "../export/export.ts";
 import { EXPORT_TYPES, type ExportType } from "../export/manifest.ts";
-import { readText } from "../formats/files.ts";
-import { InstructionModel } from "../serve/model.ts";
-import { SOURCE_NAMES, type SourceName } from "../sources/source.ts";
+import { readText } from "../files.ts";
 import { integer, interruption, oneOf, readMask } from "./options.ts";
 import { Progress } from "./progress.ts";
 

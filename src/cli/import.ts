@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
-import { importModel } from "../formats/importModel.ts";
-import type { PackOptions } from "../formats/packBundle.ts";
+import { importModel } from "../bundle/importModel.ts";
+import type { PackOptions } from "../bundle/packBundle.ts";
 import { interruption, oneOf } from "./options.ts";
 import { Progress } from "./progress.ts";
 

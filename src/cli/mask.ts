@@ -1,8 +1,8 @@
 import { Command } from "commander";
-import { startBackend } from "../engine/engine.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { startBackend } from "../engine/llamaCpp.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { overlap } from "../mask/overlap.ts";
-import { InstructionModel } from "../serve/model.ts";
 import {
   addMaskFlags,
   DEFAULT_MODEL,

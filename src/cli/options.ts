@@ -1,10 +1,10 @@
 /** What several commands share: option parsers, the default model, masks and how they are made, interruption. */
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { readJson, readText } from "../formats/files.ts";
+import { DEFAULT_MODEL, type MaskOptions } from "../answer/instructionModel.ts";
+import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
+import { readJson, readText } from "../files.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
-import { DEFAULT_MODEL, type MaskOptions } from "../serve/model.ts";
-import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../sources/source.ts";
 import { Progress } from "./progress.ts";
 
 export { DEFAULT_MODEL };

@@ -1,6 +1,6 @@
 import { Command } from "commander";
+import { packBundle } from "../bundle/packBundle.ts";
 import type { WeightType } from "../formats/ggufModel.ts";
-import { packBundle } from "../formats/packBundle.ts";
 import { checkpointFolders } from "../train/checkpoint.ts";
 import { oneOf } from "./options.ts";
 

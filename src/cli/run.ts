@@ -1,6 +1,6 @@
 import { Command, Option } from "commander";
-import { startBackend } from "../engine/engine.ts";
-import { InstructionModel } from "../serve/model.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { startBackend } from "../engine/llamaCpp.ts";
 import { composePrompt } from "../text/prompt.ts";
 import {
   addMaskFlags,

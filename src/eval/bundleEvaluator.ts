@@ -3,13 +3,13 @@
  * prompt; prompts that share a mask share a loaded sub-network.
  */
 import { createHash } from "node:crypto";
-import { type Engine, openEngine, openFeatureEngine } from "../engine/engine.ts";
+import type { Bundle } from "../bundle/bundle.ts";
+import { readHead, scoreFeature } from "../bundle/head.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { type Engine, openEngine, openFeatureEngine } from "../engine/llamaCpp.ts";
 import { FileError } from "../errors.ts";
-import type { Bundle } from "../formats/bundle.ts";
-import type { GenerateOptions, LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
 import { type DenseMask, fromDenseMask, fullMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { readHead, scoreFeature } from "../predictor/head.ts";
-import { openSubnetwork } from "../subnet/cache.ts";
+import type { GenerateOptions, LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import type { MaskedModel } from "./evaluate.ts";
 
 export interface BundleEvaluatorOptions {

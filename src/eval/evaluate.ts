@@ -4,11 +4,11 @@
  */
 import { extname } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
-import { readText } from "../formats/files.ts";
-import type { GenerateOptions, LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
+import { readText } from "../files.ts";
+import { foreignPartners, genericMask, meanScores } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
-import { foreignPartners, genericMask, meanScores } from "../mask/sources.ts";
+import type { GenerateOptions, LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";

@@ -1,17 +1,17 @@
 /** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as the engine serves it. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { Bundle } from "../bundle/bundle.ts";
 import { FileError, OptionError } from "../errors.ts";
-import { Bundle } from "../formats/bundle.ts";
-import { boundaryOf } from "../formats/manifest.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
-import { Evaluator } from "../joint/evaluator.ts";
-import { joinParts, type Parts } from "../joint/parameters.ts";
+import { boundaryOf } from "../manifest.ts";
+import { randomMask, weightNorms } from "../mask/baselines.ts";
 import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { randomMask, weightNorms } from "../mask/sources.ts";
+import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
 import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
-import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
+import { Evaluator } from "../net/evaluator.ts";
+import { joinParts, type Parts } from "../net/parameters.ts";
 import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
 import { parseRecipe } from "../train/recipe.ts";

@@ -1,14 +1,14 @@
 /** What an export's files hold, made of the bundle and the mask alone: written by `exportSubnetwork`, made again by `verifyExport`. */
 import { join } from "node:path";
-import type { Bundle } from "../formats/bundle.ts";
-import { readJson } from "../formats/files.ts";
+import type { Bundle } from "../bundle/bundle.ts";
+import { ffnTensors, gatherFfn } from "../bundle/gather.ts";
+import { modelFile, type WeightFile, weightFile } from "../bundle/packBundle.ts";
+import { readJson } from "../files.ts";
 import type { GgufMetadata, GgufTensor } from "../formats/gguf.ts";
 import { feedForwardKey } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf } from "../formats/ggufTokenizer.ts";
 import { string, uint32 } from "../formats/ggufValues.ts";
-import { modelFile, type WeightFile, weightFile } from "../formats/packBundle.ts";
 import { isGemma } from "../model/config.ts";
-import { ffnTensors, gatherFfn } from "../subnet/gather.ts";
 import type { ExportManifest, ExportType } from "./manifest.ts";
 import type { Subnetwork } from "./subnetwork.ts";
 

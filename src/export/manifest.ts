@@ -6,8 +6,8 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../formats/files.ts";
-import { checkSizes, filesSchema } from "../formats/manifest.ts";
+import { readJson } from "../files.ts";
+import { checkSizes, filesSchema } from "../manifest.ts";
 
 export const exportManifestName = "ifprune-export.json";
 

@@ -1,5 +1,5 @@
 /** The model card of an export: what it is, where it comes from, how to load it, what to check. Every number in it is counted. */
-import type { BundleManifest } from "../formats/manifest.ts";
+import type { BundleManifest } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { describe } from "./contents.ts";
 import { type ExportManifest, exportManifestName, ggufFileName } from "./manifest.ts";

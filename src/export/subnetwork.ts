@@ -3,7 +3,7 @@
  *
  * Shapes: D model width · F full FFN width · K kept FFN width (t_ffn)
  */
-import type { Bundle } from "../formats/bundle.ts";
+import type { Bundle } from "../bundle/bundle.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";

@@ -7,7 +7,7 @@
 import { closeSync, openSync } from "node:fs";
 import { setImmediate } from "node:timers/promises";
 import { FileError } from "../errors.ts";
-import { ReadableFile, writeFully } from "./files.ts";
+import { ReadableFile, writeFully } from "../files.ts";
 import { type BlockType, blockTypes } from "./quantize.ts";
 
 /** A scalar type of metadata values: its number in the format, its bytes (of a string: of its length), and how a view holds it. */

@@ -9,6 +9,7 @@
  * - SentencePiece with Metaspace: the text begins with a space (llama.cpp puts another before it), or text follows special tokens.
  */
 import { FileError } from "../errors.ts";
+import { readJson } from "../files.ts";
 import type { ModelConfig } from "../model/config.ts";
 import {
   type ByteLevelName,
@@ -21,7 +22,6 @@ import {
   tokenizerKind,
   visibleSpace,
 } from "../text/tokenizerFile.ts";
-import { readJson } from "./files.ts";
 import type { GgufMetadata } from "./gguf.ts";
 import { array, bool, string, uint32 } from "./ggufValues.ts";
 

@@ -6,6 +6,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
+import { readJson } from "../files.ts";
 import {
   checkModelConfig,
   isGemma,
@@ -14,7 +15,6 @@ import {
   type ModelFamily,
   type RopeScaling,
 } from "../model/config.ts";
-import { readJson } from "./files.ts";
 
 const architectures: Record<ModelFamily, string> = {
   llama: "LlamaForCausalLM",

@@ -5,10 +5,10 @@ import { describe, expect, test } from "vitest";
 import { forward } from "../../test/reference/decoder.ts";
 import { stories, storiesCheckpoint, storiesReference, temporaryFolder } from "../../test/support/models.ts";
 import { FileError } from "../errors.ts";
+import { readManifest, verifyFiles } from "../manifest.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { readModelFolder } from "./huggingface.ts";
 import { readLlama2c, readLlama2cTokenizer } from "./llama2c.ts";
-import { readManifest, verifyFiles } from "./manifest.ts";
 
 const modelPath = join(stories, "stories260K.bin");
 const tokenizerPath = join(stories, "tok512.bin");

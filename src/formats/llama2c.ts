@@ -1,7 +1,7 @@
 import { FileError } from "../errors.ts";
+import { ReadableFile } from "../files.ts";
 import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../model/config.ts";
 import { visibleSpace } from "../text/tokenizerFile.ts";
-import { ReadableFile } from "./files.ts";
 import { sentencePieceJson, tokenType } from "./ggufTokenizer.ts";
 import type { Model } from "./huggingface.ts";
 import { pairsToHalves } from "./rope.ts";

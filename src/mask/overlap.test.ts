@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { ShapeError } from "../errors.ts";
+import { randomMask } from "./baselines.ts";
 import { type Mask, maskFromScores } from "./mask.ts";
 import { jaccard, maskDiagnostics, overlap } from "./overlap.ts";
-import { randomMask } from "./sources.ts";
 
 const average = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 /** As `toBeCloseTo`, for numbers that are NaN where there is no pair to average over. */

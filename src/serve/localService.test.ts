@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { stories, storiesReference, temporaryFolder } from "../../test/support/models.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { readPrompt } from "../answer/prompts.ts";
+import { importModel } from "../bundle/importModel.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
-import { importModel } from "../formats/importModel.ts";
 import { type LocalServiceOptions, openLocalService } from "./localService.ts";
-import { InstructionModel } from "./model.ts";
-import { readPrompt } from "./prompts.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
 
 const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));

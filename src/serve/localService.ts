@@ -7,24 +7,23 @@
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
 import { createHash } from "node:crypto";
-import { type Engine, type EngineOptions, openEngine, startBackend } from "../engine/engine.ts";
-import { estimate, readStoredModel, type StoredModel } from "../engine/estimate.ts";
-import { availableBytes, byteSize } from "../engine/memory.ts";
-import { type Lease, Pool, type PoolItem } from "../engine/pool.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { bundleTFfn, chooseMask, type MaskSource, openMaskSource } from "../answer/maskSource.ts";
+import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
+import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
+import { estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
+import { availableBytes, byteSize } from "../bundle/memory.ts";
+import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { type Engine, type EngineOptions, openEngine, startBackend } from "../engine/llamaCpp.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { overlap } from "../mask/overlap.ts";
-import type { ScoreCacheOptions } from "../sources/scoreCache.ts";
-import { bundleTFfn, chooseMask, type MaskSource, openMaskSource } from "../sources/source.ts";
-import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../subnet/cache.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
 import { EventBuffer } from "./eventBuffer.ts";
 import { MaskMemo, type NamedMask, nameMask, TaskStore } from "./masks.ts";
-import { subnetworkBytes } from "./memory.ts";
-import { InstructionModel } from "./model.ts";
-import { type ReadPrompt, readPrompt } from "./prompts.ts";
+import { type Lease, Pool, type PoolItem } from "./pool.ts";
 import { Queue } from "./queue.ts";
 import type {
   GenerationEvent,
@@ -35,6 +34,7 @@ import type {
   ServedModel,
   TokenLogprob,
 } from "./service.ts";
+import { subnetworkBytes } from "./subnetworkBytes.ts";
 import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
 export interface LocalServiceOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {

@@ -4,12 +4,12 @@ import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
+import type { Bundle } from "../bundle/bundle.ts";
+import { maskHash } from "../bundle/subnetworkCache.ts";
 import { FileError, InputError } from "../errors.ts";
-import type { Bundle } from "../formats/bundle.ts";
 import { readJson } from "../json.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import { maskFromJson, maskToJson } from "../mask/maskFile.ts";
-import { maskHash } from "../subnet/cache.ts";
 import { type SavedTask, taskName } from "./service.ts";
 
 export interface NamedMask {

@@ -3,11 +3,12 @@
  *
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
+
+import type { Prompt } from "../answer/prompts.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Mask } from "../mask/mask.ts";
-import type { ChatMessage } from "../text/chatTemplate.ts";
 
-export type { Sampling };
+export type { Prompt, Sampling };
 
 /** Which part of the model answers. */
 export type MaskRequest =
@@ -19,14 +20,6 @@ export type MaskRequest =
   | { kind: "dense" }
   /** A mask that was made before, by its id. */
   | { kind: "id"; id: string };
-
-export type Prompt =
-  /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
-  | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
-  /** Continued as it is, without a chat template; BOS before it where the model has one. */
-  | { kind: "text"; text: string }
-  /** Nothing is added to them. */
-  | { kind: "ids"; ids: Int32Array };
 
 export interface GenerationRequest {
   prompt: Prompt;

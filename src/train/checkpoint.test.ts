@@ -15,7 +15,7 @@ import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { checkpointAt } from "../../test/kill/state.ts";
 import { FileError } from "../errors.ts";
-import { readManifest } from "../formats/manifest.ts";
+import { readManifest } from "../manifest.ts";
 import {
   checkpointFolders,
   loadCheckpoint,

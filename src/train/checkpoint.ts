@@ -15,16 +15,10 @@ import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmS
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { ReadableFile, readJson } from "../formats/files.ts";
+import { ReadableFile, readJson } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
-import {
-  type CheckpointManifest,
-  describeFiles,
-  readManifest,
-  verifyFiles,
-  writeManifest,
-} from "../formats/manifest.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
 import type { Weights } from "../model/config.ts";
 
 /** What a checkpoint says of its model: its manifest without what saving adds. */

@@ -3,10 +3,10 @@
  * whether masks follow the prompt at all (method: the traps of mask collapse).
  */
 
-import type { Evaluator, LabelledSequence, SequenceScore } from "../joint/evaluator.ts";
+import { foreignPartners, genericMask } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
-import { foreignPartners, genericMask } from "../mask/sources.ts";
+import type { Evaluator, LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import type { PredictorInput } from "./data.ts";
 
 export interface HeldOutExample extends LabelledSequence {

@@ -4,7 +4,7 @@
  */
 import { basename, dirname, resolve } from "node:path";
 import { FileError } from "../errors.ts";
-import { readJson } from "../formats/files.ts";
+import { readJson } from "../files.ts";
 
 type JsonObject = Record<string, unknown>;
 

@@ -2,10 +2,10 @@
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type FileError, OptionError } from "../errors.ts";
-import { ReadableFile } from "../formats/files.ts";
+import { ReadableFile } from "../files.ts";
 import type { SessionOptions } from "../graph/session.ts";
-import type { Parts } from "../joint/parameters.ts";
 import type { Weights } from "../model/config.ts";
+import type { Parts } from "../net/parameters.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import {

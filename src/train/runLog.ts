@@ -2,7 +2,7 @@
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { writeFully } from "../formats/files.ts";
+import { writeFully } from "../files.ts";
 
 const count = z.number().int().nonnegative();
 const perLayer = z.array(z.number().nullable());

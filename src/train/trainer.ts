@@ -6,12 +6,12 @@
  */
 
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
-import { Evaluator } from "../joint/evaluator.ts";
-import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../joint/parameters.ts";
-import { PREFIX, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "../joint/step.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
 import type { Weight } from "../model/config.ts";
-import { spreadBlocks, standardizeScores } from "../predictor/standardize.ts";
+import { Evaluator } from "../net/evaluator.ts";
+import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../net/parameters.ts";
+import { PREFIX, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "../net/step.ts";
 import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
 import type { PredictorInput } from "./data.ts";
 import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";

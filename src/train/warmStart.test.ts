@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { goldenModel } from "../../test/support/models.ts";
-import type { Evaluator } from "../joint/evaluator.ts";
 import { maskFromScores } from "../mask/mask.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
+import type { Evaluator } from "../net/evaluator.ts";
 import { Random } from "../random.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { encodeQuestions, type Question, type SftData } from "./data.ts";

@@ -7,9 +7,10 @@
  *
  * Shapes: N examples · L layers · F channels of a layer · G = F/block scores of a layer · C entries of the codebook
  */
-import type { Evaluator } from "../joint/evaluator.ts";
+
+import { standardizeScores } from "../mask/standardize.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
-import { standardizeScores } from "../predictor/standardize.ts";
+import type { Evaluator } from "../net/evaluator.ts";
 import { Random } from "../random.ts";
 import { addTurns, IGNORED } from "./batches.ts";
 import { kMeans, means, wardClusters } from "./cluster.ts";

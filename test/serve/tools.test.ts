@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import OpenAI from "openai";
 import { expect, onTestFinished, test } from "vitest";
-import { importModel } from "../../src/formats/importModel.ts";
+import { importModel } from "../../src/bundle/importModel.ts";
 import { createApp } from "../../src/serve/http/app.ts";
 import { listen } from "../../src/serve/http/server.ts";
 import { openLocalService } from "../../src/serve/localService.ts";

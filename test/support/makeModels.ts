@@ -3,10 +3,10 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
+import { importModel } from "../../src/bundle/importModel.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../../src/formats/huggingface.ts";
-import { importModel } from "../../src/formats/importModel.ts";
-import { type CheckpointManifest, describeFiles, writeManifest } from "../../src/formats/manifest.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
+import { type CheckpointManifest, describeFiles, writeManifest } from "../../src/manifest.ts";
 import type { Mask } from "../../src/mask/mask.ts";
 import {
   checkModelConfig,

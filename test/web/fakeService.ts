@@ -6,8 +6,8 @@
 import { createHash } from "node:crypto";
 import { setTimeout as wait } from "node:timers/promises";
 import { InputError } from "../../src/errors.ts";
+import { randomScores } from "../../src/mask/baselines.ts";
 import { type Mask, maskFromScores } from "../../src/mask/mask.ts";
-import { randomScores } from "../../src/mask/sources.ts";
 import type {
   GenerationEvent,
   GenerationRequest,

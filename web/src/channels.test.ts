@@ -1,8 +1,8 @@
 /** Masks as the page decodes them are those of the server, and its overlap is `src/mask/overlap.ts`'s. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { randomMask } from "../../src/mask/baselines.ts";
 import { overlap } from "../../src/mask/overlap.ts";
-import { randomMask } from "../../src/mask/sources.ts";
 import { decodeLayers, fits, keptChannels, overlapPerLayer, shareKeeping } from "./channels.ts";
 
 const encode = (mask: ReturnType<typeof randomMask>): string[] =>

@@ -1,0 +1,75 @@
+/**
+ * The path of a prompt: make its mask, gather its sub-network, load it, prefill, decode. Token ids in, token ids out.
+ */
+
+import type { Bundle } from "../bundle/bundle.ts";
+import { type CacheOptions, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { type EngineOptions, type GenerateOptions, openEngine, startBackend } from "../engine/llamaCpp.ts";
+import { InputError } from "../errors.ts";
+import type { Mask } from "../mask/mask.ts";
+
+/** Milliseconds of each stage; `predict` is that of making the mask. Starting llama.cpp itself, once per process, is in none of them. */
+export interface StageTimes {
+  predict: number;
+  gather: number;
+  load: number;
+  prefill: number;
+  decode: number;
+}
+
+export interface AnswerOptions extends Omit<EngineOptions, "contextLength">, GenerateOptions {
+  cache?: CacheOptions;
+}
+
+/** A prompt's answer under way. Disposing it early stops it. */
+export interface Answer extends AsyncDisposable {
+  mask: Mask;
+  /** The answer's tokens, once. */
+  tokens: AsyncGenerator<number, void, void>;
+  /** Whole once the last token has come. */
+  ms: StageTimes;
+}
+
+/**
+ * Answers a prompt with the sub-network of a mask.
+ *
+ * @param promptIds what the LLM reads
+ * @param choice the mask, or what makes it: the time of that is `predict`
+ * @throws {InputError} if the prompt is longer than the model reads
+ * @throws {FileError} if the bundle is damaged
+ */
+export async function answer(
+  bundle: Bundle,
+  promptIds: Int32Array,
+  choice: Mask | (() => Promise<Mask>),
+  { cache, maxTokens, temperature, seed, signal, ...options }: AnswerOptions,
+): Promise<Answer> {
+  if (promptIds.length >= bundle.contextLength) {
+    throw new InputError(
+      `prompt: wanted fewer than ${bundle.contextLength} tokens, got ${promptIds.length}. Shorten it.`,
+    );
+  }
+  const ms: StageTimes = { predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
+  const timed = async <T>(stage: keyof StageTimes, work: () => Promise<T>): Promise<T> => {
+    signal?.throwIfAborted();
+    const start = performance.now();
+    const result = await work();
+    ms[stage] += performance.now() - start;
+    return result;
+  };
+  await startBackend(options.gpu);
+  const mask = typeof choice === "function" ? await timed("predict", choice) : choice;
+  const { path } = await timed("gather", () => openSubnetwork(bundle, mask, cache));
+  const contextLength = Math.min(bundle.contextLength, promptIds.length + maxTokens);
+  const engine = await timed("load", () => openEngine(path, { ...options, contextLength }));
+  async function* decode(): AsyncGenerator<number, void, void> {
+    await using _ = engine;
+    const tokens = engine.generate(promptIds, { maxTokens, temperature, seed, signal });
+    for (let stage: "prefill" | "decode" = "prefill"; ; stage = "decode") {
+      const { value, done } = await timed(stage, () => tokens.next());
+      if (done) return;
+      yield value;
+    }
+  }
+  return { mask, tokens: decode(), ms, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+}

@@ -1,0 +1,81 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { stories, temporaryFolder } from "../../test/support/models.ts";
+import { importModel } from "../bundle/importModel.ts";
+import { OptionError } from "../errors.ts";
+import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
+import { InstructionModel } from "./instructionModel.ts";
+import { openMaskSource } from "./maskSource.ts";
+
+/** stories260K as a bundle, with small files added to it. */
+async function storiesBundle(texts: Record<string, string> = {}): Promise<string> {
+  const folder = join(temporaryFolder(), "bundle");
+  await importModel(join(stories, "stories260K.bin"), folder, { tokenizer: join(stories, "tok512.bin"), type: "F32" });
+  const { files, ...manifest } = readManifest(folder, "ifprune-bundle");
+  for (const [name, text] of Object.entries(texts)) writeFileSync(join(folder, name), text);
+  writeManifest(folder, { ...manifest, files: { ...files, ...(await describeFiles(folder, Object.keys(texts))) } });
+  return folder;
+}
+
+describe("prompts", () => {
+  test("are what the chat template makes of them where the bundle has one; its BOS comes once", async () => {
+    const template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %} [answer]";
+    using plain = new InstructionModel(await storiesBundle());
+    using chat = new InstructionModel(await storiesBundle({ "chat_template.jinja": template }));
+    const { bosId, decode } = chat.tokenizer;
+    const ids = chat.promptIds("Once <s> upon");
+    expect([...ids].filter((id) => id === bosId)).toEqual([ids[0]]);
+    expect(decode(ids)).toBe("[user] Once <s> upon [answer]");
+    expect(decode(plain.promptIds("Once upon"))).toBe("Once upon");
+  });
+
+  test("as the LLM reads them make the mask: a chat template changes it", async () => {
+    const options = { source: "griffin", scoreCache: { root: temporaryFolder() }, threads: 1 } as const;
+    using plain = new InstructionModel(await storiesBundle());
+    using chat = new InstructionModel(
+      await storiesBundle({ "chat_template.jinja": "Tell: {{ messages[0].content }}" }),
+    );
+    const [raw, told] = [await plain.mask("Tell: a cat", options), await chat.mask("a cat", options)];
+    expect(told.mask).toEqual(raw.mask); // the same ids
+    expect((await chat.mask("Tell: a cat", options)).mask).not.toEqual(raw.mask);
+  });
+});
+
+describe("masks", () => {
+  test("by default are the prompt's own activations' in a bundle without predictor, and about half of the channels", async () => {
+    using model = new InstructionModel(await storiesBundle());
+    const scoreCache = { root: temporaryFolder() };
+    const { mask, ...chosen } = await model.mask("Once upon", { scoreCache, threads: 1 });
+    expect(chosen).toEqual({ source: "griffin", cached: false });
+    expect([mask.tFfn, mask.dFfn, mask.lambda]).toEqual([96, 172, undefined]);
+    expect(await model.mask("Once upon", { source: "griffin", tFfn: 96, scoreCache })).toEqual({
+      mask,
+      source: "griffin",
+      cached: true,
+    });
+  });
+
+  test("of an open source, which stays open; the answer says where its mask comes from", async () => {
+    using model = new InstructionModel(await storiesBundle());
+    await using open = await openMaskSource(model.bundle, model.tokenizer, { source: "random", seed: 4 });
+    const options = { cache: { root: temporaryFolder() }, maxTokens: 2, threads: 1 };
+    const { mask } = await model.mask("Once", { source: "random", seed: 4 });
+    for (let round = 0; round < 2; round++) {
+      await using answer = await model.ask("Once", { ...options, source: open });
+      expect(answer).toMatchObject({ mask, chosen: { source: "random", cached: false } });
+    }
+    await using given = await model.ask("Once", { ...options, mask });
+    expect(given).toMatchObject({ mask, chosen: undefined, ms: { predict: 0 } });
+    await expect(model.mask("Once", { source: open, seed: 4 })).rejects.toThrow(OptionError);
+  });
+
+  test("given beside what makes one, or made from what a source does not take, are refused", async () => {
+    using model = new InstructionModel(await storiesBundle());
+    for (const how of [{ source: "griffin" }, { tFfn: 32 }, { text: "a" }] as const)
+      await expect(model.ask("Once", { mask: "dense", ...how })).rejects.toThrow(/wanted a mask, or how to make one/);
+    await expect(model.mask("Once", { text: "a" })).rejects.toThrow(OptionError);
+    await expect(model.mask("Once", { source: "static" })).rejects.toThrow(OptionError);
+    await expect(model.mask("Once", { source: "static", text: "a", seed: 1 })).rejects.toThrow(OptionError);
+  });
+});

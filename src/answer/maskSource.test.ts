@@ -1,0 +1,173 @@
+import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import { beforeEach, describe, expect, test } from "vitest";
+import { forward } from "../../test/reference/decoder.ts";
+import { griffinScores as griffinReference } from "../../test/reference/griffin.ts";
+import { difference, integers } from "../../test/support/graphs.ts";
+import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
+import { Bundle } from "../bundle/bundle.ts";
+import { packBundle } from "../bundle/packBundle.ts";
+import { InputError, OptionError } from "../errors.ts";
+import { randomMask, weightNorms } from "../mask/baselines.ts";
+import { maskFromScores } from "../mask/mask.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import { bundleTFfn, chooseMask, openMaskSource, type SourceChoice } from "./maskSource.ts";
+
+const model = goldenModel("llama");
+const { numLayers: L, ffnWidth: F, width: D, vocabSize: V } = model.config;
+const BOS = 1;
+/** A character is a token. */
+const tokenizer = {
+  bosId: BOS,
+  encode: (text: string) => Int32Array.from(text, (character) => character.charCodeAt(0) % V),
+} as unknown as Tokenizer;
+const prompt = { text: "any", ids: integers("prompt", 12, V) };
+
+let bundle: Bundle;
+let root: string;
+beforeEach(async () => {
+  root = temporaryFolder();
+  const folder = join(temporaryFolder(), "bundle");
+  await packBundle(await writeCheckpoint(temporaryFolder(), model), folder, { type: "F32" });
+  bundle = new Bundle(folder);
+  return () => bundle[Symbol.dispose]();
+});
+
+const open = (choice: SourceChoice, maxBytes?: number) =>
+  openMaskSource(bundle, tokenizer, choice, { threads: 1, cache: { root, maxBytes } });
+
+async function scoresOf(choice: SourceChoice, ids = prompt.ids) {
+  await using source = await open(choice);
+  return await source.scores({ text: "any", ids });
+}
+
+describe("scores of a bundle", () => {
+  test("griffin: of the prompt, from float64 activations", async () => {
+    const wanted = forward(model, prompt.ids).activations.flatMap((tokens) => [...griffinReference(tokens, F)]);
+    expect(difference((await scoresOf({ source: "griffin" })).scores, wanted)).toBeLessThan(1e-5);
+  });
+
+  test("static: of a text and not of the prompt, in windows that BOS opens, up to a limit", async () => {
+    const text = "The quick brown fox jumps over the lazy dog. ".repeat(4);
+    const ids = tokenizer.encode(text).subarray(0, 150);
+    const length = bundle.contextLength - 1; // of a window without BOS
+    expect(ids.length).toBeGreaterThan(length);
+    const sums = new Float64Array(L * F);
+    for (let start = 0; start < ids.length; start += length) {
+      const { activations } = forward(model, [BOS, ...ids.subarray(start, start + length)]);
+      for (const [layer, tokens] of activations.entries()) {
+        for (const token of tokens.slice(1)) {
+          for (let channel = 0; channel < F; channel++) sums[layer * F + channel]! += Math.abs(token[channel]!);
+        }
+      }
+    }
+    const wanted = sums.map((sum, i) => {
+      const [layer, channel] = [Math.floor(i / F), i % F];
+      const down = model.weights.get(`model.layers.${layer}.mlp.down_proj.weight`)!.data; // [D, F]
+      return (sum / ids.length) * Math.hypot(...Array.from({ length: D }, (_, row) => down[row * F + channel]!));
+    });
+    const choice = { source: "static", text, maxTokens: 150 } as const;
+    const { scores } = await scoresOf(choice);
+    expect(difference(scores, wanted)).toBeLessThan(1e-5);
+    expect(await scoresOf(choice, integers("another", 5, V))).toEqual({ scores, cached: true });
+    expect(await scoresOf({ ...choice, maxTokens: 149 })).toMatchObject({ cached: false });
+    await expect(open({ source: "static", text: "" })).rejects.toThrow(InputError);
+  });
+
+  test("weights and random: those that evaluation has", async () => {
+    const weights = weightNorms((name) => model.weights.get(name), model.config);
+    expect((await scoresOf({ source: "weights" })).scores).toEqual(weights);
+    await using source = await open({ source: "random", seed: 5 });
+    const { mask } = await chooseMask(source, prompt, { tFfn: 20, ffnWidth: F });
+    expect(mask).toEqual(randomMask({ numLayers: L, dFfn: F, tFfn: 20 }, 5, "random"));
+    expect(await scoresOf({ source: "random", seed: 5 })).toEqual(await scoresOf({ source: "random", seed: 5 }));
+    expect(await scoresOf({ source: "random", seed: 5 })).not.toEqual(await scoresOf({ source: "random" }));
+  });
+
+  test("predictor: a bundle without one is refused", async () => {
+    await expect(open({ source: "predictor" })).rejects.toThrow(/wanted a bundle with a predictor, got one without/);
+  });
+});
+
+describe("masks", () => {
+  test("of growing budgets are nested, hard, and of the scores of one pass", async () => {
+    await using source = await open({ source: "griffin" });
+    const { scores, cached } = await source.scores(prompt);
+    expect(cached).toBe(false);
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: F - 1 }), fc.integer({ min: 1, max: F }), async (a, b) => {
+        const [few, many] = [Math.min(a, b), Math.max(a, b)];
+        const [small, large] = await Promise.all(
+          [few, many].map((tFfn) => chooseMask(source, prompt, { tFfn, ffnWidth: F })),
+        );
+        expect([small!.cached, large!.cached, small!.mask.lambda]).toEqual([true, true, undefined]);
+        expect(small!.mask).toEqual(maskFromScores(scores, { dFfn: F, tFfn: few }));
+        for (const [layer, kept] of small!.mask.layers.entries()) {
+          expect(kept.length).toBe(few);
+          expect(kept.every((channel) => large!.mask.layers[layer]!.includes(channel))).toBe(true);
+        }
+      }),
+      { seed: 6, numRuns: 20 },
+    );
+  });
+
+  test.each([0, 49, 1.5, Number.NaN])("of t_ffn = %s are refused before anything is computed", async (tFfn) => {
+    const source = {
+      name: "griffin",
+      scores: () => expect.unreachable(),
+      [Symbol.asyncDispose]: async () => {},
+    } as const;
+    await expect(chooseMask(source, prompt, { tFfn, ffnWidth: 48 })).rejects.toThrow(OptionError);
+  });
+
+  test("keep half of the channels unless told, in whole blocks of 32 where there are some", () => {
+    const of = (ffnWidth: number, tFfn?: number) => bundleTFfn({ ffnWidth, manifest: { tFfn } } as Bundle);
+    expect([1, 48, 64, 172, 11008].map((width) => of(width))).toEqual([1, 24, 32, 96, 5504]);
+    expect(of(512, 48)).toBe(48);
+  });
+});
+
+describe("the cache of scores", () => {
+  const files = () =>
+    readdirSync(join(root, bundle.hash.slice(0, 32))).map((name) => join(root, bundle.hash.slice(0, 32), name));
+
+  test("knows prompts and sources apart", async () => {
+    expect((await scoresOf({ source: "griffin" })).cached).toBe(false);
+    expect((await scoresOf({ source: "griffin" })).cached).toBe(true);
+    expect((await scoresOf({ source: "griffin" }, prompt.ids.subarray(1))).cached).toBe(false);
+    expect((await scoresOf({ source: "weights" })).cached).toBe(false);
+    expect(files()).toHaveLength(3);
+  });
+
+  test("makes damaged files again", async () => {
+    const { scores } = await scoresOf({ source: "weights" });
+    const [path] = files();
+    const whole = readFileSync(path!);
+    const notFinite = Buffer.from(whole);
+    notFinite.fill(0xff, whole.length - 4);
+    const otherShape = Buffer.from(whole.toString("latin1").replace(`[${L},${F}]`, `[${F},${L}]`), "latin1");
+    for (const bytes of [whole.subarray(0, whole.length >> 1), Buffer.alloc(0), notFinite, otherShape]) {
+      writeFileSync(path!, bytes);
+      expect(await scoresOf({ source: "weights" })).toEqual({ scores, cached: false });
+      expect(readFileSync(path!)).toEqual(whole);
+    }
+  });
+
+  test("keeps within its limit, and leaves out what was unused for longest", async () => {
+    for (const [seconds, ids] of [prompt.ids, prompt.ids.subarray(1), prompt.ids.subarray(2)].entries()) {
+      const before = new Set(seconds === 0 ? [] : files());
+      await scoresOf({ source: "griffin" }, ids);
+      const path = files().find((name) => !before.has(name))!;
+      utimesSync(path, 1000 + seconds, 1000 + seconds);
+    }
+    const [size] = files().map((path) => statSync(path).size);
+    expect((await scoresOf({ source: "griffin" })).cached).toBe(true); // the oldest, now used last
+    await using source = await open({ source: "weights" }, 2 * size!);
+    await source.scores(prompt);
+    expect(files()).toHaveLength(2);
+    expect((await scoresOf({ source: "weights" })).cached).toBe(true);
+    expect((await scoresOf({ source: "griffin" })).cached).toBe(true);
+    expect(files().filter((path) => path.endsWith(".partial"))).toEqual([]);
+  });
+});

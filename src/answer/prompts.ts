@@ -1,0 +1,130 @@
+/** From a request's prompt to the ids that the LLM reads, and to the instruction that its mask is made for. */
+import { ContextLengthError, InputError } from "../errors.ts";
+import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
+import { composeTurn, hasInput, promptIds, withBos } from "../text/prompt.ts";
+import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
+import type { InstructionModel } from "./instructionModel.ts";
+import type { Prompt as Instruction } from "./maskSource.ts";
+
+export type Prompt =
+  /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
+  | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
+  /** Continued as it is, without a chat template; BOS before it where the model has one. */
+  | { kind: "text"; text: string }
+  /** Nothing is added to them. */
+  | { kind: "ids"; ids: Int32Array };
+
+export interface ReadPrompt {
+  ids: Int32Array;
+  /** The first user message, and what the LLM reads up to it; of a prompt without a chat, all of it. */
+  instruction: Instruction;
+  /** Of the answer. After a text that it continues, a space that it begins with is part of it. */
+  decoder: StreamDecoder;
+}
+
+/**
+ * @throws {InputError} if there is no text, the messages are in an order that the model does not know, or ids are not of the vocabulary
+ * @throws {ContextLengthError} if the prompt fills the context
+ * @throws {FileError} if the chat template fails
+ */
+export function readPrompt(model: InstructionModel, prompt: Prompt, contextLength: number): ReadPrompt {
+  checkEnds(model.tokenizer, prompt, contextLength);
+  const read = encodePrompt(model, prompt);
+  if (read.ids.length === 0) throw new InputError("prompt: wanted at least one token, got none.");
+  checkFits(read.ids.length, contextLength);
+  return read;
+}
+
+function checkFits(length: number, contextLength: number): void {
+  if (length < contextLength) return;
+  throw new ContextLengthError(
+    `prompt: wanted fewer than ${contextLength} tokens, the context length, got ${length}. Shorten it.`,
+  );
+}
+
+/**
+ * Refuses what is far too long by its beginnings: to encode all of a text of megabytes would hold up every other request. Where a text is cut, its tokens
+ * differ a little from those of the whole, so twice the context is wanted there.
+ */
+function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: number): void {
+  if (prompt.kind === "ids") {
+    checkFits(prompt.ids.length, contextLength);
+    return;
+  }
+  const texts = prompt.kind === "text" ? [prompt.text] : prompt.messages.map(({ content }) => content);
+  const text = texts.length === 1 ? texts[0]! : texts.join(" ");
+  for (let length = 16 * contextLength; length < text.length; length *= 4) {
+    const count = tokenizer.encode(text.slice(0, length)).length;
+    if (count >= 2 * contextLength) checkFits(count, contextLength);
+  }
+}
+
+function encodePrompt(model: InstructionModel, prompt: Prompt): ReadPrompt {
+  const { tokenizer } = model;
+  switch (prompt.kind) {
+    case "text": {
+      const ids = withBos(tokenizer, tokenizer.encode(prompt.text));
+      return continued(ids, prompt.text, tokenizer);
+    }
+    case "ids":
+      return continued(prompt.ids, tokenizer.decode(prompt.ids), tokenizer);
+    case "chat":
+      return { ...readChat(model, prompt.messages, prompt.tools), decoder: tokenizer.stream() };
+    default:
+      return prompt satisfies never;
+  }
+}
+
+function continued(ids: Int32Array, text: string, tokenizer: Tokenizer): ReadPrompt {
+  const decoder = tokenizer.stream();
+  for (const id of ids) decoder.push(id);
+  return { ids, instruction: { text, ids }, decoder };
+}
+
+function readChat(
+  model: InstructionModel,
+  messages: readonly ChatMessage[],
+  tools?: readonly object[],
+): Omit<ReadPrompt, "decoder"> {
+  const { tokenizer, format } = model;
+  const first = messages.findIndex(({ role }) => role === "user");
+  const text = messages[first]?.content;
+  if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
+  if (messages.at(-1)!.role !== "user") throw new InputError("messages: wanted a user's message as the last one.");
+  if (format instanceof ChatTemplate) {
+    const idsOf = (some: readonly ChatMessage[]) => withBos(tokenizer, chatIds(tokenizer, format, some, tools));
+    const ids = idsOf(messages);
+    return {
+      ids,
+      instruction: { text, ids: first === messages.length - 1 ? ids : idsOf(messages.slice(0, first + 1)) },
+    };
+  }
+  if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
+  const firstTurn = promptIds(tokenizer, text, format);
+  return { ids: joinTurns(model, firstTurn, messages, format), instruction: { text, ids: firstTurn } };
+}
+
+/**
+ * A conversation as ours are trained (`ConversationStream`): the first message in the prompt's format, then answers, each with an EOS, and further
+ * inputs for the same instruction, or prompts. Where the first says "Input: ", a later message that does not is taken for such an input. Models without
+ * a predictor were not trained so: to them every message is a prompt.
+ */
+function joinTurns(
+  { tokenizer, bundle }: InstructionModel,
+  firstTurn: Int32Array,
+  messages: readonly ChatMessage[],
+  format: string,
+): Int32Array {
+  const parts = messages.map(({ role, content }, i): ArrayLike<number> => {
+    if (role !== (i % 2 === 0 ? "user" : "assistant")) {
+      throw new InputError(
+        "messages: wanted those of user and assistant in turns, as the model has no chat template, got another order.",
+      );
+    }
+    if (i === 0) return firstTurn;
+    if (role === "assistant") return [...tokenizer.encode(content), tokenizer.eosId];
+    const isInput = bundle.predictor && hasInput(messages[0]!.content) && !hasInput(content);
+    return tokenizer.encode(format.replace("{prompt}", () => (isInput ? composeTurn(content) : content)));
+  });
+  return Int32Array.from(parts.flatMap((part) => Array.from(part)));
+}

@@ -1,0 +1,171 @@
+/**
+ * The serving bundle: a model in the layout that sub-networks are cut from. A folder with
+ *
+ * - `base.gguf`: what all sub-networks share (attention, norms, embeddings), and all metadata with the tokenizer. It is part 2
+ *   of a model in 3 files; part 1 is this metadata with another FFN width, part 3 the kept channels of the FFN.
+ * - `ffn.gguf`: the FFN, channel by channel (`channels.ts`), so that none but the kept channels are read.
+ * - `tokenizer.json`, and with a predictor `predictor.gguf` (the backbone) and `head.safetensors`
+ * - of an imported model, `chat_template.jinja` and the small files that an export takes along
+ * - `ifprune.json`: the manifest
+ *
+ * Reading is here, writing in `packBundle.ts`. Shapes: D model width · F FFN width · L layers
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { FileError } from "../errors.ts";
+import { GgufFile } from "../formats/gguf.ts";
+import { readGgufConfig, readGgufParameter } from "../formats/ggufModel.ts";
+import { decodeBlocks, fromHalf } from "../formats/quantize.ts";
+import { readText } from "../json.ts";
+import { type BundleManifest, manifestName, readManifest, verifyFiles } from "../manifest.ts";
+import type { ModelConfig, Weight } from "../model/config.ts";
+import type { ModelSource } from "../model/source.ts";
+import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
+import { transpose } from "./transpose.ts";
+
+/** Files of a sub-network: metadata, what is shared, FFN. */
+export const splitCount = 3;
+
+/** An open bundle. Holds file descriptors until disposed. */
+export class Bundle implements ModelSource {
+  readonly manifest: BundleManifest;
+  /** Identity: the hash of the manifest, which holds the hashes of all files. */
+  readonly hash: string;
+  readonly base: GgufFile;
+  readonly ffn: GgufFile;
+  readonly config: ModelConfig;
+  /** How the channels of each layer are stored. */
+  readonly layouts: readonly ChannelLayout[];
+
+  /**
+   * Opens a bundle folder. Sizes are checked, hashes only by {@link verify}.
+   *
+   * @throws {FileError} if a file is missing, of the wrong size, or not what a bundle holds
+   */
+  constructor(readonly path: string) {
+    this.manifest = readManifest(path, "ifprune-bundle");
+    this.hash = createHash("sha256")
+      .update(readFileSync(join(path, manifestName)))
+      .digest("hex");
+    for (const name of ["base.gguf", "ffn.gguf", "tokenizer.json"]) {
+      if (!this.manifest.files[name])
+        throw new FileError(join(path, manifestName), `wanted the file "${name}" in it, got none.`);
+    }
+    this.base = new GgufFile(join(path, "base.gguf"));
+    try {
+      this.ffn = new GgufFile(join(path, "ffn.gguf"));
+    } catch (error) {
+      this.base[Symbol.dispose]();
+      throw error;
+    }
+    try {
+      this.config = readGgufConfig(this.base);
+      this.layouts = readChannelLayouts(this.ffn, this.config);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** L */
+  get numLayers(): number {
+    return this.config.numLayers;
+  }
+
+  /** D */
+  get width(): number {
+    return this.config.width;
+  }
+
+  /** F */
+  get ffnWidth(): number {
+    return this.config.ffnWidth;
+  }
+
+  /** Longest sequence of the model, in tokens. */
+  get contextLength(): number {
+    return this.config.contextLength;
+  }
+
+  get tokenizerPath(): string {
+    return join(this.path, "tokenizer.json");
+  }
+
+  /** Files of the predictor, or undefined where the bundle has none. */
+  get predictor(): { backbone: string; head: string } | undefined {
+    if (!this.manifest.files["predictor.gguf"]) return undefined;
+    return { backbone: join(this.path, "predictor.gguf"), head: join(this.path, "head.safetensors") };
+  }
+
+  /** The text of a small file, or undefined where the bundle has none of that name. */
+  text(name: string): string | undefined {
+    return this.manifest.files[name] && readText(join(this.path, name));
+  }
+
+  read(name: string, rows?: { from: number; to: number }): Weight {
+    const [, layer, matrix] = /^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight$/.exec(name) ?? [];
+    if (layer === undefined) return readGgufParameter(this.base, this.config, name, rows);
+    if (matrix === "down") return this.#down(Number(layer), rows);
+    return this.#rows(Number(layer), matrix as "gate" | "up", rows ?? { from: 0, to: this.ffnWidth });
+  }
+
+  /** Rows of gate or up: a stretch of each channel's record. */
+  #rows(layer: number, matrix: "gate" | "up", { from, to }: { from: number; to: number }): Weight {
+    const layout = this.layouts[layer]!;
+    const [at, end] = matrix === "gate" ? [0, layout.upAt] : [layout.upAt, layout.downAt];
+    const bytes = this.#stretch(layer, at, end - at, from, to);
+    return { shape: [to - from, this.width], data: decodeBlocks(bytes, layout[matrix]) };
+  }
+
+  #down(layer: number, { from, to }: { from: number; to: number } = { from: 0, to: this.width }): Weight {
+    const { down: type, downAt } = this.layouts[layer]!;
+    const size = columnBytes[type];
+    const F = this.ffnWidth;
+    const columns = this.#stretch(layer, downAt + from * size, (to - from) * size, 0, F); // [F, to − from]
+    const values = type === "Q8_0" ? Float32Array.from(new Int8Array(columns.buffer)) : decodeBlocks(columns, type);
+    const data = transpose(values, new Float32Array(values.length), F);
+    if (type === "Q8_0") {
+      const scales = this.downScales(layer).subarray(from, to);
+      for (const [row, scale] of scales.entries()) {
+        const factor = fromHalf(scale);
+        for (let i = row * F; i < (row + 1) * F; i++) data[i]! *= factor;
+      }
+    }
+    return { shape: [to - from, F], data };
+  }
+
+  /** Bytes `at .. at + length` of the records of channels `from .. to`, one after the other. Memory: records of a few MB. */
+  #stretch(layer: number, at: number, length: number, from: number, to: number): Uint8Array<ArrayBuffer> {
+    const tensor = this.ffn.tensor(channelsName(layer));
+    const stride = this.layouts[layer]!.bytes;
+    const step = Math.max(1, Math.floor((4 << 20) / stride));
+    const records = new Uint8Array(step * stride);
+    const result = new Uint8Array((to - from) * length);
+    for (let channel = from; channel < to; channel += step) {
+      const count = Math.min(step, to - channel);
+      this.ffn.readInto(records.subarray(0, count * stride), tensor, channel * stride);
+      for (let i = 0; i < count; i++) {
+        result.set(records.subarray(i * stride + at, i * stride + at + length), (channel - from + i) * length);
+      }
+    }
+    return result;
+  }
+
+  /** Half-precision scale of each row of `down`, `[D]`, where its columns are signed bytes. */
+  downScales(layer: number): Uint16Array {
+    const scales = new Uint16Array(this.width);
+    this.ffn.readInto(new Uint8Array(scales.buffer), this.ffn.tensor(downScaleName(layer)), 0);
+    return scales;
+  }
+
+  /** Reads all files. @throws {FileError} if one was changed or damaged */
+  async verify(): Promise<void> {
+    await verifyFiles(this.path, this.manifest);
+  }
+
+  [Symbol.dispose](): void {
+    this.base[Symbol.dispose]();
+    this.ffn[Symbol.dispose]();
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * The predictor's head at inference: from the feature of an instruction to masking scores. The same numbers as the graph's in
+ * `predictor.ts`, without an engine.
+ *
+ * Shapes: Dp backbone width · R head rank · L layers, F FFN channels of the big model · G scores of a layer
+ */
+import { ShapeError } from "../errors.ts";
+import { SafetensorsFile } from "../formats/safetensors.ts";
+import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
+import { HEAD_MATRICES, headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
+
+export interface PredictorHead extends Pick<PredictorConfig, "head" | "rank" | "block" | "numLayers"> {
+  /** Mean and standard deviation of the feature over training prompts, [Dp] each. */
+  featureMean: Float32Array;
+  featureStd: Float32Array;
+  /** From the feature, [R, Dp]. */
+  inner: Float32Array;
+  /** To the scores, [L·G, R]. */
+  outer: Float32Array;
+  /** [L, G], added to the scores. */
+  importance?: Float32Array;
+}
+
+/**
+ * Reads `head.safetensors` for a model of L layers with F channels.
+ *
+ * @throws {FileError} if it is damaged or scores another model's channels
+ */
+export function readHead(
+  path: string,
+  { numLayers, ffnWidth }: { numLayers: number; ffnWidth: number },
+): PredictorHead {
+  using file = new SafetensorsFile(path);
+  const backboneWidth = file.shapes.get("feature.mean")?.[0] ?? 0;
+  const config = headConfig(path, file.shapes, { numLayers, ffnWidth, backboneWidth });
+  const [inner, outer] = HEAD_MATRICES[config.head];
+  const read = (name: string) => file.read(name).data;
+  return {
+    ...config,
+    numLayers,
+    featureMean: read("feature.mean"),
+    featureStd: read("feature.std"),
+    inner: read(inner),
+    outer: read(outer),
+    importance: config.importance ? read("importance") : undefined,
+  };
+}
+
+/**
+ * Masking scores z [L·F] of a feature [Dp], as `predictScores` makes them in the graph: `(feature − mean) / std` through both
+ * matrices, or the codebook's entry of the largest logit; standardised per layer (population variance), plus importance.
+ *
+ * @throws {ShapeError} if the feature is of another width
+ */
+export function scoreFeature(
+  { featureMean, featureStd, head, rank, inner, outer, importance, numLayers, block }: PredictorHead,
+  feature: Float32Array,
+): Float32Array {
+  const Dp = featureMean.length;
+  if (feature.length !== Dp) throw new ShapeError("predictor", `a feature [Dp=${Dp}]`, [feature.length]);
+  const centred = Float64Array.from(feature, (value, i) => (value - featureMean[i]!) / featureStd[i]!);
+  const logits = matVec(inner, centred);
+  const entry = logits.indexOf(Math.max(...logits));
+  const z =
+    head === "codebook"
+      ? Float64Array.from({ length: outer.length / rank }, (_, i) => outer[i * rank + entry]!)
+      : matVec(outer, logits);
+  const scores = standardizeScores(z, z.length / numLayers);
+  const own = importance ? scores.map((score, i) => score + importance[i]!) : scores;
+  return spreadBlocks(own, block);
+}
+
+/** `[rows, columns] · [columns]`, summed in float64. */
+function matVec(matrix: Float32Array, vector: Float64Array): Float64Array {
+  const columns = vector.length;
+  const result = new Float64Array(matrix.length / columns);
+  for (let row = 0; row < result.length; row++) {
+    let sum = 0;
+    for (let i = 0; i < columns; i++) sum += matrix[row * columns + i]! * vector[i]!;
+    result[row] = sum;
+  }
+  return result;
+}

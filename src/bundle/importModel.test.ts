@@ -1,0 +1,114 @@
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { ggufParts, writeParts } from "../../test/support/gguf.ts";
+import { randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
+import { FileError, OptionError } from "../errors.ts";
+import type { GgufValue } from "../formats/gguf.ts";
+import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
+import { array, uint32 } from "../formats/ggufValues.ts";
+import { Bundle } from "./bundle.ts";
+import { importModel } from "./importModel.ts";
+
+// That imported models compute the same is tested in test/import.test.ts.
+
+const model = randomModel({ family: "llama" }, 1);
+
+/** A folder with a tokenizer whose specials are 0, 1 and 2. */
+async function modelFolder(): Promise<string> {
+  const folder = join(await writeCheckpoint(temporaryFolder(), model), "llm");
+  writeFileSync(join(folder, "generation_config.json"), '{"bos_token_id": 1, "eos_token_id": 2}');
+  return folder;
+}
+
+async function refused(source: string, message: RegExp): Promise<void> {
+  const out = join(temporaryFolder(), "out");
+  await expect(importModel(source, out)).rejects.toThrow(FileError);
+  await expect(importModel(source, out)).rejects.toThrow(message);
+  expect(readdirSync(dirname(out))).toEqual([]);
+}
+
+describe("a GGUF file is refused, and nothing is left, with", () => {
+  test.each<[string, Record<string, GgufValue>, RegExp]>([
+    ["an EOS beyond the tokens", { "tokenizer.ggml.eos_token_id": uint32(1e9) }, /special tokens, got id 1000000000/],
+    ["an EOS that is a word", { "tokenizer.ggml.eos_token_id": uint32(5) }, /special tokens, got id 5/],
+    ["merges of one word", { "tokenizer.ggml.merges": array("string", ["ab"]) }, /wanted merges/],
+  ])("%s", async (_, changes, message) => {
+    const tokenizer = join(await modelFolder(), "tokenizer.json");
+    const metadata = tokenizerMetadata(tokenizer, model.config, { bosId: 1, eosIds: [2], addBos: true });
+    const parts = ggufParts(model);
+    for (const [key, value] of [...metadata, ...Object.entries(changes)]) parts.metadata.set(key, value);
+    await refused(await writeParts(temporaryFolder(), parts), message);
+  });
+});
+
+test("an added token that the model has no embedding for is left out, as Gemma 3's of images", async () => {
+  const folder = await modelFolder();
+  const path = join(folder, "tokenizer.json");
+  const json = JSON.parse(readFileSync(path, "utf8"));
+  const { vocabSize } = model.config;
+  const beyond = { ...json.added_tokens[0], id: vocabSize, content: "<image_soft_token>" };
+  const before = Object.keys(json.model.vocab).length;
+  const gap = Array.from({ length: vocabSize - before }, (_, i) => ({
+    ...beyond,
+    id: before + i,
+    content: `<gap${i}>`,
+  }));
+  writeFileSync(path, JSON.stringify({ ...json, added_tokens: [...json.added_tokens, ...gap, beyond] }));
+  const out = join(temporaryFolder(), "out");
+  await importModel(folder, out);
+  using bundle = new Bundle(out);
+  const tokens = bundle.base.metadata.get("tokenizer.ggml.tokens")!.value as string[];
+  expect([tokens.length, tokens.includes(beyond.content)]).toEqual([vocabSize, false]);
+
+  json.model.vocab["a token of its own"] = vocabSize;
+  writeFileSync(path, JSON.stringify({ ...json, added_tokens: [...json.added_tokens, ...gap] }));
+  await refused(folder, /wanted ids below the model's/);
+});
+
+test("a path that ends in a slash is that of the folder", async () => {
+  const out = join(temporaryFolder(), "out");
+  await importModel(await modelFolder(), `${out}/`);
+  new Bundle(out)[Symbol.dispose]();
+  expect(readdirSync(dirname(out))).toEqual(["out"]);
+});
+
+test("a width of the FFN that is no whole blocks is kept in F16", async () => {
+  const odd = randomModel({ family: "llama", ffnWidth: 40 }, 1);
+  const folder = join(await writeCheckpoint(temporaryFolder(), odd), "llm");
+  writeFileSync(join(folder, "generation_config.json"), '{"bos_token_id": 1, "eos_token_id": 2}');
+  const out = join(temporaryFolder(), "out");
+  await importModel(folder, out);
+  using bundle = new Bundle(out);
+  expect(bundle.layouts[0]!.gate).toBe("F16");
+});
+
+describe("a checkpoint", () => {
+  test("tells its progress, and stops without a trace", async () => {
+    const out = join(temporaryFolder(), "out");
+    const stop = new AbortController();
+    const onProgress = (done: number, total: number) => {
+      if (done > total / 2) stop.abort(new Error("stopped"));
+    };
+    const options = { as: "checkpoint", signal: stop.signal, onProgress } as const;
+    await expect(importModel(await modelFolder(), out, options)).rejects.toThrow("stopped");
+    expect(readdirSync(dirname(out))).toEqual([]);
+  });
+
+  test("has no type to choose", async () => {
+    const importing = importModel(await modelFolder(), join(temporaryFolder(), "out"), {
+      as: "checkpoint",
+      type: "F16",
+    });
+    await expect(importing).rejects.toThrow(OptionError);
+  });
+});
+
+test("a post-processor that names what every object has is none", async () => {
+  const folder = await modelFolder();
+  const path = join(folder, "tokenizer.json");
+  const single = [{ SpecialToken: { id: "constructor" } }];
+  const json = { ...JSON.parse(readFileSync(path, "utf8")), post_processor: { single, special_tokens: {} } };
+  writeFileSync(path, JSON.stringify(json));
+  await importModel(folder, join(temporaryFolder(), "out"));
+});

@@ -1,0 +1,292 @@
+/**
+ * Importing a model of someone else's: a Hugging Face folder, a GGUF file, a llama2.c checkpoint. It becomes a bundle, which is run, pruned and
+ * exported, or a checkpoint, which is trained.
+ */
+import { existsSync, statSync, writeFileSync } from "node:fs";
+import { basename, extname, join, resolve } from "node:path";
+import { z } from "zod";
+import { FileError, OptionError } from "../errors.ts";
+import { makeFolder, readJson, readText } from "../files.ts";
+import type { GgufMetadata } from "../formats/gguf.ts";
+import { GgufModel } from "../formats/ggufModel.ts";
+import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.ts";
+import { type Model, ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
+import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
+import { blockLength } from "../formats/quantize.ts";
+import { type BundleManifest, describeFiles, manifestName, writeManifest } from "../manifest.ts";
+import { countParameters, type ModelConfig } from "../model/config.ts";
+import type { ModelSource } from "../model/source.ts";
+import { readChatTemplate } from "../text/chatTemplate.ts";
+import { loadTokenizer } from "../text/tokenizer.ts";
+import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
+import { type PackOptions, writeBundle } from "./packBundle.ts";
+
+export interface ImportOptions extends Partial<PackOptions> {
+  /** Of the weights. Default: what the model says of itself, else "unknown". */
+  licence?: string | undefined;
+  /** llama2.c only: its tokenizer. */
+  tokenizer?: string | undefined;
+  /** "checkpoint" for training: float32, in memory while it is written. Default: "bundle". */
+  as?: "bundle" | "checkpoint" | undefined;
+}
+
+/** What an import has to say: where something was left out or chosen. */
+export interface Imported {
+  notes: string[];
+}
+
+/** A model that was opened to be imported. */
+interface Opened extends Disposable {
+  llm: ModelSource;
+  /** Default type of the bundle's weights. */
+  type: PackOptions["type"];
+  tokenizer: GgufMetadata;
+  bosId?: number | undefined;
+  /** The one that the model names but does not begin with. */
+  unusedBosId?: number | undefined;
+  eosId?: number | undefined;
+  /** Small files to take along, `tokenizer.json` among them. */
+  texts: Map<string, string>;
+  licence?: string | undefined;
+  notes: string[];
+}
+
+/**
+ * Imports a model. Memory of a bundle: one layer's FFN in float32 and about 64 MB, whatever the model's size.
+ *
+ * @param source Hugging Face folder with safetensors, GGUF file (of a split one, the first), or llama2.c checkpoint (.bin)
+ * @param outFolder must not exist; it appears whole or not at all
+ * @throws {FileError} if the source is damaged, of another kind, or a model that we do not compute
+ * @throws {OptionError} if the type does not fit the model, or the folder exists
+ */
+export async function importModel(source: string, outFolder: string, options: ImportOptions = {}): Promise<Imported> {
+  if (options.as === "checkpoint" && options.type !== undefined)
+    throw new OptionError(`import: wanted no type of a checkpoint, whose weights are F32, got ${options.type}.`);
+  if (existsSync(outFolder))
+    throw new OptionError(`import: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
+  using opened = open(source, options);
+  const { llm, texts, notes } = opened;
+  const bosId = opened.bosId ?? (options.as === "checkpoint" ? opened.unusedBosId : undefined); // training begins every text with one
+  const eosId = checkTokenizer(source, opened, bosId);
+  const manifest: Omit<BundleManifest, "format" | "files"> = {
+    version: 1,
+    lambda: "hard",
+    predictorInput: "prompt",
+    promptTemplate: "{prompt}",
+    bosId,
+    eosId,
+    provenance: {
+      recipe: "import",
+      data: [{ name: basename(resolve(source)), licence: options.licence ?? opened.licence ?? "unknown" }],
+      created: new Date().toISOString(),
+    },
+  };
+  if (options.as === "checkpoint") {
+    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest, options));
+  } else {
+    const { type = opened.type, signal, onProgress } = options;
+    await writeBundle(outFolder, { llm, tokenizer: opened.tokenizer, texts, manifest }, { type, signal, onProgress });
+  }
+  return { notes };
+}
+
+/** A GGUF file may hold a tokenizer that does not fit together. @returns the EOS */
+function checkTokenizer(source: string, { texts, eosId }: Opened, bosId: number | undefined): number {
+  checkBoundary(readTokenizerFile(JSON.parse(texts.get("tokenizer.json")!), source), [bosId, eosId], source);
+  if (eosId === undefined) throw new FileError(source, "wanted a token that ends answers, got none.");
+  return eosId;
+}
+
+async function writeCheckpoint(
+  folder: string,
+  llm: ModelSource,
+  texts: ReadonlyMap<string, string>,
+  manifest: Omit<BundleManifest, "format" | "files">,
+  { signal, onProgress }: Pick<ImportOptions, "signal" | "onProgress">,
+): Promise<void> {
+  const total = 4 * countParameters(llm.config);
+  let done = 0;
+  const read = (name: string) => {
+    signal?.throwIfAborted();
+    const weight = llm.read(name);
+    done += 4 * weight.data.length;
+    onProgress?.(done, total);
+    return weight;
+  };
+  const weights = await writeModel(join(folder, "llm"), llm.config, read, { type: "F32" });
+  const tokenizer = "tokenizer.json";
+  writeFileSync(join(folder, "llm", tokenizer), texts.get(tokenizer)!);
+  const files = await describeFiles(
+    folder,
+    [...weights, tokenizer].map((name) => `llm/${name}`),
+  );
+  writeManifest(folder, { ...manifest, format: "ifprune-checkpoint", files });
+}
+
+function open(source: string, options: ImportOptions): Opened {
+  const stat = statSync(source, { throwIfNoEntry: false });
+  if (!stat) throw new FileError(source, "wanted a model to import, got nothing of that name. Check the path.");
+  if (options.tokenizer !== undefined && !source.endsWith(".bin"))
+    throw new OptionError("import: wanted --tokenizer with a llama2.c checkpoint only; other models bring theirs.");
+  if (stat.isDirectory() && existsSync(join(source, manifestName)))
+    throw new FileError(source, "wanted a model of another tool, got a folder of ours. It needs no import.");
+  if (stat.isDirectory()) return openFolder(source);
+  switch (extname(source)) {
+    case ".gguf":
+      return openGguf(source);
+    case ".bin":
+      return openLlama2c(source, options.tokenizer);
+    default:
+      throw new FileError(
+        source,
+        "wanted a Hugging Face folder, a .gguf file or a llama2.c .bin file, got another. Is it another format?",
+      );
+  }
+}
+
+/** Small files that transformers reads beside the weights. */
+const takenAlong = ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+
+function openFolder(folder: string): Opened {
+  const path = join(folder, "tokenizer.json");
+  if (!existsSync(path)) {
+    const hint = existsSync(join(folder, "tokenizer.model"))
+      ? "a tokenizer.model only. Save it as a fast tokenizer with transformers first"
+      : "none";
+    throw new FileError(folder, `wanted a tokenizer.json, got ${hint}.`);
+  }
+  const llm = new ModelFolder(folder);
+  try {
+    const { bosId, eosIds } = readBoundary(folder, path);
+    const template = readChatTemplate(folder);
+    const addBos = bosId !== undefined && addsBos(folder, bosId);
+    const ids = { bosId: addBos ? bosId : undefined, eosIds };
+    const texts = new Map([["tokenizer.json", readText(path)]]);
+    for (const name of takenAlong) if (existsSync(join(folder, name))) texts.set(name, readText(join(folder, name)));
+    if (template !== undefined) texts.set("chat_template.jinja", template);
+    return {
+      llm,
+      type: defaultType(llm.config),
+      tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template }),
+      bosId: ids.bosId,
+      unusedBosId: bosId,
+      eosId: eosIds[0],
+      texts,
+      licence: /^license: *(\S+) *$/m.exec(frontMatter(join(folder, "README.md")))?.[1],
+      notes: llm.notes,
+      [Symbol.dispose]: () => llm[Symbol.dispose](),
+    };
+  } catch (error) {
+    llm[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** BOS and EOS as the configs say, or else as the tokenizer names them. */
+function readBoundary(folder: string, tokenizer: string): { bosId?: number | undefined; eosIds: readonly number[] } {
+  const said = readGenerationConfig(folder);
+  if (said.eosIds.length > 0) return said;
+  try {
+    const { bosId, eosId } = loadTokenizer(tokenizer);
+    return { bosId, eosIds: [eosId] };
+  } catch (cause) {
+    throw new FileError(
+      folder,
+      "wanted an eos_token_id in generation_config.json or config.json, got none. Add the id of the token that ends an answer.",
+      { cause },
+    );
+  }
+}
+
+/** Whether the tokenizer of a folder begins what it encodes with BOS. */
+function addsBos(folder: string, bosId: number): boolean {
+  const config = join(folder, "tokenizer_config.json");
+  const said = existsSync(config) ? tokenizerConfigSchema.safeParse(readJson(config)).data?.add_bos_token : undefined;
+  if (typeof said === "boolean") return said;
+  const { data } = postProcessorSchema.safeParse(readJson(join(folder, "tokenizer.json")));
+  const processor = data?.post_processor;
+  return [processor, ...(processor?.processors ?? [])].some((part) => {
+    const first = part?.single?.[0]?.SpecialToken?.id;
+    const specials = part?.special_tokens ?? {};
+    return first !== undefined && Object.hasOwn(specials, first) && specials[first]!.ids[0] === bosId;
+  });
+}
+
+const tokenizerConfigSchema = z.object({ add_bos_token: z.boolean().nullish() });
+const template = {
+  single: z.array(z.object({ SpecialToken: z.object({ id: z.string() }).optional() })).optional(),
+  special_tokens: z.record(z.string(), z.object({ ids: z.array(z.number()).min(1) })).optional(),
+};
+const postProcessorSchema = z.object({
+  post_processor: z.object({ ...template, processors: z.array(z.object(template)).optional() }).nullish(),
+});
+
+/** The YAML at the top of a model card, or nothing. */
+function frontMatter(path: string): string {
+  return existsSync(path) ? (/^---\n([\s\S]*?)\n---/.exec(readText(path))?.[1] ?? "") : "";
+}
+
+function openGguf(path: string): Opened {
+  const llm = new GgufModel(path);
+  try {
+    const { tokenizerJson, bosId, eosIds, addBos, chatTemplate } = tokenizerFromGguf(llm.metadata, path);
+    const licence = llm.metadata.get("general.license")?.value;
+    return {
+      llm,
+      type: "keep",
+      tokenizer: new Map([...llm.metadata].filter(([key]) => key.startsWith("tokenizer."))),
+      bosId: addBos ? bosId : undefined,
+      unusedBosId: bosId,
+      eosId: eosIds[0],
+      texts: new Map([
+        ["tokenizer.json", `${JSON.stringify(tokenizerJson)}\n`],
+        ...(chatTemplate === undefined ? [] : [["chat_template.jinja", chatTemplate] as const]),
+      ]),
+      licence: typeof licence === "string" ? licence : undefined,
+      notes: [],
+      [Symbol.dispose]: () => llm[Symbol.dispose](),
+    };
+  } catch (error) {
+    llm[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function openLlama2c(path: string, tokenizerPath: string | undefined): Opened {
+  if (tokenizerPath === undefined)
+    throw new OptionError(
+      "import: wanted the tokenizer of a llama2.c checkpoint too, got none. Give --tokenizer FILE.",
+    );
+  const { config, weights } = readLlama2c(path);
+  const json = readLlama2cTokenizer(tokenizerPath, config.vocabSize);
+  const ids = { bosId: llama2cIds.bos, eosIds: [llama2cIds.eos] };
+  return {
+    llm: inMemory(path, { config, weights }),
+    type: defaultType(config),
+    tokenizer: tokenizerMetadata({ path: tokenizerPath, json }, config, { ...ids, addBos: true }),
+    bosId: ids.bosId,
+    eosId: llama2cIds.eos,
+    texts: new Map([["tokenizer.json", `${JSON.stringify(json)}\n`]]),
+    notes: [],
+    [Symbol.dispose]: () => {},
+  };
+}
+
+function defaultType({ width: D, ffnWidth: F }: ModelConfig): PackOptions["type"] {
+  return D % blockLength === 0 && F % blockLength === 0 ? "Q8_0" : "F16";
+}
+
+function inMemory(path: string, { config, weights }: Model): ModelSource {
+  return {
+    path,
+    config,
+    read(name, rows) {
+      const weight = weights.get(name);
+      if (!weight) throw new Error(`internal: no parameter "${name}"`);
+      if (!rows) return weight;
+      const width = weight.shape[1]!;
+      return { shape: [rows.to - rows.from, width], data: weight.data.subarray(rows.from * width, rows.to * width) };
+    },
+    [Symbol.dispose]: () => {},
+  };
+}

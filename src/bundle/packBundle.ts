@@ -1,0 +1,279 @@
+/**
+ * Writing bundles, of a checkpoint or an imported model. Memory: one layer's FFN in float32 and about 64 MB.
+ *
+ * Shapes: D model width · F FFN width · L layers
+ */
+import { copyFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { FileError, OptionError } from "../errors.ts";
+import { makeFolder, readText } from "../files.ts";
+import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../formats/gguf.ts";
+import {
+  encodeParameter,
+  encodeWeights,
+  extraTensors,
+  GgufModel,
+  ggufName,
+  modelMetadata,
+  splitMetadata,
+  storedType,
+  type WeightType,
+} from "../formats/ggufModel.ts";
+import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
+import { ModelFolder } from "../formats/huggingface.ts";
+import { blockLength } from "../formats/quantize.ts";
+import { SafetensorsFile } from "../formats/safetensors.ts";
+import {
+  type BundleManifest,
+  describeFiles,
+  manifestName,
+  readManifest,
+  verifyFiles,
+  writeManifest,
+} from "../manifest.ts";
+import { parameterShapes } from "../model/config.ts";
+import { headConfig } from "../model/predictorConfig.ts";
+import type { ModelSource } from "../model/source.ts";
+import { splitCount } from "./bundle.ts";
+import {
+  type ChannelTypes,
+  channelLayout,
+  channelMetadata,
+  channelTensors,
+  downType,
+  quantizeRows,
+  rowScales,
+} from "./channels.ts";
+import { transpose } from "./transpose.ts";
+
+/** FFN matrices of a layer: gate, up, down. */
+const ffnMatrices = 3;
+/** Values that are decoded and encoded at a time. */
+const chunkValues = 1 << 23;
+
+export interface PackOptions {
+  /** Of the matrices; "keep" those that a GGUF file has. Norms and biases are F32. */
+  type: WeightType | "keep";
+  signal?: AbortSignal | undefined;
+  /** Bytes of the weights that are written, and of all. */
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** What a bundle is made of. */
+export interface BundleContents {
+  llm: ModelSource;
+  /** The tokenizer in the LLM's metadata. */
+  tokenizer: GgufMetadata;
+  predictor?: { backbone: ModelSource; tokenizer: GgufMetadata; head: string };
+  /** Texts of small files: `tokenizer.json`, `chat_template.jinja`, … */
+  texts: ReadonlyMap<string, string>;
+  manifest: Omit<BundleManifest, "format" | "files">;
+}
+
+/**
+ * Makes a bundle of a checkpoint folder.
+ *
+ * @param outFolder must not exist; it appears whole or not at all
+ * @throws {FileError} if the checkpoint is damaged or its parts do not fit together
+ * @throws {OptionError} if the type does not fit the model, or the folder exists
+ */
+export async function packBundle(
+  checkpoint: string,
+  outFolder: string,
+  options: PackOptions & { type: WeightType },
+): Promise<void> {
+  const { files, format: _, ...manifest } = readManifest(checkpoint, "ifprune-checkpoint");
+  await verifyFiles(checkpoint, { files });
+  const { tFfn, epsilon, bosId, eosId } = manifest;
+  using llm = new ModelFolder(join(checkpoint, "llm"));
+  const { ffnWidth, numLayers } = llm.config;
+  if (tFfn !== undefined && tFfn > ffnWidth)
+    throw new FileError(
+      join(checkpoint, manifestName),
+      `wanted tFfn of at most ${ffnWidth}, the FFN width, got ${tFfn}.`,
+    );
+  const tokenizer = join(checkpoint, "llm/tokenizer.json");
+  const contents: BundleContents = {
+    llm,
+    tokenizer: tokenizerMetadata(tokenizer, llm.config, { bosId, eosIds: [eosId], addBos: bosId !== undefined }),
+    texts: new Map([["tokenizer.json", readText(tokenizer)]]),
+    manifest,
+  };
+  if (!files["predictor/head.safetensors"]) return await writeBundle(outFolder, contents, options);
+  if (tFfn === undefined || epsilon === undefined)
+    throw new FileError(join(checkpoint, manifestName), "wanted tFfn and epsilon beside a predictor, got none.");
+  using backbone = new ModelFolder(join(checkpoint, "predictor"));
+  const head = join(checkpoint, "predictor/head.safetensors");
+  {
+    using file = new SafetensorsFile(head);
+    headConfig(head, file.shapes, { backboneWidth: backbone.config.width, numLayers, ffnWidth }); // is it this model's?
+  }
+  const metadata = tokenizerMetadata(tokenizer, backbone.config, { bosId, eosIds: [eosId], addBos: false });
+  return await writeBundle(outFolder, { ...contents, predictor: { backbone, tokenizer: metadata, head } }, options);
+}
+
+/**
+ * Writes a bundle folder.
+ *
+ * @throws {OptionError} if the type does not fit the model, or the folder exists
+ * @throws {FileError} if a source is damaged
+ */
+export async function writeBundle(outFolder: string, contents: BundleContents, options: PackOptions): Promise<void> {
+  const { llm, predictor, manifest } = contents;
+  const { type } = options;
+  const { width: D, ffnWidth } = llm.config;
+  const tFfn = manifest.tFfn ?? ffnWidth;
+  if (type !== "keep" && blockTypes.has(type) && (D % blockLength !== 0 || tFfn % blockLength !== 0)) {
+    throw new OptionError(
+      `pack: ${type} wants widths in multiples of ${blockLength}, got ${D} and t_ffn ${tFfn}. Use F16.`,
+    );
+  }
+  const base = baseFile(contents, type);
+  const ffn = channelFile(llm, type);
+  const backbone = predictor && modelFile(predictor.backbone, predictor.tokenizer, type === "keep" ? "F16" : type);
+  const total = [base, ffn, ...(backbone ? [backbone] : [])].reduce((sum, { bytes }) => sum + bytes, 0);
+  let done = 0;
+  await makeFolder(outFolder, "pack", async (partial) => {
+    const write = (name: string, { metadata, tensors, data }: WeightFile) =>
+      writeGguf(join(partial, name), metadata, tensors, counted(data));
+    function* counted(data: Iterable<Uint8Array>): Generator<Uint8Array> {
+      for (const bytes of data) {
+        options.signal?.throwIfAborted();
+        yield bytes;
+        done += bytes.length;
+        options.onProgress?.(done, total);
+      }
+    }
+    await write("base.gguf", base);
+    await write("ffn.gguf", ffn);
+    const names = ["base.gguf", "ffn.gguf", ...contents.texts.keys()];
+    for (const [name, text] of contents.texts) writeFileSync(join(partial, name), text);
+    if (backbone && predictor) {
+      await write("predictor.gguf", backbone);
+      copyFileSync(predictor.head, join(partial, "head.safetensors"));
+      names.push("predictor.gguf", "head.safetensors");
+    }
+    const files = await describeFiles(partial, names);
+    writeManifest(partial, { ...manifest, format: "ifprune-bundle", files });
+  });
+}
+
+const blockTypes: ReadonlySet<string> = new Set(["Q8_0", "Q4_0"]);
+const isFfn = (name: string) => name.includes(".mlp.");
+
+/** A GGUF file to be written: what it holds, and its bytes in order. */
+export interface WeightFile {
+  metadata: GgufMetadata;
+  tensors: GgufTensor[];
+  /** Of all tensors. */
+  bytes: number;
+  data: Iterable<Uint8Array>;
+}
+
+export function weightFile(metadata: GgufMetadata, tensors: GgufTensor[], data: Iterable<Uint8Array>): WeightFile {
+  return { metadata, tensors, bytes: tensors.reduce((sum, tensor) => sum + tensorBytes(tensor)!, 0), data };
+}
+
+/** All but the FFN, with the metadata of the whole model. */
+function baseFile({ llm, tokenizer }: BundleContents, type: PackOptions["type"]): WeightFile {
+  const file = modelFile(llm, tokenizer, type, (name) => !isFfn(name));
+  const tensorCount = file.tensors.length + ffnMatrices * llm.config.numLayers;
+  return { ...file, metadata: new Map([...file.metadata, ...splitMetadata(1, splitCount, tensorCount)]) };
+}
+
+/** A model, or some of its parameters, as GGUF. */
+export function modelFile(
+  model: ModelSource,
+  tokenizer: GgufMetadata,
+  type: PackOptions["type"],
+  included: (name: string) => boolean = () => true,
+): WeightFile {
+  const { config } = model;
+  const parameters = [...parameterShapes(config)]
+    .filter(([name]) => included(name))
+    .map(([name, shape]) => ({ name, ...encoded(model, name, shape, type) }));
+  const extra = extraTensors(config);
+  const tensors = [
+    ...parameters.map(({ name, type, shape }): GgufTensor => ({ name: ggufName(config, name), type, shape })),
+    ...extra.map(({ name, data }): GgufTensor => ({ name, type: "F32", shape: [data.length] })),
+  ];
+  return weightFile(
+    new Map([...modelMetadata(config), ...tokenizer]),
+    tensors,
+    (function* () {
+      for (const { chunks } of parameters) yield* chunks;
+      for (const { data } of extra) yield encodeWeights(data, "F32");
+    })(),
+  );
+}
+
+/** A parameter as it is stored: verbatim, or encoded as `type`. */
+function encoded(
+  model: ModelSource,
+  name: string,
+  shape: readonly number[],
+  type: PackOptions["type"],
+): { type: GgufTensor["type"]; shape: readonly number[]; chunks: Iterable<Uint8Array> } {
+  if (type === "keep" && model instanceof GgufModel) return model.stored(name);
+  const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";
+  // Four bits cost the output layer more than any other.
+  const own = storedType(shape, type === "keep" ? "F16" : isTable && type === "Q4_0" ? "Q8_0" : type);
+  function* chunks(): Generator<Uint8Array> {
+    if (!isTable) return yield encodeParameter(model.config, name, model.read(name), own);
+    const step = Math.max(1, Math.floor(chunkValues / shape[1]!));
+    for (let from = 0; from < shape[0]!; from += step) {
+      const rows = { from, to: Math.min(from + step, shape[0]!) };
+      yield encodeWeights(model.read(name, rows).data, own);
+    }
+  }
+  return { type: own, shape, chunks: chunks() };
+}
+
+/** Channel-major FFN: see `channels.ts`. */
+function channelFile(llm: ModelSource, type: PackOptions["type"]): WeightFile {
+  const { numLayers, width: D, ffnWidth: F, family } = llm.config;
+  const names = (layer: number) => {
+    const at = (matrix: string) => `model.layers.${layer}.mlp.${matrix}_proj.weight`;
+    return { gate: at("gate"), up: at("up"), down: at("down") };
+  };
+  const layers = Array.from({ length: numLayers }, (_, layer): ChannelTypes => {
+    const of = (name: string) => encoded(llm, name, [F, D], type).type as ChannelTypes["gate"];
+    const { gate, up, down } = names(layer);
+    return { gate: of(gate), up: of(up), down: downType(of(down)) };
+  });
+  return weightFile(
+    channelMetadata(family, layers),
+    channelTensors(layers, D, F),
+    (function* () {
+      for (const [layer, types] of layers.entries()) {
+        const { gate, up, down } = names(layer);
+        const layout = channelLayout(types, D);
+        const records = new Uint8Array(F * layout.bytes);
+        place(records, layout.bytes, 0, encoded(llm, gate, [F, D], type).chunks, layout.upAt);
+        place(records, layout.bytes, layout.upAt, encoded(llm, up, [F, D], type).chunks, layout.downAt - layout.upAt);
+        const matrix = llm.read(down); // [D, F]
+        const scales = types.down === "Q8_0" ? rowScales(matrix) : undefined;
+        const columns = scales
+          ? transpose(quantizeRows(matrix, scales), new Uint8Array(D * F), D)
+          : encodeWeights(transpose(matrix.data, new Float32Array(D * F), D), types.down as "F32" | "F16" | "BF16");
+        place(records, layout.bytes, layout.downAt, [columns], layout.bytes - layout.downAt);
+        yield records;
+        if (scales) yield new Uint8Array(scales.buffer);
+      }
+    })(),
+  );
+}
+
+/** Puts consecutive rows of `length` bytes, which come in pieces of any size, into records of `stride` bytes at offset `at`. */
+function place(records: Uint8Array, stride: number, at: number, pieces: Iterable<Uint8Array>, length: number): void {
+  let position = 0; // in the stream of rows
+  for (const piece of pieces) {
+    for (let from = 0; from < piece.length; ) {
+      const within = position % length;
+      const count = Math.min(length - within, piece.length - from);
+      records.set(piece.subarray(from, from + count), Math.floor(position / length) * stride + at + within);
+      from += count;
+      position += count;
+    }
+  }
+}

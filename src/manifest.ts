@@ -1,0 +1,163 @@
+/**
+ * `ifprune.json`: what a checkpoint or bundle folder is, how it is to be used, where it comes from, and the size and hash of
+ * every file in it. It is written last, so a folder with a manifest is a whole one.
+ */
+import { createHash } from "node:crypto";
+import { closeSync, createReadStream, existsSync, fsyncSync, openSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { FileError } from "./errors.ts";
+import { readJson, writeFully } from "./files.ts";
+
+export const manifestName = "ifprune.json";
+
+const tokenId = z.number().int().nonnegative();
+const fileSchema = z.strictObject({
+  bytes: z.number().int().nonnegative(),
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+});
+
+/** By path within the folder, with "/" between its parts. */
+export const filesSchema = z.record(
+  z.string().regex(/^(?!\.{1,2}(\/|$))[\w.-]+(\/(?!\.{1,2}(\/|$))[\w.-]+)*$/),
+  fileSchema,
+);
+
+const common = {
+  version: z.literal(1),
+  /** Channels kept per layer. Absent, with `epsilon`: there is no predictor, the model runs dense or under a given mask. */
+  tFfn: z.number().int().positive().optional(),
+  /** Temperature of SoftTopK. */
+  epsilon: z.number().positive().optional(),
+  /** Whether kept channels are scaled by λ, as in training, or not at all. */
+  lambda: z.enum(["soft", "hard"]).default("soft"),
+  /** The part of the user's text that the predictor was trained to read. */
+  predictorInput: z.enum(["prompt", "instruction", "both"]).default("prompt"),
+  /**
+   * What the LLM reads: BOS, then this text with the prompt in place; a bundle with `chat_template.jinja` is prompted with that instead. The
+   * predictor reads BOS and the raw prompt.
+   */
+  promptTemplate: z.string().refine((text) => text.split("{prompt}").length === 2, 'wanted "{prompt}" once'),
+  /** Absent: sequences begin without. */
+  bosId: tokenId.optional(),
+  eosId: tokenId,
+  provenance: z.strictObject({
+    /** The recipe's name, or "import". */
+    recipe: z.string(),
+    /** Absent where it is not known. */
+    seed: z.number().int().optional(),
+    data: z.array(z.strictObject({ name: z.string(), licence: z.string() })),
+    /** ISO 8601. */
+    created: z.string(),
+  }),
+  files: filesSchema,
+};
+
+const schemas = {
+  "ifprune-checkpoint": z.strictObject({ format: z.literal("ifprune-checkpoint"), ...common }),
+  "ifprune-bundle": z.strictObject({ format: z.literal("ifprune-bundle"), ...common }),
+};
+
+export type ManifestFormat = keyof typeof schemas;
+export type Manifest<Format extends ManifestFormat> = z.infer<(typeof schemas)[Format]>;
+export type CheckpointManifest = Manifest<"ifprune-checkpoint">;
+export type BundleManifest = Manifest<"ifprune-bundle">;
+
+/**
+ * Reads a folder's manifest and checks that its files are there with their sizes. Hashes cost a pass over the data: see
+ * {@link verifyFiles}.
+ *
+ * @throws {FileError} if the manifest is missing, of another kind or version, or a file is missing or of another size
+ */
+export function readManifest<Format extends ManifestFormat>(folder: string, format: Format): Manifest<Format> {
+  const path = join(folder, manifestName);
+  if (!existsSync(path))
+    throw new FileError(folder, `wanted a ${format.replace("ifprune-", "")} folder, got ${whatIs(folder)}`);
+  const parsed = schemas[format].safeParse(readJson(path));
+  if (!parsed.success) {
+    throw new FileError(
+      path,
+      `wanted an ${format} manifest, got: ${z.prettifyError(parsed.error)}. Is it the right folder?`,
+    );
+  }
+  const manifest = parsed.data as Manifest<Format>;
+  checkSizes(folder, manifest);
+  return manifest;
+}
+
+/** What there is where a folder of ours was wanted, and what to do. */
+function whatIs(folder: string): string {
+  const stat = statSync(folder, { throwIfNoEntry: false });
+  if (!stat) return "nothing of that name. Check the path.";
+  if (!stat.isDirectory()) return "a file. Of a GGUF file `ifprune import` makes a bundle.";
+  if (existsSync(join(folder, "config.json"))) return "a Hugging Face folder. `ifprune import` makes a bundle of it.";
+  return `one without ${manifestName}. Is it another folder?`;
+}
+
+/**
+ * @param name of the manifest, for the message
+ * @throws {FileError} for the first file that is missing or of another size than the manifest's
+ */
+export function checkSizes(folder: string, { files }: Pick<CheckpointManifest, "files">, name = manifestName): void {
+  for (const [path, { bytes }] of Object.entries(files)) {
+    const file = join(folder, path);
+    const size = sizeOf(file);
+    if (size !== bytes)
+      throw new FileError(file, `wanted ${bytes} bytes as in ${name}, got ${size ?? "no file"}. Is the copy complete?`);
+  }
+}
+
+/** Nothing for what is no file, and for names that no file can have. */
+function sizeOf(path: string): number | undefined {
+  try {
+    const stat = statSync(path);
+    return stat.isFile() ? stat.size : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** @throws {FileError} for the first file whose hash is not the manifest's */
+export async function verifyFiles(folder: string, { files }: Pick<CheckpointManifest, "files">): Promise<void> {
+  for (const [name, { sha256 }] of Object.entries(files)) {
+    const path = join(folder, name);
+    const got = await hashFile(path);
+    if (got !== sha256)
+      throw new FileError(path, `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged.`);
+  }
+}
+
+/** The manifest's `files` entry for these paths within `folder`. */
+export async function describeFiles(folder: string, names: readonly string[]): Promise<CheckpointManifest["files"]> {
+  const files: CheckpointManifest["files"] = {};
+  for (const name of names) {
+    const path = join(folder, name);
+    files[name] = { bytes: statSync(path).size, sha256: await hashFile(path) };
+  }
+  return files;
+}
+
+/** What `loadTokenizer` has to know of a model. */
+export function boundaryOf(
+  { bosId, eosId }: Pick<CheckpointManifest, "bosId" | "eosId">,
+  { vocabSize }: { vocabSize: number },
+) {
+  return { bosId, eosIds: [eosId], vocabSize };
+}
+
+/** Writes a manifest, synced to the disk. */
+export function writeManifest(folder: string, manifest: CheckpointManifest | BundleManifest): void {
+  const descriptor = openSync(join(folder, manifestName), "w");
+  try {
+    writeFully(descriptor, Buffer.from(`${JSON.stringify(schemas[manifest.format].parse(manifest), null, 2)}\n`));
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+async function hashFile(path: string): Promise<string> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest("hex");
+}
