@@ -38,7 +38,7 @@ test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 120_000 }, async (name) => {
       backbone: { width: 32, numLayers: 1, numHeads: 2, numKvHeads: 2, headWidth: 16, ffnWidth: 64 },
       rank: 8,
     },
-    mask: { source: "predictor", tFfn: 32 },
+    mask: { kind: "predictor", tFfn: 32 },
     stages: [
       { ...stage, name: "alone", train: "predictor", learningRate: { predictor: 0.01 } },
       { ...stage, name: "together", learningRate: { llm: 0.001, predictor: 0.001 } },

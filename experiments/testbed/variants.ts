@@ -129,7 +129,7 @@ export function variants(settings: Settings): Variant[] {
       change: "one learned mask for all",
       from: "continued",
       patch: {
-        mask: { source: "static", tFfn: T_FFN, epsilon: 0.3 },
+        mask: { kind: "learned-static", tFfn: T_FFN, epsilon: 0.3 },
         ...predictorRate(LEARNING_RATE.predictor),
       },
     },
@@ -137,7 +137,7 @@ export function variants(settings: Settings): Variant[] {
       name: "random-per-table",
       change: "a fixed random mask per table, chosen by its label (oracle)",
       from: "continued",
-      patch: { mask: { source: "random-per-domain", tFfn: T_FFN } },
+      patch: { mask: { kind: "random-per-domain", tFfn: T_FFN } },
     },
     {
       name: "linear-usual",
@@ -152,7 +152,7 @@ export function variants(settings: Settings): Variant[] {
           centred: false,
           importance: true,
         },
-        mask: { source: "predictor" },
+        mask: { kind: "predictor" },
       },
     },
     {

@@ -142,13 +142,13 @@ async function ownChoice(folder: string, { card, llm, predictor }: SavedModel): 
   const { recipe: json } = await loadCheckpoint(folder);
   const { mask, seed } = parseRecipe(json, folder);
   const { numLayers, ffnWidth: dFfn } = llm.config;
-  if (mask?.source === "static") {
+  if (mask?.kind === "learned-static") {
     const scores = readSafetensors(join(folder, "static.safetensors")).get("scores");
     if (!scores) throw new FileError(join(folder, "static.safetensors"), 'wanted the tensor "scores", got none.');
     const scoresOf = (own: Float32Array) => spreadBlocks(standardizeScores(own, dFfn / mask.block), mask.block);
     return { fixed: toDenseMask(maskFromScores(scoresOf(scores.data), { dFfn, ...mask })) };
   }
-  if (mask?.source === "random-per-domain") {
+  if (mask?.kind === "random-per-domain") {
     const masks = new Map<string, DenseMask>();
     const byTask = (task: string) => {
       const known = masks.get(task) ?? toDenseMask(randomMask({ numLayers, dFfn, ...mask }, seed, task));

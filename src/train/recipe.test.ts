@@ -40,7 +40,7 @@ const base = {
   tokenizer: { vocabSize: 512, data: ["data/text.jsonl.gz"] },
   llm,
   predictor: { backbone },
-  mask: { source: "predictor", tFfn: 32 },
+  mask: { kind: "predictor", tFfn: 32 },
   stages: [dense, cpt, sft],
   checkpointEvery: 100,
 };
@@ -62,7 +62,7 @@ test("defaults are filled in, and filling them in again changes nothing", () => 
   const recipe = parseRecipe(base, "first.json");
   expect(recipe.llm).toMatchObject({ family: "llama", normEps: 1e-5, ropeTheta: 10_000, tieEmbeddings: true });
   expect(recipe.predictor).toMatchObject({ rank: 128, input: "prompt", importance: false });
-  expect(recipe.mask).toEqual({ source: "predictor", tFfn: 32, block: 1, epsilon: 0.3 });
+  expect(recipe.mask).toEqual({ kind: "predictor", tFfn: 32, block: 1, epsilon: 0.3 });
   expect(recipe.stages.map(({ train }) => train)).toEqual(["llm", "both", "both"]);
   expect(recipe.stages[0]).toMatchObject({ accumulate: 1, weightDecay: 0.1, beta1: 0.9, beta2: 0.95, clipNorm: 1 });
   expect(recipe.stages[0]!.data[0]!.weight).toBe(1);
@@ -83,8 +83,8 @@ test("a static, a random and a dense recipe need no predictor", () => {
   const plain = changed(["predictor"], undefined);
   const rates = { llm: 1e-3 };
   for (const [mask, learningRate, train] of [
-    [{ source: "static", tFfn: 32 }, { llm: 1e-3, predictor: 1e-3 }, "both"],
-    [{ source: "random-per-domain", tFfn: 32 }, rates, "llm"],
+    [{ kind: "learned-static", tFfn: 32 }, { llm: 1e-3, predictor: 1e-3 }, "both"],
+    [{ kind: "random-per-domain", tFfn: 32 }, rates, "llm"],
     [undefined, rates, "llm"],
   ] as const) {
     const recipe = changed(["stages"], [{ ...sft, learningRate }], changed(["mask"], mask, plain));
@@ -108,7 +108,7 @@ for (const [what, recipe, message] of [
   [
     "an unknown key lists the known ones",
     changed(["mask", "tffn"], 3),
-    /"mask": wanted no key "tffn" \(known: source, tFfn, block, epsilon/,
+    /"mask": wanted no key "tffn" \(known: kind, tFfn, block, epsilon/,
   ],
   [
     "a wrong type",
@@ -126,7 +126,11 @@ for (const [what, recipe, message] of [
     changed(["stages", 0, "kind"], "rl"),
     /"stages\[0\]\.kind": wanted one of pretrain, cpt, warm-start, sft, got "rl"/,
   ],
-  ["a wrong mask source", changed(["mask", "source"], 1), /"mask\.source": wanted one of predictor, static, .*, got 1/],
+  [
+    "a wrong kind of mask",
+    changed(["mask", "kind"], 1),
+    /"mask\.kind": wanted one of predictor, learned-static, .*, got 1/,
+  ],
   ["a name that is a path", changed(["name"], "../x"), /"name": wanted a name of letters.*got "\.\.\/x"/],
   ["not an object", [1, 2], /"recipe": wanted an object, got \[1,2\]/],
   ["no stages", changed(["stages"], []), /"stages": wanted a list of at least one stage, got \[\]/],
@@ -141,12 +145,12 @@ for (const [what, recipe, message] of [
   [
     "a mask without its predictor",
     changed(["predictor"], undefined),
-    /"predictor": wanted one for "mask\.source" = "predictor"/,
+    /"predictor": wanted one for "mask\.kind" = "predictor"/,
   ],
   [
     "a predictor that nobody asks",
-    changed(["mask", "source"], "static"),
-    /"predictor": wanted none for "mask\.source" = "static"/,
+    changed(["mask", "kind"], "learned-static"),
+    /"predictor": wanted none for "mask\.kind" = "learned-static"/,
   ],
   [
     "rows beyond the context",
@@ -171,8 +175,8 @@ for (const [what, recipe, message] of [
   ],
   [
     "a contrast of masks that do not differ",
-    changed(["stages", 2, "contrast"], 0.1, changed(["mask", "source"], "static")),
-    /"stages\[2\]\.contrast": wanted "mask\.source" = "predictor", whose masks differ, got "static"/,
+    changed(["stages", 2, "contrast"], 0.1, changed(["mask", "kind"], "learned-static")),
+    /"stages\[2\]\.contrast": wanted "mask\.kind" = "predictor", whose masks differ, got "learned-static"/,
   ],
   [
     "uneven chunks",
@@ -192,7 +196,7 @@ for (const [what, recipe, message] of [
   [
     "cpt without a predictor's masks",
     changed(["mask"], undefined),
-    /"stages\[1\]\.kind": wanted "mask\.source" = "predictor" for cpt, got no mask/,
+    /"stages\[1\]\.kind": wanted "mask\.kind" = "predictor" for cpt, got no mask/,
   ],
   [
     "no rate for what learns",

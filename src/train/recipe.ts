@@ -124,7 +124,7 @@ const stageShape = {
   /** Micro-batches per step. */
   accumulate: integer(1).default(1),
   /**
-   * What learns: the LLM, the source of its masks (the predictor, or the scores of the static mask), or both. By default all
+   * What learns: the LLM, what makes its masks (the predictor, or the scores of the static mask), or both. By default all
    * that the recipe has, and the LLM alone in a pre-training stage. Pre-training the predictor means its backbone, as an LM.
    */
   train: oneOf(["llm", "predictor", "both"]).optional(),
@@ -198,7 +198,7 @@ const stageSchema = z.discriminatedUnion(
   { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, warm-start, sft" : "an object") },
 );
 
-const maskWords = "one of predictor, static, random-per-domain";
+const maskWords = "one of predictor, learned-static, random-per-domain";
 const tokenizerWords = 'either {"path"} or {"vocabSize", "data": [paths]}';
 
 const recipeSchema = section({
@@ -235,12 +235,12 @@ const recipeSchema = section({
   /** Absent: dense training. */
   mask: z
     .discriminatedUnion(
-      "source",
+      "kind",
       [
-        section({ source: z.literal("predictor"), ...softTopKShape }),
-        section({ source: z.literal("static"), ...softTopKShape }),
+        section({ kind: z.literal("predictor"), ...softTopKShape }),
+        section({ kind: z.literal("learned-static"), ...softTopKShape }),
         /** A fixed random set of channels for each domain, chosen by its label (a control). */
-        section({ source: z.literal("random-per-domain"), tFfn: integer(1), block: integer(1).default(1) }),
+        section({ kind: z.literal("random-per-domain"), tFfn: integer(1), block: integer(1).default(1) }),
       ],
       { error: (issue) => (issue.code === "invalid_union" ? maskWords : "an object") },
     )
@@ -351,7 +351,7 @@ function valueAt(json: unknown, path: readonly PropertyKey[]): unknown {
 /** What can learn in a stage of this kind. */
 function learnersOf({ mask }: Pick<ParsedRecipe, "mask">, kind: ParsedStage["kind"]): Stage["train"] {
   if (kind === "warm-start") return "predictor";
-  const learnsMask = mask?.source === "static" || (mask?.source === "predictor" && kind !== "pretrain");
+  const learnsMask = mask?.kind === "learned-static" || (mask?.kind === "predictor" && kind !== "pretrain");
   return learnsMask ? "both" : "llm";
 }
 
@@ -367,10 +367,10 @@ function* conflicts(recipe: Recipe): Generator<string> {
   if (mask && (mask.tFfn % mask.block !== 0 || llm.ffnWidth % mask.block !== 0)) {
     yield `"mask.block": wanted a divisor of mask.tFfn = ${mask.tFfn} and llm.ffnWidth = ${llm.ffnWidth}, got ${mask.block}.`;
   }
-  if (mask?.source === "predictor" && !predictor)
-    yield '"predictor": wanted one for "mask.source" = "predictor", got nothing.';
-  if (mask && mask.source !== "predictor" && predictor) {
-    yield `"predictor": wanted none for "mask.source" = "${mask.source}", got one. Remove either.`;
+  if (mask?.kind === "predictor" && !predictor)
+    yield '"predictor": wanted one for "mask.kind" = "predictor", got nothing.';
+  if (mask && mask.kind !== "predictor" && predictor) {
+    yield `"predictor": wanted none for "mask.kind" = "${mask.kind}", got one. Remove either.`;
   }
 
   for (const [i, stage] of stages.entries()) {
@@ -380,8 +380,8 @@ function* conflicts(recipe: Recipe): Generator<string> {
     if (stage.warmupSteps > stage.steps) {
       yield `"${at}.warmupSteps": wanted at most steps = ${stage.steps}, got ${stage.warmupSteps}.`;
     }
-    if (stage.kind === "warm-start" && (mask?.source !== "predictor" || stage.train !== "predictor")) {
-      yield `"${at}.kind": wanted "mask.source" = "predictor" and "train" = "predictor" for warm-start, got ${mask ? `"${mask.source}"` : "no mask"} and "${stage.train}".`;
+    if (stage.kind === "warm-start" && (mask?.kind !== "predictor" || stage.train !== "predictor")) {
+      yield `"${at}.kind": wanted "mask.kind" = "predictor" and "train" = "predictor" for warm-start, got ${mask ? `"${mask.kind}"` : "no mask"} and "${stage.train}".`;
     }
     if (stage.sequenceLength !== undefined) {
       const { sequenceLength: T, tokensPerBatch } = stage;
@@ -394,14 +394,14 @@ function* conflicts(recipe: Recipe): Generator<string> {
         yield `"${at}.chunks": wanted a divisor of sequenceLength = ${T}, got ${stage.chunks}.`;
       }
     }
-    if (stage.kind === "cpt" && mask?.source !== "predictor") {
-      yield `"${at}.kind": wanted "mask.source" = "predictor" for cpt, got ${mask ? `"${mask.source}"` : "no mask"}. Use pretrain.`;
+    if (stage.kind === "cpt" && mask?.kind !== "predictor") {
+      yield `"${at}.kind": wanted "mask.kind" = "predictor" for cpt, got ${mask ? `"${mask.kind}"` : "no mask"}. Use pretrain.`;
     }
     if (stage.kind === "sft" && stage.laterTurns !== "input" && stage.sequenceLength === undefined)
       yield `"${at}.laterTurns": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "laterTurns" out.`;
     if (stage.kind === "sft" && stage.contrast) {
-      if (mask?.source !== "predictor")
-        yield `"${at}.contrast": wanted "mask.source" = "predictor", whose masks differ, got ${mask ? `"${mask.source}"` : "no mask"}.`;
+      if (mask?.kind !== "predictor")
+        yield `"${at}.contrast": wanted "mask.kind" = "predictor", whose masks differ, got ${mask ? `"${mask.kind}"` : "no mask"}.`;
       if (stage.train === "llm") yield `"${at}.contrast": wanted a predictor that learns, got "train": "llm".`;
       if (stage.sequenceLength === undefined)
         yield `"${at}.contrast": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "contrast" out.`;
@@ -434,7 +434,7 @@ function* learnerConflicts({ predictor, mask }: Recipe, stage: Stage, at: string
     const isBackbone = stage.kind === "pretrain" && predictor !== undefined;
     if (isBackbone && stage.train === "both") {
       yield `"${at}.train": wanted llm or predictor, as pretrain trains one LM at a time, got "both".`;
-    } else if (!isBackbone && mask?.source !== "predictor" && mask?.source !== "static") {
+    } else if (!isBackbone && mask?.kind !== "predictor" && mask?.kind !== "learned-static") {
       yield `"${at}.train": wanted llm, as this recipe has no mask that learns, got "${stage.train}".`;
     }
   }

@@ -34,7 +34,7 @@ test("a chain merges objects key by key; null removes, lists and plain values re
       seed: 1,
       llm: { width: 4, heads: { q: 2 } },
       list: [{ a: 1 }, 2],
-      mask: { source: "static" },
+      mask: { kind: "learned-static" },
     },
   });
   expect(readRecipeJson(file)).toEqual({
@@ -44,7 +44,10 @@ test("a chain merges objects key by key; null removes, lists and plain values re
     list: [3],
     init: { run: "x" },
   });
-  expect(readRecipeJson(join(folder, "b.json"))).toMatchObject({ name: "c", mask: { source: "static", tFfn: 4 } });
+  expect(readRecipeJson(join(folder, "b.json"))).toMatchObject({
+    name: "c",
+    mask: { kind: "learned-static", tFfn: 4 },
+  });
 });
 
 test("stages as an object change the stages that they name, in place; as a list they replace", () => {
@@ -146,9 +149,9 @@ for (const [what, base, changes, message] of [
   ["changes to no stages", { stages: 1 }, { stages: { one: {} } }, /"stages": wanted a list, as b\.json has none/],
   [
     "to remove a key that is not there",
-    { mask: { tFfn: 1, source: "static" } },
+    { mask: { tFfn: 1, kind: "learned-static" } },
     { mask: { tffn: null } },
-    /"mask\.tffn": wanted a key of b\.json to remove \(there: tFfn, source\), got null for one that it lacks/,
+    /"mask\.tffn": wanted a key of b\.json to remove \(there: tFfn, kind\), got null for one that it lacks/,
   ],
   [
     "to remove a stage's",

@@ -176,8 +176,8 @@ function savedModel(
   const predictor = predictorConfig(recipe, tokenizer.vocabSize);
   const { mask } = recipe;
   const card: ModelCard = {
-    ...(mask?.source === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
-    lambda: mask && mask.source !== "random-per-domain" ? "soft" : "hard",
+    ...(mask?.kind === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
+    lambda: mask && mask.kind !== "random-per-domain" ? "soft" : "hard",
     predictorInput: recipe.predictor?.input ?? "prompt",
     promptTemplate: DEFAULT_PROMPT_TEMPLATE,
     bosId: tokenizer.bosId,

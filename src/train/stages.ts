@@ -78,7 +78,7 @@ export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocab
         randomDecoder(predictor.backbone, random("backbone")),
       head: savedHead(recipe, init, predictor) ?? randomHead(predictor, random("head")),
     }),
-    ...(recipe.mask?.source === "static" && { static: randomStatic(llm, recipe.mask.block, random("static")) }),
+    ...(recipe.mask?.kind === "learned-static" && { static: randomStatic(llm, recipe.mask.block, random("static")) }),
   };
 }
 
@@ -238,11 +238,13 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
   const llm = llmConfig(recipe, vocabSize);
   const { mask } = recipe;
   const source: MaskSource =
-    !mask || (mask.source === "predictor" && stage.kind === "pretrain")
+    !mask || (mask.kind === "predictor" && stage.kind === "pretrain")
       ? "none"
-      : mask.source === "random-per-domain"
+      : mask.kind === "random-per-domain"
         ? "given"
-        : mask.source;
+        : mask.kind === "learned-static"
+          ? "static"
+          : mask.kind;
   const softTopK = mask && { tFfn: mask.tFfn, epsilon: "epsilon" in mask ? mask.epsilon : 1 }; // hard masks have no ε
   const distil = stage.kind === "sft" ? stage.distil : undefined;
   const contrast = stage.kind === "sft" ? stage.contrast : undefined;
