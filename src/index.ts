@@ -23,5 +23,6 @@ export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
 export { jaccard, maskDiagnostics, overlap } from "./mask/overlap.ts";
 export { softTopK, softTopKGradient } from "./mask/softTopK.ts";
 export { writeReport } from "./report/report.ts";
-export { parseRecipe, type Recipe, readRecipe } from "./train/recipe.ts";
+export { parseRecipe, readRecipe } from "./train/recipe/read.ts";
+export type { Recipe } from "./train/recipe/schema.ts";
 export { type RunEvent, trainRecipe } from "./train/run.ts";

@@ -11,7 +11,7 @@ import { packBundle } from "../src/bundle/packBundle.ts";
 import { openModel } from "../src/eval/load.ts";
 import { predictorIds } from "../src/text/prompt.ts";
 import { loadLatestCheckpoint } from "../src/train/checkpoint.ts";
-import { readRecipe } from "../src/train/recipe.ts";
+import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
 import { readRunLog } from "../src/train/runLog.ts";
 

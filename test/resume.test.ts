@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Random } from "../src/random.ts";
 import { loadCheckpoint, loadLatestCheckpoint } from "../src/train/checkpoint.ts";
-import { readRecipe } from "../src/train/recipe.ts";
+import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
 import { readRunLog } from "../src/train/runLog.ts";
 import { expectKilledOrDone, type KilledRun, runKilled } from "./kill/kill.ts";

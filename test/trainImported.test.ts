@@ -6,7 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import { importModel } from "../src/bundle/importModel.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import { checkpointFolders } from "../src/train/checkpoint.ts";
-import { readRecipe } from "../src/train/recipe.ts";
+import { readRecipe } from "../src/train/recipe/read.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 import { succeed } from "./support/cli.ts";
 import { fixtures } from "./support/models.ts";

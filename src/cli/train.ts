@@ -1,7 +1,9 @@
 import { join } from "node:path";
-import { Command } from "commander";
-import { readRecipe } from "../train/recipe.ts";
-import { type RunEvent, trainRecipe } from "../train/run.ts";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { OptionError } from "../errors.ts";
+import type { Assignment } from "../train/recipe/changes.ts";
+import { type RecipeFile, readRecipe } from "../train/recipe/read.ts";
+import { type RunEvent, type RunOptions, trainRecipe } from "../train/run.ts";
 import { type MetricsRow, readRunLog } from "../train/runLog.ts";
 import { integer, interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
@@ -9,6 +11,8 @@ import { Progress } from "./progress.ts";
 interface Options {
   runs: string;
   seed?: number;
+  set?: Assignment[];
+  print?: boolean;
   threads?: number;
   spin?: boolean;
   json?: boolean;
@@ -20,19 +24,72 @@ export function trainCommand(): Command {
     .argument("<recipe>", 'recipe file; with "extends", the changes to another recipe in its folder')
     .option("--runs <folder>", "where the run's folder is made, by the recipe's name", "runs")
     .option("--seed <n>", "seed instead of the recipe's, also where its strings say {seed}", integer(0))
+    .addOption(
+      new Option(
+        "--set <path=value>",
+        "a change to the recipe; again for more, made in this order. The path is that of a key, of a stage by its name or index; the value is JSON, else a string; null removes",
+      ).argParser((text: string, earlier: Assignment[] = []) => [...earlier, assignment(text)]),
+    )
+    .addOption(
+      new Option("--print", "print the recipe with all changes and defaults as JSON, and train nothing").conflicts([
+        "runs",
+        "threads",
+        "spin",
+        "json",
+      ]),
+    )
     .option("--threads <n>", "worker threads (default: the recipe's, else all cores)", integer(1))
     .option("--spin", "let idle threads spin: faster on a machine without other work, ruinous beside any")
     .option("--json", "print the final configuration and every metrics row as JSON lines")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  ifprune train recipe.json --seed 2 --set name=wide-s{seed} --set llm.ffnWidth=2048
+  ifprune train recipe.json --set stages.joint.learningRate.llm=0.002 --set 'stages[0].evaluate=null' --print`,
+    )
     .action(train);
 }
 
-async function train(recipePath: string, { runs, seed, threads, spin, json }: Options): Promise<void> {
-  const file = readRecipe(recipePath, { seed });
+function assignment(text: string): Assignment {
+  const at = text.indexOf("=");
+  if (at <= 0) throw new InvalidArgumentError("Wanted path=value, such as mask.tFfn=64.");
+  const value = text.slice(at + 1);
+  try {
+    return [text.slice(0, at), JSON.parse(value)];
+  } catch {
+    return [text.slice(0, at), value];
+  }
+}
+
+async function train(recipePath: string, options: Options): Promise<void> {
+  const { runs, seed, set, print, threads, spin, json } = options;
+  if (seed !== undefined && set?.some(([path]) => path === "seed"))
+    throw new OptionError('--set seed: wanted one seed, got "--seed" too. Leave out either.');
+  const file = readRecipe(recipePath, { seed, set });
+  if (print) {
+    process.stdout.write(`${JSON.stringify(file.recipe, null, 2)}\n`);
+    return;
+  }
+  const runDir = join(runs, file.recipe.name);
+  if (json) printJson({ kind: "recipe", recipe: file.recipe, runDir });
+  await trainWithProgress(file, { runDir, signal: interruption(), threads, spinning: spin ?? false }, json);
+}
+
+/**
+ * Trains a recipe and shows its progress.
+ *
+ * @param options.threads instead of the recipe's
+ * @param json also prints every metrics row
+ */
+export async function trainWithProgress(
+  file: RecipeFile,
+  options: RunOptions & { signal: AbortSignal },
+  json = false,
+): Promise<void> {
   const { recipe } = file;
-  const runDir = join(runs, recipe.name);
-  const signal = interruption();
-  const settings = { runDir, signal, threads: threads ?? recipe.threads, spinning: spin ?? false };
-  if (json) printJson({ kind: "recipe", recipe, runDir });
+  const { runDir, signal } = options;
+  const settings = { ...options, threads: options.threads ?? recipe.threads };
 
   let progress: Progress | undefined;
   const say = (text: string): void => {

@@ -14,7 +14,7 @@ import { Evaluator } from "../net/evaluator.ts";
 import { joinParts, type Parts } from "../net/parameters.ts";
 import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
-import { parseRecipe } from "../train/recipe.ts";
+import { parseRecipe } from "../train/recipe/read.ts";
 import { BundleEvaluator } from "./bundleEvaluator.ts";
 import type { EvaluatedText, MaskChoice, MaskedModel } from "./evaluate.ts";
 

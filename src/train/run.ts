@@ -19,16 +19,9 @@ import {
   saveCheckpoint,
 } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
-import {
-  checkInit,
-  checkSameRecipe,
-  dataFiles,
-  llmConfig,
-  parseRecipe,
-  predictorConfig,
-  type Recipe,
-  type RecipeFile,
-} from "./recipe.ts";
+import { checkInit, parseRecipe, type RecipeFile } from "./recipe/read.ts";
+import { checkSameRecipe } from "./recipe/resume.ts";
+import { dataFiles, llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
 import { lockRun } from "./runLock.ts";
 import { type MetricsRow, RunLog, type TrainRow } from "./runLog.ts";
 import { initialParts, makeTokenizer, partsOf, prepareStage } from "./stages.ts";

@@ -1,7 +1,8 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { ModelCard, SavedModel } from "./checkpoint.ts";
-import { llmConfig, predictorConfig, type Recipe, readRecipe } from "./recipe.ts";
+import { readRecipe } from "./recipe/read.ts";
+import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
 import { initialParts } from "./stages.ts";
 
 const V = 320;

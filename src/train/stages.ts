@@ -22,7 +22,8 @@ import { type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } 
 import type { SavedModel } from "./checkpoint.ts";
 import { encodeDocuments, encodeQuestions, readDocuments, readQuestions } from "./data.ts";
 import type { HeldOutExample } from "./diagnose.ts";
-import { llmConfig, predictorConfig, type Recipe, type RecipeFile, type Stage } from "./recipe.ts";
+import type { RecipeFile } from "./recipe/read.ts";
+import { llmConfig, predictorConfig, type Recipe, type Stage } from "./recipe/schema.ts";
 import type { ClusterRow } from "./runLog.ts";
 import type { StageConfig } from "./trainer.ts";
 import { prepareWarmStart, sampleQuestions, type WarmStart } from "./warmStart.ts";

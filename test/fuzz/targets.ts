@@ -28,7 +28,7 @@ import { ChatTemplate } from "../../src/text/chatTemplate.ts";
 import { readJsonLines } from "../../src/text/jsonl.ts";
 import { type Boundary, byteTokens, createTokenizer, loadTokenizer } from "../../src/text/tokenizer.ts";
 import { type ByteLevelName, byteLevelKinds, byteLevelParts } from "../../src/text/tokenizerFile.ts";
-import { readRecipe } from "../../src/train/recipe.ts";
+import { readRecipe } from "../../src/train/recipe/read.ts";
 import { ggufParts } from "../support/gguf.ts";
 import { anyPredictor, fixtures, goldenModel, randomModel, stories, writeCheckpoint } from "../support/makeModels.ts";
 import {

@@ -1,54 +1,12 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, expect, test } from "vitest";
-import { FileError } from "../errors.ts";
-import { readRecipe } from "./recipe.ts";
-import { mergeRecipe, readRecipeJson } from "./recipeFile.ts";
+import { expect, test } from "vitest";
+import { FileError, OptionError } from "../../errors.ts";
+import { mergeRecipe, setPaths } from "./changes.ts";
 
 type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 type JsonObject = { [key: string]: Json };
 
-const folder = mkdtempSync(join(tmpdir(), "recipe-file-"));
-afterAll(() => rmSync(folder, { recursive: true }));
-
-/** Writes recipes by name; returns the path of the first. */
-function write(files: Record<string, unknown>): string {
-  const paths = Object.entries(files).map(([name, json]) => {
-    const path = join(folder, name);
-    writeFileSync(path, typeof json === "string" ? json : JSON.stringify(json));
-    return path;
-  });
-  return paths[0]!;
-}
-
 const link = { file: "a.json", base: "b.json" };
-
-test("a chain merges objects key by key; null removes, lists and plain values replace", () => {
-  const file = write({
-    "a.json": { extends: "b.json", name: "a", llm: { width: 8 }, mask: null },
-    "b.json": { extends: "./c.json", mask: { tFfn: 4 }, list: [3], init: { run: "x" } },
-    "c.json": {
-      name: "c",
-      seed: 1,
-      llm: { width: 4, heads: { q: 2 } },
-      list: [{ a: 1 }, 2],
-      mask: { kind: "learned-static" },
-    },
-  });
-  expect(readRecipeJson(file)).toEqual({
-    name: "a",
-    seed: 1,
-    llm: { width: 8, heads: { q: 2 } },
-    list: [3],
-    init: { run: "x" },
-  });
-  expect(readRecipeJson(join(folder, "b.json"))).toMatchObject({
-    name: "c",
-    mask: { kind: "learned-static", tFfn: 4 },
-  });
-});
 
 test("stages as an object change the stages that they name, in place; as a list they replace", () => {
   const stages = [
@@ -68,62 +26,6 @@ test("stages as an object change the stages that they name, in place; as a list 
   expect(mergeRecipe({ stages }, { stages: [{ name: "new" }] }, link).stages).toEqual([{ name: "new" }]);
   expect(mergeRecipe({ stages }, { stages: {} }, link).stages).toEqual(stages);
 });
-
-test("{seed} is replaced in every string after merging, by the seed that is given or else the recipe's", () => {
-  const file = write({
-    "ifp.json": { extends: "source.json", name: "ifp-s{seed}", seed: 3, init: { run: "../runs/{seed}/s{seed}" } },
-    "source.json": {
-      name: "source-s{seed}",
-      seed: 1,
-      stages: [{ name: "s", data: [{ path: "{seed}.jsonl{ seed}" }] }],
-    },
-  });
-  const expected = (seed: number) => ({
-    name: `ifp-s${seed}`,
-    seed,
-    init: { run: `../runs/${seed}/s${seed}` },
-    stages: [{ name: "s", data: [{ path: `${seed}.jsonl{ seed}` }] }],
-  });
-  expect(readRecipeJson(file)).toEqual(expected(3));
-  for (const seed of [0, 2, 1234567]) expect(readRecipeJson(file, { seed })).toEqual(expected(seed));
-  expect(readRecipeJson(join(folder, "source.json"))).toMatchObject({ name: "source-s1" });
-});
-
-for (const [what, files, at, message] of [
-  [
-    "a cycle",
-    { "a.json": { extends: "b.json" }, "b.json": { extends: "a.json" } },
-    "b.json",
-    /got a\.json → b\.json → a/,
-  ],
-  [
-    "a cycle further on",
-    { "a.json": { extends: "b.json" }, "b.json": { extends: "c.json" }, "c.json": { extends: "./b.json" } },
-    "c.json",
-    /wanted a chain of recipes that ends, got b\.json → c\.json → b\.json\. Remove/,
-  ],
-  ["itself", { "a.json": { extends: "a.json" } }, "a.json", /got a\.json → a\.json/],
-  [
-    "a folder above",
-    { "a.json": { extends: "../b.json" } },
-    "a.json",
-    /in the same folder.*got "\.\.\/b\.json"\. Copy/,
-  ],
-  ["a folder below", { "a.json": { extends: "sub/b.json" } }, "a.json", /in the same folder.*got "sub\/b\.json"/],
-  ["no path", { "a.json": { extends: 3 } }, "a.json", /"extends": wanted the path of another recipe, got 3\./],
-  ["null", { "a.json": { extends: null } }, "a.json", /"extends": wanted the path of another recipe, got null\./],
-  ["a missing file", { "a.json": { extends: "none.json" } }, "none.json", /wanted a readable file, got ENOENT/],
-  ["broken JSON", { "a.json": { extends: "b.json" }, "b.json": "{" }, "b.json", /wanted JSON/],
-  ["a list", { "a.json": { extends: "b.json" }, "b.json": [1] }, "b.json", /wanted a recipe to extend, an object/],
-] as const) {
-  test(`refused: to extend ${what}`, () => {
-    mkdirSync(join(folder, "sub"), { recursive: true });
-    const file = write(files);
-    expect(() => readRecipeJson(file)).toThrow(FileError);
-    expect(() => readRecipeJson(file)).toThrow(message);
-    expect(() => readRecipeJson(file)).toThrow(expect.objectContaining({ path: join(folder, at) }));
-  });
-}
 
 for (const [what, base, changes, message] of [
   [
@@ -166,12 +68,71 @@ for (const [what, base, changes, message] of [
   });
 }
 
-test("the whole is checked as one recipe: a wrong key is refused wherever it was written", () => {
-  const file = write({ "a.json": { extends: "b.json", seed: -1 }, "b.json": { name: "b-{seed}", __proto: 1 } });
-  expect(() => readRecipe(file)).toThrow(/a\.json: not a recipe[\s\S]*"seed": wanted [\s\S]*got -1[\s\S]*"__proto"/);
-  expect(() => readRecipe(write({ "a.json": { name: "s{seed}" } }))).toThrow(/"seed": wanted .*, got nothing/);
-  expect(() => readRecipe(write({ "a.json": [] }))).toThrow(/wanted an object, got \[\]/);
+const recipe = {
+  mask: { kind: "predictor", tFfn: 1 },
+  stages: [
+    { name: "one", steps: 1, data: [{ path: "a" }, { path: "b" }] },
+    { name: "two", steps: 2, learningRate: { llm: 1 } },
+  ],
+};
+
+for (const [path, value, expected] of [
+  ["mask.tFfn", 2, { ...recipe, mask: { kind: "predictor", tFfn: 2 } }],
+  ["mask.epsilon", 0.1, { ...recipe, mask: { ...recipe.mask, epsilon: 0.1 } }],
+  ["mask", { tFfn: 3 }, { ...recipe, mask: { tFfn: 3 } }],
+  ["mask", null, { stages: recipe.stages }],
+  ["mask.kind", null, { ...recipe, mask: { tFfn: 1 } }],
+  ["init.run", "x", { ...recipe, init: { run: "x" } }],
+  ["__proto__.x", 1, { ...recipe, ["__proto__"]: { x: 1 } }],
+  ["stages", [], { ...recipe, stages: [] }],
+  ["stages.one", null, { ...recipe, stages: [recipe.stages[1]] }],
+  ["stages[0]", null, { ...recipe, stages: [recipe.stages[1]] }],
+  ["stages[1].steps", 3, { ...recipe, stages: [recipe.stages[0], { ...recipe.stages[1], steps: 3 }] }],
+  [
+    "stages.two.learningRate.llm",
+    3,
+    { ...recipe, stages: [recipe.stages[0], { ...recipe.stages[1], learningRate: { llm: 3 } }] },
+  ],
+  [
+    "stages.one.data[1].path",
+    "c",
+    {
+      ...recipe,
+      stages: [{ ...recipe.stages[0], data: [{ path: "a" }, { path: "c" }] }, recipe.stages[1]],
+    },
+  ],
+] as const) {
+  test(`set: ${path} to ${JSON.stringify(value)}`, () => {
+    const before = JSON.stringify(recipe);
+    expect(JSON.stringify(setPaths(recipe, [[path, value]]))).toBe(JSON.stringify(expected));
+    expect(JSON.stringify(recipe)).toBe(before);
+  });
+}
+
+test("values are set one after the other: a renamed stage is meant by its new name", () => {
+  const set = [
+    ["stages.two.name", "three"],
+    ["stages.three.steps", 3],
+  ] as const;
+  expect(setPaths(recipe, set).stages).toMatchObject([{ name: "one" }, { name: "three", steps: 3 }]);
+  expect(() => setPaths(recipe, [...set, ["stages.two.steps", 2]])).toThrow(/wanted one of one, three, got "two"/);
 });
+
+for (const [what, path, value, message] of [
+  ["no path", "", 1, /^set "": wanted a path such as mask\.tFfn, .*got other text\./],
+  ["an empty key", "mask..tFfn", 1, /wanted a path such as/],
+  ["an index that is none", "stages[x].steps", 1, /wanted a path such as/],
+  ["a stage that is not there", "stages.stf.steps", 1, /^set "stages\.stf\.steps": wanted one of one, two, got "stf"/],
+  ["a stage beyond the last", "stages[2].steps", 1, /wanted one of one, two, got "2"/],
+  ["a key of a number", "mask.tFfn.x", 1, /wanted an object, for its key x, got 1\./],
+  ["an index of an object", "mask[0]", 1, /wanted a list, for its index 0, got \{/],
+  ["to remove what is not there", "mask.block", null, /wanted a key to remove \(there: kind, tFfn\), got null/],
+] as const) {
+  test(`refused to set: ${what}`, () => {
+    expect(() => setPaths(recipe, [[path, value]])).toThrow(OptionError);
+    expect(() => setPaths(recipe, [[path, value]])).toThrow(message);
+  });
+}
 
 // Keys that meet often, and those that lead into prototypes.
 const key = fc.constantFrom("a", "b", "c", "stages", "__proto__", "constructor", "toString");

@@ -1,54 +1,10 @@
-/**
- * Recipe files: a recipe may say only how it differs from another (`extends`), and its strings may name its seed (`{seed}`).
- * This file makes plain JSON of that; what the JSON has to hold is for `parseRecipe` to say.
- */
-import { basename, dirname, resolve } from "node:path";
-import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+/** Changes to a recipe's JSON: those of a file to what it `extends`, and single values by path, as of `ifprune train --set`. */
+import { FileError, OptionError } from "../../errors.ts";
 
 type JsonObject = Record<string, unknown>;
 
-/**
- * The JSON of a recipe with every file that it extends merged in, then `{seed}` replaced in all strings.
- *
- * @param seed instead of the recipe's own
- * @throws {FileError} if a file of the chain is missing, not JSON, in another folder or extended again, or if a change finds
- *   nothing to change
- */
-export function readRecipeJson(file: string, { seed }: { seed?: number | undefined } = {}): unknown {
-  const written = readChain(file, []);
-  if (!isObject(written)) return written;
-  const json = seed === undefined ? written : { ...written, seed };
-  return typeof json.seed === "number" ? withSeed(json, String(json.seed)) : json;
-}
-
-/** @param above files that extend this one, the first of them first */
-function readChain(file: string, above: readonly string[]): unknown {
-  const json = readJson(file);
-  if (!isObject(json) || !Object.hasOwn(json, "extends")) return json;
-  const { extends: link, ...changes } = json;
-  if (typeof link !== "string" || link === "") {
-    throw new FileError(file, `"extends": wanted the path of another recipe, got ${JSON.stringify(link)}.`);
-  }
-  const base = resolve(dirname(file), link);
-  if (dirname(base) !== resolve(dirname(file))) {
-    throw new FileError(
-      file,
-      `"extends": wanted a recipe in the same folder, to which the paths of both are relative, got "${link}". Copy it here, or write this one beside it.`,
-    );
-  }
-  const chain = [...above, resolve(file)];
-  if (chain.includes(base)) {
-    const names = [...chain.slice(chain.indexOf(base)), base].map((path) => basename(path));
-    throw new FileError(
-      file,
-      `"extends": wanted a chain of recipes that ends, got ${names.join(" → ")}. Remove one "extends".`,
-    );
-  }
-  const inherited = readChain(base, chain);
-  if (!isObject(inherited)) throw new FileError(base, "wanted a recipe to extend, an object, got other JSON.");
-  return mergeRecipe(inherited, changes, { file, base: basename(base) });
-}
+/** A path such as `mask.tFfn`, `stages[1].steps` or `stages.sft.learningRate.llm`, and the value that it gets; `null` removes. */
+export type Assignment = readonly [path: string, value: unknown];
 
 /** Names for messages: the file of the changes, and what it extends. */
 interface Link {
@@ -116,13 +72,55 @@ function merge(base: JsonObject, changes: JsonObject, at: string, link: Link): J
   return Object.fromEntries(merged); // defines its keys where an assignment would follow "__proto__" into the prototype
 }
 
-function withSeed(value: unknown, seed: string): unknown {
-  if (typeof value === "string") return value.replaceAll("{seed}", seed);
-  if (Array.isArray(value)) return value.map((item) => withSeed(item, seed));
-  if (!isObject(value)) return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withSeed(item, seed)]));
+/**
+ * A recipe with values set by path, one after the other: a key's value becomes the new one as a whole, `null` removes it. An item of a
+ * list is meant by its index, a stage also by its name.
+ *
+ * @throws {OptionError} if a path leads to no place: a change is never ignored in silence
+ */
+export function setPaths(recipe: JsonObject, set: readonly Assignment[]): JsonObject {
+  return set.reduce(
+    (json, [path, value]) => withValue(json, keysOf(path), value, `set "${path}"`) as JsonObject,
+    recipe,
+  );
 }
 
-function isObject(value: unknown): value is JsonObject {
+function keysOf(path: string): (string | number)[] {
+  if (!/^[^.[\]]+(\.[^.[\]]+|\[\d+\])*$/.test(path)) {
+    throw new OptionError(
+      `set "${path}": wanted a path such as mask.tFfn, stages[1].steps or stages.sft.steps, got other text.`,
+    );
+  }
+  return [...path.matchAll(/\[(\d+)\]|[^.[\]]+/g)].map(([key, index]) => (index === undefined ? key : Number(index)));
+}
+
+/** @param where for messages */
+function withValue(old: unknown, [key, ...rest]: readonly (string | number)[], value: unknown, where: string): unknown {
+  if (key === undefined) return value;
+  const isLast = rest.length === 0;
+  if (Array.isArray(old)) {
+    const index = typeof key === "number" ? key : old.findIndex((item) => isObject(item) && item.name === key);
+    if (!(index in old)) {
+      const names = old.map((item, i) => (isObject(item) && typeof item.name === "string" ? item.name : `[${i}]`));
+      throw new OptionError(`${where}: wanted one of ${names.join(", ")}, got "${key}".`);
+    }
+    if (isLast && value === null) return old.toSpliced(index, 1);
+    return old.with(index, withValue(old[index], rest, value, where));
+  }
+  if (typeof key === "number" || (old !== undefined && !isObject(old))) {
+    const wanted = typeof key === "number" ? "a list, for its index" : "an object, for its key";
+    throw new OptionError(`${where}: wanted ${wanted} ${key}, got ${JSON.stringify(old) ?? "nothing"}.`);
+  }
+  const entries = new Map(Object.entries(old ?? {}));
+  if (!isLast || value !== null) entries.set(key, withValue(entries.get(key), rest, value, where));
+  else if (!entries.delete(key)) {
+    throw new OptionError(
+      `${where}: wanted a key to remove (there: ${[...entries.keys()].join(", ") || "none"}), got null for one that the recipe lacks.`,
+    );
+  }
+  return Object.fromEntries(entries);
+}
+
+export function isObject(value: unknown): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -1,0 +1,99 @@
+/** What the schema cannot say: keys of a recipe that have to fit each other. */
+import type { Recipe, Stage } from "./schema.ts";
+
+/** Keys that are right by themselves but do not fit together. */
+export function* conflicts(recipe: Recipe): Generator<string> {
+  const { init, tokenizer, llm, predictor, mask, stages } = recipe;
+  if (init && tokenizer)
+    yield '"tokenizer": wanted none beside "init", whose tokenizer is taken, got one. Remove either.';
+  if (!init && !tokenizer) yield '"tokenizer": wanted one, or "init" to take it from, got neither.';
+  if (mask && mask.tFfn > llm.ffnWidth) {
+    yield `"mask.tFfn": wanted at most llm.ffnWidth = ${llm.ffnWidth} channels, got ${mask.tFfn}.`;
+  }
+  if (mask && (mask.tFfn % mask.block !== 0 || llm.ffnWidth % mask.block !== 0)) {
+    yield `"mask.block": wanted a divisor of mask.tFfn = ${mask.tFfn} and llm.ffnWidth = ${llm.ffnWidth}, got ${mask.block}.`;
+  }
+  if (mask?.kind === "predictor" && !predictor)
+    yield '"predictor": wanted one for "mask.kind" = "predictor", got nothing.';
+  if (mask && mask.kind !== "predictor" && predictor) {
+    yield `"predictor": wanted none for "mask.kind" = "${mask.kind}", got one. Remove either.`;
+  }
+
+  for (const [i, stage] of stages.entries()) {
+    const at = `stages[${i}]`;
+    if (stages.findIndex(({ name }) => name === stage.name) < i)
+      yield `"${at}.name": wanted a new name, got "${stage.name}" again.`;
+    if (stage.warmupSteps > stage.steps) {
+      yield `"${at}.warmupSteps": wanted at most steps = ${stage.steps}, got ${stage.warmupSteps}.`;
+    }
+    if (stage.kind === "warm-start" && (mask?.kind !== "predictor" || stage.train !== "predictor")) {
+      yield `"${at}.kind": wanted "mask.kind" = "predictor" and "train" = "predictor" for warm-start, got ${mask ? `"${mask.kind}"` : "no mask"} and "${stage.train}".`;
+    }
+    if (stage.sequenceLength !== undefined) {
+      const { sequenceLength: T, tokensPerBatch } = stage;
+      if (T > llm.contextLength)
+        yield `"${at}.sequenceLength": wanted at most llm.contextLength = ${llm.contextLength}, got ${T}.`;
+      // a warm start's batches hold single questions
+      if (T > tokensPerBatch && stage.kind !== "warm-start")
+        yield `"${at}.sequenceLength": wanted at most tokensPerBatch = ${tokensPerBatch}, got ${T}.`;
+      if (stage.kind === "cpt" && T % stage.chunks !== 0) {
+        yield `"${at}.chunks": wanted a divisor of sequenceLength = ${T}, got ${stage.chunks}.`;
+      }
+    }
+    if (stage.kind === "cpt" && mask?.kind !== "predictor") {
+      yield `"${at}.kind": wanted "mask.kind" = "predictor" for cpt, got ${mask ? `"${mask.kind}"` : "no mask"}. Use pretrain.`;
+    }
+    if (stage.kind === "sft" && stage.laterTurns !== "input" && stage.sequenceLength === undefined)
+      yield `"${at}.laterTurns": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "laterTurns" out.`;
+    if (stage.kind === "sft" && stage.contrast) {
+      if (mask?.kind !== "predictor")
+        yield `"${at}.contrast": wanted "mask.kind" = "predictor", whose masks differ, got ${mask ? `"${mask.kind}"` : "no mask"}.`;
+      if (stage.train === "llm") yield `"${at}.contrast": wanted a predictor that learns, got "train": "llm".`;
+      if (stage.sequenceLength === undefined)
+        yield `"${at}.contrast": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "contrast" out.`;
+    }
+    if (stage.kind === "sft" && stage.distil && !init)
+      yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;
+    if (stage.kind === "warm-start" && predictor) yield* warmStartConflicts(predictor, stage, at);
+    yield* learnerConflicts(recipe, stage, at);
+  }
+}
+
+function* warmStartConflicts(
+  { head, rank }: NonNullable<Recipe["predictor"]>,
+  { entries, clusters, core, examples }: Extract<Stage, { kind: "warm-start" }>,
+  at: string,
+): Generator<string> {
+  if (head === "codebook") {
+    if (examples < rank)
+      yield `"${at}.examples": wanted at least predictor.rank = ${rank}, one for each entry of the codebook, got ${examples}.`;
+    return;
+  }
+  const hint = `as "predictor.head" = "${head}" has no entries`;
+  if (entries !== "random") yield `"${at}.entries": wanted nothing, ${hint}, got "${entries}".`;
+  if (clusters !== "ward") yield `"${at}.clusters": wanted nothing, ${hint}, got "${clusters}".`;
+  if (core !== 0) yield `"${at}.core": wanted nothing, ${hint}, got ${core}.`;
+}
+
+function* learnerConflicts({ predictor, mask }: Recipe, stage: Stage, at: string): Generator<string> {
+  if (stage.train !== "llm") {
+    const isBackbone = stage.kind === "pretrain" && predictor !== undefined;
+    if (isBackbone && stage.train === "both") {
+      yield `"${at}.train": wanted llm or predictor, as pretrain trains one LM at a time, got "both".`;
+    } else if (!isBackbone && mask?.kind !== "predictor" && mask?.kind !== "learned-static") {
+      yield `"${at}.train": wanted llm, as this recipe has no mask that learns, got "${stage.train}".`;
+    }
+  }
+  for (const part of ["llm", "predictor"] as const) {
+    const rate = stage.learningRate[part];
+    const learns = stage.train === part || stage.train === "both";
+    if (learns && rate === undefined)
+      yield `"${at}.learningRate.${part}": wanted a number above 0, as it learns, got nothing.`;
+    if (!learns && rate !== undefined) {
+      yield `"${at}.learningRate.${part}": wanted nothing, as only the ${stage.train} learns, got ${rate}.`;
+    }
+  }
+  const { downShare } = stage.learningRate;
+  if (downShare !== 1 && stage.train === "predictor" && stage.kind !== "pretrain")
+    yield `"${at}.learningRate.downShare": wanted nothing, as the LLM does not learn, got ${downShare}.`;
+}
