@@ -28,7 +28,7 @@ import { Bundle, splitCount } from "../src/bundle/bundle.ts";
 import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
 import { ffnTensors } from "../src/bundle/gather.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
-import { openEngine, startBackend } from "../src/engine/llamaCpp.ts";
+import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { writeFully } from "../src/files.ts";
 import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
 import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
@@ -226,8 +226,8 @@ async function measure(name: string) {
   const piece = new Uint8Array(keptBytes / bundle.numLayers).fill(7);
   const plain = join(root, "plain.bin");
   const ids = Int32Array.from({ length: promptTokens }, () => random.int(256));
-  await startBackend();
-  const open = async (path: string) => openEngine(path, { contextLength, threads });
+  await llamaCpp.start();
+  const open = async (path: string) => llamaCpp.open(path, { contextLength, threads });
   const firstToken = async (path: string) => {
     await using engine = await open(path);
     await engine.generate(ids, { maxTokens: 1 }).next();

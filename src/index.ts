@@ -5,7 +5,6 @@ export {
   type ChosenMask,
   chooseMask,
   type MaskSource,
-  openMaskSource,
   type SourceChoice,
   type SourceName,
 } from "./answer/maskSource.ts";

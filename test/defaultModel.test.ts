@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
-import { openEngine } from "../src/engine/llamaCpp.ts";
+import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import type { Model } from "../src/formats/huggingface.ts";
 import { parameterShapes } from "../src/model/config.ts";
 import { promptIds } from "../src/text/prompt.ts";
@@ -41,7 +41,7 @@ test.each([
   const { mask } = await model.mask(prompt);
   const ids = promptIds(tokenizer, prompt, bundle.manifest.promptTemplate);
   const { path } = await openSubnetwork(bundle, mask, { root: temporaryFolder() });
-  await using engine = await openEngine(path, { contextLength: 64, kvType: "F32" });
+  await using engine = await llamaCpp.open(path, { contextLength: 64, kvType: "F32" });
   const got = await engine.logits(ids);
   const { logits: wanted } = forward(dequantised(), ids, channelWeights(mask));
   for (const [t, row] of wanted.entries()) {

@@ -10,7 +10,7 @@ import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { Bundle } from "../src/bundle/bundle.ts";
 import { importModel } from "../src/bundle/importModel.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
-import { openEngine } from "../src/engine/llamaCpp.ts";
+import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { openModel } from "../src/eval/load.ts";
 import { exportSubnetwork } from "../src/export/export.ts";
 import { GgufModel } from "../src/formats/ggufModel.ts";
@@ -31,7 +31,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 /** Logits after each token, and a greedy answer, of a bundle under a mask. */
 async function run(bundle: Bundle, mask: Mask, ids: Int32Array) {
   const { path } = await openSubnetwork(bundle, mask, { root: join(folder, "cache") });
-  await using engine = await openEngine(path, { contextLength: 64, threads: 1, kvType: "F32" });
+  await using engine = await llamaCpp.open(path, { contextLength: 64, threads: 1, kvType: "F32" });
   const logits = await engine.logits(ids);
   const answer: number[] = [];
   for await (const id of engine.generate(ids, { maxTokens: 8 })) answer.push(id);

@@ -62,6 +62,11 @@ test("rooms import from those that they may", () => {
   expect(wrong).toEqual([]);
 });
 
+test("llama.cpp is one engine of many: one place takes it where no other is given, all else is given one", () => {
+  const users = imports.filter(({ target }) => target === "engine/llamaCpp.ts").map(({ file }) => file);
+  expect(users).toEqual(["answer/instructionModel.ts"]);
+});
+
 /** All that is loaded with a file, without what only a call loads. */
 function loadedWith(file: string, reached = new Set<string>()): string[] {
   if (reached.has(file)) return [];

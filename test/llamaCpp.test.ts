@@ -3,7 +3,7 @@
  * weights. Sequences are longer than the sliding windows and than the context that RoPE was scaled from.
  */
 import { describe, expect, test } from "vitest";
-import { openEngine } from "../src/engine/llamaCpp.ts";
+import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { GgufModel } from "../src/formats/ggufModel.ts";
 import { type BlockType, blockTypes, decodeBlocks } from "../src/formats/quantize.ts";
 import { isGemma, type ModelConfig, type ModelFamily } from "../src/model/config.ts";
@@ -51,7 +51,7 @@ const randomIds = (vocabSize: number, seed: number) => {
 };
 
 async function llamaLogits(path: string, ids: Int32Array): Promise<Float32Array[]> {
-  await using engine = await openEngine(path, { contextLength: 64, threads: 1, kvType: "F32" });
+  await using engine = await llamaCpp.open(path, { contextLength: 64, threads: 1, kvType: "F32" });
   return await engine.logits(ids);
 }
 

@@ -9,7 +9,7 @@ import { chooseMask, openMaskSource } from "../src/answer/maskSource.ts";
 import { Bundle } from "../src/bundle/bundle.ts";
 import { packBundle } from "../src/bundle/packBundle.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
-import { openEngine, openFeatureEngine } from "../src/engine/llamaCpp.ts";
+import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import type { WeightType } from "../src/formats/ggufModel.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import { fullMask, type Mask, maskFromScores } from "../src/mask/mask.ts";
@@ -39,7 +39,7 @@ async function pack(checkpoint: string, type: WeightType): Promise<Bundle> {
 
 async function engineOf(bundle: Bundle, mask: Mask) {
   const { path } = await openSubnetwork(bundle, mask, { root: temporaryFolder() });
-  return openEngine(path, exact);
+  return llamaCpp.open(path, exact);
 }
 
 /** Largest difference, over all positions and tokens. */
@@ -136,7 +136,7 @@ describe("predictor", () => {
       const backbone = goldenModel(family);
       const checkpoint = await writeCheckpoint(temporaryFolder(), model, { ...anyPredictor(model, "soft"), backbone });
       using bundle = await pack(checkpoint, "F32");
-      await using engine = await openFeatureEngine(bundle.predictor!.backbone, { ...exact, contextLength: 128 });
+      await using engine = await llamaCpp.openFeature(bundle.predictor!.backbone, { ...exact, contextLength: 128 });
       for (const ids of goldenValues(family).ids) {
         expect(
           worst([await engine.feature(Int32Array.from(ids))], [forward(backbone, ids).hidden.at(-1)!]),
@@ -154,11 +154,11 @@ describe("predictor", () => {
       const prompt = [1, 9, 8, 7, 20];
       const tokenizer = { bosId: 1, encode: () => instruction.subarray(1) } as unknown as Tokenizer;
       const engine = { kvType: "F32", threads: 1 } as const;
-      await using source = await openMaskSource(bundle, tokenizer, { source: "predictor" }, engine);
+      await using source = await openMaskSource(llamaCpp, bundle, tokenizer, { source: "predictor" }, engine);
       const read = { text: "any", ids: Int32Array.from(prompt) };
       const choose = async () => (await chooseMask(source, read, { tFfn: 32, ffnWidth: bundle.ffnWidth })).mask;
       const options = { ...engine, maxTokens: 10, cache: { root: temporaryFolder() } };
-      await using run = await answer(bundle, read.ids, choose, options);
+      await using run = await answer(llamaCpp, bundle, read.ids, choose, options);
       const tokens = await take(run.tokens);
 
       const { numLayers, ffnWidth } = model.config;

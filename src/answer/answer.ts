@@ -4,11 +4,11 @@
 
 import type { Bundle } from "../bundle/bundle.ts";
 import { type CacheOptions, openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { type EngineOptions, type GenerateOptions, openEngine, startBackend } from "../engine/llamaCpp.ts";
+import type { EngineOptions, EngineProvider, GenerateOptions } from "../engine/engine.ts";
 import { InputError } from "../errors.ts";
 import type { Mask } from "../mask/mask.ts";
 
-/** Milliseconds of each stage; `predict` is that of making the mask. Starting llama.cpp itself, once per process, is in none of them. */
+/** Milliseconds of each stage; `predict` is that of making the mask. Starting the engine itself, once per process, is in none of them. */
 export interface StageTimes {
   predict: number;
   gather: number;
@@ -39,6 +39,7 @@ export interface Answer extends AsyncDisposable {
  * @throws {FileError} if the bundle is damaged
  */
 export async function answer(
+  engines: EngineProvider,
   bundle: Bundle,
   promptIds: Int32Array,
   choice: Mask | (() => Promise<Mask>),
@@ -57,11 +58,11 @@ export async function answer(
     ms[stage] += performance.now() - start;
     return result;
   };
-  await startBackend(options.gpu);
+  await engines.start(options.gpu);
   const mask = typeof choice === "function" ? await timed("predict", choice) : choice;
   const { path } = await timed("gather", () => openSubnetwork(bundle, mask, cache));
   const contextLength = Math.min(bundle.contextLength, promptIds.length + maxTokens);
-  const engine = await timed("load", () => openEngine(path, { ...options, contextLength }));
+  const engine = await timed("load", () => engines.open(path, { ...options, contextLength }));
   async function* decode(): AsyncGenerator<number, void, void> {
     await using _ = engine;
     const tokens = engine.generate(promptIds, { maxTokens, temperature, seed, signal });

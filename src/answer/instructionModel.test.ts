@@ -6,7 +6,6 @@ import { importModel } from "../bundle/importModel.ts";
 import { OptionError } from "../errors.ts";
 import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
 import { InstructionModel } from "./instructionModel.ts";
-import { openMaskSource } from "./maskSource.ts";
 
 /** stories260K as a bundle, with small files added to it. */
 async function storiesBundle(texts: Record<string, string> = {}): Promise<string> {
@@ -58,7 +57,7 @@ describe("masks", () => {
 
   test("of an open source, which stays open; the answer says where its mask comes from", async () => {
     using model = new InstructionModel(await storiesBundle());
-    await using open = await openMaskSource(model.bundle, model.tokenizer, { source: "random", seed: 4 });
+    await using open = await model.openSource({ source: "random", seed: 4 });
     const options = { cache: { root: temporaryFolder() }, maxTokens: 2, threads: 1 };
     const { mask } = await model.mask("Once", { source: "random", seed: 4 });
     for (let round = 0; round < 2; round++) {

@@ -2,7 +2,8 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Bundle } from "../bundle/bundle.ts";
-import type { EngineOptions } from "../engine/llamaCpp.ts";
+import type { EngineOptions, EngineProvider } from "../engine/engine.ts";
+import { llamaCpp } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
@@ -19,6 +20,7 @@ import {
   type ScoreOptions,
   type SourceChoice,
   type SourceName,
+  type SourceOptions,
 } from "./maskSource.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
 
@@ -58,15 +60,25 @@ export interface TextAnswer extends Pick<Answer, "mask" | "ms" | "tokens">, Asyn
 /** The bundle that comes with the package. */
 export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
 
+/** What runs models unless another is given: the one place that names it. */
+export const DEFAULT_ENGINES: EngineProvider = llamaCpp;
+
+export interface ModelOptions {
+  /** What runs the sub-networks, and the predictor. Default: llama.cpp. */
+  engines?: EngineProvider | undefined;
+}
+
 /** A model that answers each prompt with the sub-network that its instruction needs. */
 export class InstructionModel implements Disposable {
+  readonly engines: EngineProvider;
   readonly bundle: Bundle;
   readonly tokenizer: Tokenizer;
   /** How the LLM is prompted: a text with "{prompt}" in it, or a chat template. */
   readonly format: string | ChatTemplate;
 
   /** @throws {FileError} if the folder is not a whole bundle */
-  constructor(path = DEFAULT_MODEL) {
+  constructor(path = DEFAULT_MODEL, { engines = DEFAULT_ENGINES }: ModelOptions = {}) {
+    this.engines = engines;
     this.bundle = new Bundle(path);
     try {
       const { manifest, tokenizerPath } = this.bundle;
@@ -103,8 +115,17 @@ export class InstructionModel implements Disposable {
       return chooseMask(source, read, how);
     }
     const choice = choiceOf(source, text, seed);
-    await using own = await openMaskSource(this.bundle, this.tokenizer, choice, { ...engine, cache: scoreCache });
+    await using own = await this.openSource(choice, { ...engine, cache: scoreCache });
     return await chooseMask(own, read, how);
+  }
+
+  /**
+   * Opens a source of masks, to be used for many prompts.
+   *
+   * @throws as {@link openMaskSource}
+   */
+  openSource(choice: SourceChoice, options: SourceOptions = {}): Promise<MaskSource> {
+    return openMaskSource(this.engines, this.bundle, this.tokenizer, choice, options);
   }
 
   get defaultSource(): SourceName {
@@ -134,7 +155,7 @@ export class InstructionModel implements Disposable {
     };
     const { numLayers, ffnWidth } = this.bundle;
     const choice = mask === "dense" ? fullMask(numLayers, ffnWidth) : (mask ?? make);
-    const result = await answer(this.bundle, ids, choice, { ...engine, maxTokens });
+    const result = await answer(this.engines, this.bundle, ids, choice, { ...engine, maxTokens });
     return {
       mask: result.mask,
       chosen,

@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 import { forward } from "../../test/reference/decoder.ts";
 import { griffinScores as griffinReference } from "../../test/reference/griffin.ts";
+import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { difference, integers } from "../../test/support/graphs.ts";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { Bundle } from "../bundle/bundle.ts";
@@ -35,7 +36,7 @@ beforeEach(async () => {
 });
 
 const open = (choice: SourceChoice, maxBytes?: number) =>
-  openMaskSource(bundle, tokenizer, choice, { threads: 1, cache: { root, maxBytes } });
+  openMaskSource(new FakeEngines(), bundle, tokenizer, choice, { threads: 1, cache: { root, maxBytes } });
 
 async function scoresOf(choice: SourceChoice, ids = prompt.ids) {
   await using source = await open(choice);

@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import type { Bundle } from "../bundle/bundle.ts";
 import { defaultTFfn } from "../bundle/estimate.ts";
-import type { EngineOptions } from "../engine/llamaCpp.ts";
+import type { EngineOptions, EngineProvider } from "../engine/engine.ts";
 import { OptionError } from "../errors.ts";
 import { randomScores, weightNorms } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
@@ -74,10 +74,12 @@ export interface ChosenMask {
 const scoresVersion = 1;
 
 /**
+ * @param engines open the predictor; other sources need none
  * @throws {FileError} if the bundle has no predictor where one is wanted, or it is damaged
  * @throws {InputError} if the text of `static` is empty
  */
 export async function openMaskSource(
+  engines: EngineProvider,
   bundle: Bundle,
   tokenizer: Tokenizer,
   choice: SourceChoice,
@@ -93,7 +95,7 @@ export async function openMaskSource(
 
   switch (choice.source) {
     case "predictor":
-      return openPredictor(bundle, tokenizer, engine);
+      return openPredictor(engines, bundle, tokenizer, engine);
     case "griffin":
       return {
         name,

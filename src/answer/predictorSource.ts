@@ -1,8 +1,8 @@
-/** The learned source of masks: a bundle's predictor, which llama.cpp runs. */
+/** The learned source of masks: a bundle's predictor, which an engine runs. */
 
 import type { Bundle } from "../bundle/bundle.ts";
 import { readHead, scoreFeature } from "../bundle/head.ts";
-import { type EngineOptions, openFeatureEngine } from "../engine/llamaCpp.ts";
+import type { EngineOptions, EngineProvider } from "../engine/engine.ts";
 import { FileError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { modelNumber } from "../formats/ggufModel.ts";
@@ -16,6 +16,7 @@ import type { MaskSource } from "./maskSource.ts";
  * @throws {FileError} if the bundle has none, or it is damaged
  */
 export async function openPredictor(
+  engines: EngineProvider,
   bundle: Bundle,
   tokenizer: Tokenizer,
   options: Omit<EngineOptions, "contextLength"> = {},
@@ -28,7 +29,7 @@ export async function openPredictor(
     );
   }
   const head = readHead(predictor.head, bundle);
-  const engine = await openFeatureEngine(predictor.backbone, {
+  const engine = await engines.openFeature(predictor.backbone, {
     ...options,
     contextLength: contextLengthOf(predictor.backbone),
   });

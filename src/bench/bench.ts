@@ -10,12 +10,12 @@ import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { DEFAULT_ENGINES } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
 import { bytesPerToken, defaultTFfn, estimate, readStoredModel } from "../bundle/estimate.ts";
 import { checkMemory } from "../bundle/memory.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { startBackend } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/manifest.ts";
@@ -105,7 +105,8 @@ export interface BenchResult {
     /** Processes that wanted to run when the benchmark began, on average of a minute: above 0 the machine had other work. 0 on Windows. */
     load: number;
   };
-  llamaCpp: { nodeLlamaCpp: string; release: string; build: string; system: string };
+  /** Name, version and build. */
+  engine: string;
   /** Files were read or written shortly before: what is measured is not the disk. */
   pageCache: "warm";
   /** Where the masks of the cold variant come from. */
@@ -207,7 +208,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
         node: process.version,
         load,
       },
-      llamaCpp: await describeLlama(),
+      engine: await DEFAULT_ENGINES.describe(),
       pageCache: "warm",
       masks,
       answerTokens,
@@ -297,17 +298,6 @@ function stopWorker(worker: ChildProcess): Promise<void> {
     worker.once("exit", () => resolve());
     worker.kill("SIGKILL"); // it holds nothing but memory
   });
-}
-
-async function describeLlama(): Promise<BenchResult["llamaCpp"]> {
-  const llama = await startBackend();
-  const { getModuleVersion } = await import("node-llama-cpp");
-  return {
-    nodeLlamaCpp: await getModuleVersion(),
-    release: `${llama.llamaCppRelease.repo} ${llama.llamaCppRelease.release}`,
-    build: llama.buildType,
-    system: llama.systemInfo,
-  };
 }
 
 /** Multiplications and additions of reading a prompt: matrices, attention, and the output matrix for the last token. */

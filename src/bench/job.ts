@@ -1,4 +1,4 @@
-/** What `bench` and its processes tell each other. The processes' own file starts llama.cpp when it is imported; this one does not. */
+/** What `bench` and its processes tell each other. The processes' own file starts the engine when it is imported; this one does not. */
 
 import { randomMask } from "../mask/baselines.ts";
 import type { Mask } from "../mask/mask.ts";

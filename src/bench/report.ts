@@ -11,14 +11,14 @@ const megabytes = (value: Spread | null) => (value ? (value.median / 1e6).toFixe
 const threads = ({ threads }: BenchResult["machine"]) => `${threads} thread${threads === 1 ? "" : "s"}`;
 
 export function benchMarkdown(result: BenchResult): string {
-  const { model, machine, llamaCpp, bytes, rows, ratios, masks, leftOut } = result;
+  const { model, machine, engine, bytes, rows, ratios, masks, leftOut } = result;
   const gb = (value: number) => `${(value / 1e9).toFixed(value < 1e9 ? 3 : 2)} GB`;
   return `${[
     `# ${model.name}: ${model.tFfn} of ${model.ffnWidth} FFN channels`,
     "",
     `${model.family}, ${model.layers} layers, width ${model.width}, vocabulary ${model.vocabSize}, FFN in ${model.types.join(", ")}. Weights: dense ${gb(bytes.dense)}, sub-network ${gb(bytes.subnetwork)}.`,
     `${machine.cpu}, ${machine.cores} cores, ${gb(machine.memory)} of memory, ${machine.platform}, Node ${machine.node}; ${threads(machine)}; load average ${machine.load.toFixed(1)} at the start: above 0 other work ran beside it.`,
-    `llama.cpp ${llamaCpp.release} (${llamaCpp.build}) by node-llama-cpp ${llamaCpp.nodeLlamaCpp}. ${llamaCpp.system.trim()}`,
+    engine,
     "",
     `${result.repeats} rounds, variants in turns; median (least–most) over rounds. Prompts are random tokens, answers ${result.answerTokens} greedy ones. The page`,
     "cache is warm: what is measured is not the disk. Time to first token begins with the prompt's ids: predict, gather, load, prefill;",

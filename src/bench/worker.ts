@@ -1,10 +1,11 @@
 /** A process of `bench`: it measures one variant, so that its peak memory is the variant's own. Takes {@link Job}s and sends back their {@link Measurement}. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { DEFAULT_ENGINES as engines } from "../answer/instructionModel.ts";
 import { openPredictor } from "../answer/predictorSource.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { type Engine, openEngine, startBackend } from "../engine/llamaCpp.ts";
+import type { Engine } from "../engine/engine.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { modelNumber } from "../formats/ggufModel.ts";
 import { randomMask } from "../mask/baselines.ts";
@@ -13,16 +14,16 @@ import { Random } from "../random.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
-startBackend(); // a second or two, in all processes at once
+engines.start(); // a second or two, in all processes at once
 
 let loaded: Engine | undefined;
 
 async function measure({ run, seed, promptTokens, answerTokens, threads }: Job): Promise<Measurement> {
-  await startBackend();
+  await engines.start();
   using bundle = run.kind === "cached" || run.kind === "cold" ? new Bundle(run.bundle) : undefined;
   const source = run.kind === "cold" ? await maskSource(bundle!, run, seed) : undefined;
   const cold = run.kind === "cold" ? mkdtempSync(join(run.root, "cold-")) : undefined;
-  if (run.kind === "loaded") loaded ??= await openEngine(run.path, { contextLength: run.contextLength, threads });
+  if (run.kind === "loaded") loaded ??= await engines.open(run.path, { contextLength: run.contextLength, threads });
   const vocabSize = run.kind === "model" || run.kind === "loaded" ? vocabularyOf(run.path) : bundle!.config.vocabSize;
   const ids = promptIds(seed, promptTokens, vocabSize);
 
@@ -35,7 +36,7 @@ async function measure({ run, seed, promptTokens, answerTokens, threads }: Job):
   };
   const open = async (path: string) => {
     const options = { contextLength: promptTokens + answerTokens, threads };
-    return timed("load", () => openEngine(path, options));
+    return timed("load", () => engines.open(path, options));
   };
   resetPeak();
   const readBefore = bytesRead();
@@ -100,7 +101,7 @@ async function maskSource(
   using file = new GgufFile(predictor!.backbone);
   const mostTokens = Math.floor(modelNumber(file, "context_length") / 4); // random tokens may take more when they are text
   return async (ids) => {
-    await using open = await openPredictor(bundle, tokenizer);
+    await using open = await openPredictor(engines, bundle, tokenizer);
     const text = tokenizer.decode(ids.subarray(0, mostTokens));
     const { scores } = await open.scores({ text, ids });
     return maskFromScores(scores, { dFfn, tFfn, epsilon: open.epsilon });

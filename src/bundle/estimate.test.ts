@@ -9,7 +9,7 @@ import {
   temporaryFolder,
   writeCheckpoint,
 } from "../../test/support/models.ts";
-import { openEngine } from "../engine/llamaCpp.ts";
+import { llamaCpp } from "../engine/llamaCpp.ts";
 import { FileError, MemoryError, OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import type { WeightType } from "../formats/quantize.ts";
@@ -95,7 +95,7 @@ test("what is out of range, or no model, is refused", async () => {
 
 test("loading refuses a context that cannot fit, and says so before llama.cpp starts", async () => {
   const { path } = await built(await packed("F32"), fullMask(L, F));
-  const loading = openEngine(path, { contextLength: 2 ** 40, threads: 1 });
+  const loading = llamaCpp.open(path, { contextLength: 2 ** 40, threads: 1 });
   await expect(loading).rejects.toThrow(MemoryError);
   await expect(loading).rejects.toThrow(/^load: wanted .* GB for .*, got .* GB available\. Use a smaller/);
 });

@@ -1,6 +1,5 @@
 import { Command } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { startBackend } from "../engine/llamaCpp.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { overlap } from "../mask/overlap.ts";
 import {
@@ -39,7 +38,7 @@ async function showMask(instruction: string, other: string | undefined, options:
   using model = new InstructionModel(options.model ?? DEFAULT_MODEL);
   const { seed, threads } = options;
   const signal = interruption();
-  if ((options.source ?? model.defaultSource) === "predictor") await startBackend(); // not part of the time
+  if ((options.source ?? model.defaultSource) === "predictor") await model.engines.start(); // not part of the time
   const start = performance.now();
   const { mask, ...chosen } = await withMaskFlags(options, (how) =>
     model.mask(instruction, { ...how, seed, threads, signal }),

@@ -1,6 +1,5 @@
 import { Command, Option } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { startBackend } from "../engine/llamaCpp.ts";
 import { composePrompt } from "../text/prompt.ts";
 import {
   addMaskFlags,
@@ -52,7 +51,7 @@ async function run(instruction: string, options: Options): Promise<void> {
   const { model: path = DEFAULT_MODEL, input, dense, mask, json, source, tFfn, text, ...engine } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
-  await Promise.all([model.bundle.verify(), startBackend()]); // a damaged file is told from a bad answer; both take a while
+  await Promise.all([model.bundle.verify(), model.engines.start()]); // a damaged file is told from a bad answer; both take a while
   const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
   await using answer = await withMaskFlags({ source, tFfn, text }, (how) =>
     model.ask(composePrompt(instruction, input), { ...engine, ...how, mask: choice, signal }),

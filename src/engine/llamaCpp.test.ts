@@ -9,7 +9,6 @@ import {
   temporaryFolder,
   writeCheckpoint,
 } from "../../test/support/models.ts";
-import { answer } from "../answer/answer.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
@@ -17,7 +16,8 @@ import { FileError, InputError, OptionError } from "../errors.ts";
 import { writeGguf } from "../formats/gguf.ts";
 import { fullMask } from "../mask/mask.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
-import { type Engine, openEngine, type ScoredToken } from "./llamaCpp.ts";
+import type { Engine, ScoredToken } from "./engine.ts";
+import { llamaCpp } from "./llamaCpp.ts";
 import { largest, logSoftmax } from "./sampling.ts";
 
 const bos = Int32Array.of(1);
@@ -33,7 +33,7 @@ async function storiesEngine(contextLength = 512, sequences = 1): Promise<Engine
   const { path } = await openSubnetwork(bundle, fullMask(bundle.numLayers, bundle.ffnWidth), {
     root: temporaryFolder(),
   });
-  return openEngine(path, { contextLength, sequences, threads: 1, kvType: "F32" });
+  return llamaCpp.open(path, { contextLength, sequences, threads: 1, kvType: "F32" });
 }
 
 async function take(tokens: AsyncIterable<number>): Promise<number[]> {
@@ -77,7 +77,7 @@ describe("generate", () => {
     await packBundle(await writeCheckpoint(temporaryFolder(), model), folder, { type: "F32" });
     using bundle = new Bundle(folder);
     const { path } = await openSubnetwork(bundle, fullMask(2, 48), { root: temporaryFolder() });
-    await using engine = await openEngine(path, { contextLength: 64, threads: 1, kvType: "F32" });
+    await using engine = await llamaCpp.open(path, { contextLength: 64, threads: 1, kvType: "F32" });
     expect(await take(engine.generate(Int32Array.from(prompt), { maxTokens: 10 }))).toEqual([8, 27]);
   });
 
@@ -98,8 +98,8 @@ describe("generate", () => {
     await expect(first(Int32Array.of(1, 512))).rejects.toThrow(InputError);
     await expect(first(Int32Array.of(1, -1))).rejects.toThrow(InputError);
     await expect(first(bos, 0)).rejects.toThrow(OptionError);
-    await expect(openEngine("none.gguf", { contextLength: 0 })).rejects.toThrow(OptionError);
-    await expect(openEngine("none.gguf", { contextLength: 8, threads: 0.5 })).rejects.toThrow(OptionError);
+    await expect(llamaCpp.open("none.gguf", { contextLength: 0 })).rejects.toThrow(OptionError);
+    await expect(llamaCpp.open("none.gguf", { contextLength: 8, threads: 0.5 })).rejects.toThrow(OptionError);
   });
 });
 
@@ -257,40 +257,7 @@ describe("sequences", () => {
 test("a file that is no GGUF, or one that holds no model, is a typed error", async () => {
   const path = join(temporaryFolder(), "x.gguf");
   writeFileSync(path, "GGUF and nothing else");
-  await expect(openEngine(path, { contextLength: 8 })).rejects.toThrow(FileError);
+  await expect(llamaCpp.open(path, { contextLength: 8 })).rejects.toThrow(FileError);
   await writeGguf(path, new Map([["general.architecture", { type: "string", value: "llama" }]]), [], []);
-  await expect(openEngine(path, { contextLength: 8 })).rejects.toThrow(FileError);
-});
-
-describe("answer", () => {
-  const options = { maxTokens: 3, threads: 1 };
-
-  test("makes the mask before anything else, as part of predicting, and fails as that does", async () => {
-    using bundle = await storiesBundle();
-    const root = temporaryFolder();
-    const make = async () => fullMask(bundle.numLayers, bundle.ffnWidth);
-    await using run = await answer(bundle, bos, make, { ...options, cache: { root } });
-    expect(run.mask).toEqual(await make());
-    expect(run.ms.predict).toBeGreaterThan(0);
-    const failing = () => Promise.reject(new OptionError("no mask"));
-    await expect(answer(bundle, bos, failing, { ...options, cache: { root } })).rejects.toThrow("no mask");
-  });
-
-  test("a prompt longer than the model reads is refused before anything is built", async () => {
-    using bundle = await storiesBundle();
-    const root = temporaryFolder();
-    const long = new Int32Array(512).fill(5);
-    const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
-    await expect(answer(bundle, long, mask, { ...options, cache: { root } })).rejects.toThrow(InputError);
-  });
-
-  test("an answer left early frees its model", async () => {
-    using bundle = await storiesBundle();
-    const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
-    const run = await answer(bundle, bos, mask, { ...options, maxTokens: 50, cache: { root: temporaryFolder() } });
-    for await (const token of run.tokens) if (token) break;
-    await run[Symbol.asyncDispose]();
-    expect(run.ms.prefill).toBeGreaterThan(0);
-    expect(run.ms.decode).toBe(0);
-  });
+  await expect(llamaCpp.open(path, { contextLength: 8 })).rejects.toThrow(FileError);
 });

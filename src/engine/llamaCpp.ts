@@ -18,73 +18,15 @@ import { FileError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
 import { Random } from "../random.ts";
+import type { Engine, EngineOptions, EngineProvider, FeatureEngine, ScoredToken } from "./engine.ts";
 import { Rounds } from "./rounds.ts";
 import { completeSampling, drawToken, largest, logSoftmax, type Sampling } from "./sampling.ts";
-
-export interface EngineOptions {
-  /** Most tokens of prompt and answer together. */
-  contextLength: number;
-  /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. Default: 1. */
-  sequences?: number;
-  /** Default: one for files under 32 MiB, whose work is not worth sharing; one per core for larger ones. */
-  threads?: number;
-  /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: F16. */
-  kvType?: KvType;
-  /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
-  gpu?: "auto" | false;
-  /** Load even what does not fit into memory by our estimate. Default: false. */
-  force?: boolean;
-  /** Stops loading. */
-  signal?: AbortSignal;
-}
-
-/** Sampling is greedy unless told. */
-export interface GenerateOptions extends Partial<Sampling> {
-  maxTokens: number;
-  /** Stops between two tokens, and within a prompt after at most 128. */
-  signal?: AbortSignal;
-  /** Goes on after the end-of-sequence token, for measurements. Default: false. */
-  ignoreEos?: boolean;
-  /** A JSON schema that the answer must follow, in the part of JSON Schema that node-llama-cpp knows. White space may come after it. */
-  schema?: object;
-}
-
-export interface ScoredToken {
-  id: number;
-  /** Natural logarithm of the probability that the model itself gives it: before bias, penalties, temperature and the rest of sampling. */
-  logprob: number;
-  /** The likeliest tokens in its place, the likeliest first. */
-  top: readonly { id: number; logprob: number }[];
-}
-
-/** A loaded model. As many calls at a time as it has sequences. None sees what another has read. */
-export interface Engine extends AsyncDisposable {
-  /**
-   * The answer to `ids`, token by token, without the end-of-sequence token that ends it. Ends also at `maxTokens` or a full context.
-   *
-   * @throws {InputError} if `ids` is empty, leaves no room in the context, or is not of this vocabulary
-   * @throws {OptionError} if an option is out of range, or the schema is too large or has what grammars do not know
-   */
-  generate(ids: Int32Array, options: GenerateOptions): AsyncGenerator<number, void, void>;
-  /**
-   * The same with log-probabilities. At a temperature above 0 the same seed draws other tokens than without, as the drawing is not llama.cpp's; it
-   * takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript.
-   */
-  generateScored(
-    ids: Int32Array,
-    options: Omit<GenerateOptions, "schema"> & { top: number },
-  ): AsyncGenerator<ScoredToken, void, void>;
-  /** Log-probabilities of all of `ids` but the first. @throws {InputError} as {@link Engine.generate} */
-  score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
-  /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
-  logits(ids: Int32Array): Promise<Float32Array[]>;
-}
 
 /** One per process and GPU setting: it holds llama.cpp's backends. */
 const backends = new Map<"auto" | false, Promise<Llama>>();
 
 /** Starts llama.cpp, which takes about a second; later calls return the same. Imported here, as that alone takes half of it. */
-export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
+function startBackend(gpu: "auto" | false = false): Promise<Llama> {
   const start = async () => {
     const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
     const maxThreads = availableParallelism(); // of all models that run at a time, together
@@ -207,11 +149,7 @@ function isQ8(path: string): boolean {
   return 2 * matrices.filter(({ type }) => type === "Q8_0").length > matrices.length;
 }
 
-/**
- * @throws {FileError} if llama.cpp cannot load the model
- * @throws {MemoryError} if it does not fit into memory
- */
-export async function openEngine(path: string, options: EngineOptions): Promise<Engine> {
+async function openEngine(path: string, options: EngineOptions): Promise<Engine> {
   const { contextLength, sequences = 1, threads = defaultThreads(path), force, signal } = options;
   const { model, context, vocabSize, dispose } = await load(path, options, (loaded) =>
     loaded.createContext({
@@ -407,14 +345,7 @@ function checkBias(logitBias: Sampling["logitBias"], model: LlamaModel, vocabSiz
   }
 }
 
-/** A model that turns token ids into a feature. */
-export interface FeatureEngine extends AsyncDisposable {
-  /** Final-norm hidden state [D] of the last token. @throws {InputError} as {@link Engine.generate} */
-  feature(ids: Int32Array): Promise<Float32Array>;
-}
-
-/** @throws {FileError | MemoryError} as {@link openEngine} */
-export async function openFeatureEngine(path: string, options: EngineOptions): Promise<FeatureEngine> {
+async function openFeatureEngine(path: string, options: EngineOptions): Promise<FeatureEngine> {
   const { contextLength, threads = defaultThreads(path) } = options;
   const { context, vocabSize, dispose } = await load(path, options, (model) =>
     model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads }),
@@ -441,3 +372,19 @@ function checkIds(ids: Int32Array, contextLength: number, vocabSize: number): vo
     throw new InputError(`engine: wanted token ids below ${vocabSize}, got ${stranger}. Is the tokenizer the model's?`);
   }
 }
+
+async function describe(): Promise<string> {
+  const { llamaCppRelease, buildType, systemInfo } = await startBackend();
+  const { getModuleVersion } = await import("node-llama-cpp");
+  const { repo, release } = llamaCppRelease;
+  return `llama.cpp ${repo} ${release} (${buildType}) by node-llama-cpp ${await getModuleVersion()}. ${systemInfo.trim()}`;
+}
+
+export const llamaCpp: EngineProvider = {
+  async start(gpu) {
+    await startBackend(gpu);
+  },
+  describe,
+  open: openEngine,
+  openFeature: openFeatureEngine,
+};

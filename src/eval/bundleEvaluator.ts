@@ -1,12 +1,12 @@
 /**
- * Evaluation of a bundle as it is served: quantised weights, compact sub-networks, llama.cpp. Slower than the graph, prompt by
+ * Evaluation of a bundle as it is served: quantised weights, compact sub-networks, the engine that serves it. Slower than the graph, prompt by
  * prompt; prompts that share a mask share a loaded sub-network.
  */
 import { createHash } from "node:crypto";
 import type { Bundle } from "../bundle/bundle.ts";
 import { readHead, scoreFeature } from "../bundle/head.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { type Engine, openEngine, openFeatureEngine } from "../engine/llamaCpp.ts";
+import type { Engine, EngineProvider } from "../engine/engine.ts";
 import { FileError } from "../errors.ts";
 import { type DenseMask, fromDenseMask, fullMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import type { GenerateOptions, LabelledSequence, SequenceScore } from "../net/evaluator.ts";
@@ -17,10 +17,12 @@ export interface BundleEvaluatorOptions {
 }
 
 export class BundleEvaluator implements MaskedModel {
+  readonly #engines: EngineProvider;
   readonly #bundle: Bundle;
   readonly #options: BundleEvaluatorOptions;
 
-  constructor(bundle: Bundle, options: BundleEvaluatorOptions = {}) {
+  constructor(engines: EngineProvider, bundle: Bundle, options: BundleEvaluatorOptions = {}) {
+    this.#engines = engines;
     this.#bundle = bundle;
     this.#options = options;
   }
@@ -31,7 +33,7 @@ export class BundleEvaluator implements MaskedModel {
     if (!predictor || !tFfn || !epsilon)
       throw new FileError(path, "wanted a bundle with a predictor, got one without.");
     const head = readHead(predictor.head, this.#bundle);
-    await using engine = await openFeatureEngine(predictor.backbone, { ...this.#options, contextLength });
+    await using engine = await this.#engines.openFeature(predictor.backbone, { ...this.#options, contextLength });
     const results: { mask: DenseMask; scores: Float32Array }[] = [];
     for (const ids of instructions) {
       const scores = scoreFeature(head, await engine.feature(ids));
@@ -83,7 +85,7 @@ export class BundleEvaluator implements MaskedModel {
     for (const members of groups.values()) {
       const mask = masks ? fromDenseMask(masks[members[0]!]!, ffnWidth) : fullMask(numLayers, ffnWidth);
       const { path } = await openSubnetwork(this.#bundle, mask);
-      await using engine = await openEngine(path, { ...this.#options, contextLength });
+      await using engine = await this.#engines.open(path, { ...this.#options, contextLength });
       for (const i of members) results[i] = await work(engine, items[i]!);
     }
     return results;

@@ -1,6 +1,7 @@
 /** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as the engine serves it. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { DEFAULT_ENGINES } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
@@ -46,7 +47,7 @@ async function openBundle(path: string, { threads }: SessionOptions): Promise<Op
   const { contextLength, ffnWidth, numLayers } = bundle;
   const softTopK = tFfn && epsilon ? { tFfn, epsilon } : undefined;
   return {
-    model: new BundleEvaluator(bundle, { threads }),
+    model: new BundleEvaluator(DEFAULT_ENGINES, bundle, { threads }),
     text: {
       tokenizer: loadTokenizer(bundle.tokenizerPath, boundaryOf(bundle.manifest, bundle.config)),
       promptTemplate,

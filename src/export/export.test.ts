@@ -11,7 +11,7 @@ import { Bundle } from "../bundle/bundle.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { openEngine } from "../engine/llamaCpp.ts";
+import { llamaCpp } from "../engine/llamaCpp.ts";
 import { FileError, OptionError, ShapeError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { GgufModel } from "../formats/ggufModel.ts";
@@ -45,7 +45,7 @@ const rounding = (family: ModelFamily) => (isGemma(family) ? 5e-3 : 1e-4);
 const newFolder = () => join(temporaryFolder(), "export");
 
 async function run(path: string, count = 8): Promise<{ logits: Float32Array[]; tokens: number[] }> {
-  await using engine = await openEngine(path, exact);
+  await using engine = await llamaCpp.open(path, exact);
   const logits = await engine.logits(Int32Array.from(ids));
   const tokens: number[] = [];
   for await (const token of engine.generate(Int32Array.from(ids), { maxTokens: count })) tokens.push(token);

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { stories, storiesReference, temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { readPrompt } from "../answer/prompts.ts";
@@ -240,11 +241,11 @@ describe("answers", () => {
 });
 
 describe("limits", () => {
-  /** Stories do not end by themselves. */
+  const endless = () => new FakeEngines(new Array(10 ** 6).fill(5));
   const long = { prompt: { kind: "text", text: "Once" }, mask: { kind: "dense" }, maxTokens: 400 } as const;
 
   test("a full queue refuses at once, and says when to come again; who waits gets a turn", async () => {
-    await using service = await openStories({ maxRunning: 1, maxQueued: 1 });
+    await using service = await openStories({ engines: endless(), maxRunning: 1, maxQueued: 1 });
     const running = service.generate("s", request("", long));
     await running.next();
     const waiting = ask(service, "", { ...long, maxTokens: 2 }, "s");
@@ -257,7 +258,7 @@ describe("limits", () => {
   });
 
   test("a client that goes away frees its slot, wherever it is", async () => {
-    await using service = await openStories({ slots: 1, maxRunning: 2 });
+    await using service = await openStories({ engines: endless(), slots: 1, maxRunning: 2 });
     const run = async (stopAfter: number, byReturn: boolean) => {
       const controller = new AbortController();
       const events = service.generate("s", request("", { ...long, signal: controller.signal }));
@@ -283,7 +284,7 @@ describe("limits", () => {
   });
 
   test("an answer goes on while nobody reads it, and frees its slot", async () => {
-    await using service = await openStories({ slots: 1 });
+    await using service = await openStories({ engines: endless(), slots: 1 });
     const unread = service.generate("s", request("", { ...long, maxTokens: 30 }));
     await unread.next();
     await ask(service, "", { ...long, maxTokens: 3 }, "s"); // needs the only slot

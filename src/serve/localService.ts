@@ -7,14 +7,14 @@
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
 import { createHash } from "node:crypto";
-import { InstructionModel } from "../answer/instructionModel.ts";
-import { bundleTFfn, chooseMask, type MaskSource, openMaskSource } from "../answer/maskSource.ts";
+import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
+import { bundleTFfn, chooseMask, type MaskSource } from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import { estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { type Engine, type EngineOptions, openEngine, startBackend } from "../engine/llamaCpp.ts";
+import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
@@ -37,7 +37,7 @@ import type {
 import { subnetworkBytes } from "./subnetworkBytes.ts";
 import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
-export interface LocalServiceOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
+export interface LocalServiceOptions extends ModelOptions, Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
   /** Bytes that loaded sub-networks may take, by estimate. Default: 60 % of what is available at the start. */
   memoryBytes?: number | undefined;
   /** Most tokens of a prompt and its answer. Default: the model's, at most 4,096. */
@@ -101,12 +101,13 @@ export async function openLocalService(
     throw new OptionError(`serve: "maxQueued" must be an integer of at least 0, got ${maxQueued}.`);
   if (reuseOverlap !== undefined && !(reuseOverlap > 0 && reuseOverlap <= 1))
     throw new OptionError(`serve: "reuseOverlap" must be a number in (0, 1], got ${reuseOverlap}.`);
-  await startBackend(options.gpu);
+  const { engines = DEFAULT_ENGINES } = options;
+  await engines.start(options.gpu);
   const served = new Map<string, Served>();
   try {
     for (const { id, path } of models) {
       if (served.has(id)) throw new OptionError(`serve: wanted a name for each model, got "${id}" twice.`);
-      served.set(id, await openServed(id, path, options));
+      served.set(id, await openServed(id, path, { ...options, engines }));
     }
     return new LocalService(served, { ...options, maxQueued });
   } catch (error) {
@@ -116,15 +117,15 @@ export async function openLocalService(
 }
 
 async function openServed(id: string, path: string, options: LocalServiceOptions): Promise<Served> {
-  const model = new InstructionModel(path);
+  const model = new InstructionModel(path, options);
   try {
-    const { bundle, tokenizer, format, defaultSource } = model;
+    const { bundle, format, defaultSource } = model;
     const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = bundleTFfn(bundle) } = options;
     const { threads, gpu, scoreCache, tasksRoot, kvType = "F16" } = options;
     const stored = readStoredModel(path);
     estimate(stored, { tFfn, contextLength }); // that they suit the model
     checkBudget(id, stored, { tFfn, contextLength, slots: options.slots ?? defaultSlots, kvType }, options.memoryBytes);
-    const source = await openMaskSource(bundle, tokenizer, { source: defaultSource } as { source: "predictor" }, {
+    const source = await model.openSource({ source: defaultSource } as { source: "predictor" }, {
       threads,
       gpu,
       cache: scoreCache,
@@ -461,7 +462,7 @@ export class LocalService implements InferenceService {
 
   async #acquire(served: Served, named: NamedMask, signal: AbortSignal): Promise<Lease<Engine>> {
     const { cache, threads, kvType = "F16", gpu } = this.#options;
-    const { bundle } = served.model;
+    const { bundle, engines } = served.model;
     const key = keyOf(served, named);
     const { contextLength } = served.info;
     const size = { tFfn: named.mask.tFfn, contextLength, slots: this.#slots, kvType };
@@ -475,7 +476,7 @@ export class LocalService implements InferenceService {
         const { path, cached } = await openSubnetwork(bundle, named.mask, { ...cache, signal: abandoned });
         const gathered = performance.now();
         const how = { contextLength, sequences: this.#slots, threads, kvType, gpu, signal: abandoned };
-        const value = await openEngine(path, how);
+        const value = await engines.open(path, how);
         const ms = { gather: gathered - start, load: performance.now() - gathered };
         this.#remember(key, named);
         return { value, from: cached ? "disk" : "cold", ms };

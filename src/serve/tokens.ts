@@ -1,5 +1,5 @@
 /** Tokens of an answer with what a client is told of each: its text, and its probability where that was asked for. */
-import type { Engine } from "../engine/llamaCpp.ts";
+import type { Engine } from "../engine/engine.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import type { TokenLogprob } from "./service.ts";

@@ -1,0 +1,89 @@
+/**
+ * What a language model is to the rest: token ids in, token ids out. Types alone; `llamaCpp.ts` is one implementation, which whoever uses engines is given.
+ *
+ * Shapes: D model width · V vocabulary
+ */
+import type { KvType } from "../bundle/memory.ts";
+import type { Sampling } from "./sampling.ts";
+
+/** What opens engines. */
+export interface EngineProvider {
+  /** Gets ready, where that takes long; later calls return at once. Opening does it too. */
+  start(gpu?: EngineOptions["gpu"]): Promise<void>;
+  /** Name, version and build, for reports of measurements. */
+  describe(): Promise<string>;
+  /**
+   * @param path of a GGUF file, the first of them where the model has several
+   * @throws {FileError} if the file is not a model that the engine runs
+   * @throws {OptionError} if an option is out of range
+   * @throws {MemoryError} if it does not fit into memory
+   */
+  open(path: string, options: EngineOptions): Promise<Engine>;
+  /** @throws as {@link EngineProvider.open} */
+  openFeature(path: string, options: EngineOptions): Promise<FeatureEngine>;
+}
+
+export interface EngineOptions {
+  /** Most tokens of prompt and answer together. */
+  contextLength: number;
+  /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. Default: 1. */
+  sequences?: number;
+  /** Default: one for files under 32 MiB, whose work is not worth sharing; one per core for larger ones. */
+  threads?: number;
+  /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: F16. */
+  kvType?: KvType;
+  /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
+  gpu?: "auto" | false;
+  /** Load even what does not fit into memory by our estimate. Default: false. */
+  force?: boolean;
+  /** Stops loading. */
+  signal?: AbortSignal;
+}
+
+/** Sampling is greedy unless told. */
+export interface GenerateOptions extends Partial<Sampling> {
+  maxTokens: number;
+  /** Stops between two tokens, and within a prompt after at most 128. */
+  signal?: AbortSignal;
+  /** Goes on after the end-of-sequence token, for measurements. Default: false. */
+  ignoreEos?: boolean;
+  /** A JSON schema that the answer must follow, in the part of JSON Schema that node-llama-cpp knows. White space may come after it. */
+  schema?: object;
+}
+
+export interface ScoredToken {
+  id: number;
+  /** Natural logarithm of the probability that the model itself gives it: before bias, penalties, temperature and the rest of sampling. */
+  logprob: number;
+  /** The likeliest tokens in its place, the likeliest first. */
+  top: readonly { id: number; logprob: number }[];
+}
+
+/** A loaded model. As many calls at a time as it has sequences. None sees what another has read. */
+export interface Engine extends AsyncDisposable {
+  /**
+   * The answer to `ids`, token by token, without the end-of-sequence token that ends it. Ends also at `maxTokens` or a full context.
+   *
+   * @throws {InputError} if `ids` is empty, leaves no room in the context, or is not of this vocabulary
+   * @throws {OptionError} if an option is out of range, or the schema is too large or has what grammars do not know
+   */
+  generate(ids: Int32Array, options: GenerateOptions): AsyncGenerator<number, void, void>;
+  /**
+   * The same with log-probabilities. At a temperature above 0 the same seed draws other tokens than without, as the drawing is not llama.cpp's; it
+   * takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript.
+   */
+  generateScored(
+    ids: Int32Array,
+    options: Omit<GenerateOptions, "schema"> & { top: number },
+  ): AsyncGenerator<ScoredToken, void, void>;
+  /** Log-probabilities of all of `ids` but the first. @throws {InputError} as {@link Engine.generate} */
+  score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
+  /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
+  logits(ids: Int32Array): Promise<Float32Array[]>;
+}
+
+/** A model that turns token ids into a feature. */
+export interface FeatureEngine extends AsyncDisposable {
+  /** Final-norm hidden state [D] of the last token. @throws {InputError} as {@link Engine.generate} */
+  feature(ids: Int32Array): Promise<Float32Array>;
+}
