@@ -1,0 +1,137 @@
+/** A model file in llama.cpp: looked at, then loaded, with what holds its tokens. */
+import { readdirSync, statSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { dirname, join } from "node:path";
+import type { Llama, LlamaModel } from "node-llama-cpp";
+import { checkMemory, computeBytes, type KvType, kvCacheBytes, repackedBytes } from "../bundle/memory.ts";
+import { FileError, MemoryError, OptionError } from "../errors.ts";
+import { GgufFile } from "../formats/gguf.ts";
+import { readGgufConfig } from "../formats/ggufModel.ts";
+import type { EngineOptions } from "./engine.ts";
+
+/** One per process and GPU setting: it holds llama.cpp's backends. */
+const backends = new Map<"auto" | false, Promise<Llama>>();
+
+/** Starts llama.cpp, which takes about a second; later calls return the same. Imported here, as that alone takes half of it. */
+export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
+  const start = async () => {
+    const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
+    const maxThreads = availableParallelism(); // of all models that run at a time, together
+    return getLlama({ build: "never", skipDownload: true, gpu, maxThreads, logLevel: LlamaLogLevel.error });
+  };
+  const started = backends.get(gpu) ?? start();
+  backends.set(gpu, started);
+  return started;
+}
+
+/**
+ * Threads of llama.cpp wait for each other by spinning: beside another busy process, two of them ran a model of 2 MB at 10 tokens/s
+ * where one ran it at 300 and more; and with more threads than cores, which is node-llama-cpp's choice on two, a model of 3B reads 28 times
+ * slower than with one each.
+ */
+const smallModelBytes = 32 * 2 ** 20;
+
+export function defaultThreads(path: string): number {
+  return totalBytes(partsOf(path)) < smallModelBytes ? 1 : availableParallelism();
+}
+
+/** Files of a model, given the first, whose parts have a folder of their own. */
+function partsOf(path: string): string[] {
+  const isSplit = /-00001-of-\d{5}\.gguf$/.test(path);
+  return isSplit
+    ? readdirSync(dirname(path))
+        .filter((name) => name.endsWith(".gguf"))
+        .sort()
+        .map((name) => join(dirname(path), name))
+    : [path];
+}
+
+const totalBytes = (files: readonly string[]) =>
+  files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
+
+export interface LlamaFile<Context> {
+  model: LlamaModel;
+  context: Context;
+  /** V */
+  vocabSize: number;
+  dispose(): Promise<void>;
+}
+
+export async function loadLlama<Context>(
+  path: string,
+  { contextLength, sequences = 1, threads, kvType = "F16", gpu = false, force = false, signal }: EngineOptions,
+  createContext: (model: LlamaModel) => Promise<Context>,
+): Promise<LlamaFile<Context>> {
+  if (!Number.isInteger(contextLength) || contextLength < 2) {
+    throw new OptionError(`engine: "contextLength" must be an integer of at least 2, got ${contextLength}.`);
+  }
+  if (!Number.isInteger(sequences) || sequences < 1) {
+    throw new OptionError(`engine: "sequences" must be a positive integer, got ${sequences}.`);
+  }
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
+    throw new OptionError(`engine: "threads" must be a positive integer, got ${threads}.`);
+  }
+  const vocabSize = inspect(path, force || gpu ? undefined : { contextLength, sequences, kvType });
+  const llama = await startBackend(gpu);
+  let model: LlamaModel | undefined;
+  try {
+    model = await llama.loadModel({
+      modelPath: path,
+      defaultContextFlashAttention: kvType === "F32" ? false : "auto", // llama.cpp computes it with F16 keys and values
+      experimentalDefaultContextKvCacheKeyType: kvType,
+      experimentalDefaultContextKvCacheValueType: kvType,
+      ignoreMemorySafetyChecks: force,
+      loadSignal: signal,
+    });
+    const context = await createContext(model);
+    const { dispose } = model; // also frees its contexts
+    return { model, context, vocabSize, dispose: dispose.bind(model) };
+  } catch (cause) {
+    await model?.dispose();
+    signal?.throwIfAborted();
+    const { InsufficientMemoryError } = await import("node-llama-cpp");
+    const { message } = cause as Error;
+    if (cause instanceof InsufficientMemoryError)
+      throw new MemoryError(
+        `load: wanted memory for the model, got from llama.cpp: ${message}. Use a smaller context.`,
+        {
+          cause,
+        },
+      );
+    throw new FileError(path, `wanted a model that llama.cpp runs, got: ${message}`, { cause });
+  }
+}
+
+/**
+ * Looks at a model before it is loaded, which also keeps damaged headers from node-llama-cpp, which hangs on them.
+ *
+ * @param wanted a context that must fit into memory with the model
+ * @returns V
+ * @throws {MemoryError} if it does not
+ */
+function inspect(path: string, wanted?: { contextLength: number; sequences: number; kvType: KvType }): number {
+  using file = new GgufFile(path);
+  const tokens = file.metadata.get("tokenizer.ggml.tokens");
+  if (tokens?.type !== "array")
+    throw new FileError(path, "wanted a model with a tokenizer, got none. Is it a model's first file?");
+  if (wanted) {
+    const { contextLength, sequences, kvType } = wanted;
+    const config = readGgufConfig(file);
+    const files = partsOf(path);
+    const weights = totalBytes(files);
+    const needed =
+      weights +
+      (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0) +
+      sequences * kvCacheBytes(config, contextLength, kvType) +
+      computeBytes(config, sequences * contextLength, kvType);
+    checkMemory(needed, `the model and ${sequences * contextLength} tokens`);
+  }
+  return tokens.value.length;
+}
+
+/** Whether most of a file's tensors of two dimensions are Q8_0. Of parts the last is looked at, which has no tokenizer to read. */
+function isQ8(path: string): boolean {
+  using file = new GgufFile(path);
+  const matrices = [...file.tensors.values()].filter(({ shape }) => shape.length > 1);
+  return 2 * matrices.filter(({ type }) => type === "Q8_0").length > matrices.length;
+}

@@ -1,0 +1,58 @@
+/** What llama.cpp's own sampler is told: numbers, biases, penalties and grammars. */
+import type { LlamaGrammarEvaluationState, LlamaModel, SequenceEvaluateOptions, Token } from "node-llama-cpp";
+import { OptionError } from "../errors.ts";
+import type { Sampling } from "./sampling.ts";
+
+/** Longest schema as JSON, and longest grammar made of one, in characters. */
+const [maxSchemaLength, maxGrammarLength] = [1 << 16, 1 << 18];
+
+/** @param answer grows while it is generated */
+export async function llamaSampling(
+  model: LlamaModel,
+  sampling: Sampling,
+  room: number,
+  answer: Token[],
+  schema?: object,
+): Promise<SequenceEvaluateOptions> {
+  const { TokenBias } = await import("node-llama-cpp");
+  const { temperature, seed, topK, topP, minP, logitBias } = sampling;
+  const { repeatPenalty: penalty, frequencyPenalty, presencePenalty } = sampling;
+  const penalizes = penalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
+  const tokenBias = new TokenBias(model.tokenizer);
+  for (const [id, logit] of logitBias) tokenBias.set(id as Token, { logit });
+  return {
+    ...{ temperature, seed, topK, topP, minP },
+    ...(logitBias.size > 0 && { tokenBias }),
+    ...(penalizes && {
+      repeatPenalty: { punishTokens: () => answer, maxPunishTokens: room, penalty, frequencyPenalty, presencePenalty },
+    }),
+    ...(schema && { grammarEvaluationState: await grammarState(model, schema) }),
+  };
+}
+
+/** @throws {OptionError} if the schema is too large, or no grammar can be made of it */
+async function grammarState(model: LlamaModel, schema: object): Promise<LlamaGrammarEvaluationState> {
+  const { LlamaGrammarEvaluationState: State } = await import("node-llama-cpp");
+  let flaw: unknown;
+  try {
+    if (JSON.stringify(schema).length > maxSchemaLength) throw new Error(`more than ${maxSchemaLength} characters`);
+    const grammar = await model.llama.createGrammarForJsonSchema(schema as { type: "object" });
+    if (grammar.grammar.length <= maxGrammarLength) return new State({ model, grammar });
+    flaw = new Error(`a grammar of more than ${maxGrammarLength} characters`);
+  } catch (error) {
+    flaw = error;
+  }
+  const { message } = flaw as Error;
+  throw new OptionError(`schema: wanted one that a grammar can be made of, got: ${message}.`, { cause: flaw });
+}
+
+/** @throws {OptionError} if a biased token is none, or one that ends an answer */
+export function checkBias(logitBias: Sampling["logitBias"], model: LlamaModel, vocabSize: number): void {
+  for (const id of logitBias.keys()) {
+    if (!Number.isInteger(id) || id < 0 || id >= vocabSize)
+      throw new OptionError(`sampling: wanted a bias of tokens below ${vocabSize}, got one of ${id}.`);
+    if (model.isEogToken(id as Token))
+      // node-llama-cpp would leave it out
+      throw new OptionError(`sampling: wanted no bias of tokens that end an answer, got one of ${id}.`);
+  }
+}

@@ -1,0 +1,95 @@
+/** The sequences of a context of llama.cpp: each is one call's at a time, and the steps of all are computed in rounds. */
+import type {
+  ControlledEvaluateIndexOutput,
+  ControlledEvaluateInputItem,
+  LlamaContext,
+  LlamaContextSequence,
+  SequenceEvaluateOptions,
+  Token,
+} from "node-llama-cpp";
+import { Rounds } from "./rounds.ts";
+
+/** Tokens of a prompt that are read between two looks at its signal. */
+const promptChunk = 128;
+
+export class Sequences {
+  readonly #count: number;
+  readonly #free: LlamaContextSequence[];
+  readonly #rounds = new Rounds();
+
+  constructor(context: LlamaContext, count: number) {
+    this.#count = count;
+    this.#free = Array.from({ length: count }, () => context.getSequence());
+  }
+
+  /** One that has read nothing. Disposing frees it for the next call. */
+  async take(): Promise<TakenSequence> {
+    const sequence = this.#free.pop();
+    if (!sequence) throw new Error(`internal: more calls at a time than ${this.#count}, the sequences of the engine`);
+    const taken = new TakenSequence(sequence, this.#rounds, () => this.#free.push(sequence));
+    try {
+      await taken.clear();
+      return taken;
+    } catch (error) {
+      taken[Symbol.dispose]();
+      throw error;
+    }
+  }
+}
+
+export class TakenSequence implements Disposable {
+  readonly #sequence: LlamaContextSequence;
+  readonly #rounds: Rounds;
+  readonly #release: () => void;
+
+  constructor(sequence: LlamaContextSequence, rounds: Rounds, release: () => void) {
+    this.#sequence = sequence;
+    this.#rounds = rounds;
+    this.#release = release;
+  }
+
+  clear(): Promise<void> {
+    return this.#rounds.step(() => this.#sequence.clearHistory());
+  }
+
+  /** Reads a prompt but for its end, which is returned. Without a signal nothing is read: one batch is fastest. */
+  async read(ids: Int32Array, signal?: AbortSignal): Promise<Token[]> {
+    const tokens = Array.from(ids) as Token[];
+    if (!signal) return tokens;
+    let from = 0;
+    for (; tokens.length - from > promptChunk; from += promptChunk) {
+      const chunk = tokens.slice(from, from + promptChunk);
+      await this.#rounds.step(() => this.#sequence.evaluateWithoutGeneratingNewTokens(chunk));
+      signal.throwIfAborted();
+    }
+    return tokens.slice(from);
+  }
+
+  /** Reads tokens, then says those that llama.cpp draws, until one ends the answer. */
+  async *generate(
+    input: Token[],
+    options: SequenceEvaluateOptions,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Token, void, void> {
+    const tokens = this.#sequence.evaluate(input, options);
+    try {
+      for (;;) {
+        const { value, done } = await this.#rounds.step(() => tokens.next());
+        signal?.throwIfAborted();
+        if (done) return;
+        yield value;
+      }
+    } finally {
+      await tokens.return();
+    }
+  }
+
+  /** Reads tokens, and gives what is asked for at each. */
+  evaluate(input: ControlledEvaluateInputItem[]): Promise<(ControlledEvaluateIndexOutput | undefined)[]> {
+    return this.#rounds.step(() => this.#sequence.controlledEvaluate(input));
+  }
+
+  [Symbol.dispose](): void {
+    this.#release();
+  }
+}
