@@ -40,7 +40,8 @@ export interface CacheOptions {
   signal?: AbortSignal;
 }
 
-export interface Subnetwork {
+/** A sub-network on disk. */
+export interface SubnetworkFile {
   /** The first file of the model, for llama.cpp. */
   path: string;
   /** Whether it lay in the cache. */
@@ -67,7 +68,7 @@ const sizesSchema = z.record(z.enum([metadataName, sharedName, ffnName]), z.numb
  * @throws {ShapeError | OptionError} if the mask does not fit the bundle
  * @throws {FileError} if the bundle is damaged
  */
-export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<Subnetwork> {
+export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<SubnetworkFile> {
   checkBundleMask(bundle, mask);
   const root = options.root ?? cacheRoot("subnetworks");
   const parent = join(root, bundle.hash.slice(0, 32));

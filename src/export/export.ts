@@ -4,6 +4,7 @@ import { join, relative, resolve, sep } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import type { Bundle } from "../bundle/bundle.ts";
 import { checkBundleMask } from "../bundle/gather.ts";
+import type { WeightFile } from "../bundle/packBundle.ts";
 import { OptionError } from "../errors.ts";
 import { makeFolder } from "../files.ts";
 import { writeGguf } from "../formats/gguf.ts";
@@ -12,23 +13,22 @@ import { blockLength, blockTypes } from "../formats/quantize.ts";
 import { describeFiles } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskToJson } from "../mask/maskFile.ts";
-import { countParameters } from "../model/config.ts";
-import { floatType, ggufFile, smallFiles } from "./contents.ts";
 import { type ExportManifest, type ExportType, ggufFileName, writeExportManifest } from "./manifest.ts";
 import { modelCard } from "./modelCard.ts";
+import { smallFiles } from "./smallFiles.ts";
 import { Subnetwork } from "./subnetwork.ts";
+import { type ExportWeights, exportWeights, floatType, WeightProgress, type WeightProgressOptions } from "./weights.ts";
 
 export const EXPORT_FORMATS = ["hf", "gguf"] as const;
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
-export interface ExportOptions extends Pick<ExportManifest, "task" | "instruction" | "maskSource"> {
+export interface ExportOptions
+  extends Pick<ExportManifest, "task" | "instruction" | "maskSource">,
+    WeightProgressOptions {
   /** Default: both */
   formats?: readonly ExportFormat[];
   /** Of the GGUF's weights. Default: "keep", those of the bundle. */
   type?: ExportType | undefined;
-  signal?: AbortSignal | undefined;
-  /** Bytes of the weights that are written, and of all. */
-  onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /**
@@ -44,16 +44,34 @@ export async function exportSubnetwork(
   outFolder: string,
   options: ExportOptions = {},
 ): Promise<void> {
-  const { formats = EXPORT_FORMATS, type = "keep", task, instruction, maskSource, signal, onProgress } = options;
+  const subnetwork = new Subnetwork(bundle, mask);
+  const about = aboutExport(subnetwork, outFolder, options);
+  const weights = exportWeights(subnetwork, about);
+  const progress = new WeightProgress(weights, options);
+  await makeFolder(outFolder, "export", async (partial) => {
+    const names = ["mask.json"];
+    writeFileSync(join(partial, "mask.json"), `${JSON.stringify(maskToJson(mask))}\n`);
+    if (weights.hf) names.push(...(await writeFolder(partial, subnetwork, weights.hf, progress)));
+    if (weights.gguf) {
+      const name = ggufFileName(about.gguf!);
+      await writeWeights(join(partial, name), weights.gguf, progress);
+      names.push(name);
+    }
+    const files = await describeFiles(partial, names);
+    const card = "README.md";
+    writeFileSync(join(partial, card), modelCard({ ...about, files }, bundle));
+    writeExportManifest(partial, { ...about, files: { ...files, ...(await describeFiles(partial, [card])) } });
+  });
+}
+
+/** The manifest of an export, without its files. @throws {OptionError} if formats and type do not go together, or not with the mask */
+function aboutExport({ bundle, mask }: Subnetwork, outFolder: string, options: ExportOptions): ExportManifest {
+  const { formats = EXPORT_FORMATS, type = "keep", task, instruction, maskSource } = options;
   if (formats.length === 0) throw new OptionError(`export: wanted a format (${EXPORT_FORMATS.join(", ")}), got none.`);
   if (type !== "keep" && !formats.includes("gguf"))
     throw new OptionError(`export: wanted the format gguf with type ${type}, got ${formats.join(", ")} only.`);
-  const subnetwork = new Subnetwork(bundle, mask);
-  const { config } = subnetwork;
-  const hf = formats.includes("hf") ? floatType(bundle) : undefined;
   if (formats.includes("gguf")) checkType(bundle, mask, type);
-
-  const about: ExportManifest = {
+  return {
     format: "ifprune-export",
     version: 1,
     ifprune: packageJson.version,
@@ -68,52 +86,10 @@ export async function exportSubnetwork(
     maskSource,
     tFfn: mask.tFfn,
     dFfn: mask.dFfn,
-    hf,
+    hf: formats.includes("hf") ? floatType(bundle) : undefined,
     gguf: formats.includes("gguf") ? type : undefined,
     files: {},
   };
-  const gguf = about.gguf && ggufFile(subnetwork, about.gguf, about);
-  const total = (hf ? countParameters(config) * blockTypes[hf].bytes : 0) + (gguf?.bytes ?? 0);
-  let done = 0;
-  const advance = (bytes: number) => {
-    done += bytes;
-    onProgress?.(done, total);
-  };
-
-  await makeFolder(outFolder, "export", async (partial) => {
-    const names = ["mask.json"];
-    writeFileSync(join(partial, "mask.json"), `${JSON.stringify(maskToJson(mask))}\n`);
-    if (hf) {
-      const read = (name: string) => {
-        signal?.throwIfAborted();
-        const weight = subnetwork.read(name);
-        advance(weight.data.length * blockTypes[hf].bytes);
-        return weight;
-      };
-      names.push(...(await writeModel(partial, config, read, { type: hf })));
-      for (const [name, text] of smallFiles(bundle)) {
-        writeFileSync(join(partial, name), text);
-        names.push(name);
-      }
-    }
-    if (gguf) {
-      const name = ggufFileName(type);
-      await writeGguf(join(partial, name), gguf.metadata, gguf.tensors, counted(gguf.data));
-      names.push(name);
-    }
-    const files = await describeFiles(partial, names);
-    const card = "README.md";
-    writeFileSync(join(partial, card), modelCard({ ...about, files }, bundle));
-    writeExportManifest(partial, { ...about, files: { ...files, ...(await describeFiles(partial, [card])) } });
-  });
-
-  function* counted(data: Iterable<Uint8Array>): Generator<Uint8Array> {
-    for (const bytes of data) {
-      signal?.throwIfAborted();
-      yield bytes;
-      advance(bytes.length);
-    }
-  }
 }
 
 /** Whether the GGUF's rows are whole blocks: those of K and of D values. */
@@ -128,6 +104,40 @@ function checkType(bundle: Bundle, mask: Mask, type: ExportType): void {
       `export: ${type} wants widths in multiples of ${blockLength}, got ${bundle.width} and t_ffn ${mask.tFfn}. Use F16.`,
     );
   }
+}
+
+/** @returns names of the files of a Hugging Face folder */
+async function writeFolder(
+  folder: string,
+  subnetwork: Subnetwork,
+  type: NonNullable<ExportWeights["hf"]>,
+  progress: WeightProgress,
+): Promise<string[]> {
+  const read = (name: string) => {
+    const weight = subnetwork.read(name);
+    progress.advance(weight.data.length * blockTypes[type].bytes);
+    return weight;
+  };
+  const names = await writeModel(folder, subnetwork.config, read, { type });
+  for (const [name, text] of smallFiles(subnetwork.bundle)) {
+    writeFileSync(join(folder, name), text);
+    names.push(name);
+  }
+  return names;
+}
+
+async function writeWeights(
+  path: string,
+  { metadata, tensors, data }: WeightFile,
+  progress: WeightProgress,
+): Promise<void> {
+  function* counted(): Generator<Uint8Array> {
+    for (const bytes of data) {
+      yield bytes;
+      progress.advance(bytes.length);
+    }
+  }
+  await writeGguf(path, metadata, tensors, counted());
 }
 
 /** What an imported model was called, or the recipe that trained it. */

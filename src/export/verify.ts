@@ -10,15 +10,16 @@ import { readJson, readText } from "../files.ts";
 import { GgufFile, tensorBytes } from "../formats/gguf.ts";
 import { GgufModel } from "../formats/ggufModel.ts";
 import { ModelFolder } from "../formats/huggingface.ts";
-import { blockTypes, encodeWeights } from "../formats/quantize.ts";
+import { encodeWeights } from "../formats/quantize.ts";
 import type { ElementType } from "../formats/safetensors.ts";
 import { manifestName, verifyFiles } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
-import { countParameters, type ModelConfig, parameterShapes } from "../model/config.ts";
-import { floatType, ggufFile, smallFiles } from "./contents.ts";
+import { type ModelConfig, parameterShapes } from "../model/config.ts";
 import { exportManifestName, ggufFileName, readExportManifest } from "./manifest.ts";
+import { smallFiles } from "./smallFiles.ts";
 import { Subnetwork } from "./subnetwork.ts";
+import { exportWeights, floatType, WeightProgress, type WeightProgressOptions } from "./weights.ts";
 
 export interface Verification {
   /** Whose size and hash are those of the manifest. */
@@ -29,12 +30,10 @@ export interface Verification {
   source?: { path: string; tensors: number };
 }
 
-export interface VerifyOptions {
+/** Progress is that of comparing with the source. */
+export interface VerifyOptions extends WeightProgressOptions {
   /** Folder of the source bundle. Default: where it was at the time of the export, if it is there. */
   bundle?: string | undefined;
-  signal?: AbortSignal | undefined;
-  /** Bytes of the weights that were compared with the source's, and of all. */
-  onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /**
@@ -74,23 +73,19 @@ export async function verifyExport(folder: string, options: VerifyOptions = {}):
   }
   await bundle.verify();
   const subnetwork = new Subnetwork(bundle, mask);
-  const gguf = about.gguf && ggufFile(subnetwork, about.gguf, about);
-  const hfBytes = about.hf ? countParameters(subnetwork.config) * blockTypes[about.hf].bytes : 0;
-  const total = hfBytes + (gguf?.bytes ?? 0);
-  let done = 0;
-  /** Called for each piece that is to be compared. */
+  const weights = exportWeights(subnetwork, about);
+  const progress = new WeightProgress(weights, options);
   const advance = async (bytes: number) => {
     await setImmediate(); // all else is synchronous: let signals in
-    options.signal?.throwIfAborted();
-    done += bytes;
-    options.onProgress?.(done, total);
+    progress.advance(bytes);
   };
   let tensors = 0;
-  if (about.hf) tensors += await compareFolder(folder, subnetwork, about.hf, advance);
-  if (gguf && ggufPath) tensors += await compareGguf(ggufPath, gguf, advance);
+  if (weights.hf) tensors += await compareFolder(folder, subnetwork, weights.hf, advance);
+  if (weights.gguf && ggufPath) tensors += await compareGguf(ggufPath, weights.gguf, advance);
   return { ...checked, source: { path, tensors } };
 }
 
+/** Called with each piece that is to be compared. */
 type Advance = (bytes: number) => Promise<void>;
 
 function differs(path: string, wanted: string, got: string): FileError {

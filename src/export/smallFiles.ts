@@ -1,66 +1,8 @@
-/** What an export's files hold, made of the bundle and the mask alone: written by `exportSubnetwork`, made again by `verifyExport`. */
+/** What transformers and other tools read beside the weights: tokenizer, chat template, generation. Made of the bundle alone. */
 import { join } from "node:path";
 import type { Bundle } from "../bundle/bundle.ts";
-import { ffnTensors, gatherFfn } from "../bundle/gather.ts";
-import { modelFile, type WeightFile, weightFile } from "../bundle/packBundle.ts";
 import { readJson } from "../files.ts";
-import type { GgufMetadata, GgufTensor } from "../formats/gguf.ts";
-import { feedForwardKey } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf } from "../formats/ggufTokenizer.ts";
-import { string, uint32 } from "../formats/ggufValues.ts";
-import { isGemma } from "../model/config.ts";
-import type { ExportManifest, ExportType } from "./manifest.ts";
-import type { Subnetwork } from "./subnetwork.ts";
-
-/**
- * What the matrices of a Hugging Face folder are stored in: the bundle's type where it is a float's, else F16. Gemma's activations overflow half precision
- * (Gemma 3's reach 800,000), and folders are computed in the type that they are stored in.
- */
-export function floatType({ base, layouts, config: { family } }: Bundle): "F32" | "F16" | "BF16" {
-  const matrices = [...base.tensors.values()].filter(({ shape }) => shape.length > 1).map(({ type }) => type);
-  const types = new Set([...matrices, ...layouts.flatMap(({ gate, up, down }) => [gate, up, down])]);
-  const [type] = types;
-  if (types.size === 1 && (type === "F32" || type === "BF16")) return type;
-  return isGemma(family) ? "BF16" : "F16";
-}
-
-/** The sub-network as one GGUF file. "keep": the bytes that `openSubnetwork` makes; else the float form, encoded. */
-export function ggufFile(subnetwork: Subnetwork, type: ExportType, about: ExportManifest): WeightFile {
-  const { bundle } = subnetwork;
-  const { tensors, data } = type === "keep" ? keptFile(subnetwork) : modelFile(subnetwork, bundle.base.metadata, type);
-  const metadata: GgufMetadata = new Map([...bundle.base.metadata].filter(([key]) => !key.startsWith("split.")));
-  const { source, tFfn, dFfn } = about;
-  metadata.set(feedForwardKey(bundle.config.family), uint32(tFfn));
-  const template = chatTemplate(bundle);
-  if (template !== undefined) metadata.set("tokenizer.chat_template", string(template));
-  metadata.set("general.name", string(`${source.name}, ${tFfn} of ${dFfn} FFN channels`));
-  metadata.set("general.description", string(describe(about)));
-  metadata.set("ifprune.source.sha256", string(source.sha256));
-  metadata.set("ifprune.t_ffn", uint32(tFfn));
-  metadata.set("ifprune.d_ffn", uint32(dFfn));
-  const asked = about.task ?? about.instruction;
-  if (asked !== undefined) metadata.set("ifprune.task", string(asked));
-  return weightFile(metadata, tensors, data);
-}
-
-/** One sentence of what an export is. */
-export function describe({ source, tFfn, dFfn, task, instruction }: ExportManifest): string {
-  const asked = task ?? instruction;
-  const purpose = asked === undefined ? "a given mask" : `"${asked.replace(/\s+/g, " ").trim()}"`;
-  return `The part of ${source.name} that ifprune kept for ${purpose}: ${tFfn} of ${dFfn} FFN channels in each layer.`;
-}
-
-function keptFile({ bundle, mask }: Subnetwork): { tensors: GgufTensor[]; data: Iterable<Uint8Array> } {
-  const { base } = bundle;
-  const shared = [...base.tensors.values()];
-  return {
-    tensors: [...shared.map(({ name, type, shape }) => ({ name, type, shape })), ...ffnTensors(bundle, mask.tFfn)],
-    data: (function* () {
-      for (const tensor of shared) yield* base.chunks(tensor);
-      yield* gatherFfn(bundle, mask);
-    })(),
-  };
-}
 
 /**
  * The small files that transformers reads beside the weights: the bundle's, or made from its tokenizer. Code of others is never referred to.
@@ -99,7 +41,7 @@ export function smallFiles(bundle: Bundle): Map<string, string> {
 }
 
 /** The bundle's; of a model that was trained on prompts of our format that format as a template, so that tools which know none prompt it rightly. */
-function chatTemplate(bundle: Bundle): string | undefined {
+export function chatTemplate(bundle: Bundle): string | undefined {
   const { promptTemplate } = bundle.manifest;
   const own = bundle.text("chat_template.jinja");
   if (own !== undefined || promptTemplate === "{prompt}") return own;
