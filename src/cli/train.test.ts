@@ -96,7 +96,7 @@ test("a run goes on under the changes that it began with, and under no others", 
     inProcess("train", join(folder, "source.json"), "--runs", runs, ...changes.flatMap((change) => ["--set", change]));
   const begun = ["name=set", "stages.dense.steps=2"];
   expect(await train(...begun)).toMatchObject({ code: 0 });
-  expect(await train(...begun)).toMatchObject({ code: 0, stderr: expect.stringContaining("at step 2 of 2") });
+  expect(await train(...begun)).toMatchObject({ code: 0, stderr: expect.stringContaining("2 steps done") });
   const { code, stderr } = await train("name=set", "stages.dense.steps=3");
   expect(code).toBe(1);
   expect(stderr).toContain("got changes of stages[0].steps (2 → 3)");

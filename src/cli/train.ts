@@ -106,7 +106,7 @@ export async function trainWithProgress(
         break;
       case "resumed":
         done = event.step;
-        say(`resuming ${runDir} at step ${event.step} of ${total}`);
+        if (done < total) say(`resuming ${runDir} at step ${event.step} of ${total}`);
         break;
       case "stage": {
         const left = `; ${event.numTooLong} examples too long for the context or the stage's sequences are left out`;
