@@ -12,7 +12,17 @@ import { SftStream } from "../../src/train/batches.ts";
 import { encodeQuestions, type Question, readDocuments, readQuestions } from "../../src/train/data.ts";
 import { EXTRA_TASKS, storyRows, wordProblems } from "./extras.ts";
 import { prepareTasks, TASKS } from "./prepare.ts";
-import { checkWordings, hash, sameInput, sameWording, splitOf, type TaskRow, type Wordings } from "./split.ts";
+import {
+  checkWordings,
+  hash,
+  sameInput,
+  sameWording,
+  splitOf,
+  type TaskRow,
+  type Wordings,
+  withoutInput,
+  wordDistance,
+} from "./split.ts";
 
 const data = (name: string) => join(import.meta.dirname, "data", name);
 const read = (name: string): string =>
@@ -135,9 +145,9 @@ describe("wordings with the input in them", () => {
         expect(trained).toContain(wording);
         for (const other of [...reserved, ...heldOut])
           expect(wordDistance(wording, other), `${wording} | ${other}`).toBeGreaterThan(1);
-        const withoutInput = wording.replace(/\{input(\.\d)?\}/g, " ");
+        const bare = withoutInput(wording);
         for (const other of wordings[task]!.heldOut)
-          expect(wordDistance(withoutInput, other), `${wording} | ${other}`).toBeGreaterThan(1);
+          expect(wordDistance(bare, other), `${wording} | ${other}`).toBeGreaterThan(1);
       }
     }
   });
@@ -197,20 +207,6 @@ describe("wordings", () => {
     }
   });
 });
-
-/** Words to insert, delete or replace between two wordings. */
-function wordDistance(a: string, b: string): number {
-  const [from, to] = [sameWording(a).split(" "), sameWording(b).split(" ")];
-  let row = [0, ...to.map((_, j) => j + 1)];
-  for (const [i, word] of from.entries()) {
-    const next = [i + 1];
-    for (const [j, other] of to.entries()) {
-      next.push(Math.min(row[j + 1]! + 1, next[j]! + 1, row[j]! + (word === other ? 0 : 1)));
-    }
-    row = next;
-  }
-  return row.at(-1)!;
-}
 
 describe("rows", () => {
   test("evaluation rows are complete, and each accepted answer is correct by the row's own scorer", () => {

@@ -135,7 +135,7 @@ function splitWordings(task: string, instructions: readonly string[], ours: read
 }
 
 /** At most `maxRows` of each task, chosen by hash, each asked in one of its task's `wordings`. */
-function evalRows(
+export function evalRows(
   name: string,
   rows: readonly TaskRow[],
   wordings: (task: string) => readonly string[],
@@ -291,7 +291,7 @@ function suiteRows({ validation, validationWordings }: ReturnType<typeof prepare
   );
 }
 
-const jsonLines = (rows: readonly unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+export const jsonLines = (rows: readonly unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
 
 function main(sourceDir: string | undefined): void {
   if (!sourceDir) throw new Error("wanted: npx tsx experiments/suite/prepare.ts SOURCE_DIR");

@@ -38,6 +38,25 @@ export function sameWording(text: string): string {
     .trim();
 }
 
+/** A wording without the places of its input. */
+export function withoutInput(wording: string): string {
+  return wording.replace(/\{input(\.\d)?\}/g, " ");
+}
+
+/** Words to insert, delete or replace between two wordings. */
+export function wordDistance(a: string, b: string): number {
+  const [from, to] = [sameWording(a).split(" "), sameWording(b).split(" ")];
+  let row = [0, ...to.map((_, j) => j + 1)];
+  for (const [i, word] of from.entries()) {
+    const next = [i + 1];
+    for (const [j, other] of to.entries()) {
+      next.push(Math.min(row[j + 1]! + 1, next[j]! + 1, row[j]! + (word === other ? 0 : 1)));
+    }
+    row = next;
+  }
+  return row.at(-1)!;
+}
+
 /** Questions that are the same but for the order of a list, "cat, dog" and "dog, cat", have one key. */
 export function sameInput(input: string): string {
   return input.split(", ").sort().join(", ");
