@@ -7,6 +7,7 @@ import { z } from "zod";
 import { FileError, OptionError } from "../../src/errors.ts";
 import { readJson } from "../../src/files.ts";
 import { readJsonLines } from "../../src/text/jsonl.ts";
+import { mean } from "./statistics.ts";
 
 /** The test that judges tasks which follow a rule, and the one that judges tasks of facts: see {@link suiteTasks}. */
 export const RULES_TEST = "unseen inputs";
@@ -92,6 +93,35 @@ const experimentsSchema = z.strictObject({
       rows: z.array(z.strictObject({ name: words, ...source, /** What the mask is made from. */ sees: words })).min(1),
     }),
   ),
+  /** Differences that are claimed, over seeds that no choice was made on. */
+  claims: z
+    .array(
+      z.strictObject({
+        title: words,
+        note: words.optional(),
+        of: z.strictObject({ name: words, ...source }),
+        over: z.array(z.strictObject({ name: words, ...source })).min(1),
+        /** Seeds of which nothing was looked at before. */
+        fresh: z.array(z.int().nonnegative()).min(1),
+        /** Seeds that hyper-parameters were chosen on: shown, and left out of every mean. */
+        chosenOn: z.array(z.int().nonnegative()).default([]),
+      }),
+    )
+    .default([]),
+  /** The packed model, judged item by item: see defaultModel.ts. */
+  defaultModel: z
+    .strictObject({
+      /** Its answers, relative to this file. */
+      results: words,
+      /** Tasks that it knows beside those of the suite. */
+      further: z.array(words),
+      tests: z
+        .array(z.strictObject({ name: words, /** Task files. */ files: z.array(words).min(1), shows: words }))
+        .min(1),
+    })
+    .optional(),
+  /** Documents with tables of ours between marks, relative to this file: see documents.ts. */
+  documents: z.array(words).default([]),
   figures: z
     .array(figureSchema)
     .refine((list) => new Set(list.map(({ name }) => name)).size === list.length, "wanted figures of different names"),
@@ -99,6 +129,8 @@ const experimentsSchema = z.strictObject({
 
 export type Experiments = z.infer<typeof experimentsSchema>;
 export type Table = Experiments["tables"][number];
+export type Claims = Experiments["claims"][number];
+export type DefaultModel = NonNullable<Experiments["defaultModel"]>;
 export type Figure = z.infer<typeof figureSchema>;
 /** What a row, a bar or a point shows: a run, with all its seeds, under a mask. */
 export interface Source {
@@ -114,10 +146,11 @@ export function readExperiments(path: string): Experiments {
 }
 
 /** Every run and mask that a table or figure shows, once. */
-export function sourcesOf({ tables, figures }: Experiments): Source[] {
+export function sourcesOf({ tables, figures, claims }: Experiments): Source[] {
   const ofFigure = (f: Figure): Source[] =>
     f.kind === "overlap" ? [f] : f.kind === "lines" ? f.points : [f.headline, ...f.bars];
-  const shown: Source[] = [...tables.flatMap(({ rows }) => rows), ...figures.flatMap(ofFigure)];
+  const claimed = claims.flatMap(({ of, over }) => [of, ...over]);
+  const shown: Source[] = [...tables.flatMap(({ rows }) => rows), ...claimed, ...figures.flatMap(ofFigure)];
   return [...new Map(shown.map(({ run, mask }) => [`${run} ${mask}`, { run, mask }])).values()];
 }
 
@@ -310,7 +343,3 @@ export function percent({ mean, std, n }: Estimate): string {
 }
 
 export const NOT_RUN = "not run";
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}

@@ -1,5 +1,5 @@
 /**
- * Makes the tables and figures of experiments again from their committed results.
+ * Makes the tables and figures of experiments, and the tables in documents that are marked as ours, again from committed results.
  *
  *     npx tsx experiments/report/main.ts experiments/suite/experiments.json docs/figures
  */

@@ -26,6 +26,8 @@ const markdown = (rows: Experiments["tables"][number]["rows"], results: Result[]
       instructions: "w.json",
       facts: ["rhymes"],
       allOrNothing: [],
+      claims: [],
+      documents: [],
       tables: [{ title: "T", rows }, ...(seeds ? [{ title: "Some seeds", rows, seeds }] : [])],
       figures: [],
     },
@@ -49,6 +51,8 @@ test("with a headline, every row is compared with it seed by seed, over the seed
       instructions: "w.json",
       facts: ["rhymes"],
       allOrNothing: [],
+      claims: [],
+      documents: [],
       tables: [{ title: "T", headline, rows }],
       figures: [],
     },
@@ -70,7 +74,16 @@ test("tasks that are found out as a whole or not at all are set aside in columns
     result(run, seed, "unseen inputs", { sum }),
     result(run, seed, "unseen wordings", { rhymes }),
   ];
-  const experiments = { tests, tFfn: 4, instructions: "w.json", facts: ["rhymes"], allOrNothing: ["sum"], figures: [] };
+  const experiments = {
+    tests,
+    tFfn: 4,
+    instructions: "w.json",
+    facts: ["rhymes"],
+    allOrNothing: ["sum"],
+    claims: [],
+    documents: [],
+    figures: [],
+  };
   const scores = [...of("h", 1, 1, 0.5), ...of("h", 2, 0, 0.5), ...of("a", 1, 0, 0.25), ...of("a", 2, 0, 0.35)];
   const lines = tablesMarkdown({ ...experiments, tables: [{ title: "T", headline, rows }] }, new Results(scores)).split(
     "\n",
@@ -117,7 +130,16 @@ test("a row is the mean and spread over its seeds; one seed has no spread; a row
 test("a table of some seeds leaves out the others", () => {
   const results = new Results([...both("a", 1, 0.4), ...both("a", 2, 0.6), ...both("a", 3, 0.9)]);
   const table = { title: "T", rows: [row("A", "a")] };
-  const experiments = { tests, tFfn: 4, instructions: "w.json", facts: ["rhymes"], allOrNothing: [], figures: [] };
+  const experiments = {
+    tests,
+    tFfn: 4,
+    instructions: "w.json",
+    facts: ["rhymes"],
+    allOrNothing: [],
+    claims: [],
+    documents: [],
+    figures: [],
+  };
   const line = (seeds: number[]) =>
     tablesMarkdown({ ...experiments, tables: [{ ...table, seeds }] }, results)
       .split("\n")

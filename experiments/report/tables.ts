@@ -15,6 +15,8 @@ import {
   suiteTasks,
   type Table,
 } from "./experiments.ts";
+import { escapeMarkdown, percentSigned } from "./markdown.ts";
+import { mean } from "./statistics.ts";
 
 /** All tables: scores first, then the tasks behind the suite score of each. */
 export function tablesMarkdown(experiments: Experiments, results: Results): string {
@@ -71,8 +73,6 @@ function overlaps(rows: readonly (Row & { table: Table })[]): string[] {
     }),
   ];
 }
-
-const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 type Masks = NonNullable<Result["report"]["masks"]>;
 
@@ -167,14 +167,9 @@ function perTask({ title }: Table, rows: readonly Row[]): string[] {
 }
 
 function signed(difference: Estimate | undefined): string {
-  return difference ? `${difference.mean < 0 ? "" : "+"}${percent(difference).replace("-", "−")}` : "";
+  return difference ? percentSigned(difference) : "";
 }
 
 function cell(score: Estimate | undefined): string {
   return score ? percent(score) : NOT_RUN;
-}
-
-/** Text that stays text in a cell. */
-function escapeMarkdown(text: string): string {
-  return text.replace(/[\\`*[\]<>|~&]/g, "\\$&").replace(/\s+/g, " ");
 }
