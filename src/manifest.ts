@@ -3,7 +3,7 @@
  * every file in it. It is written last, so a folder with a manifest is a whole one.
  */
 import { createHash } from "node:crypto";
-import { closeSync, createReadStream, existsSync, fsyncSync, openSync, statSync } from "node:fs";
+import { closeSync, createReadStream, existsSync, fsyncSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "./errors.ts";
@@ -83,6 +83,13 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
   const manifest = parsed.data as Manifest<Format>;
   checkSizes(folder, manifest);
   return manifest;
+}
+
+/** Identity of a folder: the hash of its manifest, which holds the hashes of all files. */
+export function manifestHash(folder: string): string {
+  return createHash("sha256")
+    .update(readFileSync(join(folder, manifestName)))
+    .digest("hex");
 }
 
 /** What there is where a folder of ours was wanted, and what to do. */

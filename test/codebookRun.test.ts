@@ -7,9 +7,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { chooseMask, openMaskSource } from "../src/answer/maskSource.ts";
 import { packBundle } from "../src/bundle/packBundle.ts";
+import type { OpenedModel } from "../src/eval/evaluate.ts";
 import { openModel } from "../src/eval/load.ts";
-import { predictorIds } from "../src/text/prompt.ts";
+import { toDenseMask } from "../src/mask/mask.ts";
 import { loadLatestCheckpoint } from "../src/train/checkpoint.ts";
 import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
@@ -70,15 +72,23 @@ test("the packed bundle predicts the checkpoint's masks: entries of the codebook
   const bundle = join(folder, "bundle");
   const saved = (await loadLatestCheckpoint(whole))!;
   await packBundle(join(whole, "checkpoints", `step-${String(saved.step).padStart(6, "0")}`), bundle, { type: "F32" });
-  const [exact, served] = [await openModel(whole, { threads: 1 }), await openModel(bundle, { threads: 1 })];
-  const texts = ["Write the plural.", "Write the first letter. Input: cloud", "Give the plural form. Input: river"];
-  const ids = texts.map((text) => predictorIds(exact.text.tokenizer, text));
-  const [wanted, got] = [await exact.model.predict(ids), await served.model.predict(ids)];
-  for (const [i, { mask, scores }] of wanted.entries()) {
-    for (const [at, value] of mask.entries()) expect(got[i]!.mask[at]!).toBeCloseTo(value, 5);
-    for (const [at, value] of scores.entries()) expect(got[i]!.scores[at]!).toBeCloseTo(value, 4);
+  await using exact = await openModel(whole, { threads: 1 });
+  await using served = await openModel(bundle, { threads: 1 });
+  const predicted = async ({ model }: OpenedModel, text: string) => {
+    await using source = await openMaskSource(model, { source: "predictor" }, { threads: 1 });
+    const prompt = { text, ids: model.format.promptIds(text) };
+    const { tFfn } = model.manifest;
+    const { mask } = await chooseMask(source, prompt, { tFfn: tFfn!, ffnWidth: model.weights.config.ffnWidth });
+    return { mask: toDenseMask(mask), scores: (await source.scores(prompt)).scores };
+  };
+  for (const text of [
+    "Write the plural.",
+    "Write the first letter. Input: cloud",
+    "Give the plural form. Input: river",
+  ]) {
+    const [{ mask, scores }, got] = [await predicted(exact, text), await predicted(served, text)];
+    for (const [at, value] of mask.entries()) expect(got.mask[at]!).toBeCloseTo(value, 5);
+    for (const [at, value] of scores.entries()) expect(got.scores[at]!).toBeCloseTo(value, 4);
     for (const [at, value] of mask.entries()) expect(value).toBe(mask[at - (at % 4)]); // blocks of 4
   }
-  await exact.close();
-  await served.close();
 });

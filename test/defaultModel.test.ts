@@ -11,12 +11,11 @@ import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import type { Model } from "../src/formats/huggingface.ts";
 import { parameterShapes } from "../src/model/config.ts";
-import { promptIds } from "../src/text/prompt.ts";
 import { channelWeights, forward } from "./reference/decoder.ts";
 import { temporaryFolder } from "./support/models.ts";
 
 const model = new InstructionModel(fileURLToPath(new URL("../models/default", import.meta.url)));
-const { bundle, tokenizer } = model;
+const { bundle } = model;
 afterAll(() => model[Symbol.dispose]());
 
 test("is whole, at most 10 MB, and of permissive data", async () => {
@@ -39,7 +38,7 @@ test.each([
   "Write down the first letter in the following word Input: window",
 ])("%s: sub-network and masked model agree", { timeout: 60_000 }, async (prompt) => {
   const { mask } = await model.mask(prompt);
-  const ids = promptIds(tokenizer, prompt, bundle.manifest.promptTemplate);
+  const ids = model.promptIds(prompt);
   const { path } = await openSubnetwork(bundle, mask, { root: temporaryFolder() });
   await using engine = await llamaCpp.open(path, { contextLength: 64, kvType: "F32" });
   const got = await engine.logits(ids);

@@ -68,7 +68,7 @@ describe.each(Object.entries(shapes))("%s", (name, shape) => {
 
   test("the graph on an imported checkpoint says what llama.cpp says", async () => {
     await importModel(at("source"), at("checkpoint"), { as: "checkpoint" });
-    const opened = await openModel(at("checkpoint"), quiet);
+    await using opened = await openModel(at("checkpoint"), quiet);
     const ids = Int32Array.from({ length: 24 }, (_, t) => (37 * t + 11) % 256);
     const labels = ids.map((_, t) => ids[t + 1] ?? -100);
     using bundle = new Bundle(at("bundle"));
@@ -78,8 +78,7 @@ describe.each(Object.entries(shapes))("%s", (name, shape) => {
       const norm = row.reduce((total, x) => total + Math.exp(x - largest), 0);
       return sum + largest + Math.log(norm) - row[labels[t]!]!;
     }, 0);
-    const [score] = await opened.model.score([{ ids, labels }]);
-    await opened.close();
+    const [score] = await opened.evaluator.score([{ ids, labels }]);
     expect(score!.tokens).toBe(23);
     expect(Math.abs(score!.nll - nll)).toBeLessThan(2e-3);
   });

@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { answer } from "../src/answer/answer.ts";
 import { chooseMask, openMaskSource } from "../src/answer/maskSource.ts";
+import { openBundlePredictor } from "../src/answer/predictor.ts";
+import type { PromptedModel } from "../src/answer/promptedModel.ts";
 import { Bundle } from "../src/bundle/bundle.ts";
 import { packBundle } from "../src/bundle/packBundle.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
@@ -14,6 +16,7 @@ import type { WeightType } from "../src/formats/ggufModel.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import { fullMask, type Mask, maskFromScores } from "../src/mask/mask.ts";
 import type { Weights } from "../src/model/config.ts";
+import { PromptFormat } from "../src/text/prompt.ts";
 import type { Tokenizer } from "../src/text/tokenizer.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { channelWeights, forward, greedy, matVec } from "./reference/decoder.ts";
@@ -154,7 +157,15 @@ describe("predictor", () => {
       const prompt = [1, 9, 8, 7, 20];
       const tokenizer = { bosId: 1, encode: () => instruction.subarray(1) } as unknown as Tokenizer;
       const engine = { kvType: "F32", threads: 1 } as const;
-      await using source = await openMaskSource(llamaCpp, bundle, tokenizer, { source: "predictor" }, engine);
+      const prompted: PromptedModel = {
+        weights: bundle,
+        hash: bundle.hash,
+        manifest: bundle.manifest,
+        format: new PromptFormat(tokenizer, "{prompt}"),
+        hasPredictor: true,
+        openPredictor: (options) => openBundlePredictor(llamaCpp, bundle, options),
+      };
+      await using source = await openMaskSource(prompted, { source: "predictor" }, engine);
       const read = { text: "any", ids: Int32Array.from(prompt) };
       const choose = async () => (await chooseMask(source, read, { tFfn: 32, ffnWidth: bundle.ffnWidth })).mask;
       const options = { ...engine, maxTokens: 10, cache: { root: temporaryFolder() } };

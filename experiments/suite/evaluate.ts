@@ -11,14 +11,13 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { z } from "zod";
+import { chooseMask, modelTFfn, openMaskSource } from "../../src/answer/maskSource.ts";
 import { OptionError } from "../../src/errors.ts";
-import { evaluateTasks, type MaskChoice, type TaskReport } from "../../src/eval/evaluate.ts";
-import { type OpenedModel, openModel } from "../../src/eval/load.ts";
+import { evaluateTasks, type MaskOptions, type OpenedModel, type TaskReport } from "../../src/eval/evaluate.ts";
+import { openModel } from "../../src/eval/load.ts";
 import { readJson } from "../../src/files.ts";
 import { readManifest } from "../../src/manifest.ts";
-import { fromDenseMask } from "../../src/mask/mask.ts";
 import { overlap } from "../../src/mask/overlap.ts";
-import { predictorIds } from "../../src/text/prompt.ts";
 import { checkpointFolders } from "../../src/train/checkpoint.ts";
 import { type Mask, type Result, Results, readExperiments, sourcesOf, suiteScore } from "../report/experiments.ts";
 import { resultsPath } from "../report/writeExperiments.ts";
@@ -87,7 +86,7 @@ async function evaluateRun(run: string, seed: number, masks: readonly Mask[]): P
   if (masks.every((mask) => tests.every((test) => isKnown(mask, test)))) return "unchanged";
 
   const started = performance.now();
-  const opened = await openModel(folder, { threads, spinning: false });
+  await using opened = await openModel(folder, { threads, spinning: false });
   const words: string[] = [];
   for (const mask of masks) {
     try {
@@ -116,21 +115,29 @@ async function evaluateRun(run: string, seed: number, masks: readonly Mask[]): P
       process.exitCode = 1;
     }
   }
-  await opened.close();
   return `${words.join(", ")} (${((performance.now() - started) / 1000).toFixed(0)} s)`;
 }
 
 async function evaluate(opened: OpenedModel, mask: Mask, data: string): Promise<Result["report"]> {
-  const choice = choiceOf(opened, mask);
-  const { answers, masks, ...report } = await evaluateTasks(opened.model, data, choice, opened.text);
-  return { ...report, tasks: report.tasks.map((task) => ({ ...task })), ...(masks && { masks: compact(masks) }) };
+  const { answers, masks, ...report } = await evaluateTasks(opened, data, choiceOf(mask));
+  return {
+    ...report,
+    tasks: report.tasks.map((task) => ({ ...task })),
+    ...(masks && !isUntrained(mask) && { masks: compact(masks) }),
+  };
 }
 
 /** Mean overlap, over tasks and layers, of the masks of a trained and of a held-out wording of the same task. */
-async function wordingOverlap({ model, text }: OpenedModel, tasks: readonly string[]): Promise<number> {
+async function wordingOverlap({ model }: OpenedModel, tasks: readonly string[]): Promise<number> {
+  await using source = await openMaskSource(model, { source: "predictor" }, { threads });
+  const { ffnWidth } = model.weights.config;
   const masksOf = async (wordings: readonly string[]) => {
-    const predicted = await model.predict(wordings.map((wording) => predictorIds(text.tokenizer, wording)));
-    return predicted.map(({ mask }) => fromDenseMask(mask, text.ffnWidth));
+    const masks = [];
+    for (const text of wordings) {
+      const prompt = { text, ids: model.format.promptIds(text) };
+      masks.push((await chooseMask(source, prompt, { tFfn: modelTFfn(model), ffnWidth })).mask);
+    }
+    return masks;
   };
   const shares: number[] = [];
   for (const { train, heldOut } of tasks.map((task) => instructions[task]!)) {
@@ -141,9 +148,28 @@ async function wordingOverlap({ model, text }: OpenedModel, tasks: readonly stri
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
-function choiceOf(opened: OpenedModel, mask: Mask): MaskChoice {
-  if (mask === "own") return opened.ownChoice;
-  return isUntrained(mask) ? opened.untrainedChoice(mask, experiments.tFfn) : mask;
+function choiceOf(mask: Mask): MaskOptions {
+  const { tFfn } = experiments;
+  switch (mask) {
+    case "own":
+      return {};
+    case "dense":
+      return { mask };
+    case "input":
+    case "task":
+      return { per: mask };
+    case "foreign":
+    case "generic":
+      return { control: mask };
+    case "activations": // over all prompts
+      return { source: "griffin", control: "generic", tFfn };
+    case "griffin":
+    case "weights":
+    case "random":
+      return { source: mask, tFfn };
+    default:
+      return mask satisfies never;
+  }
 }
 
 /** Whether the size of a mask is that of the experiments, not the run's own. */

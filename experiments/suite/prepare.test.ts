@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { composePrompt, instructionOf } from "../../src/text/prompt.ts";
+import { composePrompt, instructionOf, PromptFormat } from "../../src/text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../../src/text/scorers.ts";
 import { loadTokenizer } from "../../src/text/tokenizer.ts";
 import { trainTokenizer } from "../../src/text/trainTokenizer.ts";
@@ -358,8 +358,9 @@ test("padding wastes less than 15 % of a batch with a tokenizer of 2,048 tokens 
     const out = join(folder, "tokenizer.json");
     const lines = (question: Question) => question.wordings.map((wording) => composePrompt(wording, question.input));
     await trainTokenizer({ texts: questions.flatMap(lines), vocabSize: 2048, out });
-    const options = { promptTemplate: "{prompt}\n", predictorInput: "prompt", maxTokens: 256 } as const;
-    const stream = new SftStream(encodeQuestions(questions, loadTokenizer(out), options), {
+    const options = { predictorInput: "prompt", maxTokens: 256 } as const;
+    const format = new PromptFormat(loadTokenizer(out), "{prompt}\n");
+    const stream = new SftStream(encodeQuestions(questions, format, options), {
       seed: 1,
       tokensPerBatch: 2048,
     });

@@ -74,7 +74,7 @@ describe("masks", () => {
     for (const how of [{ source: "griffin" }, { tFfn: 32 }, { text: "a" }] as const)
       await expect(model.ask("Once", { mask: "dense", ...how })).rejects.toThrow(/wanted a mask, or how to make one/);
     await expect(model.mask("Once", { text: "a" })).rejects.toThrow(OptionError);
-    await expect(model.mask("Once", { source: "static" })).rejects.toThrow(OptionError);
-    await expect(model.mask("Once", { source: "static", text: "a", seed: 1 })).rejects.toThrow(OptionError);
+    await expect(model.mask("Once", { source: "text" })).rejects.toThrow(OptionError);
+    await expect(model.mask("Once", { source: "text", text: "a", seed: 1 })).rejects.toThrow(OptionError);
   });
 });

@@ -2,40 +2,49 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Bundle } from "../bundle/bundle.ts";
-import type { EngineOptions, EngineProvider } from "../engine/engine.ts";
+import type { EngineProvider } from "../engine/engine.ts";
 import { llamaCpp } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
-import { ChatTemplate } from "../text/chatTemplate.ts";
-import { promptIds } from "../text/prompt.ts";
+import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
+import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
 import {
-  bundleTFfn,
   type ChosenMask,
   chooseMask,
+  defaultSource,
   type MaskSource,
+  modelTFfn,
+  openFlaggedSource,
   openMaskSource,
   type ScoreOptions,
   type SourceChoice,
+  type SourceFlags,
   type SourceName,
   type SourceOptions,
 } from "./maskSource.ts";
+import { openBundlePredictor } from "./predictor.ts";
+import type { OpenPredictor, PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
 
+/** What is asked beside the instruction. */
+interface TaskOptions {
+  /** What to do it to: where the instruction says {input}, else after it. */
+  input?: string | undefined;
+  /** Solved cases of the task, which the instruction shows; the mask is made for them too. */
+  examples?: readonly TaskExample[] | undefined;
+}
+
 /** How a prompt's mask is made. */
-interface MaskChoice extends ScoreOptions {
-  /** Default: the predictor where the bundle has one, else griffin. An open source is used as it is, and stays open. */
-  source?: SourceName | MaskSource | undefined;
+interface MaskChoice extends TaskOptions, ScoreOptions, Omit<SourceFlags, "seed"> {
   /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
   tFfn?: number | undefined;
-  /** What the source `static` takes activations from. */
-  text?: string | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
 }
 
-export interface MaskOptions extends MaskChoice, Omit<EngineOptions, "contextLength"> {
+export interface MaskOptions extends MaskChoice, PredictorOptions {
   /** Of the source `random`. Default: 0. */
   seed?: number | undefined;
 }
@@ -69,12 +78,10 @@ export interface ModelOptions {
 }
 
 /** A model that answers each prompt with the sub-network that its instruction needs. */
-export class InstructionModel implements Disposable {
+export class InstructionModel implements PromptedModel, Disposable {
   readonly engines: EngineProvider;
   readonly bundle: Bundle;
-  readonly tokenizer: Tokenizer;
-  /** How the LLM is prompted: a text with "{prompt}" in it, or a chat template. */
-  readonly format: string | ChatTemplate;
+  readonly format: PromptFormat;
 
   /** @throws {FileError} if the folder is not a whole bundle */
   constructor(path = DEFAULT_MODEL, { engines = DEFAULT_ENGINES }: ModelOptions = {}) {
@@ -82,19 +89,45 @@ export class InstructionModel implements Disposable {
     this.bundle = new Bundle(path);
     try {
       const { manifest, tokenizerPath } = this.bundle;
-      this.tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest, this.bundle.config));
-      const template = this.bundle.text(templateName);
-      this.format =
-        template === undefined ? manifest.promptTemplate : new ChatTemplate(template, join(path, templateName));
+      const tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest, this.bundle.config));
+      const template = this.bundle.text(chatTemplateName);
+      this.format = new PromptFormat(
+        tokenizer,
+        template === undefined ? manifest.promptTemplate : new ChatTemplate(template, join(path, chatTemplateName)),
+      );
     } catch (error) {
       this.bundle[Symbol.dispose]();
       throw error;
     }
   }
 
+  get tokenizer(): Tokenizer {
+    return this.format.tokenizer;
+  }
+
+  get weights(): Bundle {
+    return this.bundle;
+  }
+
+  get hash(): string {
+    return this.bundle.hash;
+  }
+
+  get manifest(): Bundle["manifest"] {
+    return this.bundle.manifest;
+  }
+
+  get hasPredictor(): boolean {
+    return this.bundle.predictor !== undefined;
+  }
+
+  openPredictor(options: PredictorOptions): Promise<OpenPredictor> {
+    return openBundlePredictor(this.engines, this.bundle, options);
+  }
+
   /** What the LLM reads of a prompt. @throws {InputError} if it is empty, or the bundle's chat template refuses it */
   promptIds(prompt: string): Int32Array {
-    return promptIds(this.tokenizer, prompt, this.format);
+    return this.format.promptIds(prompt);
   }
 
   /**
@@ -104,19 +137,13 @@ export class InstructionModel implements Disposable {
    * @throws {InputError} on an empty prompt, or one longer than the predictor reads
    * @throws {FileError} if the bundle is damaged, or has no predictor where one is wanted
    */
-  async mask(prompt: string, options: MaskOptions = {}): Promise<ChosenMask> {
-    const { source = this.defaultSource, text, seed, tFfn = bundleTFfn(this.bundle), scoreCache, ...rest } = options;
+  async mask(instruction: string, options: MaskOptions = {}): Promise<ChosenMask> {
+    const { input, examples, tFfn = modelTFfn(this), source, text, seed, scoreCache, ...rest } = options;
     const { signal, onProgress, ...engine } = rest;
+    const prompt = composePrompt(instruction, input, examples);
     const read = { text: prompt, ids: this.promptIds(prompt) };
-    const how = { signal, onProgress, tFfn, ffnWidth: this.bundle.ffnWidth };
-    if (typeof source !== "string") {
-      if (text !== undefined || seed !== undefined)
-        throw new OptionError("mask: wanted no text and no seed beside an open source, got one.");
-      return chooseMask(source, read, how);
-    }
-    const choice = choiceOf(source, text, seed);
-    await using own = await this.openSource(choice, { ...engine, cache: scoreCache });
-    return await chooseMask(own, read, how);
+    await using open = await openFlaggedSource(this, { source, text, seed }, { ...engine, cache: scoreCache });
+    return await chooseMask(open, read, { signal, onProgress, tFfn, ffnWidth: this.bundle.ffnWidth });
   }
 
   /**
@@ -125,11 +152,11 @@ export class InstructionModel implements Disposable {
    * @throws as {@link openMaskSource}
    */
   openSource(choice: SourceChoice, options: SourceOptions = {}): Promise<MaskSource> {
-    return openMaskSource(this.engines, this.bundle, this.tokenizer, choice, options);
+    return openMaskSource(this, choice, options);
   }
 
   get defaultSource(): SourceName {
-    return this.bundle.predictor ? "predictor" : "griffin";
+    return defaultSource(this);
   }
 
   /**
@@ -139,10 +166,11 @@ export class InstructionModel implements Disposable {
    * @throws {InputError} on an empty prompt, or one longer than the model reads
    * @throws as {@link InstructionModel.mask}
    */
-  async ask(prompt: string, options: AskOptions = {}): Promise<TextAnswer> {
-    const { mask, source, tFfn, text, scoreCache, onProgress, maxTokens = 128, ...engine } = options;
+  async ask(instruction: string, options: AskOptions = {}): Promise<TextAnswer> {
+    const { input, examples, mask, source, tFfn, text, scoreCache, onProgress, maxTokens = 128, ...engine } = options;
     if (mask !== undefined && [source, tFfn, text].some((option) => option !== undefined))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
+    const prompt = composePrompt(instruction, input, examples);
     const ids = this.promptIds(prompt);
     let chosen: TextAnswer["chosen"];
     const make = async () => {
@@ -170,18 +198,4 @@ export class InstructionModel implements Disposable {
   [Symbol.dispose](): void {
     this.bundle[Symbol.dispose]();
   }
-}
-
-const templateName = "chat_template.jinja";
-
-/** @throws {OptionError} if a source lacks what it needs, or is given what it does not use */
-function choiceOf(source: SourceName, text: string | undefined, seed: number | undefined): SourceChoice {
-  if (text !== undefined && source !== "static")
-    throw new OptionError(`mask: wanted no text for the source ${source}, got one. Only static takes it.`);
-  if (seed !== undefined && source !== "random")
-    throw new OptionError(`mask: wanted no seed for the source ${source}, got ${seed}. Only random takes it.`);
-  if (source === "random") return { source, seed };
-  if (source !== "static") return { source };
-  if (text === undefined) throw new OptionError("mask: wanted a text for the source static, got none.");
-  return { source, text };
 }

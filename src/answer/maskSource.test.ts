@@ -12,8 +12,10 @@ import { packBundle } from "../bundle/packBundle.ts";
 import { InputError, OptionError } from "../errors.ts";
 import { randomMask, weightNorms } from "../mask/baselines.ts";
 import { maskFromScores } from "../mask/mask.ts";
+import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { bundleTFfn, chooseMask, openMaskSource, type SourceChoice } from "./maskSource.ts";
+import { chooseMask, modelTFfn, openMaskSource, type SourceChoice } from "./maskSource.ts";
+import type { PromptedModel } from "./promptedModel.ts";
 
 const model = goldenModel("llama");
 const { numLayers: L, ffnWidth: F, width: D, vocabSize: V } = model.config;
@@ -35,8 +37,16 @@ beforeEach(async () => {
   return () => bundle[Symbol.dispose]();
 });
 
+const prompted = (weights: Bundle): PromptedModel => ({
+  weights,
+  hash: weights.hash,
+  manifest: weights.manifest,
+  format: new PromptFormat(tokenizer, "{prompt}"),
+  hasPredictor: false,
+  openPredictor: () => expect.unreachable(),
+});
 const open = (choice: SourceChoice, maxBytes?: number) =>
-  openMaskSource(new FakeEngines(), bundle, tokenizer, choice, { threads: 1, cache: { root, maxBytes } });
+  openMaskSource(prompted(bundle), choice, { threads: 1, cache: { root, maxBytes } });
 
 async function scoresOf(choice: SourceChoice, ids = prompt.ids) {
   await using source = await open(choice);
@@ -49,7 +59,7 @@ describe("scores of a bundle", () => {
     expect(difference((await scoresOf({ source: "griffin" })).scores, wanted)).toBeLessThan(1e-5);
   });
 
-  test("static: of a text and not of the prompt, in windows that BOS opens, up to a limit", async () => {
+  test("text: of a text and not of the prompt, in windows that BOS opens, up to a limit", async () => {
     const text = "The quick brown fox jumps over the lazy dog. ".repeat(4);
     const ids = tokenizer.encode(text).subarray(0, 150);
     const length = bundle.contextLength - 1; // of a window without BOS
@@ -68,15 +78,15 @@ describe("scores of a bundle", () => {
       const down = model.weights.get(`model.layers.${layer}.mlp.down_proj.weight`)!.data; // [D, F]
       return (sum / ids.length) * Math.hypot(...Array.from({ length: D }, (_, row) => down[row * F + channel]!));
     });
-    const choice = { source: "static", text, maxTokens: 150 } as const;
+    const choice = { source: "text", text, maxTokens: 150 } as const;
     const { scores } = await scoresOf(choice);
     expect(difference(scores, wanted)).toBeLessThan(1e-5);
     expect(await scoresOf(choice, integers("another", 5, V))).toEqual({ scores, cached: true });
     expect(await scoresOf({ ...choice, maxTokens: 149 })).toMatchObject({ cached: false });
-    await expect(open({ source: "static", text: "" })).rejects.toThrow(InputError);
+    await expect(open({ source: "text", text: "" })).rejects.toThrow(InputError);
   });
 
-  test("weights and random: those that evaluation has", async () => {
+  test("weights and random: by the norms of the weights, and as the control of that name", async () => {
     const weights = weightNorms((name) => model.weights.get(name), model.config);
     expect((await scoresOf({ source: "weights" })).scores).toEqual(weights);
     await using source = await open({ source: "random", seed: 5 });
@@ -87,7 +97,7 @@ describe("scores of a bundle", () => {
   });
 
   test("predictor: a bundle without one is refused", async () => {
-    await expect(open({ source: "predictor" })).rejects.toThrow(/wanted a bundle with a predictor, got one without/);
+    await expect(open({ source: "predictor" })).rejects.toThrow(/wanted a model with a predictor, got one without/);
   });
 });
 
@@ -123,7 +133,8 @@ describe("masks", () => {
   });
 
   test("keep half of the channels unless told, in whole blocks of 32 where there are some", () => {
-    const of = (ffnWidth: number, tFfn?: number) => bundleTFfn({ ffnWidth, manifest: { tFfn } } as Bundle);
+    const of = (ffnWidth: number, tFfn?: number) =>
+      modelTFfn({ weights: { config: { ffnWidth } }, manifest: { tFfn } } as PromptedModel);
     expect([1, 48, 64, 172, 11008].map((width) => of(width))).toEqual([1, 24, 32, 96, 5504]);
     expect(of(512, 48)).toBe(48);
   });

@@ -1,39 +1,37 @@
 /**
- * Where masks come from, behind one interface: something that scores the FFN channels of a bundle's model for a prompt. The mask of any budget
- * follows from the scores. (A mask from a file needs no source.)
+ * Where masks come from, behind one interface: something that scores the FFN channels of a model for a prompt. The mask of any budget
+ * follows from the scores. (A mask from a file needs no source.) Serving and evaluation have the same sources.
  *
  * Shapes: L layers · F FFN channels
  */
 import { createHash } from "node:crypto";
-import type { Bundle } from "../bundle/bundle.ts";
 import { defaultTFfn } from "../bundle/estimate.ts";
-import type { EngineOptions, EngineProvider } from "../engine/engine.ts";
-import { OptionError } from "../errors.ts";
+import { FileError, OptionError } from "../errors.ts";
 import { randomScores, weightNorms } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
 import type { Window } from "../net/activations.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
-import { openPredictor } from "./predictorSource.ts";
+import { instructionOf, predictorIds } from "../text/prompt.ts";
+import type { PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import { cachedScores, type ScoreCacheOptions } from "./scoreCache.ts";
 import { promptWindows, textWindows } from "./windows.ts";
 
-export const SOURCE_NAMES = ["predictor", "griffin", "static", "weights", "random"] as const;
+export const SOURCE_NAMES = ["predictor", "griffin", "text", "weights", "random"] as const;
 export type SourceName = (typeof SOURCE_NAMES)[number];
 
 /**
  * - `predictor`: learned, from the instruction
  * - `griffin`: the channels that are most active when the dense model reads the prompt
- * - `static`: the channels that contribute most when it reads a text, for all prompts; `maxTokens` of it count (default: 4096)
+ * - `text`: the channels that contribute most when it reads a text, for all prompts; `maxTokens` of it count (default: 4096)
  * - `weights`: the channels of largest weights
  * - `random`: the same for the same seed (default: 0)
  */
 export type SourceChoice =
   | { source: "predictor" | "griffin" | "weights" }
-  | { source: "static"; text: string; maxTokens?: number | undefined }
+  | { source: "text"; text: string; maxTokens?: number | undefined }
   | { source: "random"; seed?: number | undefined };
 
-export interface SourceOptions extends Omit<EngineOptions, "contextLength"> {
-  /** Of the scores of griffin, static and weights. */
+export interface SourceOptions extends PredictorOptions {
+  /** Of the scores of griffin, text and weights. */
   cache?: ScoreCacheOptions | undefined;
 }
 
@@ -45,7 +43,7 @@ export interface Prompt {
 
 export interface ScoreOptions {
   signal?: AbortSignal | undefined;
-  /** Of griffin and static: parts done, and all. */
+  /** Of griffin and text: parts done, and all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -57,7 +55,7 @@ export interface MaskSource extends AsyncDisposable {
    * Masking scores z [L·F] of a prompt, and whether they came from the cache.
    *
    * @throws {InputError} if the prompt is empty, longer than the source reads, or not of the model's vocabulary
-   * @throws {FileError} if the bundle is damaged
+   * @throws {FileError} if the model is damaged
    */
   scores(prompt: Prompt, options?: ScoreOptions): Promise<{ scores: Float32Array; cached: boolean }>;
 }
@@ -70,52 +68,60 @@ export interface ChosenMask {
   cached: boolean;
 }
 
+/** How a mask source is made, as commands and calls say it. */
+export interface SourceFlags {
+  /** Default: the predictor where the model has one, else griffin. An open source is used as it is, and stays open. */
+  source?: SourceName | MaskSource | undefined;
+  /** What the source `text` takes activations from. */
+  text?: string | undefined;
+  /** Of the source `random`. Default: 0. */
+  seed?: number | undefined;
+}
+
 /** Changes with every change of what scores mean, so that old ones are not found. */
 const scoresVersion = 1;
 
 /**
- * @param engines open the predictor; other sources need none
- * @throws {FileError} if the bundle has no predictor where one is wanted, or it is damaged
- * @throws {InputError} if the text of `static` is empty
+ * @throws {FileError} if the model has no predictor where one is wanted, or it is damaged
+ * @throws {InputError} if the text of `text` is empty
  */
 export async function openMaskSource(
-  engines: EngineProvider,
-  bundle: Bundle,
-  tokenizer: Tokenizer,
+  model: PromptedModel,
   choice: SourceChoice,
   options: SourceOptions = {},
 ): Promise<MaskSource> {
   const { cache = {}, ...engine } = options;
-  const { numLayers, ffnWidth } = bundle;
+  const { weights } = model;
+  const { numLayers, ffnWidth } = weights.config;
   const name = choice.source;
   const none = async () => {};
   const cached = (windows: readonly Window[], make: () => Promise<Float32Array>) =>
-    cachedScores(bundle, scoresKey(name, windows), cache, make);
+    cachedScores({ hash: model.hash, numLayers, ffnWidth }, scoresKey(name, windows), cache, make);
   const run = { threads: engine.threads, spinning: false };
 
   switch (choice.source) {
     case "predictor":
-      return openPredictor(engines, bundle, tokenizer, engine);
+      return await openPredictor(model, engine);
     case "griffin":
       return {
         name,
         scores({ ids }, how) {
-          const windows = promptWindows(bundle, ids);
+          const windows = promptWindows(weights.config, ids);
           return cached(windows, async () => {
             const { griffinScores } = await import("../net/activations.ts"); // ONNX Runtime, which other sources do not need
-            return griffinScores(bundle, windows, { ...run, ...how });
+            return griffinScores(weights, windows, { ...run, ...how });
           });
         },
         [Symbol.asyncDispose]: none,
       };
-    case "static": {
-      const windows = textWindows(bundle, tokenizer, choice.text, choice.maxTokens);
+    case "text": {
+      const windows = textWindows(weights.config, model.format.tokenizer, choice.text, choice.maxTokens);
       return {
         name,
         scores: (_, how) =>
           cached(windows, async () => {
             const { contributionScores } = await import("../net/activations.ts");
-            return contributionScores(bundle, windows, { ...run, ...how });
+            return contributionScores(weights, windows, { ...run, ...how });
           }),
         [Symbol.asyncDispose]: none,
       };
@@ -123,7 +129,7 @@ export async function openMaskSource(
     case "weights":
       return {
         name,
-        scores: () => cached([], async () => weightNorms((parameter) => bundle.read(parameter), bundle.config)),
+        scores: () => cached([], async () => weightNorms((parameter) => weights.read(parameter), weights.config)),
         [Symbol.asyncDispose]: none,
       };
     case "random": {
@@ -133,6 +139,59 @@ export async function openMaskSource(
     default:
       return choice satisfies never;
   }
+}
+
+/** The learned source: the predictor reads the prompt, or its instruction, as it was trained. */
+async function openPredictor(model: PromptedModel, options: PredictorOptions): Promise<MaskSource> {
+  const { manifest, format } = model;
+  if (!model.hasPredictor || manifest.epsilon === undefined) {
+    const wanted = "wanted a model with a predictor, got one without. Choose another source of masks.";
+    throw new FileError(model.weights.path, wanted);
+  }
+  const predictor = await model.openPredictor(options);
+  return {
+    name: "predictor",
+    epsilon: manifest.lambda === "soft" ? manifest.epsilon : undefined,
+    async scores({ text }) {
+      const read = manifest.predictorInput === "instruction" ? instructionOf(text) : text;
+      return { scores: await predictor.scores(predictorIds(format.tokenizer, read)), cached: false };
+    },
+    [Symbol.asyncDispose]: () => predictor[Symbol.asyncDispose](),
+  };
+}
+
+export function defaultSource({ hasPredictor }: Pick<PromptedModel, "hasPredictor">): SourceName {
+  return hasPredictor ? "predictor" : "griffin";
+}
+
+/**
+ * The source that flags ask for; disposing it leaves one that was open before.
+ *
+ * @throws {OptionError} if a source lacks what it needs, or is given what it does not use
+ * @throws as {@link openMaskSource}
+ */
+export async function openFlaggedSource(
+  model: PromptedModel,
+  { source = defaultSource(model), text, seed }: SourceFlags,
+  options: SourceOptions = {},
+): Promise<MaskSource> {
+  if (typeof source === "string") return await openMaskSource(model, choiceOf(source, text, seed), options);
+  if (text !== undefined || seed !== undefined)
+    throw new OptionError("mask: wanted no text and no seed beside an open source, got one.");
+  const { name, epsilon } = source;
+  const scores: MaskSource["scores"] = (prompt, how) => source.scores(prompt, how);
+  return { name, epsilon, scores, [Symbol.asyncDispose]: async () => {} };
+}
+
+function choiceOf(source: SourceName, text: string | undefined, seed: number | undefined): SourceChoice {
+  if (text !== undefined && source !== "text")
+    throw new OptionError(`mask: wanted no text for the source ${source}, got one. Only the source text takes it.`);
+  if (seed !== undefined && source !== "random")
+    throw new OptionError(`mask: wanted no seed for the source ${source}, got ${seed}. Only random takes it.`);
+  if (source === "random") return { source, seed };
+  if (source !== "text") return { source };
+  if (text === undefined) throw new OptionError("mask: wanted a text for the source text, got none.");
+  return { source, text };
 }
 
 /**
@@ -146,19 +205,24 @@ export async function chooseMask(
   prompt: Prompt,
   { tFfn, ffnWidth, ...options }: ScoreOptions & { tFfn: number; ffnWidth: number },
 ): Promise<ChosenMask> {
-  if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > ffnWidth)
-    throw new OptionError(`mask: wanted t_ffn in 1..${ffnWidth} (d_ffn), got ${tFfn}.`);
+  checkTFfn(tFfn, ffnWidth);
   const { scores, cached } = await source.scores(prompt, options);
   const mask = maskFromScores(scores, { dFfn: ffnWidth, tFfn, epsilon: source.epsilon });
   return { mask, source: source.name, cached };
 }
 
-/** Channels per layer that a bundle's masks keep unless told: as its predictor was trained, else about half of them. */
-export function bundleTFfn({ manifest, ffnWidth }: Bundle): number {
-  return manifest.tFfn ?? defaultTFfn(ffnWidth);
+/** @throws {OptionError} if so many channels cannot be kept */
+export function checkTFfn(tFfn: number, ffnWidth: number): void {
+  if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > ffnWidth)
+    throw new OptionError(`mask: wanted t_ffn in 1..${ffnWidth} (d_ffn), got ${tFfn}.`);
 }
 
-/** A name for scores by all that they depend on beside the bundle. */
+/** Channels per layer that a model's masks keep unless told: as its predictor was trained, else about half of them. */
+export function modelTFfn({ manifest, weights }: Pick<PromptedModel, "manifest" | "weights">): number {
+  return manifest.tFfn ?? defaultTFfn(weights.config.ffnWidth);
+}
+
+/** A name for scores by all that they depend on beside the model. */
 function scoresKey(name: SourceName, windows: readonly Window[]): string {
   const hash = createHash("sha256").update(JSON.stringify([scoresVersion, name]));
   for (const { ids, skipped } of windows) {

@@ -1,10 +1,10 @@
 /** From a request's prompt to the ids that the LLM reads, and to the instruction that its mask is made for. */
 import { ContextLengthError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
-import { composeTurn, hasInput, promptIds, withBos } from "../text/prompt.ts";
+import { composeTurn, hasInput, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
-import type { InstructionModel } from "./instructionModel.ts";
 import type { Prompt as Instruction } from "./maskSource.ts";
+import type { PromptedModel } from "./promptedModel.ts";
 
 export type Prompt =
   /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
@@ -27,8 +27,8 @@ export interface ReadPrompt {
  * @throws {ContextLengthError} if the prompt fills the context
  * @throws {FileError} if the chat template fails
  */
-export function readPrompt(model: InstructionModel, prompt: Prompt, contextLength: number): ReadPrompt {
-  checkEnds(model.tokenizer, prompt, contextLength);
+export function readPrompt(model: PromptedModel, prompt: Prompt, contextLength: number): ReadPrompt {
+  checkEnds(model.format.tokenizer, prompt, contextLength);
   const read = encodePrompt(model, prompt);
   if (read.ids.length === 0) throw new InputError("prompt: wanted at least one token, got none.");
   checkFits(read.ids.length, contextLength);
@@ -59,8 +59,8 @@ function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: number):
   }
 }
 
-function encodePrompt(model: InstructionModel, prompt: Prompt): ReadPrompt {
-  const { tokenizer } = model;
+function encodePrompt(model: PromptedModel, prompt: Prompt): ReadPrompt {
+  const { tokenizer } = model.format;
   switch (prompt.kind) {
     case "text": {
       const ids = withBos(tokenizer, tokenizer.encode(prompt.text));
@@ -82,17 +82,17 @@ function continued(ids: Int32Array, text: string, tokenizer: Tokenizer): ReadPro
 }
 
 function readChat(
-  model: InstructionModel,
+  model: PromptedModel,
   messages: readonly ChatMessage[],
   tools?: readonly object[],
 ): Omit<ReadPrompt, "decoder"> {
-  const { tokenizer, format } = model;
+  const { tokenizer, template } = model.format;
   const first = messages.findIndex(({ role }) => role === "user");
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
   if (messages.at(-1)!.role !== "user") throw new InputError("messages: wanted a user's message as the last one.");
-  if (format instanceof ChatTemplate) {
-    const idsOf = (some: readonly ChatMessage[]) => withBos(tokenizer, chatIds(tokenizer, format, some, tools));
+  if (template instanceof ChatTemplate) {
+    const idsOf = (some: readonly ChatMessage[]) => withBos(tokenizer, chatIds(tokenizer, template, some, tools));
     const ids = idsOf(messages);
     return {
       ids,
@@ -100,8 +100,8 @@ function readChat(
     };
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
-  const firstTurn = promptIds(tokenizer, text, format);
-  return { ids: joinTurns(model, firstTurn, messages, format), instruction: { text, ids: firstTurn } };
+  const firstTurn = model.format.promptIds(text);
+  return { ids: joinTurns(model, firstTurn, messages), instruction: { text, ids: firstTurn } };
 }
 
 /**
@@ -110,10 +110,9 @@ function readChat(
  * a predictor were not trained so: to them every message is a prompt.
  */
 function joinTurns(
-  { tokenizer, bundle }: InstructionModel,
+  { format, hasPredictor }: PromptedModel,
   firstTurn: Int32Array,
   messages: readonly ChatMessage[],
-  format: string,
 ): Int32Array {
   const parts = messages.map(({ role, content }, i): ArrayLike<number> => {
     if (role !== (i % 2 === 0 ? "user" : "assistant")) {
@@ -122,9 +121,9 @@ function joinTurns(
       );
     }
     if (i === 0) return firstTurn;
-    if (role === "assistant") return [...tokenizer.encode(content), tokenizer.eosId];
-    const isInput = bundle.predictor && hasInput(messages[0]!.content) && !hasInput(content);
-    return tokenizer.encode(format.replace("{prompt}", () => (isInput ? composeTurn(content) : content)));
+    if (role === "assistant") return format.answerIds(content);
+    const isInput = hasPredictor && hasInput(messages[0]!.content) && !hasInput(content);
+    return format.turnIds(isInput ? composeTurn(content) : content);
   });
   return Int32Array.from(parts.flatMap((part) => Array.from(part)));
 }

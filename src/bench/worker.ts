@@ -1,8 +1,7 @@
 /** A process of `bench`: it measures one variant, so that its peak memory is the variant's own. Takes {@link Job}s and sends back their {@link Measurement}. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { DEFAULT_ENGINES as engines } from "../answer/instructionModel.ts";
-import { openPredictor } from "../answer/predictorSource.ts";
+import { DEFAULT_ENGINES as engines, InstructionModel } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine } from "../engine/engine.ts";
@@ -11,7 +10,6 @@ import { modelNumber } from "../formats/ggufModel.ts";
 import { randomMask } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
 import { Random } from "../random.ts";
-import { loadTokenizer } from "../text/tokenizer.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
 engines.start(); // a second or two, in all processes at once
@@ -97,12 +95,12 @@ async function maskSource(
     const mask = randomMask({ numLayers, dFfn, tFfn }, 1, seed);
     return async () => mask;
   }
-  const tokenizer = loadTokenizer(bundle.tokenizerPath);
+  const model = new InstructionModel(bundle.path);
   using file = new GgufFile(predictor!.backbone);
   const mostTokens = Math.floor(modelNumber(file, "context_length") / 4); // random tokens may take more when they are text
   return async (ids) => {
-    await using open = await openPredictor(engines, bundle, tokenizer);
-    const text = tokenizer.decode(ids.subarray(0, mostTokens));
+    await using open = await model.openSource({ source: "predictor" });
+    const text = model.tokenizer.decode(ids.subarray(0, mostTokens));
     const { scores } = await open.scores({ text, ids });
     return maskFromScores(scores, { dFfn, tFfn, epsilon: open.epsilon });
   };

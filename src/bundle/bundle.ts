@@ -10,15 +10,13 @@
  *
  * Reading is here, writing in `packBundle.ts`. Shapes: D model width · F FFN width · L layers
  */
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig, readGgufParameter } from "../formats/ggufModel.ts";
 import { decodeBlocks, fromHalf } from "../formats/quantize.ts";
 import { readText } from "../json.ts";
-import { type BundleManifest, manifestName, readManifest, verifyFiles } from "../manifest.ts";
+import { type BundleManifest, manifestHash, manifestName, readManifest, verifyFiles } from "../manifest.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
@@ -30,7 +28,7 @@ export const splitCount = 3;
 /** An open bundle. Holds file descriptors until disposed. */
 export class Bundle implements ModelSource {
   readonly manifest: BundleManifest;
-  /** Identity: the hash of the manifest, which holds the hashes of all files. */
+  /** Identity. */
   readonly hash: string;
   readonly base: GgufFile;
   readonly ffn: GgufFile;
@@ -45,9 +43,7 @@ export class Bundle implements ModelSource {
    */
   constructor(readonly path: string) {
     this.manifest = readManifest(path, "ifprune-bundle");
-    this.hash = createHash("sha256")
-      .update(readFileSync(join(path, manifestName)))
-      .digest("hex");
+    this.hash = manifestHash(path);
     for (const name of ["base.gguf", "ffn.gguf", "tokenizer.json"]) {
       if (!this.manifest.files[name])
         throw new FileError(join(path, manifestName), `wanted the file "${name}" in it, got none.`);

@@ -10,13 +10,13 @@ import { makeFolder, readJson, readText } from "../files.ts";
 import type { GgufMetadata } from "../formats/gguf.ts";
 import { GgufModel } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.ts";
-import { type Model, ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
+import { ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { type BundleManifest, describeFiles, manifestName, writeManifest } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
-import type { ModelSource } from "../model/source.ts";
-import { readChatTemplate } from "../text/chatTemplate.ts";
+import { inMemory, type ModelSource } from "../model/source.ts";
+import { chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
@@ -42,8 +42,6 @@ interface Opened extends Disposable {
   type: PackOptions["type"];
   tokenizer: GgufMetadata;
   bosId?: number | undefined;
-  /** The one that the model names but does not begin with. */
-  unusedBosId?: number | undefined;
   eosId?: number | undefined;
   /** Small files to take along, `tokenizer.json` among them. */
   texts: Map<string, string>;
@@ -65,9 +63,8 @@ export async function importModel(source: string, outFolder: string, options: Im
   if (existsSync(outFolder))
     throw new OptionError(`import: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
   using opened = open(source, options);
-  const { llm, texts, notes } = opened;
-  const bosId = opened.bosId ?? (options.as === "checkpoint" ? opened.unusedBosId : undefined); // training begins every text with one
-  const eosId = checkTokenizer(source, opened, bosId);
+  const { llm, texts, notes, bosId } = opened;
+  const eosId = checkTokenizer(source, opened);
   const manifest: Omit<BundleManifest, "format" | "files"> = {
     version: 1,
     lambda: "hard",
@@ -91,7 +88,7 @@ export async function importModel(source: string, outFolder: string, options: Im
 }
 
 /** A GGUF file may hold a tokenizer that does not fit together. @returns the EOS */
-function checkTokenizer(source: string, { texts, eosId }: Opened, bosId: number | undefined): number {
+function checkTokenizer(source: string, { texts, bosId, eosId }: Opened): number {
   checkBoundary(readTokenizerFile(JSON.parse(texts.get("tokenizer.json")!), source), [bosId, eosId], source);
   if (eosId === undefined) throw new FileError(source, "wanted a token that ends answers, got none.");
   return eosId;
@@ -114,11 +111,11 @@ async function writeCheckpoint(
     return weight;
   };
   const weights = await writeModel(join(folder, "llm"), llm.config, read, { type: "F32" });
-  const tokenizer = "tokenizer.json";
-  writeFileSync(join(folder, "llm", tokenizer), texts.get(tokenizer)!);
+  const kept = ["tokenizer.json", chatTemplateName].filter((name) => texts.has(name));
+  for (const name of kept) writeFileSync(join(folder, "llm", name), texts.get(name)!);
   const files = await describeFiles(
     folder,
-    [...weights, tokenizer].map((name) => `llm/${name}`),
+    [...weights, ...kept].map((name) => `llm/${name}`),
   );
   writeManifest(folder, { ...manifest, format: "ifprune-checkpoint", files });
 }
@@ -163,13 +160,12 @@ function openFolder(folder: string): Opened {
     const ids = { bosId: addBos ? bosId : undefined, eosIds };
     const texts = new Map([["tokenizer.json", readText(path)]]);
     for (const name of takenAlong) if (existsSync(join(folder, name))) texts.set(name, readText(join(folder, name)));
-    if (template !== undefined) texts.set("chat_template.jinja", template);
+    if (template !== undefined) texts.set(chatTemplateName, template);
     return {
       llm,
       type: defaultType(llm.config),
       tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template }),
       bosId: ids.bosId,
-      unusedBosId: bosId,
       eosId: eosIds[0],
       texts,
       licence: /^license: *(\S+) *$/m.exec(frontMatter(join(folder, "README.md")))?.[1],
@@ -236,11 +232,10 @@ function openGguf(path: string): Opened {
       type: "keep",
       tokenizer: new Map([...llm.metadata].filter(([key]) => key.startsWith("tokenizer."))),
       bosId: addBos ? bosId : undefined,
-      unusedBosId: bosId,
       eosId: eosIds[0],
       texts: new Map([
         ["tokenizer.json", `${JSON.stringify(tokenizerJson)}\n`],
-        ...(chatTemplate === undefined ? [] : [["chat_template.jinja", chatTemplate] as const]),
+        ...(chatTemplate === undefined ? [] : [[chatTemplateName, chatTemplate] as const]),
       ]),
       licence: typeof licence === "string" ? licence : undefined,
       notes: [],
@@ -274,19 +269,4 @@ function openLlama2c(path: string, tokenizerPath: string | undefined): Opened {
 
 function defaultType({ width: D, ffnWidth: F }: ModelConfig): PackOptions["type"] {
   return D % blockLength === 0 && F % blockLength === 0 ? "Q8_0" : "F16";
-}
-
-function inMemory(path: string, { config, weights }: Model): ModelSource {
-  return {
-    path,
-    config,
-    read(name, rows) {
-      const weight = weights.get(name);
-      if (!weight) throw new Error(`internal: no parameter "${name}"`);
-      if (!rows) return weight;
-      const width = weight.shape[1]!;
-      return { shape: [rows.to - rows.from, width], data: weight.data.subarray(rows.from * width, rows.to * width) };
-    },
-    [Symbol.dispose]: () => {},
-  };
 }

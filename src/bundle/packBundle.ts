@@ -25,6 +25,7 @@ import { blockLength } from "../formats/quantize.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
 import {
   type BundleManifest,
+  boundaryOf,
   describeFiles,
   manifestName,
   readManifest,
@@ -34,6 +35,9 @@ import {
 import { parameterShapes } from "../model/config.ts";
 import { headConfig } from "../model/predictorConfig.ts";
 import type { ModelSource } from "../model/source.ts";
+import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
+import { PromptFormat } from "../text/prompt.ts";
+import { loadTokenizer } from "../text/tokenizer.ts";
 import { splitCount } from "./bundle.ts";
 import {
   type ChannelTypes,
@@ -93,10 +97,23 @@ export async function packBundle(
       `wanted tFfn of at most ${ffnWidth}, the FFN width, got ${tFfn}.`,
     );
   const tokenizer = join(checkpoint, "llm/tokenizer.json");
+  const texts = new Map([["tokenizer.json", readText(tokenizer)]]);
+  const templatePath = join(checkpoint, "llm", chatTemplateName);
+  const chatTemplate = files[`llm/${chatTemplateName}`] && readText(templatePath);
+  const eosIds = [eosId];
+  if (chatTemplate !== undefined) {
+    texts.set(chatTemplateName, chatTemplate);
+    const format = new PromptFormat(
+      loadTokenizer(tokenizer, boundaryOf(manifest, llm.config)),
+      new ChatTemplate(chatTemplate, templatePath),
+    );
+    eosIds.push(...format.endIds.slice(1));
+  }
+  const addBos = bosId !== undefined;
   const contents: BundleContents = {
     llm,
-    tokenizer: tokenizerMetadata(tokenizer, llm.config, { bosId, eosIds: [eosId], addBos: bosId !== undefined }),
-    texts: new Map([["tokenizer.json", readText(tokenizer)]]),
+    tokenizer: tokenizerMetadata(tokenizer, llm.config, { bosId, eosIds, addBos, chatTemplate }),
+    texts,
     manifest,
   };
   if (!files["predictor/head.safetensors"]) return await writeBundle(outFolder, contents, options);

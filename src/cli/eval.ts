@@ -1,99 +1,114 @@
 import { writeFileSync } from "node:fs";
-import { Command } from "commander";
-import { OptionError } from "../errors.ts";
-import { evaluateTasks, evaluateText, isTaskFile, type MaskChoice, type TaskReport } from "../eval/evaluate.ts";
-import { type OpenedModel, openModel } from "../eval/load.ts";
-import { checkMask, toDenseMask } from "../mask/mask.ts";
-import { integer, printJson, readMask } from "./options.ts";
+import { Command, Option } from "commander";
+import {
+  CONTROLS,
+  type Control,
+  evaluateTasks,
+  evaluateText,
+  isTaskFile,
+  type MaskOptions,
+  SCOPES,
+  type Scope,
+  type TaskReport,
+} from "../eval/evaluate.ts";
+import { openModel } from "../eval/load.ts";
+import {
+  addMaskFlags,
+  integer,
+  interruption,
+  type MaskFlags,
+  oneOf,
+  printJson,
+  readMask,
+  withMaskFlags,
+} from "./options.ts";
 
-interface Options {
-  mask: string;
-  tFfn?: number;
+interface Options extends MaskFlags {
+  seed?: number;
+  per?: Scope;
+  control?: Control;
+  dense?: boolean;
+  mask?: string;
   threads?: number;
   out?: string;
   json?: boolean;
 }
 
-const NAMED = ["input", "task", "foreign", "generic", "dense"] as const;
-const UNTRAINED = ["griffin", "activations", "weights", "random"] as const;
-
 export function evalCommand(): Command {
-  return new Command("eval")
+  const command = new Command("eval")
     .description(
-      "Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served.",
+      "Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served. Prompts and masks are made as `run` makes them.",
     )
     .argument("<model>", "checkpoint folder, run folder (its newest checkpoint), or bundle folder")
     .argument(
       "<data>",
-      'task file (.jsonl, .jsonl.gz) of {"instruction", "input"?, "output" or "answers": [], "task"?, "scorer"?}, or plain text',
-    )
-    .option(
-      "--mask <choice>",
-      "own (as it was trained), input (predicted from the whole prompt), task (from the instruction only), foreign (another task's), generic (one for all), dense, griffin / activations / weights / random (without a predictor), or a mask file",
-      "own",
-    )
-    .option(
-      "--t-ffn <n>",
-      "channels per layer that griffin, activations, weights and random keep (default: as the predictor was trained)",
-      integer(1),
-    )
+      'task file (.jsonl, .jsonl.gz) of {"instruction", "input"?, "examples"?, "output" or "answers": [], "task"?, "scorer"?}, or plain text',
+    );
+  addMaskFlags(command, "what the model was trained under; of a bundle without a predictor griffin");
+  const conflicting = [
+    new Option("--seed <n>", "of --source random, and of --control random").argParser(integer(0)),
+    new Option(
+      "--per <what>",
+      "make masks per input, from the whole prompt, or per task, from the instruction without its input (default: as the predictor was trained, else input)",
+    ).argParser(oneOf(SCOPES)),
+    new Option(
+      "--control <name>",
+      "instead of each prompt's own mask, of the same scores: foreign (the mask of another task's prompt), generic (one for all, of the mean scores), random (the scores of each layer in a random order)",
+    ).argParser(oneOf(CONTROLS)),
+  ];
+  for (const flag of conflicting) command.addOption(flag.conflicts(["dense", "mask"]));
+  return command
+    .option("--dense", "run the unpruned model")
+    .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
     .option("--threads <n>", "worker threads", integer(1))
     .option("--out <file>", "also write the whole report, with every answer, as JSON")
     .option("--json", "print JSON instead of a table")
     .action(evaluate);
 }
 
-async function evaluate(path: string, data: string, { mask, tFfn, threads, out, json }: Options): Promise<void> {
-  const opened = await openModel(path, { threads, spinning: false });
-  const choice = maskChoice(mask, tFfn, opened);
-  const header = { model: path, data, mask };
-  if (!isTaskFile(data)) {
-    if (choice !== "input" && choice !== "dense" && !(typeof choice === "object" && "fixed" in choice)) {
-      throw new OptionError(
-        `eval: wanted --mask input, dense, weights, random or a mask file for a text, got "${mask}". Others need tasks.`,
-      );
-    }
-    const report = { ...header, ...(await evaluateText(opened.model, data, choice, opened.text)) };
-    if (out) writeFileSync(out, `${JSON.stringify(report, null, 2)}\n`);
-    if (json) return printJson(report);
+async function evaluate(path: string, data: string, options: Options): Promise<void> {
+  const { seed, per, control, dense, mask, threads, out, json } = options;
+  const signal = interruption();
+  await using opened = await openModel(path, { threads, spinning: false });
+  const given: MaskOptions = {
+    seed,
+    per,
+    control,
+    mask: dense ? "dense" : mask === undefined ? undefined : readMask(mask),
+  };
+  const header = { model: path, data, mask: maskLabel(options) };
+  const isTasks = isTaskFile(data);
+  const report = await withMaskFlags(options, async (how) => {
+    const evaluated = { ...how, ...given, signal };
+    return isTasks ? await evaluateTasks(opened, data, evaluated) : await evaluateText(opened, data, evaluated);
+  });
+  if (out) writeFileSync(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`);
+  if ("perplexity" in report) {
+    if (json) return printJson({ ...header, ...report });
     process.stdout.write(
       `perplexity ${report.perplexity.toFixed(3)} · ${report.loss.toFixed(4)} nats · ${(100 * report.tokenAccuracy).toFixed(1)} % of ${report.tokens} tokens\n`,
     );
     return;
   }
-  const report = await evaluateTasks(opened.model, data, choice, opened.text);
-  if (out) writeFileSync(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`);
   if (json) {
     const { answers, ...scores } = report;
     printJson({ ...header, ...scores });
   } else process.stdout.write(table(report));
 }
 
-function maskChoice(name: string, kept: number | undefined, opened: OpenedModel): MaskChoice {
-  const { ownChoice, text, numLayers } = opened;
-  const untrained = UNTRAINED.find((choice) => choice === name);
-  if (kept !== undefined && untrained === undefined)
-    throw new OptionError(`eval: wanted --t-ffn only with --mask ${UNTRAINED.join(", ")}, got it with "${name}".`);
-  if (name === "own") return ownChoice;
-  if (untrained !== undefined) {
-    const tFfn = kept ?? text.softTopK?.tFfn;
-    if (tFfn === undefined)
-      throw new OptionError(`eval: wanted --t-ffn, how many channels --mask ${name} keeps, got none.`);
-    return opened.untrainedChoice(untrained, tFfn);
-  }
-  const named = NAMED.find((choice) => choice === name);
-  if (named !== undefined) {
-    if (named !== "dense" && !text.softTopK)
-      throw new OptionError(
-        `eval: wanted a model with a predictor for --mask ${name}, got one without. Use own, dense, ${UNTRAINED.join(", ")} or a file.`,
-      );
-    return named;
-  }
-  const mask = readMask(name);
-  checkMask(mask, name, { numLayers, ffnWidth: text.ffnWidth });
-  return { fixed: toDenseMask(mask) };
+/** For reports: `own`, `dense`, a file, or what makes the masks, as `griffin, 64 channels, generic`. */
+function maskLabel({ source, tFfn, text, seed, per, control, dense, mask, examples }: Options): string {
+  const words = [
+    dense ? "dense" : (mask ?? source),
+    text,
+    tFfn && `${tFfn} channels`,
+    seed !== undefined && `seed ${seed}`,
+    per && `per ${per}`,
+    control,
+    examples && `examples of ${examples}`,
+  ].filter(Boolean);
+  return words.join(", ") || "own";
 }
-
 function table({ tasks, mean, masks, numTooLong }: TaskReport): string {
   const width = Math.max(...tasks.map(({ task }) => task.length), "mean over tasks".length);
   const row = (name: string, { count, accuracy, tokenAccuracy, loss }: TaskReport["mean"]) =>

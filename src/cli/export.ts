@@ -1,28 +1,24 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
 import { OptionError } from "../errors.ts";
 import { EXPORT_FORMATS, type ExportFormat, exportSubnetwork } from "../export/export.ts";
 import { EXPORT_TYPES, type ExportType } from "../export/manifest.ts";
-import { readText } from "../files.ts";
-import { integer, interruption, oneOf, readMask } from "./options.ts";
+import { composePrompt } from "../text/prompt.ts";
+import { addMaskFlags, integer, interruption, type MaskFlags, oneOf, readMask, withMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";
 
-interface Options {
+interface Options extends MaskFlags {
   task?: string;
   instruction?: string;
   mask?: string;
-  source?: SourceName;
-  text?: string;
   seed?: number;
-  tFfn?: number;
   format: ExportFormat[];
   type: ExportType;
   threads?: number;
 }
 
 export function exportCommand(): Command {
-  return new Command("export")
+  const command = new Command("export")
     .description(
       "Write a sub-network as an ordinary small model: a Hugging Face folder and a GGUF file, with a model card.",
     )
@@ -37,25 +33,12 @@ export function exportCommand(): Command {
     .addOption(new Option("--instruction <text>", "keep what this instruction needs").conflicts(["mask"]))
     .addOption(
       new Option("--mask <file>", "keep what a mask keeps that `ifprune mask --json` printed").conflicts([
-        "source",
-        "text",
+        "examples",
         "seed",
-        "tFfn",
         "threads",
       ]),
     )
-    .option(
-      "--source <source>",
-      `what makes the mask: ${SOURCE_NAMES.join(", ")} (default: predictor where the bundle has one, else griffin)`,
-      oneOf(SOURCE_NAMES),
-    )
-    .option("--text <file>", "text that the source `static` reads")
-    .option("--seed <n>", "of the source `random`", integer(0))
-    .option(
-      "--t-ffn <n>",
-      "channels to keep in each layer (default: as the predictor was trained, else about half)",
-      integer(1),
-    )
+    .option("--seed <n>", "of --source random", integer(0))
     .addOption(
       new Option("--format <formats>", "hf, gguf, or both with a comma between")
         .argParser(formats)
@@ -80,39 +63,32 @@ Examples:
 `,
     )
     .action(run);
+  return addMaskFlags(command);
 }
 
 async function run(path: string, out: string, options: Options): Promise<void> {
-  const { task, instruction, mask: maskFile, source, text, seed, tFfn, format, type, threads } = options;
+  const { task, instruction, mask: maskFile, seed, format, type, threads } = options;
   const asked = task ?? instruction;
   if (asked === undefined && maskFile === undefined)
     throw new OptionError("export: wanted one of --task, --instruction and --mask, got none.");
   const signal = interruption();
   using model = new InstructionModel(path);
   await model.bundle.verify(); // before hours of use, not after
-  const progress = new Map<string, Progress>();
-  const show = (label: string, unit: "steps" | "bytes") => (done: number, total: number) => {
-    if (!progress.has(label)) progress.set(label, new Progress({ label, total, unit }));
-    progress.get(label)!.update(done);
-  };
+  let progress: Progress | undefined;
   try {
-    const chosen =
-      asked === undefined
-        ? { mask: readMask(maskFile!), source: undefined }
-        : await model.mask(asked, {
-            source,
-            tFfn,
-            seed,
-            text: text === undefined ? undefined : readText(text),
-            threads,
-            signal,
-            onProgress: show("mask", "steps"),
-          });
-    const onProgress = show("export", "bytes");
-    const about = { task, instruction, maskSource: chosen.source };
+    const { examples, ...chosen } = await withMaskFlags(options, async ({ examples, ...how }) => {
+      if (asked === undefined) return { examples, mask: readMask(maskFile!), source: undefined };
+      return { examples, ...(await model.mask(asked, { ...how, examples, seed, threads, signal })) };
+    });
+    const onProgress = (done: number, total: number) => {
+      progress ??= new Progress({ label: "export", total, unit: "bytes" });
+      progress.update(done);
+    };
+    const shown = (text: string | undefined) => text && composePrompt(text, undefined, examples);
+    const about = { task: shown(task), instruction: shown(instruction), maskSource: chosen.source };
     await exportSubnetwork(model.bundle, chosen.mask, out, { formats: format, type, ...about, signal, onProgress });
   } finally {
-    for (const line of progress.values()) line.finish();
+    progress?.finish();
   }
   process.stderr.write(
     `${out}: ${format.map((name) => (name === "hf" ? "Hugging Face folder" : "GGUF")).join(" and ")}\n`,

@@ -5,6 +5,7 @@ import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../answer/maskSo
 import { readJson, readText } from "../files.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
+import { readExamples } from "../text/examples.ts";
 import { Progress } from "./progress.ts";
 
 export { DEFAULT_MODEL };
@@ -40,35 +41,45 @@ export function readMask(path: string): Mask {
   return maskFromJson(readJson(path), path);
 }
 
-/** How a prompt's mask is made, from the command line. */
+/** How masks are made, from the command line. */
 export interface MaskFlags {
   source?: SourceName;
   tFfn?: number;
   text?: string;
+  examples?: string;
 }
 
-/** Adds the options of {@link MaskFlags}; none goes with a mask that is given (`--mask`, `--dense`). */
-export function addMaskFlags(command: Command): Command {
-  const sources = SOURCE_NAMES.join(", ");
+/** Adds the options of {@link MaskFlags}; what makes a mask does not go with one that is given (`--mask`, `--dense`). */
+export function addMaskFlags(
+  command: Command,
+  defaultSource = "predictor, or griffin in a model without one",
+): Command {
   const flags = [
     new Option(
       "--source <name>",
-      `what makes the mask: ${sources} (default: predictor, or griffin in a model without one). griffin: channels most active when the dense model reads the prompt; static: those that contribute most to a text`,
+      `what makes masks: ${SOURCE_NAMES.join(", ")} (default: ${defaultSource}). griffin: channels most active when the dense model reads the prompt; text: those that contribute most to --text; weights: those of the largest weights`,
     ).argParser(oneOf(SOURCE_NAMES)),
     new Option(
       "--t-ffn <n>",
-      "channels that the mask keeps per layer (default: as the predictor was trained, else about half)",
+      "channels that a mask keeps per layer (default: as the predictor was trained, else about half)",
     ).argParser(integer(1)),
-    new Option("--text <file>", "text that --source static takes activations from"),
+    new Option("--text <file>", "text that --source text takes activations from"),
   ];
   for (const flag of flags) command.addOption(flag.conflicts(["dense", "mask"]));
-  return command;
+  return command.option(
+    "--examples <file>",
+    'solved cases that the instruction shows: JSON Lines of {"input", "output"}, or rows of training data',
+  );
 }
+
+type MaskFlagOptions = Pick<MaskOptions, "source" | "tFfn" | "text" | "onProgress"> & {
+  examples: Awaited<ReturnType<typeof readExamples>> | undefined;
+};
 
 /** Makes masks as the flags say, and shows the progress of scores that take long. */
 export async function withMaskFlags<T>(
-  { source, tFfn, text }: MaskFlags,
-  work: (options: Pick<MaskOptions, "source" | "tFfn" | "text" | "onProgress">) => Promise<T>,
+  { source, tFfn, text, examples }: MaskFlags,
+  work: (options: MaskFlagOptions) => Promise<T>,
 ): Promise<T> {
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number) => {
@@ -77,7 +88,13 @@ export async function withMaskFlags<T>(
     progress.update(done);
   };
   try {
-    return await work({ source, tFfn, text: text === undefined ? undefined : readText(text), onProgress });
+    return await work({
+      source,
+      tFfn,
+      text: text === undefined ? undefined : readText(text),
+      examples: examples === undefined ? undefined : await readExamples(examples),
+      onProgress,
+    });
   } finally {
     progress?.finish();
   }

@@ -1,6 +1,5 @@
 import { Command, Option } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { composePrompt } from "../text/prompt.ts";
 import {
   addMaskFlags,
   DEFAULT_MODEL,
@@ -48,13 +47,13 @@ export function runCommand(): Command {
 }
 
 async function run(instruction: string, options: Options): Promise<void> {
-  const { model: path = DEFAULT_MODEL, input, dense, mask, json, source, tFfn, text, ...engine } = options;
+  const { model: path = DEFAULT_MODEL, input, dense, mask, json, source, tFfn, text, examples, ...engine } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), model.engines.start()]); // a damaged file is told from a bad answer; both take a while
   const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
-  await using answer = await withMaskFlags({ source, tFfn, text }, (how) =>
-    model.ask(composePrompt(instruction, input), { ...engine, ...how, mask: choice, signal }),
+  await using answer = await withMaskFlags({ source, tFfn, text, examples }, (how) =>
+    model.ask(instruction, { ...engine, ...how, input, mask: choice, signal }),
   );
 
   let said = "";

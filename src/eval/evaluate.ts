@@ -1,55 +1,84 @@
 /**
- * Scores of a model on a task file (greedy answers and teacher-forced losses, per task) or on plain text (perplexity), under a
- * choice of masks: the model's own and its controls.
+ * Scores of a model on a task file (greedy answers and teacher-forced losses, per task) or on plain text (perplexity). It is prompted as it is
+ * served, and runs under masks of the same sources, or under controls that are made of their scores.
  */
 import { extname } from "node:path";
+import {
+  checkTFfn,
+  type MaskSource,
+  modelTFfn,
+  openFlaggedSource,
+  type Prompt,
+  type ScoreOptions,
+  SOURCE_NAMES,
+  type SourceFlags,
+} from "../answer/maskSource.ts";
+import type { PromptedModel } from "../answer/promptedModel.ts";
+import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
-import { foreignPartners, genericMask, meanScores } from "../mask/baselines.ts";
-import { type DenseMask, fromDenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { foreignPartners, meanScores, shuffledScores } from "../mask/baselines.ts";
+import { checkMask, type Mask, maskFromScores } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
-import type { GenerateOptions, LabelledSequence, SequenceScore } from "../net/evaluator.ts";
+import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
+import { composePrompt, instructionOf, type TaskExample } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
 
-/** What evaluation needs of a model; `Evaluator` is the exact one. Ids in, ids out. */
+/** What runs a model under masks, one per sequence, or dense without: the graph, exactly, or llama.cpp, as served. Ids in, ids out. */
 export interface MaskedModel {
-  predict(instructions: readonly Int32Array[]): Promise<{ mask: DenseMask; scores: Float32Array }[]>;
-  /** Of the dense model, per sequence [L, F]: the statistic of GRIFFIN over its prompt. */
-  statistics?(sequences: readonly LabelledSequence[], over: "prompt"): Promise<Float32Array[]>;
-  score(sequences: readonly LabelledSequence[], masks?: readonly DenseMask[]): Promise<SequenceScore[]>;
-  generate(prompts: readonly Int32Array[], options: GenerateOptions): Promise<Int32Array[]>;
+  score(sequences: readonly LabelledSequence[], masks?: readonly Mask[]): Promise<SequenceScore[]>;
+  /** Greedy answers, without the token that ends them. */
+  generate(prompts: readonly Int32Array[], options: AnswerOptions): Promise<Int32Array[]>;
+}
+
+export interface AnswerOptions {
+  masks?: readonly Mask[] | undefined;
+  /** Of each answer. */
+  maxTokens: readonly number[];
+  /** What the answers may turn out to be, with the token that ends them: saves time, changes nothing. */
+  drafts: readonly Int32Array[];
+  endIds: readonly number[];
+}
+
+/** A model that is evaluated. */
+export interface OpenedModel extends AsyncDisposable {
+  /** What prompts and masks are made with, as in serving. */
+  model: PromptedModel;
+  evaluator: MaskedModel;
+  /** What it runs under unless told: masks of its source, or what it was trained under: every channel, a mask, or one by task. */
+  own: "source" | "dense" | Mask | ((task: string) => Mask);
+  threads: number | undefined;
 }
 
 /**
- * `input`: predicted from the whole prompt · `task`: predicted from the instruction without its input · `foreign`: the `input` mask
- * of a prompt of another task · `generic`: one mask for all, from the mean scores · `dense`: every channel.
- * A mask given by task holds for prompts of that task. `statistics`, without training: each prompt keeps the channels that are most
- * active in the dense model when it reads the prompt (`griffin`; the answer then reads the prompt again under the mask, where the
- * method as published keeps the dense one's cache), or all keep those that are most active over all prompts (`activations`).
+ * Masks that are not the prompt's own, but of the same scores, to compare with · `foreign`: the mask of a prompt of another task · `generic`: one
+ * mask for all, from the mean scores · `random`: the prompt's scores, in each layer in a random order.
  */
-export type MaskChoice =
-  | "input"
-  | "task"
-  | "foreign"
-  | "generic"
-  | "dense"
-  | { fixed: DenseMask }
-  | { byTask: (task: string) => DenseMask }
-  | { statistics: "griffin" | "activations"; tFfn: number };
+export const CONTROLS = ["foreign", "generic", "random"] as const;
+export type Control = (typeof CONTROLS)[number];
 
-export interface EvaluatedText {
-  /** The task file's rows as token ids. */
-  tokenizer: Tokenizer;
-  promptTemplate: string;
-  /** Whether the masks of `foreign` and `generic` are predicted from the whole prompt or from the instruction. */
-  predictorInput: "prompt" | "instruction" | "both";
-  softTopK?: { tFfn: number; epsilon: number };
-  /** Longest sequence of the model, in tokens. */
-  contextLength: number;
-  ffnWidth: number;
+/** What masks are made from: the whole prompt, or the instruction without its input. */
+export const SCOPES = ["input", "task"] as const;
+export type Scope = (typeof SCOPES)[number];
+
+/** The masks of an evaluation. Without any of these they are the model's own. */
+export interface MaskOptions extends SourceFlags {
+  /** One for all instead of those of a source; "dense" keeps every channel. */
+  mask?: Mask | "dense" | undefined;
+  /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
+  tFfn?: number | undefined;
+  /** Default: "input", or what the predictor was trained to read. */
+  per?: Scope | undefined;
+  /** Default: each prompt has its own mask. */
+  control?: Control | undefined;
+}
+
+/** `seed` is that of the source `random`, and of the control of that name. */
+export interface EvaluationOptions extends MaskOptions, ScoreOptions {
+  scoreCache?: ScoreCacheOptions | undefined;
+  /** Solved cases that instructions show, each those of its task or of none. */
+  examples?: readonly (TaskExample & { task?: string | undefined })[] | undefined;
 }
 
 export interface TaskScore {
@@ -85,20 +114,27 @@ interface Case {
 /** Longest answer, in tokens: twice the longest reference answer of the task, at least this. */
 const MIN_ANSWER_TOKENS = 16;
 
-/** @throws {FileError} that names file and line, or if no row fits the context */
+/**
+ * @throws {FileError} that names file and line, or if no row fits the context
+ * @throws {OptionError} if options do not go together, or not with the model
+ * @throws as {@link MaskSource.scores}
+ */
 export async function evaluateTasks(
-  model: MaskedModel,
+  opened: OpenedModel,
   path: string,
-  choice: MaskChoice,
-  text: EvaluatedText,
+  options: EvaluationOptions = {},
 ): Promise<TaskReport> {
-  const { tokenizer, promptTemplate, contextLength } = text;
+  const { model, evaluator } = opened;
+  const { format } = model;
+  const { contextLength } = model.weights.config;
   const cases: Case[] = [];
   let numTooLong = 0;
-  for await (const { row } of readJsonLines(path, evalRow)) {
-    const prompt = composePrompt(row.instruction, row.input);
-    const ids = promptIds(tokenizer, prompt, promptTemplate);
-    const answer = Int32Array.of(...tokenizer.encode(row.answers[0]!), tokenizer.eosId);
+  for await (const { line, row } of readJsonLines(path, evalRow)) {
+    if (row.examples && options.examples)
+      throw new FileError(path, `line ${line}: wanted no examples in it beside those for all rows, got some.`);
+    const prompt = composePrompt(row.instruction, row.input, row.examples ?? examplesOf(row.task, options.examples));
+    const ids = format.promptIds(prompt);
+    const answer = format.answerIds(row.answers[0]!);
     if (ids.length + answer.length - 1 > contextLength) {
       numTooLong++;
       continue;
@@ -113,8 +149,12 @@ export async function evaluateTasks(
   }
   if (cases.length === 0) throw new FileError(path, `wanted questions of at most ${contextLength} tokens, got none.`);
 
-  const { masks, diagnostics } = await chooseMasks(model, cases, choice, text);
-  const scores = await model.score(
+  const { masks, diagnostics } = await chooseMasks(
+    opened,
+    cases.map(({ row, prompt, promptIds }) => ({ task: row.task, text: prompt, ids: promptIds })),
+    options,
+  );
+  const scores = await evaluator.score(
     cases.map(({ sequence }) => sequence),
     masks,
   );
@@ -124,17 +164,17 @@ export async function evaluateTasks(
   const longestOf = new Map(
     names.map((task) => [task, Math.max(...membersOf(task).map((i) => drafts[i]!.length))] as const),
   );
-  const outputs = await model.generate(
+  const outputs = await evaluator.generate(
     cases.map(({ promptIds }) => promptIds),
     {
       masks,
       drafts,
       maxTokens: cases.map(({ row }) => Math.max(MIN_ANSWER_TOKENS, 2 * longestOf.get(row.task)!)),
-      eosId: tokenizer.eosId,
+      endIds: format.endIds,
     },
   );
   const answers = cases.map(({ row, prompt }, i) => {
-    const answer = tokenizer.decode(outputs[i]!);
+    const answer = format.tokenizer.decode(outputs[i]!);
     return { task: row.task, prompt, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };
   });
 
@@ -161,61 +201,102 @@ export async function evaluateTasks(
   };
 }
 
+function examplesOf(task: string, examples: EvaluationOptions["examples"]): readonly TaskExample[] {
+  return examples?.filter((example) => example.task === undefined || example.task === task) ?? [];
+}
+
+interface Asked extends Prompt {
+  /** Undefined: of text, which has no tasks. */
+  task: string | undefined;
+}
+
+/** One mask per prompt, or none where the model runs dense. */
 async function chooseMasks(
-  model: MaskedModel,
-  cases: readonly Case[],
-  choice: MaskChoice,
-  { tokenizer, predictorInput, softTopK, ffnWidth: dFfn }: EvaluatedText,
-): Promise<{ masks?: DenseMask[]; diagnostics?: MaskDiagnostics }> {
-  if (choice === "dense") return {};
-  if (typeof choice === "object" && "statistics" in choice)
-    return { masks: await statisticsMasks(model, cases, choice, dFfn) };
-  if (typeof choice === "object") {
-    return { masks: cases.map(({ row }) => ("fixed" in choice ? choice.fixed : choice.byTask(row.task))) };
+  { model, own, threads }: OpenedModel,
+  prompts: readonly Asked[],
+  options: EvaluationOptions,
+): Promise<{ masks?: Mask[]; diagnostics?: MaskDiagnostics }> {
+  const { mask, source, text, seed, per, control, tFfn = modelTFfn(model), signal, onProgress, scoreCache } = options;
+  const named = Object.entries({ source, text, seed, per, control, tFfn: options.tFfn });
+  const given = named.flatMap(([name, value]) => (value === undefined ? [] : [name]));
+  if (mask !== undefined && given.length > 0)
+    throw new OptionError(`evaluation: wanted a mask, or how to make one, got both (${given.join(", ")}).`);
+  const fixed = mask ?? (given.length === 0 ? own : "source");
+  if (fixed === "dense") return {};
+  if (typeof fixed === "function")
+    return { masks: prompts.map(({ task }) => fixed(wantedTask(task, "its own masks"))) };
+  if (fixed !== "source") {
+    checkMask(fixed, "evaluation", model.weights.config);
+    return { masks: prompts.map(() => fixed) };
   }
-  const readsInstruction = choice === "task" || (choice !== "input" && predictorInput === "instruction");
-  const predicted = await model.predict(
-    cases.map(({ prompt }) => predictorIds(tokenizer, readsInstruction ? instructionOf(prompt) : prompt)),
-  );
-  const masks = predicted.map(({ mask }) => mask);
-  const tasks = cases.map(({ row }) => row.task);
-  switch (choice) {
-    case "input":
-    case "task": {
-      const diagnostics = maskDiagnostics(
-        masks.map((mask) => fromDenseMask(mask, dFfn)),
-        tasks,
-        predicted.map(({ scores }) => scores),
-        { byLayer: true },
-      );
-      return { masks, diagnostics };
+  if (source === undefined && own !== "source") {
+    const what = `${given.join(", ")}, as the model was trained without a predictor`;
+    throw new OptionError(
+      `evaluation: wanted a source of masks for ${what}, got none. Name one of ${SOURCE_NAMES.join(", ")}.`,
+    );
+  }
+
+  const { ffnWidth: dFfn } = model.weights.config;
+  checkTFfn(tFfn, dFfn);
+  const sourceSeed = control === "random" && source !== "random" ? undefined : seed;
+  await using open = await openFlaggedSource(model, { source, text, seed: sourceSeed }, { threads, cache: scoreCache });
+  const scores = await scoresOf(open, model, prompts, per, { signal, onProgress });
+  const maskOf = (own: Float32Array) => maskFromScores(own, { dFfn, tFfn, epsilon: open.epsilon });
+  const tasks = () => prompts.map(({ task }) => wantedTask(task, `the control ${control}`));
+  switch (control) {
+    case undefined: {
+      const masks = scores.map(maskOf);
+      const labels = prompts.map(({ task }) => task ?? "text");
+      return { masks, diagnostics: maskDiagnostics(masks, labels, scores, { byLayer: true }) };
     }
-    case "foreign":
-      return { masks: foreignPartners(tasks).map((partner) => masks[partner]!) };
+    case "foreign": {
+      const masks = scores.map(maskOf);
+      return { masks: foreignPartners(tasks()).map((partner) => masks[partner]!) };
+    }
     case "generic": {
-      const scores = predicted.map((own) => own.scores);
-      const mask = genericMask(scores, { dFfn, ...softTopK! });
-      return { masks: masks.map(() => mask) };
+      const generic = maskOf(meanScores(scores));
+      return { masks: prompts.map(() => generic) };
     }
+    case "random":
+      return { masks: scores.map((own, i) => maskOf(shuffledScores(own, dFfn, seed ?? 0, prompts[i]!.text))) };
     default:
-      return choice satisfies never;
+      return control satisfies never;
   }
 }
 
-async function statisticsMasks(
-  model: MaskedModel,
-  cases: readonly Case[],
-  { statistics: kind, tFfn }: Extract<MaskChoice, { statistics: unknown }>,
-  dFfn: number,
-): Promise<DenseMask[]> {
-  if (!model.statistics) throw new OptionError(`evaluation: wanted a checkpoint for ${kind} masks, got a bundle.`);
-  const scores = await model.statistics(
-    cases.map(({ sequence }) => sequence),
-    "prompt",
-  );
-  if (kind === "griffin") return scores.map((own) => toDenseMask(maskFromScores(own, { dFfn, tFfn })));
-  const mask = toDenseMask(maskFromScores(meanScores(scores), { dFfn, tFfn }));
-  return cases.map(() => mask);
+/** Scores for each prompt, or for its instruction; the same text is scored once. */
+async function scoresOf(
+  source: MaskSource,
+  { manifest, format }: PromptedModel,
+  prompts: readonly Asked[],
+  per: Scope | undefined,
+  options: ScoreOptions,
+): Promise<Float32Array[]> {
+  if (per === "input" && source.name === "predictor" && manifest.predictorInput === "instruction")
+    throw new OptionError(
+      "evaluation: wanted masks per task, as the predictor reads instructions alone, got per input.",
+    );
+  const known = new Map<string, Float32Array>();
+  const results: Float32Array[] = [];
+  for (const prompt of prompts) {
+    const text = per === "task" ? instructionOf(prompt.text) : prompt.text;
+    if (per === "task") wantedTask(prompt.task, "masks per task");
+    let scores = known.get(text);
+    if (!scores) {
+      options.signal?.throwIfAborted();
+      const read = text === prompt.text ? prompt : { text, ids: format.promptIds(text) };
+      ({ scores } = await source.scores(read, { signal: options.signal }));
+      known.set(text, scores);
+    }
+    options.onProgress?.(results.push(scores), prompts.length);
+  }
+  return results;
+}
+
+/** @throws {OptionError} of text, which has no tasks */
+function wantedTask(task: string | undefined, what: string): string {
+  if (task === undefined) throw new OptionError(`evaluation: wanted tasks for ${what}, got a text.`);
+  return task;
 }
 
 export interface TextReport {
@@ -227,20 +308,23 @@ export interface TextReport {
 }
 
 /**
- * Perplexity of plain text. Text is cut into windows that fit the context; the first half of a window is read by the predictor and
- * kept as context, the second half is scored, so that every mask comes from text before the text it is judged by.
+ * Perplexity of plain text. Text is cut into windows that fit the context; the mask of a window is made from its first half, which is kept as
+ * context, and the second half is scored, so that every mask comes from text before the text it is judged by.
  *
  * @throws {FileError} if the text is shorter than one window
+ * @throws {OptionError} if options want tasks, do not go together, or not with the model
+ * @throws as {@link MaskSource.scores}
  */
 export async function evaluateText(
-  model: MaskedModel,
+  opened: OpenedModel,
   path: string,
-  choice: "input" | "dense" | { fixed: DenseMask },
-  text: EvaluatedText,
+  options: EvaluationOptions = {},
 ): Promise<TextReport> {
-  const { tokenizer, contextLength } = text;
+  if (options.examples) throw new OptionError("evaluation: wanted no examples for a text, got some.");
+  const { format, weights } = opened.model;
+  const { tokenizer } = format;
   const ids = tokenizer.encode(readText(path));
-  const half = (contextLength - 1) >> 1;
+  const half = (weights.config.contextLength - 1) >> 1;
   const sequences: LabelledSequence[] = [];
   for (let start = 0; start + 2 * half <= ids.length; start += half) {
     const window = ids.subarray(start, start + 2 * half);
@@ -254,13 +338,15 @@ export async function evaluateText(
   }
   if (sequences.length === 0)
     throw new FileError(path, `wanted a text of at least ${2 * half} tokens, got ${ids.length}.`);
-  const masks =
-    choice === "dense"
-      ? undefined
-      : typeof choice === "object"
-        ? sequences.map(() => choice.fixed)
-        : (await model.predict(sequences.map(({ ids }) => ids.slice(0, half + 1)))).map(({ mask }) => mask);
-  const scores = await model.score(sequences, masks);
+  const { masks } = await chooseMasks(
+    opened,
+    sequences.map((sequence) => {
+      const read = sequence.ids.slice(0, sequence.labels.findIndex((label) => label >= 0) + 1);
+      return { task: undefined, text: tokenizer.decode(read), ids: read };
+    }),
+    options,
+  );
+  const scores = await opened.evaluator.score(sequences, masks);
   const sum = (f: (score: SequenceScore) => number) => scores.reduce((total, score) => total + f(score), 0);
   const tokens = sum((s) => s.tokens);
   const loss = sum((s) => s.nll) / tokens;

@@ -1,68 +1,37 @@
-/** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as the engine serves it. */
+/** Opening what is to be evaluated: a checkpoint or a run, exactly with ONNX Runtime, or a bundle as it is served. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { DEFAULT_ENGINES } from "../answer/instructionModel.ts";
-import { Bundle } from "../bundle/bundle.ts";
-import { FileError, OptionError } from "../errors.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { FileError, InputError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
-import { boundaryOf } from "../manifest.ts";
-import { randomMask, weightNorms } from "../mask/baselines.ts";
-import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { boundaryOf, manifestHash } from "../manifest.ts";
+import { randomMask } from "../mask/baselines.ts";
+import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
 import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
+import { inMemory } from "../model/source.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { joinParts, type Parts } from "../net/parameters.ts";
-import { createTokenizer, loadTokenizer } from "../text/tokenizer.ts";
-import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
+import { createTokenizer } from "../text/tokenizer.ts";
+import { checkpointFolders, formatOf, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
 import { parseRecipe } from "../train/recipe/read.ts";
 import { BundleEvaluator } from "./bundleEvaluator.ts";
-import type { EvaluatedText, MaskChoice, MaskedModel } from "./evaluate.ts";
-
-export interface OpenedModel {
-  model: MaskedModel;
-  text: EvaluatedText;
-  /** The mask that the model was trained to run under. */
-  ownChoice: MaskChoice;
-  numLayers: number;
-  /** A mask without training or predictor, of `tFfn` channels. @throws {OptionError} if it cannot be made */
-  untrainedChoice(kind: UntrainedMask, tFfn: number): MaskChoice;
-  close(): Promise<void>;
-}
-
-/**
- * `griffin`, `activations`: by activations, per prompt or over all · `weights`: by the norms of each channel's weights · `random`: one
- * set drawn at random.
- */
-export type UntrainedMask = "griffin" | "activations" | "weights" | "random";
+import type { MaskedModel, OpenedModel } from "./evaluate.ts";
 
 /** Opens a checkpoint, a run or a bundle. @throws {FileError} if the path is none of these, or damaged */
-export function openModel(path: string, session: SessionOptions): Promise<OpenedModel> {
-  return existsSync(join(path, "base.gguf")) ? openBundle(path, session) : openCheckpoint(path, session);
+export async function openModel(path: string, session: SessionOptions): Promise<OpenedModel> {
+  return existsSync(join(path, "base.gguf")) ? openBundle(path, session) : await openCheckpoint(path, session);
 }
 
-async function openBundle(path: string, { threads }: SessionOptions): Promise<OpenedModel> {
-  const bundle = new Bundle(path);
-  const { tFfn, epsilon, promptTemplate, predictorInput } = bundle.manifest;
-  const { contextLength, ffnWidth, numLayers } = bundle;
-  const softTopK = tFfn && epsilon ? { tFfn, epsilon } : undefined;
+function openBundle(path: string, { threads }: SessionOptions): OpenedModel {
+  const model = new InstructionModel(path);
   return {
-    model: new BundleEvaluator(DEFAULT_ENGINES, bundle, { threads }),
-    text: {
-      tokenizer: loadTokenizer(bundle.tokenizerPath, boundaryOf(bundle.manifest, bundle.config)),
-      promptTemplate,
-      predictorInput,
-      softTopK,
-      contextLength,
-      ffnWidth,
-    },
-    untrainedChoice(kind, tFfn) {
-      if (kind === "random") return { fixed: toDenseMask(randomMask({ numLayers, dFfn: ffnWidth, tFfn }, 0, kind)) };
-      throw new OptionError(`${path}: wanted a checkpoint for ${kind} masks, got a bundle.`);
-    },
-    ownChoice: !bundle.predictor ? "dense" : predictorInput === "instruction" ? "task" : "input",
-    numLayers,
-    close: async () => bundle[Symbol.dispose](),
+    model,
+    evaluator: new BundleEvaluator(model.engines, model.bundle, { threads }),
+    own: "source",
+    threads,
+    [Symbol.asyncDispose]: async () => model[Symbol.dispose](),
   };
 }
 
@@ -76,50 +45,62 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const folder = checkpointFolders(path)[0] ?? path;
   const saved = await loadModel(folder);
   const { card, llm, predictor } = saved;
-  const tokenizerPath = join(folder, "llm/tokenizer.json");
-  const tokenizer = createTokenizer(
-    JSON.parse(new TextDecoder().decode(saved.tokenizer)),
-    tokenizerPath,
-    boundaryOf(saved.card, llm.config),
-  );
   const parts: Parts = {
     llm: llm.weights,
     ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }),
   };
-  const softTopK = card.tFfn && card.epsilon ? { tFfn: card.tFfn, epsilon: card.epsilon } : undefined;
   const evaluator = new Evaluator(
     {
       llm: llm.config,
       predictor: predictorOf(saved, folder),
-      softTopK,
+      softTopK: card.tFfn && card.epsilon ? { tFfn: card.tFfn, epsilon: card.epsilon } : undefined,
       parameters: Object.fromEntries([...joinParts(parts)].map(([name, { data }]) => [name, data])),
     },
     session,
   );
   return {
-    model: evaluator,
-    text: {
-      tokenizer,
-      promptTemplate: card.promptTemplate,
-      predictorInput: card.predictorInput,
-      softTopK,
-      contextLength: llm.config.contextLength,
-      ffnWidth: llm.config.ffnWidth,
+    model: {
+      weights: inMemory(folder, llm),
+      hash: manifestHash(folder),
+      manifest: card,
+      format: formatOf(saved, tokenizerOf(saved, folder), folder),
+      hasPredictor: predictor !== undefined,
+      openPredictor: async () => ({
+        scores: (ids) => predictedScores(evaluator, ids, predictor!.backbone.config.contextLength),
+        [Symbol.asyncDispose]: async () => {},
+      }),
     },
-    untrainedChoice(kind, tFfn) {
-      const { numLayers, ffnWidth: dFfn } = llm.config;
-      if (!(tFfn >= 1 && tFfn <= dFfn))
-        throw new OptionError(`${path}: wanted t_ffn in 1..${dFfn} (d_ffn), got ${tFfn}.`);
-      if (kind === "random") return { fixed: toDenseMask(randomMask({ numLayers, dFfn, tFfn }, 0, kind)) };
-      if (kind === "weights") {
-        const scores = weightNorms((name) => llm.weights.get(name), llm.config);
-        return { fixed: toDenseMask(maskFromScores(scores, { dFfn, tFfn })) };
-      }
-      return { statistics: kind, tFfn };
-    },
-    ownChoice: await ownChoice(folder, saved),
-    numLayers: llm.config.numLayers,
-    close: () => evaluator.release(),
+    evaluator: onGraph(evaluator),
+    own: await ownMasks(folder, saved),
+    threads: session.threads,
+    [Symbol.asyncDispose]: () => evaluator.release(),
+  };
+}
+
+function tokenizerOf({ card, llm, tokenizer }: SavedModel, folder: string) {
+  const json: unknown = JSON.parse(new TextDecoder().decode(tokenizer));
+  return createTokenizer(json, join(folder, "llm/tokenizer.json"), boundaryOf(card, llm.config));
+}
+
+async function predictedScores(evaluator: Evaluator, ids: Int32Array, contextLength: number): Promise<Float32Array> {
+  if (ids.length >= contextLength)
+    throw new InputError(
+      `predictor: wanted fewer than ${contextLength} tokens, its context length, got ${ids.length}. Shorten the text.`,
+    );
+  const [predicted] = await evaluator.predict([ids], { batch: 1 });
+  return predicted!.scores;
+}
+
+function onGraph(evaluator: Evaluator): MaskedModel {
+  const known = new Map<Mask, DenseMask>();
+  const dense = (mask: Mask) => {
+    const found = known.get(mask) ?? toDenseMask(mask);
+    known.set(mask, found);
+    return found;
+  };
+  return {
+    score: (sequences, masks) => evaluator.score(sequences, masks?.map(dense)),
+    generate: (prompts, { masks, ...options }) => evaluator.generate(prompts, { ...options, masks: masks?.map(dense) }),
   };
 }
 
@@ -137,8 +118,8 @@ function predictorOf({ llm, predictor }: SavedModel, folder: string): PredictorC
   };
 }
 
-async function ownChoice(folder: string, { card, llm, predictor }: SavedModel): Promise<MaskChoice> {
-  if (predictor) return card.predictorInput === "instruction" ? "task" : "input";
+async function ownMasks(folder: string, { card, llm, predictor }: SavedModel): Promise<OpenedModel["own"]> {
+  if (predictor) return "source";
   if (card.provenance.recipe === "import") return "dense";
   const { recipe: json } = await loadCheckpoint(folder);
   const { mask, seed } = parseRecipe(json, folder);
@@ -147,16 +128,15 @@ async function ownChoice(folder: string, { card, llm, predictor }: SavedModel): 
     const scores = readSafetensors(join(folder, "static.safetensors")).get("scores");
     if (!scores) throw new FileError(join(folder, "static.safetensors"), 'wanted the tensor "scores", got none.');
     const scoresOf = (own: Float32Array) => spreadBlocks(standardizeScores(own, dFfn / mask.block), mask.block);
-    return { fixed: toDenseMask(maskFromScores(scoresOf(scores.data), { dFfn, ...mask })) };
+    return maskFromScores(scoresOf(scores.data), { dFfn, ...mask });
   }
   if (mask?.kind === "random-per-domain") {
-    const masks = new Map<string, DenseMask>();
-    const byTask = (task: string) => {
-      const known = masks.get(task) ?? toDenseMask(randomMask({ numLayers, dFfn, ...mask }, seed, task));
+    const masks = new Map<string, Mask>();
+    return (task) => {
+      const known = masks.get(task) ?? randomMask({ numLayers, dFfn, ...mask }, seed, task);
       masks.set(task, known);
       return known;
     };
-    return { byTask };
   }
   return "dense";
 }

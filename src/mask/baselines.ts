@@ -85,6 +85,19 @@ export function columnNorms(matrix: Float32Array, columns: number): Float64Array
   return squares.map(Math.sqrt);
 }
 
+/**
+ * The scores of each layer in a random order: they keep as many channels, with the same weights λ, of no choice. The same seed and label give
+ * the same order.
+ */
+export function shuffledScores(scores: Float32Array, dFfn: number, seed: number, label: string): Float32Array {
+  const random = new Random(`${seed}/shuffled/${label}`);
+  const shuffled = new Float32Array(scores.length);
+  for (let layer = 0; layer < scores.length; layer += dFfn) {
+    for (const [i, place] of random.permutation(dFfn).entries()) shuffled[layer + i] = scores[layer + place]!;
+  }
+  return shuffled;
+}
+
 /** One fixed mask from a predictor: that of the mean of its scores over prompts. */
 export function genericMask(
   scores: readonly Float32Array[],

@@ -1,5 +1,5 @@
-/** Where a model's parameters are read from, one by one: a Hugging Face folder or a GGUF file. */
-import type { ModelConfig, Weight } from "./config.ts";
+/** Where a model's parameters are read from, one by one: a Hugging Face folder, a GGUF file, memory. */
+import type { ModelConfig, Weight, Weights } from "./config.ts";
 
 /** An open model. Holds file descriptors until disposed. */
 export interface ModelSource extends Disposable {
@@ -13,4 +13,20 @@ export interface ModelSource extends Disposable {
    * @throws {FileError} if the file is damaged
    */
   read(name: string, rows?: { from: number; to: number }): Weight;
+}
+
+/** @param path its origin, for messages */
+export function inMemory(path: string, { config, weights }: { config: ModelConfig; weights: Weights }): ModelSource {
+  return {
+    path,
+    config,
+    read(name, rows) {
+      const weight = weights.get(name);
+      if (!weight) throw new Error(`internal: no parameter "${name}"`);
+      if (!rows) return weight;
+      const width = weight.shape[1]!;
+      return { shape: [rows.to - rows.from, width], data: weight.data.subarray(rows.from * width, rows.to * width) };
+    },
+    [Symbol.dispose]: () => {},
+  };
 }

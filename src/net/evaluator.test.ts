@@ -123,12 +123,12 @@ describe("generate", () => {
       {
         masks: some.map((i) => masks[i]!),
         maxTokens: 6,
-        eosId: noEos,
+        endIds: [noEos],
       },
     );
     const wanted = some.map((i) => greedy(llm, [...prompts[i]!], 6, perLayer(masks[i]!)));
     expect(answers.map((ids) => [...ids])).toEqual(wanted);
-    const dense = await evaluator.generate([prompts[3]!], { maxTokens: 6, eosId: noEos });
+    const dense = await evaluator.generate([prompts[3]!], { maxTokens: 6, endIds: [noEos] });
     expect([...dense[0]!]).toEqual(greedy(llm, [...prompts[3]!], 6));
     expect([...dense[0]!]).not.toEqual(wanted[1]); // else the masks would not have been seen
   });
@@ -136,12 +136,12 @@ describe("generate", () => {
   test("stops before the end token, others go on", async () => {
     const free = await evaluator.generate(
       some.map((i) => prompts[i]!),
-      { maxTokens: 6, eosId: noEos },
+      { maxTokens: 6, endIds: [noEos] },
     );
     const eosId = free[1]![2]!;
     const stopped = await evaluator.generate(
       some.map((i) => prompts[i]!),
-      { maxTokens: 6, eosId },
+      { maxTokens: 6, endIds: [eosId] },
     );
     for (const [i, ids] of stopped.entries()) {
       const end = free[i]!.indexOf(eosId);
@@ -160,14 +160,14 @@ describe("generate", () => {
       return Int32Array.from([right, right.with(i % right.length, 7), [...right, 1, 2, 3], [eosId]][i % 4]!);
     });
     const maxTokens = prompts.map((_, i) => 1 + (i % 5));
-    const answers = await evaluator.generate(prompts, { masks, drafts, maxTokens, eosId });
+    const answers = await evaluator.generate(prompts, { masks, drafts, maxTokens, endIds: [eosId] });
     expect(answers.map((ids) => [...ids])).toEqual(wanted.map((ids, i) => until(ids.slice(0, maxTokens[i]))));
-    expect(await evaluator.generate(prompts, { masks, maxTokens, eosId })).toEqual(answers);
+    expect(await evaluator.generate(prompts, { masks, maxTokens, endIds: [eosId] })).toEqual(answers);
   });
 
   test("ends where the context is full", async () => {
     const prompt = integers("long", 37, V);
-    const [answer] = await evaluator.generate([prompt], { maxTokens: 20, eosId: noEos });
+    const [answer] = await evaluator.generate([prompt], { maxTokens: 20, endIds: [noEos] });
     expect([...answer!]).toEqual(greedy(llm, [...prompt], 3));
   });
 });

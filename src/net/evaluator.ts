@@ -48,7 +48,8 @@ export interface GenerateOptions {
   masks?: readonly DenseMask[] | undefined;
   maxTokens: number | readonly number[];
   drafts?: readonly Int32Array[] | undefined;
-  eosId: number;
+  /** Tokens that end an answer. */
+  endIds: readonly number[];
 }
 
 export class Evaluator {
@@ -63,23 +64,27 @@ export class Evaluator {
   /**
    * The predictor's masks for instructions (token ids, BOS first).
    *
+   * @param options `batch`: instructions that are read at a time
    * @returns per instruction the mask, the scores it came from, both [L, F], and the raw feature [Dp]
    */
   async predict(
     instructions: readonly Int32Array[],
+    { batch: B = BATCH }: { batch?: number } = {},
   ): Promise<{ mask: DenseMask; scores: Float32Array; feature: Float32Array }[]> {
     const { predictor, softTopK, parameters } = this.model;
     if (!predictor || !softTopK) throw new Error("internal: this model has no sparsity predictor");
     const [LF, Dp] = [predictor.numLayers * predictor.ffnWidth, predictor.backbone.width];
     const results: { mask: DenseMask; scores: Float32Array; feature: Float32Array }[] = new Array(instructions.length);
-    for (const { indices, T } of batches(instructions.map((ids) => ids.length))) {
-      const session = await this.sessions.get(`predict ${T}`, () => predictorGraph(predictor, softTopK, BATCH, T));
+    const lengths = instructions.map((ids) => ids.length);
+    for (const { indices, T } of batches(lengths, B)) {
+      const session = await this.sessions.get(`predict ${B} ${T}`, () => predictorGraph(predictor, softTopK, B, T));
       const predictorIds = padded(
         indices.map((i) => instructions[i]!),
         T,
+        B,
       );
       const predictorLastRows = Int32Array.from(
-        { length: BATCH },
+        { length: B },
         (_, row) => row * T + (instructions[indices[row] ?? indices[0]!]!.length - 1),
       );
       const { masks, scores, feature } = (await session.run({
@@ -125,21 +130,21 @@ export class Evaluator {
   }
 
   /**
-   * Greedy answers, up to and without `eosId`. Recomputes the prefix at every token: exact and plain, for short answers.
+   * Greedy answers, up to and without one of `endIds`. Recomputes the prefix at every token: exact and plain, for short answers.
    *
-   * @param options `maxTokens`: at most so many, for all or for each · `drafts`: what the answers may turn out to be, EOS last. One pass
+   * @param options `maxTokens`: at most so many, for all or for each · `drafts`: what the answers may turn out to be, with the token that ends them. One pass
    *   finds how far each is what the model would say; the answer goes on from there, and does not depend on the draft
    */
   async generate(
     prompts: readonly Int32Array[],
-    { masks, maxTokens, drafts, eosId }: GenerateOptions,
+    { masks, maxTokens, drafts, endIds }: GenerateOptions,
   ): Promise<Int32Array[]> {
     const texts = prompts.map((ids) => [...ids]);
     const maxOf = (i: number) => (typeof maxTokens === "number" ? maxTokens : maxTokens[i]!);
     const limit = (i: number) => Math.min(prompts[i]!.length + maxOf(i), this.model.llm.contextLength);
     const done = new Set<number>();
     const say = (i: number, next: number): void => {
-      if (next === eosId) done.add(i);
+      if (endIds.includes(next)) done.add(i);
       else texts[i]!.push(next);
       if (texts[i]!.length >= limit(i)) done.add(i);
     };
@@ -291,14 +296,14 @@ function maskInputs(graph: Graph, { numLayers: L, ffnWidth: F }: ModelConfig, B:
   return masked ? masksPerLayer(graph.input("masks", [B * L, F]), L) : undefined;
 }
 
-/** Groups sequences of similar length: each batch holds at most `BATCH` of them, padded to one length T. */
-function batches(lengths: readonly number[]): { indices: number[]; T: number }[] {
+/** Groups sequences of similar length: each batch holds at most B of them, padded to one length T. */
+function batches(lengths: readonly number[], B = BATCH): { indices: number[]; T: number }[] {
   const order = lengths.map((_, i) => i).sort((a, b) => lengths[a]! - lengths[b]!);
   const result: { indices: number[]; T: number }[] = [];
   for (const i of order) {
     const T = Math.ceil(lengths[i]! / LENGTH_STEP) * LENGTH_STEP;
     const last = result.at(-1);
-    if (last && last.T === T && last.indices.length < BATCH) last.indices.push(i);
+    if (last && last.T === T && last.indices.length < B) last.indices.push(i);
     else result.push({ indices: [i], T });
   }
   return result;

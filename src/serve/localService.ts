@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
-import { bundleTFfn, chooseMask, type MaskSource } from "../answer/maskSource.ts";
+import { chooseMask, type MaskSource, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import { estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
@@ -119,17 +119,13 @@ export async function openLocalService(
 async function openServed(id: string, path: string, options: LocalServiceOptions): Promise<Served> {
   const model = new InstructionModel(path, options);
   try {
-    const { bundle, format, defaultSource } = model;
-    const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = bundleTFfn(bundle) } = options;
+    const { bundle, format } = model;
+    const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = modelTFfn(model) } = options;
     const { threads, gpu, scoreCache, tasksRoot, kvType = "F16" } = options;
     const stored = readStoredModel(path);
     estimate(stored, { tFfn, contextLength }); // that they suit the model
     checkBudget(id, stored, { tFfn, contextLength, slots: options.slots ?? defaultSlots, kvType }, options.memoryBytes);
-    const source = await model.openSource({ source: defaultSource } as { source: "predictor" }, {
-      threads,
-      gpu,
-      cache: scoreCache,
-    });
+    const source = await openFlaggedSource(model, {}, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
       created: Math.floor(Date.parse(bundle.manifest.provenance.created) / 1000),
@@ -137,7 +133,7 @@ async function openServed(id: string, path: string, options: LocalServiceOptions
       numLayers: bundle.numLayers,
       dFfn: bundle.ffnWidth,
       tFfn,
-      hasTools: format instanceof ChatTemplate && format.hasTools,
+      hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
     };
     const tasks = new TaskStore(bundle, tasksRoot);
     return { info, model, source, stored, memo: new MaskMemo(), tasks, making: Promise.resolve() };

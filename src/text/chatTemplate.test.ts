@@ -6,7 +6,7 @@ import { Tokenizer as NativeTokenizer } from "tokenizers";
 import { afterAll, describe, expect, test } from "vitest";
 import { FileError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds, readChatTemplate } from "./chatTemplate.ts";
-import { promptIds } from "./prompt.ts";
+import { PromptFormat, withBos } from "./prompt.ts";
 import { byteTokens, createTokenizer } from "./tokenizer.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
@@ -111,8 +111,29 @@ describe.each(names)("%s", (name) => {
     }
   });
 
+  test("prompt, answer and later prompt in turn are the conversation; a special token ends the answer", () => {
+    const format = new PromptFormat(tokenizer, template(name));
+    const messages: ChatMessage[] = [
+      { role: "user", content: "abc ab" },
+      { role: "assistant", content: "ab a" },
+      { role: "user", content: "a abc" },
+    ];
+    const [asked, said, then] = messages.map(({ content }) => content);
+    const parts = [format.promptIds(asked!), format.answerIds(said!), format.turnIds(then!)];
+    const joined = Int32Array.from(parts.flatMap((ids) => [...ids]));
+    const rendered = withBos(tokenizer, chatIds(tokenizer, template(name), messages));
+    // Where no line break stands before the answer, its first characters merge with those before it.
+    if (name === "llama2" || name === "mistral") expect(tokenizer.decode(joined)).toBe(tokenizer.decode(rendered));
+    else expect(joined).toEqual(rendered);
+    const end = { chatMl: "<|im_end|>", llama2: "</s>", llama3: "<|eot_id|>", gemma: "<end_of_turn>", mistral: "</s>" };
+    const endId = specials.indexOf(end[name]);
+    expect(parts[1]!.filter((id) => id < specials.length)).toEqual(Int32Array.of(endId));
+    expect(parts[1]!.at(-1)).toBe(endId);
+    expect(format.endIds).toEqual([...new Set([tokenizer.eosId, endId])]);
+  });
+
   test("a prompt begins with BOS, once, where there is one", () => {
-    const [ids, bare] = [tokenizer, withoutBos].map((each) => promptIds(each, "abc", template(name)));
+    const [ids, bare] = [tokenizer, withoutBos].map((each) => new PromptFormat(each, template(name)).promptIds("abc"));
     expect([ids![0], ids!.filter((id) => id === 0).length]).toEqual([0, 1]);
     expect(bare).not.toContain(0);
   });

@@ -19,6 +19,9 @@ export interface ChatMessage {
   content: string;
 }
 
+/** Its file in a bundle, and beside the LLM of a checkpoint. */
+export const chatTemplateName = "chat_template.jinja";
+
 const MAX_TEMPLATE_LENGTH = 1 << 18;
 const MAX_CONFIG_BYTES = 1 << 26;
 /** Longest output beyond the contents, in characters. */
@@ -212,7 +215,7 @@ function withinTime<T>(task: () => T): T {
  * @throws {FileError} if one of the files cannot be read
  */
 export function readChatTemplate(folder: string): string | undefined {
-  const jinja = join(folder, "chat_template.jinja");
+  const jinja = join(folder, chatTemplateName);
   if (existsSync(jinja)) return readText(jinja, MAX_CONFIG_BYTES);
   for (const name of ["chat_template.json", "tokenizer_config.json"]) {
     const path = join(folder, name);

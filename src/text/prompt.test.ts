@@ -1,15 +1,17 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { InputError, OptionError } from "../errors.ts";
-import { composePrompt, DEFAULT_PROMPT_TEMPLATE, instructionOf, predictorIds, promptIds } from "./prompt.ts";
+import { composePrompt, DEFAULT_PROMPT_TEMPLATE, instructionOf, PromptFormat, predictorIds } from "./prompt.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** One id per character, BOS 0. */
-const characters: Pick<Tokenizer, "bosId" | "encode"> = {
+const characters: Pick<Tokenizer, "bosId" | "eosId" | "encode"> = {
   bosId: 0,
+  eosId: 1,
   encode: (text) => Int32Array.from(text, (character) => character.charCodeAt(0)),
 };
 const tokenizer = characters as Tokenizer;
+const format = new PromptFormat(tokenizer, DEFAULT_PROMPT_TEMPLATE);
 const textOf = (ids: Int32Array) => String.fromCharCode(...ids.subarray(1));
 
 describe("prompts", () => {
@@ -39,17 +41,40 @@ describe("prompts", () => {
     );
   });
 
+  test("examples stand in the instruction, before the input; those that would end it are refused", () => {
+    const examples = [
+      { input: "cat", output: "cats" },
+      { input: "$&", output: "{input}" },
+    ];
+    const shown = " Example: cat -> cats Example: $& -> {input}";
+    expect(composePrompt("Write the plural.", "wolf", examples)).toBe(`Write the plural.${shown} Input: wolf`);
+    expect(instructionOf(composePrompt("Write the plural.", "wolf", examples))).toBe(`Write the plural.${shown}`);
+    expect(composePrompt("Write the plural.", undefined, examples)).toBe(`Write the plural.${shown}`);
+    expect(composePrompt("The plural of {input}?", "wolf", examples)).toBe(`The plural of wolf?${shown}`);
+    for (const example of [
+      { input: "a Input: b", output: "c" },
+      { input: "a", output: "Input: b" },
+    ])
+      expect(() => composePrompt("Write.", "wolf", [example])).toThrow(/wanted examples without " Input: "/);
+  });
+
+  test("an answer ends with EOS, and a later prompt follows it", () => {
+    expect([...format.answerIds("ab")]).toEqual([97, 98, 1]);
+    expect([...format.turnIds("ab")]).toEqual([97, 98, 10]);
+    expect(format.endIds).toEqual([1]);
+  });
+
   test("the predictor reads the raw prompt, the LLM reads it in the template; BOS comes first", () => {
     expect([...predictorIds(tokenizer, "ab")]).toEqual([0, 97, 98]);
-    expect([...promptIds(tokenizer, "ab", DEFAULT_PROMPT_TEMPLATE)]).toEqual([0, 97, 98, 10]);
-    expect(textOf(promptIds(tokenizer, "costs $& and $1", "<{prompt}>"))).toBe("<costs $& and $1>");
+    expect([...format.promptIds("ab")]).toEqual([0, 97, 98, 10]);
+    expect(textOf(new PromptFormat(tokenizer, "<{prompt}>").promptIds("costs $& and $1"))).toBe("<costs $& and $1>");
   });
 
   test("empty instructions and templates without a place are refused", () => {
     for (const empty of ["", " \n"]) {
       expect(() => predictorIds(tokenizer, empty)).toThrow(InputError);
-      expect(() => promptIds(tokenizer, empty, DEFAULT_PROMPT_TEMPLATE)).toThrow(InputError);
+      expect(() => format.promptIds(empty)).toThrow(InputError);
     }
-    expect(() => promptIds(tokenizer, "ab", "prompt")).toThrow(OptionError);
+    expect(() => new PromptFormat(tokenizer, "prompt")).toThrow(OptionError);
   });
 });

@@ -1,7 +1,14 @@
-/** How an instruction and its input become the text and the ids that the predictor and the LLM read. */
-import { InputError, OptionError } from "../errors.ts";
-import { ChatTemplate, chatIds } from "./chatTemplate.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+/**
+ * How an instruction, examples of its task and its input become the text that the predictor reads, and the ids that the LLM reads and is to
+ * answer with: the one way for training, evaluation and use.
+ *
+ *     {instruction} Example: {input} -> {output} Example: … Input: {input}
+ *
+ * All before " Input: " is the instruction: what a mask for the whole task is made from.
+ */
+import { FileError, InputError, OptionError } from "../errors.ts";
+import { type ChatMessage, ChatTemplate, chatIds } from "./chatTemplate.ts";
+import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
 const INPUT_MARK = " Input: ";
 
@@ -11,14 +18,26 @@ export const DEFAULT_PROMPT_TEMPLATE = "{prompt}\n";
 /** Where an instruction has its input in itself: all of it, or its n-th part between commas or else spaces. */
 const INPUT_SLOT = /\{input(?:\.([1-9]))?\}/g;
 
+/** A solved case of a task, which an instruction shows. */
+export interface TaskExample {
+  input: string;
+  output: string;
+}
+
 /**
- * `{instruction} Input: {input}`, or the instruction alone. An instruction that has a place for its input, as in "the plural of {input}" or
- * "{input.1} plus {input.2}", takes it there.
- * @throws {InputError} when the input has fewer parts than the instruction names
+ * A prompt as this file's head has it; without examples and input it is the instruction. An instruction that has a place for its input, as in
+ * "the plural of {input}" or "{input.1} plus {input.2}", takes it there.
+ *
+ * @throws {InputError} when the input has fewer parts than the instruction names, or an example would end the instruction
  */
-export function composePrompt(instruction: string, input?: string): string {
-  if (!input) return instruction;
-  if (instruction.search(INPUT_SLOT) < 0) return `${instruction}${INPUT_MARK}${input}`;
+export function composePrompt(instruction: string, input?: string, examples: readonly TaskExample[] = []): string {
+  const hasSlot = instruction.search(INPUT_SLOT) >= 0;
+  const shown =
+    (input && hasSlot ? fillSlots(instruction, input) : instruction) + examples.map(composeExample).join("");
+  return input && !hasSlot ? `${shown}${INPUT_MARK}${input}` : shown;
+}
+
+function fillSlots(instruction: string, input: string): string {
   const parts = input.split(input.includes(",") ? /,\s*/ : /\s+/);
   return instruction.replace(INPUT_SLOT, (slot, n?: string) => {
     const part = n === undefined ? input : parts[Number(n) - 1];
@@ -26,6 +45,13 @@ export function composePrompt(instruction: string, input?: string): string {
       throw new InputError(`prompt: wanted an input with a part for ${slot}, got ${JSON.stringify(input)}.`);
     return part;
   });
+}
+
+function composeExample({ input, output }: TaskExample): string {
+  const text = ` Example: ${input} -> ${output}`;
+  if (hasInput(text))
+    throw new InputError(`prompt: wanted examples without "${INPUT_MARK}", got ${JSON.stringify(text)}. Leave it out.`);
+  return text;
 }
 
 /** A later turn of a conversation that asks for the same again: `Input: {input}`. */
@@ -48,24 +74,143 @@ export function instructionOf(prompt: string): string {
  * @throws {InputError} when the text is empty
  */
 export function predictorIds(tokenizer: Tokenizer, text: string): Int32Array {
-  if (text.trim() === "") throw new InputError("prompt: wanted an instruction, got empty text.");
+  checkText(text);
   return withBos(tokenizer, tokenizer.encode(text));
 }
 
-/**
- * What the LLM reads before it answers: BOS where there is one, once, and the prompt in its format.
- * @param format a text with "{prompt}" in it, or a chat template, of which the prompt is the only message
- * @throws {InputError} when the prompt is empty, or the chat template refuses it
- * @throws {OptionError} when the text has no place for it
- * @throws {FileError} when the chat template fails
- */
-export function promptIds(tokenizer: Tokenizer, prompt: string, format: string | ChatTemplate): Int32Array {
-  if (prompt.trim() === "") throw new InputError("prompt: wanted an instruction, got empty text.");
-  if (format instanceof ChatTemplate)
-    return withBos(tokenizer, chatIds(tokenizer, format, [{ role: "user", content: prompt }]));
-  if (!format.includes("{prompt}"))
-    throw new OptionError(`prompt template: wanted "{prompt}" in it, got ${JSON.stringify(format)}.`);
-  return withBos(tokenizer, tokenizer.encode(format.replace("{prompt}", () => prompt)));
+/** How an LLM is prompted and how it answers, in token ids. */
+export class PromptFormat {
+  #frame: AnswerFrame | undefined;
+
+  /**
+   * @param template a text with "{prompt}" in it, or the chat template of the model's makers
+   * @throws {OptionError} when the text has no place for a prompt
+   */
+  constructor(
+    readonly tokenizer: Tokenizer,
+    readonly template: string | ChatTemplate,
+  ) {
+    if (typeof template === "string" && !template.includes("{prompt}"))
+      throw new OptionError(`prompt template: wanted "{prompt}" in it, got ${JSON.stringify(template)}.`);
+  }
+
+  /**
+   * What the LLM reads before it answers: BOS where there is one, once, and the prompt in the template, a chat template's only message.
+   *
+   * @throws {InputError} when the prompt is empty, or the chat template refuses it
+   * @throws {FileError} when the chat template fails
+   */
+  promptIds(prompt: string): Int32Array {
+    checkText(prompt);
+    const { tokenizer, template } = this;
+    if (template instanceof ChatTemplate)
+      return withBos(tokenizer, chatIds(tokenizer, template, [{ role: "user", content: prompt }]));
+    return withBos(tokenizer, tokenizer.encode(filled(template, prompt)));
+  }
+
+  /**
+   * What it reads of a later prompt, after the end of the answer before.
+   *
+   * @throws {InputError} when the chat template refuses it
+   * @throws {FileError} when the chat template fails, or shows no conversations
+   */
+  turnIds(prompt: string): Int32Array {
+    const { tokenizer, template } = this;
+    if (!(template instanceof ChatTemplate)) return tokenizer.encode(filled(template, prompt));
+    const parts = template.render(conversation(prompt), tokenizer);
+    if (parts.length !== conversationParts)
+      throw new FileError(
+        template.where,
+        "chat template: wanted one for conversations, got one that shows no answers.",
+      );
+    return tokenizer.encodeParts(parts.slice(4)).slice(this.#answerFrame(template).end.length);
+  }
+
+  /** What it is to say: the answer, and the token that ends it. @throws {FileError} when the chat template fails */
+  answerIds(answer: string): Int32Array {
+    const { tokenizer, template } = this;
+    const frame = template instanceof ChatTemplate ? this.#answerFrame(template) : undefined;
+    if (!frame || frame.end.length === 0) return Int32Array.of(...tokenizer.encode(answer), tokenizer.eosId);
+    const [opening, before, after] = [frame.opening, frame.before, frame.after].map((text) => ({
+      text,
+      isTrusted: true,
+    }));
+    const rest = [before!, { text: answer, isTrusted: false }, after!];
+    // Where it begins after text, its tokens may be others than where it stands alone.
+    const asked = tokenizer.encodeParts([opening!]);
+    const whole = tokenizer.encodeParts([opening!, ...rest]);
+    const ids = asked.every((id, i) => whole[i] === id) ? whole.subarray(asked.length) : tokenizer.encodeParts(rest);
+    return ids.slice(0, ids.length - frame.lengthAfterEnd);
+  }
+
+  /** Tokens that end an answer; the first is EOS. @throws {FileError} when the chat template fails */
+  get endIds(): number[] {
+    const { tokenizer, template } = this;
+    const end = template instanceof ChatTemplate ? this.#answerFrame(template).end : [];
+    return [...new Set([tokenizer.eosId, ...end.slice(-1)])];
+  }
+
+  /** Tokens around a prompt and its answer, at most: a token is a byte at least. @throws {FileError} when the chat template fails */
+  get mostFrameTokens(): number {
+    const { tokenizer, template } = this;
+    if (!(template instanceof ChatTemplate)) return 2 + Buffer.byteLength(template);
+    const { before, after } = this.#answerFrame(template);
+    const parts = template.render(conversation("c").slice(0, 1), tokenizer);
+    return 2 + Buffer.byteLength(parts.map(({ text }) => text).join("") + before + after);
+  }
+
+  #answerFrame(template: ChatTemplate): AnswerFrame {
+    this.#frame ??= answerFrame(this.tokenizer, template);
+    return this.#frame;
+  }
+}
+
+/** What stands around answers in a chat template. */
+interface AnswerFrame {
+  /** After the user's message, where the answer is asked for. */
+  opening: string;
+  /** Between that and the answer, in some a space. */
+  before: string;
+  /** Between the answer and the next message of the user. */
+  after: string;
+  /** Ids of `after` up to the special token that ends the turn. None: the template has none, and an answer ends with EOS. */
+  end: Int32Array;
+  lengthAfterEnd: number;
+}
+
+const conversation = (prompt: string): ChatMessage[] => [
+  { role: "user", content: "a" },
+  { role: "assistant", content: "b" },
+  { role: "user", content: prompt },
+];
+/** Three contents, and what a template writes around them. */
+const conversationParts = 7;
+
+function answerFrame(tokenizer: Tokenizer, template: ChatTemplate): AnswerFrame {
+  const none = { opening: "", before: "", after: "", end: new Int32Array(), lengthAfterEnd: 0 };
+  let parts: TextPart[];
+  try {
+    parts = template.render(conversation("c"), tokenizer);
+  } catch (error) {
+    if (error instanceof InputError) return none; // it refuses answers
+    throw error;
+  }
+  if (parts.length !== conversationParts) return none;
+  const opening = template.render(conversation("c").slice(0, 1), tokenizer).at(-1)!.text;
+  const [between, after] = [parts[2]!.text, parts[4]!.text];
+  const ids = tokenizer.encodeParts([{ text: after, isTrusted: true }]);
+  const end = ids.subarray(0, ids.findIndex((id) => tokenizer.specialIds.has(id)) + 1);
+  if (tokenizer.decode(end).trim() !== "") return none;
+  const before = between.startsWith(opening) ? between.slice(opening.length) : "";
+  return { opening, before, after, end, lengthAfterEnd: ids.length - end.length };
+}
+
+function filled(template: string, prompt: string): string {
+  return template.replace("{prompt}", () => prompt);
+}
+
+function checkText(text: string): void {
+  if (text.trim() === "") throw new InputError("prompt: wanted an instruction, got empty text.");
 }
 
 /** Ids with BOS before them, where there is one, unless they have it: a chat template may have written it itself. */

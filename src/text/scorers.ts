@@ -1,5 +1,6 @@
 /** When an answer counts as correct. Case, punctuation and accents count; surrounding and repeated white space does not. */
 import { z } from "zod";
+import { taskExample } from "./examples.ts";
 
 /**
  * - `any`: the output is one of the answers
@@ -17,6 +18,8 @@ export const evalRow = z
     task: z.string().min(1).default("questions"),
     instruction: z.string().min(1),
     input: z.string().optional(),
+    /** What the instruction shows. */
+    examples: z.array(taskExample).min(1).optional(),
     answers: z.array(answer).min(1).optional(),
     output: answer.optional(),
     scorer: scorerName.default("any"),

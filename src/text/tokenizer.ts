@@ -27,6 +27,8 @@ export interface Tokenizer {
   /** Text of `bosId` and `eosId`, as chat templates write them. */
   readonly bosToken: string | undefined;
   readonly eosToken: string;
+  /** Tokens that text never holds, only what a template or an engine writes. */
+  readonly specialIds: ReadonlySet<number>;
   /** Ids of `text` alone: no BOS or EOS, and text that looks like a special token is plain text. */
   encode(text: string): Int32Array;
   /** Ids of parts joined to one text, in which special tokens are read in trusted parts alone: those of a template, never a user's. */
@@ -105,7 +107,8 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
   checkBoundary(file, [bosId, ...eosIds], where);
   const eosId = eosIds[0];
   if (eosId === undefined) throw new FileError(where, "wanted an EOS token, got none.");
-  const bytesOfToken = bytesById(file, new Set([...special.values()].map(({ id }) => id)), where);
+  const specialIds = new Set([...special.values()].map(({ id }) => id));
+  const bytesOfToken = bytesById(file, specialIds, where);
   const bytesOf = (id: number) => (id >= tokens.length && id < vocabSize ? new Uint8Array() : bytesOfToken(id));
   const stripsSpace = stripsLeadingSpace(file);
   const stream = (): StreamDecoder => new Utf8Stream(bytesOf, stripsSpace);
@@ -116,6 +119,7 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
     eosId,
     bosToken: bosId === undefined ? undefined : tokens[bosId],
     eosToken: tokens[eosId]!,
+    specialIds,
     encode: (text) => Int32Array.from(encodePlain(text, true)),
     encodeParts: partsEncoder(special, encodePlain),
     decode(ids) {

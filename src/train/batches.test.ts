@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
+import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { type Batch, type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } from "./batches.ts";
 import { encodeQuestions, type PredictorInput, type Question, type SftData, type TextData } from "./data.ts";
@@ -11,6 +12,7 @@ const tokenizer = {
   eosId: 1,
   encode: (text: string) => Int32Array.from(text, (character) => character.charCodeAt(0)),
 } as Tokenizer;
+const format = new PromptFormat(tokenizer, "{prompt}\n");
 
 /** Three domains of 20, 7 and 40 questions, each with texts of its own, in one to three wordings. */
 function sftData(predictorInput: PredictorInput = "both", weights = [1, 1, 1]): SftData {
@@ -25,7 +27,7 @@ function sftData(predictorInput: PredictorInput = "both", weights = [1, 1, 1]): 
       answer: word(),
     })),
   );
-  return encodeQuestions(questions, tokenizer, { promptTemplate: "{prompt}\n", predictorInput, maxTokens: 200 });
+  return encodeQuestions(questions, format, { predictorInput, maxTokens: 200 });
 }
 
 function textData(): TextData {
@@ -150,8 +152,7 @@ describe("conversations", () => {
   });
 
   test("of questions without an input have one turn", () => {
-    const data = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], tokenizer, {
-      promptTemplate: "{prompt}\n",
+    const data = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], format, {
       maxTokens: T,
     });
     for (const { turns } of conversations(new ConversationStream(data, options).next()))
@@ -214,8 +215,7 @@ describe("SFT batches", () => {
   });
 
   test("without a predictor there is no predictor input", () => {
-    const dense = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], tokenizer, {
-      promptTemplate: "{prompt}\n",
+    const dense = encodeQuestions([{ domain: "d", weight: 1, wordings: ["a"], answer: "b" }], format, {
       maxTokens: 10,
     });
     const { P, Tp, predictorIds } = new SftStream(dense, { seed: 1, tokensPerBatch: 300 }).next();

@@ -2,7 +2,7 @@
  * Checkpoints of a run: everything that training needs to go on bit for bit, in folders that appear whole or not at all.
  *
  *     RUN/checkpoints/step-000120/
- *       llm/                config.json, model.safetensors, tokenizer.json
+ *       llm/                config.json, model.safetensors, tokenizer.json, of some chat_template.jinja
  *       predictor/          config.json, model.safetensors (backbone), head.safetensors
  *       NAME.safetensors    further tensors (optimiser moments, static scores), one file per group
  *       state.json          position, recipe, running values
@@ -15,11 +15,14 @@ import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmS
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { ReadableFile, readJson } from "../files.ts";
+import { ReadableFile, readJson, readText } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
 import type { Weights } from "../model/config.ts";
+import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
+import { PromptFormat } from "../text/prompt.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
 
 /** What a checkpoint says of its model: its manifest without what saving adds. */
 export type ModelCard = Omit<CheckpointManifest, "format" | "version" | "files">;
@@ -29,6 +32,8 @@ export interface SavedModel {
   card: ModelCard;
   /** Bytes of `tokenizer.json`. */
   tokenizer: Uint8Array;
+  /** Jinja text, of a model that is prompted with it instead of the card's template. */
+  chatTemplate?: string | undefined;
   llm: Model;
   predictor?: { backbone: Model; head: Weights };
 }
@@ -66,6 +71,7 @@ const HIDDEN = ".";
 
 const stateName = "state.json";
 const tokenizerName = "llm/tokenizer.json";
+const templateName = `llm/${chatTemplateName}`;
 const headName = "predictor/head.safetensors";
 const groupFile = /^([\w-]+)\.safetensors$/;
 const stepFolder = /^step-(\d{6,15})$/;
@@ -121,11 +127,18 @@ export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Pr
 }
 
 /** Writes and syncs all files but the manifest. @returns their paths within `folder` */
-function writeContents(folder: string, { llm, predictor, tokenizer, tensors, ...rest }: Checkpoint): string[] {
+function writeContents(
+  folder: string,
+  { llm, predictor, tokenizer, chatTemplate, tensors, ...rest }: Checkpoint,
+): string[] {
   const { step, stage, metricsBytes, recipe, values } = rest;
   writeModelFolder(join(folder, "llm"), llm);
   writeFileSync(join(folder, tokenizerName), tokenizer);
   const files = ["llm/config.json", "llm/model.safetensors", tokenizerName];
+  if (chatTemplate !== undefined) {
+    writeFileSync(join(folder, templateName), chatTemplate);
+    files.push(templateName);
+  }
   if (predictor) {
     writeModelFolder(join(folder, "predictor"), predictor.backbone);
     writeSafetensors(join(folder, headName), predictor.head);
@@ -181,6 +194,22 @@ export async function loadModel(path: string, onDamaged: (error: FileError) => v
   return readModel(folder ?? path);
 }
 
+/**
+ * How a saved model is prompted.
+ *
+ * @param where its folder, for messages
+ * @throws {FileError} if its chat template is none
+ */
+export function formatOf(
+  { card, chatTemplate }: { card: Pick<ModelCard, "promptTemplate">; chatTemplate?: string | undefined },
+  tokenizer: Tokenizer,
+  where: string,
+): PromptFormat {
+  const template =
+    chatTemplate === undefined ? card.promptTemplate : new ChatTemplate(chatTemplate, join(where, templateName));
+  return new PromptFormat(tokenizer, template);
+}
+
 async function newestIntact(runDir: string, onDamaged: (error: FileError) => void): Promise<string | undefined> {
   const folders = checkpointFolders(runDir);
   for (const folder of folders) {
@@ -214,6 +243,7 @@ function readModel(folder: string): SavedModel {
     tokenizer: tokenizer.read(0, tokenizer.size, "tokenizer"),
     llm: readModelFolder(join(folder, "llm")),
   };
+  if (Object.hasOwn(files, templateName)) model.chatTemplate = readText(join(folder, templateName));
   if (Object.hasOwn(files, headName)) {
     model.predictor = {
       backbone: readModelFolder(join(folder, "predictor")),

@@ -3,8 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { FileError, OptionError } from "../errors.ts";
+import { instructionOf, PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { encodeDocuments, encodeQuestions, type Question, readDocuments, readQuestions } from "./data.ts";
+import { encodeDocuments, encodeQuestions, type Question, readDocuments, readQuestions, withExamples } from "./data.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -23,7 +24,8 @@ const characters: Pick<Tokenizer, "bosId" | "eosId" | "encode"> = {
 };
 const tokenizer = characters as Tokenizer;
 const codes = (text: string) => [...tokenizer.encode(text)];
-const options = { promptTemplate: "{prompt}\n", maxTokens: 50 };
+const format = new PromptFormat(tokenizer, "{prompt}\n");
+const options = { maxTokens: 50 };
 
 describe("reading questions", () => {
   test("rows bring their instruction or take the wordings of their task; the first answer is learned", async () => {
@@ -82,7 +84,7 @@ describe("encoding questions", () => {
   });
 
   test("an example is BOS, prompt in the template, answer, EOS; the predictor reads prompt and instruction raw", () => {
-    const data = encodeQuestions([question("d", "yes", ["ask", "do"])], tokenizer, {
+    const data = encodeQuestions([question("d", "yes", ["ask", "do"])], format, {
       ...options,
       predictorInput: "both",
     });
@@ -101,7 +103,7 @@ describe("encoding questions", () => {
     ]);
     const turn = data.encodeTurn(asked)!;
     expect([[...turn.prompt], [...turn.answer]]).toEqual([codes("Input: x\n"), [...codes("yes"), 1]]);
-    const dense = encodeQuestions([question("d", "yes")], tokenizer, options);
+    const dense = encodeQuestions([question("d", "yes")], format, options);
     expect(dense.encode(asked, "do").predictorInputs).toEqual([]);
     expect([data.numPredictorInputs, dense.numPredictorInputs]).toEqual([2, 0]);
   });
@@ -110,27 +112,51 @@ describe("encoding questions", () => {
     const fits = "y".repeat(50 - codes("ask Input: x\n").length - 1); // prompt with BOS and answer: 50 positions
     const data = encodeQuestions(
       [question("a", fits, ["ask", "ask more"]), question("b", `${fits}y`)],
-      tokenizer,
+      format,
       options,
     );
     expect([data.domains, data.weights, data.numTooLong]).toEqual([["a"], [1], 2]);
     expect(data.questions.map((own) => own.map(({ wordings }) => wordings))).toEqual([[["ask"]]]);
   });
 
+  test("examples are other questions of the domain, drawn once; instructions show them, later turns do not", () => {
+    const words = ["cat", "dog", "cow", "dog"]; // one twice
+    const questions = ["plural", "letter"].flatMap((domain) =>
+      words.map((word) => ({ ...question(domain, `${domain} of ${word}`), input: word })),
+    );
+    const shown = withExamples(questions, 2, "seed");
+    expect(withExamples(questions, 2, "seed")).toEqual(shown);
+    expect(withExamples(questions, 2, "another")).not.toEqual(shown);
+    const data = encodeQuestions(shown, format, { predictorInput: "instruction", maxTokens: 200 });
+    for (const one of shown) {
+      const inputs = one.examples!.map(({ input }) => input);
+      expect(new Set([...inputs, one.input]).size).toBe(3);
+      for (const { input, output } of one.examples!) expect(output).toBe(`${one.domain} of ${input}`);
+      const prompt = `ask${one.examples!.map(({ input, output }) => ` Example: ${input} -> ${output}`).join("")} Input: ${one.input}`;
+      const { prompt: ids, predictorInputs } = data.encode(one, "ask");
+      expect([...ids]).toEqual([0, ...codes(`${prompt}\n`)]);
+      expect([...predictorInputs[0]!]).toEqual([0, ...codes(instructionOf(prompt))]);
+      expect([...data.encodeTurn(one)!.prompt]).toEqual(codes(`Input: ${one.input}\n`));
+    }
+    expect(() => withExamples(questions, 3, "seed")).toThrow(
+      /wanted 3 other questions of domain "plural" as examples, got 2/,
+    );
+  });
+
   test("domains keep an order that is given, and weights are shares", () => {
     const questions = [{ ...question("b", "y"), weight: 3 }, question("a", "y")];
-    const free = encodeQuestions(questions, tokenizer, options);
+    const free = encodeQuestions(questions, format, options);
     expect([free.domains, free.weights]).toEqual([
       ["b", "a"],
       [0.75, 0.25],
     ]);
-    const fixed = encodeQuestions(questions, tokenizer, { ...options, domains: ["a", "c", "b"] });
+    const fixed = encodeQuestions(questions, format, { ...options, domains: ["a", "c", "b"] });
     expect(fixed.weights).toEqual([0.25, 0, 0.75]);
     expect(fixed.questions.map((own) => own.length)).toEqual([1, 0, 1]);
   });
 
   test("nothing left, an unknown domain and two weights for a domain are OptionErrors", () => {
-    const encode = (questions: Question[], more = {}) => encodeQuestions(questions, tokenizer, { ...options, ...more });
+    const encode = (questions: Question[], more = {}) => encodeQuestions(questions, format, { ...options, ...more });
     expect(() => encode([])).toThrow(OptionError);
     expect(() => encode([question("a", "y")], { maxTokens: 5 })).toThrow(/at most 5 tokens/);
     expect(() => encode([question("a", "y")], { domains: ["b"] })).toThrow(/got "a"/);

@@ -4,8 +4,16 @@
 import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
+import { Random } from "../random.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, composeTurn, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
+import {
+  composePrompt,
+  composeTurn,
+  instructionOf,
+  type PromptFormat,
+  predictorIds,
+  type TaskExample,
+} from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
 /** A data file of a recipe. */
@@ -26,6 +34,8 @@ export interface Question {
   weight: number;
   wordings: readonly string[];
   input?: string;
+  /** Of the same domain, which the instruction shows. */
+  examples?: readonly TaskExample[];
   answer: string;
 }
 
@@ -113,6 +123,37 @@ function readInstructions(path: string): Map<string, readonly string[]> {
 }
 
 /**
+ * Gives every question `shots` other questions of its domain as examples, drawn once: their inputs, or what is asked where the input stands in
+ * the instruction.
+ *
+ * @throws {OptionError} when a domain has too few questions
+ */
+export function withExamples(questions: readonly Question[], shots: number, seed: string): Question[] {
+  const ofDomain = new Map<string, Question[]>();
+  for (const question of questions) {
+    const known = ofDomain.get(question.domain);
+    if (known) known.push(question);
+    else ofDomain.set(question.domain, [question]);
+  }
+  const random = new Random(`${seed}/shots`);
+  return questions.map((question) => {
+    const asked = ({ wordings, input }: Question) => input || wordings[0]!;
+    const pool = ofDomain.get(question.domain)!;
+    const examples = new Map<string, TaskExample>(); // by input: none twice, and not the question's own
+    for (const i of random.permutation(pool.length)) {
+      if (examples.size === shots) break;
+      const input = asked(pool[i]!);
+      if (input !== asked(question)) examples.set(input, { input, output: pool[i]!.answer });
+    }
+    if (examples.size < shots)
+      throw new OptionError(
+        `training data: wanted ${shots} other questions of domain "${question.domain}" as examples, got ${examples.size}.`,
+      );
+    return { ...question, examples: [...examples.values()] };
+  });
+}
+
+/**
  * Read documents for pre-training, CPT or a tokenizer. A row is `{text}`, or a question as in `readQuestions`, which becomes the
  * document "prompt, line break, answer" in one of its wordings (in turn, by line).
  *
@@ -188,14 +229,13 @@ export interface SftData extends Domains {
 
 /** Documents as token ids, EOS after each. */
 export interface TextData extends Domains {
+  /** Opens every sequence: BOS, where there is none the EOS of a document before. */
   bosId: number;
   /** Per domain all its documents in a row. */
   tokens: readonly Int32Array[];
 }
 
 export interface EncodeOptions {
-  /** What the LLM reads around the prompt. */
-  promptTemplate: string;
   /** Absent: there is no predictor. */
   predictorInput?: PredictorInput;
   /** Longest prompt with its answer, in tokens; longer examples are left out and counted. */
@@ -234,14 +274,14 @@ export function labelledTurns(turns: readonly Turn[], ignored: number): { ids: I
 /**
  * @throws {OptionError} when nothing is left, or a domain is not among `options.domains`
  */
-export function encodeQuestions(questions: readonly Question[], tokenizer: Tokenizer, options: EncodeOptions): SftData {
-  const { promptTemplate, predictorInput, maxTokens } = options;
-  const encodeAnswer = (answer: string) => Int32Array.of(...tokenizer.encode(answer), tokenizer.eosId);
-  const encode = ({ input, answer }: Question, wording: string): Example => {
-    const prompt = composePrompt(wording, input);
+export function encodeQuestions(questions: readonly Question[], format: PromptFormat, options: EncodeOptions): SftData {
+  const { predictorInput, maxTokens } = options;
+  const { tokenizer } = format;
+  const encode = ({ input, examples, answer }: Question, wording: string): Example => {
+    const prompt = composePrompt(wording, input, examples);
     return {
-      prompt: promptIds(tokenizer, prompt, promptTemplate),
-      answer: encodeAnswer(answer),
+      prompt: format.promptIds(prompt),
+      answer: format.answerIds(answer),
       predictorInputs: [
         ...(predictorInput === "prompt" || predictorInput === "both" ? [predictorIds(tokenizer, prompt)] : []),
         ...(predictorInput === "instruction" || predictorInput === "both"
@@ -253,11 +293,12 @@ export function encodeQuestions(questions: readonly Question[], tokenizer: Token
   const table = new DomainTable(options.domains);
   const questionsOf: Question[][] = [];
   let numTooLong = 0;
+  const frame = format.mostFrameTokens;
   for (const question of questions) {
-    const { domain, weight, wordings, input = "", answer } = question;
+    const { domain, weight, wordings, input = "", examples, answer } = question;
     const isShort = (wording: string) =>
-      // A token is a byte at least, so that most texts need not be encoded to know.
-      Buffer.byteLength(promptTemplate + composePrompt(wording, input) + answer) < maxTokens ||
+      // Most texts need not be encoded to know.
+      Buffer.byteLength(composePrompt(wording, input, examples) + answer) + frame <= maxTokens ||
       exampleLength(encode(question, wording)) <= maxTokens;
     const short = wordings.filter(isShort);
     numTooLong += wordings.length - short.length;
@@ -275,10 +316,7 @@ export function encodeQuestions(questions: readonly Question[], tokenizer: Token
     encodeTurn: ({ input, answer }, wording) => {
       if (wording === undefined && input === undefined) return undefined;
       const prompt = wording === undefined ? composeTurn(input!) : composePrompt(wording, input);
-      return {
-        prompt: tokenizer.encode(promptTemplate.replace("{prompt}", () => prompt)),
-        answer: encodeAnswer(answer),
-      };
+      return { prompt: format.turnIds(prompt), answer: format.answerIds(answer) };
     },
     numTooLong,
   };
@@ -302,12 +340,10 @@ export async function encodeDocuments(
     tokensOf[index].push(tokenizer.encode(text));
     tokensOf[index].push(eos);
   }
-  const { bosId } = tokenizer;
-  if (bosId === undefined) throw new OptionError("text data: wanted a tokenizer with BOS, got one without.");
   const named = table.build("a document");
   return {
     ...named,
-    bosId,
+    bosId: tokenizer.bosId ?? tokenizer.eosId,
     tokens: named.domains.map((_, i) => tokensOf[i]?.build() ?? new Int32Array()),
   };
 }

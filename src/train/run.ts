@@ -11,6 +11,7 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 import {
   type Checkpoint,
   checkpointFolder,
+  formatOf,
   loadLatestCheckpoint,
   loadModel,
   type ModelCard,
@@ -71,6 +72,8 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   const tokenizerPath = join(runDir, "tokenizer.json");
   const init = initPath !== undefined && !saved ? await loadInit(initPath) : undefined;
   const tokenizer = await makeTokenizer(file, saved ?? init, tokenizerPath);
+  const { chatTemplate } = saved ?? init ?? {};
+  const format = formatOf({ card: { promptTemplate: DEFAULT_PROMPT_TEMPLATE }, chatTemplate }, tokenizer, runDir);
   const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
   if (recipe.stages.some((stage) => stage.kind === "sft" && stage.distil)) {
     const { llm } = await loadInit(initPath!); // its own copy: what is trained changes in place
@@ -86,7 +89,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   for (let index = saved?.stage ?? 0; index < recipe.stages.length; index++) {
     const stage = recipe.stages[index]!;
     const stageParts = partsOf(parts, recipe, stage);
-    const prepared = await prepareStage(file, stage, tokenizer, parts, session);
+    const prepared = await prepareStage(file, stage, format, parts, session);
     const { config, stream, numTooLong, clusters } = prepared;
     yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
     const resumed = index === saved?.stage && values.step > 0; // else the stage begins here
@@ -113,6 +116,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
       const moments: Record<string, Weights> = isDone ? {} : { "adam-m": state.m, "adam-v": state.v };
       folder = await saveCheckpoint(runDir, {
         ...savedModel(recipe, parts, tokenizer, tokenizerPath, inherited),
+        chatTemplate,
         ...position,
         recipe: JSON.parse(JSON.stringify(recipe)),
         values: running,

@@ -14,13 +14,13 @@ import { joinParts, type Parts, randomDecoder, randomHead, randomStatic } from "
 import type { MaskSource, StepConfig } from "../net/step.ts";
 import { Random } from "../random.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, DEFAULT_PROMPT_TEMPLATE, instructionOf, predictorIds, promptIds } from "../text/prompt.ts";
+import { composePrompt, instructionOf, type PromptFormat, predictorIds } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
 import { type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } from "./batches.ts";
 import type { SavedModel } from "./checkpoint.ts";
-import { encodeDocuments, encodeQuestions, readDocuments, readQuestions } from "./data.ts";
+import { encodeDocuments, encodeQuestions, readDocuments, readQuestions, withExamples } from "./data.ts";
 import type { HeldOutExample } from "./diagnose.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe, type Stage } from "./recipe/schema.ts";
@@ -127,11 +127,12 @@ export interface PreparedStage {
 export async function prepareStage(
   file: RecipeFile,
   stage: Stage,
-  tokenizer: Tokenizer,
+  format: PromptFormat,
   parts: Parts,
   session: SessionOptions,
 ): Promise<PreparedStage> {
   const { recipe, pathOf } = file;
+  const { tokenizer } = format;
   const { kind, tokensPerBatch } = stage;
   const sources = stage.data.map((source) => ({ ...source, path: pathOf(source.path) }));
   const instructions = stage.instructions && pathOf(stage.instructions);
@@ -141,8 +142,8 @@ export async function prepareStage(
   let [stream, domains, numTooLong]: [BatchStream | undefined, readonly string[], number] = [undefined, [], 0];
   let warmStart: WarmStart | undefined;
   if (kind === "sft" || kind === "warm-start") {
-    let data = encodeQuestions(await readQuestions(sources, instructions), tokenizer, {
-      promptTemplate: DEFAULT_PROMPT_TEMPLATE,
+    const questions = await readQuestions(sources, instructions);
+    let data = encodeQuestions(stage.shots ? withExamples(questions, stage.shots, seed) : questions, format, {
       predictorInput: step.source === "predictor" ? recipe.predictor!.input : undefined,
       maxTokens: stage.sequenceLength || recipe.llm.contextLength,
     });
@@ -197,7 +198,7 @@ export async function prepareStage(
         every: stage.evaluate.every,
         examples: await heldOutExamples(
           pathOf(stage.evaluate.path),
-          tokenizer,
+          format,
           recipe.llm.contextLength,
           stage.evaluate.examples,
         ),
@@ -266,23 +267,23 @@ export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly strin
  */
 export async function heldOutExamples(
   path: string,
-  tokenizer: Tokenizer,
+  format: PromptFormat,
   maxTokens: number,
   limit = Infinity,
 ): Promise<HeldOutExample[]> {
   const examples: HeldOutExample[] = [];
   for await (const { row } of readJsonLines(path, evalRow)) {
-    const text = composePrompt(row.instruction, row.input);
-    const prompt = promptIds(tokenizer, text, DEFAULT_PROMPT_TEMPLATE);
-    const answer = Int32Array.of(...tokenizer.encode(row.answers[0]!), tokenizer.eosId);
+    const text = composePrompt(row.instruction, row.input, row.examples);
+    const prompt = format.promptIds(text);
+    const answer = format.answerIds(row.answers[0]!);
     const ids = Int32Array.of(...prompt, ...answer.subarray(0, -1));
     if (ids.length > maxTokens) continue;
     examples.push({
       domain: row.task,
       ids,
       labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
-      predictorPrompt: predictorIds(tokenizer, text),
-      predictorInstruction: predictorIds(tokenizer, instructionOf(text)),
+      predictorPrompt: predictorIds(format.tokenizer, text),
+      predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
     });
   }
   const count = Math.min(limit, examples.length);

@@ -4,6 +4,7 @@ import { maskFromScores } from "../mask/mask.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import type { Evaluator } from "../net/evaluator.ts";
 import { Random } from "../random.ts";
+import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { encodeQuestions, type Question, type SftData } from "./data.ts";
 import { prepareWarmStart, sampleQuestions, type WarmStartOptions } from "./warmStart.ts";
@@ -22,8 +23,7 @@ const questions = [30, 10, 50].flatMap((count, task) =>
     return { ...words, weight: 1, input: `${i}`, answer: `${task}${i}` };
   }),
 );
-const data = encodeQuestions(questions, tokenizer, {
-  promptTemplate: "{prompt}\n",
+const data = encodeQuestions(questions, new PromptFormat(tokenizer, "{prompt}\n"), {
   predictorInput: "prompt",
   maxTokens: 100,
 });

@@ -182,6 +182,10 @@ const stageShape = {
     .describe("Held-out questions to be asked during the stage."),
 };
 
+const shots = integer(1)
+  .optional()
+  .describe("Other questions of its domain that the instruction of each question shows, answered. Absent: none.");
+
 const rowLength = integer(1).describe("Tokens of a row; at most tokensPerBatch and llm.contextLength.");
 
 const stageSchema = z.discriminatedUnion(
@@ -209,6 +213,7 @@ const stageSchema = z.discriminatedUnion(
           "The predictor learns what the dense LLM activates when it answers an instruction, before it makes masks.",
         ),
       ...stageShape,
+      shots,
       examples: integer(1).default(3000).describe("Training prompts whose activations are taken."),
       sequenceLength: integer(1)
         .optional()
@@ -228,6 +233,7 @@ const stageSchema = z.discriminatedUnion(
     section({
       kind: z.literal("sft").describe("Loss on answers to instructions."),
       ...stageShape,
+      shots,
       distil: share
         .optional()
         .describe(

@@ -1,0 +1,28 @@
+/** A model as prompts and mask sources see it: a bundle that is served, or a checkpoint that is evaluated. What computes it is open. */
+import type { EngineOptions } from "../engine/engine.ts";
+import type { BundleManifest } from "../manifest.ts";
+import type { ModelSource } from "../model/source.ts";
+import type { PromptFormat } from "../text/prompt.ts";
+
+export interface PromptedModel {
+  /** Its parameters. */
+  readonly weights: ModelSource;
+  /** Identity: the hash of its manifest, which holds the hashes of all files. */
+  readonly hash: string;
+  readonly manifest: Pick<BundleManifest, "tFfn" | "epsilon" | "lambda" | "predictorInput">;
+  readonly format: PromptFormat;
+  readonly hasPredictor: boolean;
+  /** Loads the predictor. @throws {FileError} if it is damaged */
+  openPredictor(options: PredictorOptions): Promise<OpenPredictor>;
+}
+
+export type PredictorOptions = Omit<EngineOptions, "contextLength">;
+
+export interface OpenPredictor extends AsyncDisposable {
+  /**
+   * Masking scores z [L·F] of an instruction, given as token ids, BOS first.
+   *
+   * @throws {InputError} if it is longer than the predictor reads
+   */
+  scores(ids: Int32Array): Promise<Float32Array>;
+}
