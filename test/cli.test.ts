@@ -100,7 +100,7 @@ describe("an imported model", () => {
     const base = ["run", "Once upon a time", "--model", at("stories-F16"), "--max-tokens", "20", ...oneThread];
     const ask = async (...options: string[]) => JSON.parse(await succeed(...base, "--json", ...options));
     const { answer: dense } = await ask("--dense");
-    const sources = { griffin: [], static: ["--text", at("story.txt")], weights: [], random: ["--seed", "3"] };
+    const sources = { griffin: [], text: ["--text", at("story.txt")], weights: [], random: ["--seed", "3"] };
     for (const [source, options] of Object.entries(sources)) {
       const first = await ask("--source", source, ...options);
       expect(first).toMatchObject({ source, cached: false, keptShare: 96 / 172, answer: expect.stringMatching(/./) });
@@ -124,11 +124,11 @@ describe("an imported model", () => {
 
   test("eval of a text under every channel and under a mask", async () => {
     writeFileSync(at("text.txt"), storiesReference().greedy_text.repeat(8));
-    const perplexity = async (mask: string) => {
-      const args = ["eval", at("stories"), at("text.txt"), "--mask", mask, "--json", ...oneThread];
+    const perplexity = async (...mask: string[]) => {
+      const args = ["eval", at("stories"), at("text.txt"), ...mask, "--json", ...oneThread];
       return JSON.parse(await succeed(...args)).perplexity as number;
     };
-    const [dense, half] = [await perplexity("dense"), await perplexity(at("even.json"))];
+    const [dense, half] = [await perplexity("--dense"), await perplexity("--mask", at("even.json"))];
     expect(dense).toBeGreaterThan(1);
     expect(half).toBeGreaterThan(dense);
   });
@@ -182,30 +182,61 @@ describe("a model of our own training", () => {
 
   test("eval of tasks under each mask, and a report of it", async () => {
     const scores: Record<string, number> = {};
-    for (const mask of ["own", "input", "task", "foreign", "generic", "dense", at("mask.json")]) {
-      const args = ["eval", at("runs/tiny"), questions, "--mask", mask, "--json", ...oneThread];
+    const flags = [
+      "",
+      "--per input",
+      "--per task",
+      "--control foreign",
+      "--control generic",
+      "--control random",
+      "--dense",
+    ];
+    for (const mask of [...flags, `--mask ${at("mask.json")}`]) {
+      const args = ["eval", at("runs/tiny"), questions, ...mask.split(" ").filter(Boolean), "--json", ...oneThread];
       const report = JSON.parse(await succeed(...args, "--out", at("eval.json")));
       expect(report.tasks.map(({ task }: { task: string }) => task)).toEqual(["letter", "plural"]);
       scores[mask] = report.mean.loss;
     }
-    expect(scores.own).toBe(scores.input);
-    expect(new Set(Object.values(scores)).size).toBe(6); // each choice but `own` is another mask
+    expect(scores[""]).toBe(scores["--per input"]);
+    expect(new Set(Object.values(scores)).size).toBe(7); // each but the first is another mask
     expect(JSON.parse(readFileSync(at("eval.json"), "utf8")).answers).toHaveLength(8);
     await succeed("report", at("runs/tiny"), at("eval.json"), "--out", at("report.html"));
     expect(readFileSync(at("report.html"), "utf8")).toMatch(/^<!doctype html>[\s\S]*<\/html>\s*$/);
   });
 
-  test("eval under masks that need no predictor: per prompt, over all, by weights, at random, of any size", async () => {
-    const lossOf = async (mask: string, ...size: string[]) => {
-      const args = ["eval", at("runs/tiny"), questions, "--mask", mask, ...size, "--json", ...oneThread];
-      return JSON.parse(await succeed(...args)).mean.loss as number;
-    };
-    const losses: number[] = [];
-    for (const mask of ["griffin", "activations", "weights", "random"]) {
-      losses.push(await lossOf(mask)); // t_ffn of the model
-      expect(await lossOf(mask, "--t-ffn", "64")).toBeCloseTo(await lossOf("dense"), 5);
+  test("eval under masks that need no predictor, of any size, of a checkpoint and of a bundle", async () => {
+    const lossOf = async (...mask: string[]) =>
+      JSON.parse(await succeed("eval", ...mask.slice(0, 1), questions, ...mask.slice(1), "--json", ...oneThread)).mean
+        .loss as number;
+    for (const model of [at("runs/tiny"), at("F32")]) {
+      const dense = await lossOf(model, "--dense");
+      const losses: number[] = [];
+      for (const source of ["griffin", "weights", "random", "text"]) {
+        const flags = ["--source", source, ...(source === "text" ? ["--text", at("story.txt")] : [])];
+        losses.push(await lossOf(model, ...flags)); // t_ffn of the model
+        expect(await lossOf(model, ...flags, "--t-ffn", "64")).toBeCloseTo(dense, 5);
+      }
+      expect(new Set(losses).size).toBe(4);
     }
-    expect(new Set(losses).size).toBe(4);
+  });
+
+  test("examples stand in the instruction: of an answer, its mask, an export and an evaluation", async () => {
+    const shown = "Write the plural. Example: cat -> cats";
+    const flags = ["--examples", file("examples.jsonl", '{"input": "cat", "output": "cats"}\n'), ...oneThread];
+    const model = ["--model", at("F32")];
+    const { ms: _, ...asked } = await ask("Write the plural.", "--input", "dog", ...model, ...flags);
+    const { ms, ...composed } = await ask(`${shown} Input: dog`, ...model);
+    expect(asked).toEqual(composed);
+    expect(await succeed("mask", "Write the plural.", "--json", ...model, ...flags)).toBe(
+      await succeed("mask", shown, "--json", ...model, ...oneThread),
+    );
+    const task = ["--task", "Write the plural.", "--format", "hf"];
+    await succeed("export", at("F32"), at("plural"), ...task, ...flags);
+    expect(readFileSync(at("plural/README.md"), "utf8")).toContain(shown);
+    const evaluated = ["eval", at("runs/tiny"), questions, "--json", "--out", at("shown.json"), ...flags];
+    await succeed(...evaluated);
+    for (const { prompt } of JSON.parse(readFileSync(at("shown.json"), "utf8")).answers)
+      expect(prompt).toMatch(/ Example: cat -> cats Input: /);
   });
 
   test("eval of a bundle is eval of its checkpoint", async () => {
@@ -284,25 +315,25 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a predictor in a bundle without one",
     () => [...hello, at("stories-F16"), "--source", "predictor"],
-    /wanted a bundle with a predictor, got one without\. Choose another source of masks/,
+    /wanted a model with a predictor, got one without\. Choose another source of masks/,
   ],
   [
     "a source of masks that does not exist",
     () => ["run", "Hello", "--source", "luck"],
-    /'luck' is invalid\. Wanted one of predictor, griffin, static, weights, random/,
+    /'luck' is invalid\. Wanted one of predictor, griffin, text, weights, random/,
   ],
   ...(["--source=griffin", "--t-ffn=32", "--text=a.txt"] as const).flatMap((flag): typeof refused => [
     [`${flag} beside a mask`, () => ["run", "Hello", flag, "--mask", "m.json"], /cannot be used with option '--mask/],
     [`${flag} beside --dense`, () => ["run", "Hello", flag, "--dense"], /cannot be used with option '--dense'/],
   ]),
   [
-    "static masks of no text",
-    () => [...hello, at("stories-F16"), "--source", "static"],
-    /wanted a text for the source static, got none/,
+    "masks of no text",
+    () => [...hello, at("stories-F16"), "--source", "text"],
+    /wanted a text for the source text, got none/,
   ],
   [
-    "static masks of an empty text",
-    () => [...hello, at("stories-F16"), "--source", "static", "--text", file("empty.txt", "")],
+    "masks of an empty text",
+    () => [...hello, at("stories-F16"), "--source", "text", "--text", file("empty.txt", "")],
     /wanted a text to take activations from, got an empty one/,
   ],
   [
@@ -483,33 +514,50 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   ],
   [
     "a text shorter than one window",
-    () => [...evalOn(file("short.txt", "Hi.")), "--mask", "dense"],
+    () => [...evalOn(file("short.txt", "Hi.")), "--dense"],
     /short\.txt: wanted a text of at least \d+ tokens, got \d+/,
   ],
   [
     "a predicted mask without a predictor",
-    () => ["eval", at("stories"), questions, "--mask", "input"],
-    /wanted a model with a predictor for --mask input/,
+    () => ["eval", at("stories"), questions, "--source", "predictor"],
+    /wanted a model with a predictor, got one without/,
   ],
   [
-    "a mask by activations of no size",
-    () => ["eval", at("stories"), questions, "--mask", "griffin"],
-    /wanted --t-ffn, how many channels --mask griffin keeps, got none/,
+    "a control of a model that has no masks",
+    () => ["eval", at("stories"), questions, "--control", "generic"],
+    /wanted a source of masks for control, .+, got none\. Name one of predictor, griffin/,
   ],
   [
     "a size for a mask that has its own",
-    () => [...evalOn(questions), "--mask", "dense", "--t-ffn", "64"],
-    /wanted --t-ffn only with --mask griffin, activations, weights, random, got it with "dense"/,
+    () => [...evalOn(questions), "--dense", "--t-ffn", "64"],
+    /'--t-ffn <n>' cannot be used with option '--dense'/,
   ],
   [
     "a mask by weights of more channels than there are",
-    () => [...evalOn(questions), "--mask", "weights", "--t-ffn", "65"],
+    () => [...evalOn(questions), "--source", "weights", "--t-ffn", "65"],
     /wanted t_ffn in 1\.\.64 \(d_ffn\), got 65/,
   ],
   [
-    "a mask by activations of a bundle",
-    () => ["eval", at("F32"), questions, "--mask", "griffin"],
-    /wanted a checkpoint for griffin masks, got a bundle/,
+    "examples of nothing",
+    () => [...evalOn(questions), "--examples", file("no-examples.jsonl", "\n")],
+    /no-examples\.jsonl: wanted at least one example, got none/,
+  ],
+  [
+    "an example without an answer",
+    () => [...hello, at("F32"), "--examples", file("half-example.jsonl", '{"input": "cat"}')],
+    /half-example\.jsonl: line 1: wanted "input" and "output"/,
+  ],
+  [
+    "more examples than the predictor reads",
+    () => [
+      "mask",
+      "Hello",
+      "--model",
+      at("F32"),
+      "--examples",
+      file("many.jsonl", '{"input":"cat","output":"cats"}\n'.repeat(20)),
+    ],
+    /wanted .*64.*, got \d+/,
   ],
   [
     "evaluation under another model's mask",

@@ -1,12 +1,23 @@
-/** A predictor is attached to an imported model and trained: first alone, then with the model; the result is packed and answers. */
+/**
+ * A predictor is attached to an imported chat model and trained: first alone, then with the model; the result is packed and answers. Its chat
+ * template goes all the way: what is learned, evaluated and served are the same ids.
+ */
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { InstructionModel } from "../src/answer/instructionModel.ts";
+import { readPrompt } from "../src/answer/prompts.ts";
 import { importModel } from "../src/bundle/importModel.ts";
+import { type AnswerOptions, evaluateTasks } from "../src/eval/evaluate.ts";
+import { openModel } from "../src/eval/load.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
-import { checkpointFolders } from "../src/train/checkpoint.ts";
+import type { ChatTemplate } from "../src/text/chatTemplate.ts";
+import { withBos } from "../src/text/prompt.ts";
+import { checkpointFolders, formatOf, loadModel } from "../src/train/checkpoint.ts";
+import { encodeQuestions, labelledTurns } from "../src/train/data.ts";
 import { readRecipe } from "../src/train/recipe/read.ts";
+import { heldOutExamples } from "../src/train/stages.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 import { succeed } from "./support/cli.ts";
 import { fixtures } from "./support/models.ts";
@@ -40,7 +51,7 @@ test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 120_000 }, async (name) => {
     },
     mask: { kind: "predictor", tFfn: 32 },
     stages: [
-      { ...stage, name: "alone", train: "predictor", learningRate: { predictor: 0.01 } },
+      { ...stage, name: "alone", train: "predictor", shots: 1, learningRate: { predictor: 0.01 } },
       { ...stage, name: "together", learningRate: { llm: 0.001, predictor: 0.001 } },
     ],
     checkpointEvery: 2,
@@ -60,4 +71,52 @@ test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 120_000 }, async (name) => {
   await succeed("pack", at("runs/attached"), at("bundle"), "--type", "F32");
   const answer = await succeed("run", "--model", at("bundle"), "--json", "--max-tokens", "3", "Say a letter.");
   expect(JSON.parse(answer)).toMatchObject({ keptShare: 32 / 96 });
+
+  using served = new InstructionModel(at("bundle"));
+  const { template, tokenizer, endIds } = served.format;
+  expect((template as ChatTemplate).source).toBe(shapes[name]!.chatTemplate);
+  expect(endIds).toEqual([2, 4]); // EOS, and what ends a turn
+
+  const saved = await loadModel(at("runs/attached"));
+  const learned = formatOf(saved, tokenizer, at("runs/attached"));
+  const words = ["cab", "bed", "dab"];
+  const questions = words.map((input) => ({ domain: "d", weight: 1, wordings: ["Say it."], input, answer: "yes" }));
+  const data = encodeQuestions(questions, learned, { predictorInput: "prompt", maxTokens: 200 });
+  const [first, second, third] = data.questions[0]!;
+  const row = data.encode(first!, "Say it.");
+  expect(row.prompt).toEqual(served.promptIds("Say it. Input: cab"));
+  expect(row.predictorInputs).toEqual([withBos(tokenizer, tokenizer.encode("Say it. Input: cab"))]); // no template
+  expect(tokenizer.decode(row.answer)).toBe("yes");
+  expect(row.answer.at(-1)).toBe(4);
+  const turns = [row, data.encodeTurn(second!)!, data.encodeTurn(third!)!];
+  const { ids, labels } = labelledTurns(turns, -100);
+  const messages = [
+    { role: "user", content: "Say it. Input: cab" },
+    { role: "assistant", content: "yes" },
+    { role: "user", content: "Input: bed" },
+    { role: "assistant", content: "yes" },
+    { role: "user", content: "Input: dab" },
+  ] as const;
+  const { ids: asked } = readPrompt(served, { kind: "chat", messages }, 256);
+  expect(ids.subarray(0, asked.length)).toEqual(asked);
+  expect(labels.filter((id) => id === 4)).toHaveLength(3);
+
+  const questionsPath = at("tiny/asked.jsonl");
+  writeFileSync(questionsPath, JSON.stringify({ task: "d", instruction: "Say it.", input: "cab", output: "yes" }));
+  const [heldOut] = await heldOutExamples(questionsPath, learned, 256);
+  expect(heldOut!.ids.subarray(0, row.prompt.length)).toEqual(row.prompt);
+  for (const model of [at("runs/attached"), at("bundle")]) {
+    await using opened = await openModel(model, { threads: 1, spinning: false });
+    const prompts: Int32Array[] = [];
+    const generate = (ids: readonly Int32Array[], how: AnswerOptions) => {
+      prompts.push(...ids);
+      return opened.evaluator.generate(ids, how);
+    };
+    const score = opened.evaluator.score.bind(opened.evaluator);
+    const { masks } = await evaluateTasks({ ...opened, evaluator: { score, generate } }, questionsPath, {
+      source: "predictor",
+    });
+    expect(prompts).toEqual([row.prompt]);
+    expect(masks!.chance).toBe(32 / 96);
+  }
 });

@@ -288,7 +288,8 @@ async function scoresOf(
       ({ scores } = await source.scores(read, { signal: options.signal }));
       known.set(text, scores);
     }
-    options.onProgress?.(results.push(scores), prompts.length);
+    results.push(scores);
+    options.onProgress?.(results.length, prompts.length);
   }
   return results;
 }
