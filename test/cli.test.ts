@@ -232,7 +232,7 @@ describe("a model of our own training", () => {
     );
     const task = ["--task", "Write the plural.", "--format", "hf"];
     await succeed("export", at("F32"), at("plural"), ...task, ...flags);
-    expect(readFileSync(at("plural/README.md"), "utf8")).toContain(shown);
+    expect(readFileSync(at("plural/README.md"), "utf8")).toMatch(/Task \| Write the plural\. Example: cat -\\?> cats/);
     const evaluated = ["eval", at("runs/tiny"), questions, "--json", "--out", at("shown.json"), ...flags];
     await succeed(...evaluated);
     for (const { prompt } of JSON.parse(readFileSync(at("shown.json"), "utf8")).answers)

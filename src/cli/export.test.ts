@@ -66,7 +66,7 @@ test.each([
   [[], /wanted one of --task, --instruction and --mask, got none/],
   [["--task", task, "--mask", "mask.json"], /'--task.*' cannot be used with option '--mask/],
   [["--task", task, "--instruction", task], /'--task.*' cannot be used with option '--instruction/],
-  [["--mask", "mask.json", "--t-ffn", "32"], /'--mask.*' cannot be used with option '--t-ffn/],
+  [["--mask", "mask.json", "--t-ffn", "32"], /'--t-ffn.*' cannot be used with option '--mask/],
   [["--task", task, "--format", "onnx"], /Wanted one of hf, gguf/],
   [["--task", task, "--format", "hf,hf"], /Wanted each format once/],
   [["--task", task, "--format", "hf", "--type", "F16"], /wanted the format gguf with type F16, got hf only/],
