@@ -4,7 +4,6 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 import { forward } from "../../test/reference/decoder.ts";
 import { griffinScores as griffinReference } from "../../test/reference/griffin.ts";
-import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { difference, integers } from "../../test/support/graphs.ts";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { Bundle } from "../bundle/bundle.ts";
