@@ -1,8 +1,18 @@
 import { describe, expect, test } from "vitest";
 import { OptionError, ShapeError } from "../errors.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
-import { randomMask, weightNorms } from "./baselines.ts";
+import { randomMask, shuffledScores, weightNorms } from "./baselines.ts";
 import { checkMask } from "./mask.ts";
+
+test("shuffled scores are each layer's own in another order, the same for the same seed and label", () => {
+  const scores = Float32Array.from({ length: 60 }, (_, i) => i);
+  const shuffled = shuffledScores(scores, 20, 1, "a");
+  expect(shuffledScores(scores, 20, 1, "a")).toEqual(shuffled);
+  for (const other of [scores, shuffledScores(scores, 20, 2, "a"), shuffledScores(scores, 20, 1, "b")])
+    expect(shuffled).not.toEqual(other);
+  for (const start of [0, 20, 40])
+    expect(shuffled.slice(start, start + 20).sort()).toEqual(scores.slice(start, start + 20));
+});
 
 describe("randomMask", () => {
   const shape = { numLayers: 3, dFfn: 100, tFfn: 30 };

@@ -81,6 +81,8 @@ export function predictorIds(tokenizer: Tokenizer, text: string): Int32Array {
 /** How an LLM is prompted and how it answers, in token ids. */
 export class PromptFormat {
   #frame: AnswerFrame | undefined;
+  /** Ids of texts in a chat template, by how it was asked: rendering takes a millisecond, and training asks the same again and again. */
+  readonly #rendered = { prompt: new Map<string, Int32Array>(), turn: new Map<string, Int32Array>() };
 
   /**
    * @param template a text with "{prompt}" in it, or the chat template of the model's makers
@@ -104,7 +106,9 @@ export class PromptFormat {
     checkText(prompt);
     const { tokenizer, template } = this;
     if (template instanceof ChatTemplate)
-      return withBos(tokenizer, chatIds(tokenizer, template, [{ role: "user", content: prompt }]));
+      return remembered(this.#rendered.prompt, prompt, () =>
+        withBos(tokenizer, chatIds(tokenizer, template, [{ role: "user", content: prompt }])),
+      );
     return withBos(tokenizer, tokenizer.encode(filled(template, prompt)));
   }
 
@@ -117,13 +121,15 @@ export class PromptFormat {
   turnIds(prompt: string): Int32Array {
     const { tokenizer, template } = this;
     if (!(template instanceof ChatTemplate)) return tokenizer.encode(filled(template, prompt));
-    const parts = template.render(conversation(prompt), tokenizer);
-    if (parts.length !== conversationParts)
-      throw new FileError(
-        template.where,
-        "chat template: wanted one for conversations, got one that shows no answers.",
-      );
-    return tokenizer.encodeParts(parts.slice(4)).slice(this.#answerFrame(template).end.length);
+    return remembered(this.#rendered.turn, prompt, () => {
+      const parts = template.render(conversation(prompt), tokenizer);
+      if (parts.length !== conversationParts)
+        throw new FileError(
+          template.where,
+          "chat template: wanted one for conversations, got one that shows no answers.",
+        );
+      return tokenizer.encodeParts(parts.slice(4)).slice(this.#answerFrame(template).end.length);
+    });
   }
 
   /** What it is to say: the answer, and the token that ends it. @throws {FileError} when the chat template fails */
@@ -203,6 +209,20 @@ function answerFrame(tokenizer: Tokenizer, template: ChatTemplate): AnswerFrame 
   if (tokenizer.decode(end).trim() !== "") return none;
   const before = between.startsWith(opening) ? between.slice(opening.length) : "";
   return { opening, before, after, end, lengthAfterEnd: ids.length - end.length };
+}
+
+/** Texts up to this many characters are remembered, … */
+const MAX_REMEMBERED_LENGTH = 512;
+/** … this many of them. */
+const MAX_REMEMBERED = 1 << 15;
+
+function remembered(known: Map<string, Int32Array>, text: string, make: () => Int32Array): Int32Array {
+  const found = known.get(text);
+  if (found) return found;
+  const ids = make();
+  if (known.size >= MAX_REMEMBERED) known.clear();
+  if (text.length <= MAX_REMEMBERED_LENGTH) known.set(text, ids);
+  return ids;
 }
 
 function filled(template: string, prompt: string): string {
