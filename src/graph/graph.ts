@@ -41,6 +41,7 @@ export class Graph {
   private readonly nodes: OnnxNode[] = [];
   private readonly initializers: (OnnxValue & { bytes: Uint8Array })[] = [];
   private readonly constants = new Map<string, Tensor>();
+  private readonly recorded = new Set<Tensor>();
   private counter = 0;
 
   constructor(readonly name: string) {}
@@ -114,8 +115,16 @@ export class Graph {
     return outputs.filter((t) => t !== null);
   }
 
-  /** Puts a differentiable step on the tape and returns its output. */
+  /**
+   * Puts a differentiable step on the tape and returns its output, a tensor of its own: a gradient that reaches a tensor by two entries
+   * of the tape counts twice, so the output is neither one of the inputs nor what another step returned.
+   */
   record(entry: TapeEntry): Tensor {
+    if (entry.inputs.includes(entry.output) || this.recorded.has(entry.output))
+      throw new Error(
+        `internal: ${entry.op} returns "${entry.output.name}", which is an input or another step's output`,
+      );
+    this.recorded.add(entry.output);
     this.tape.push(entry);
     return entry.output;
   }

@@ -43,6 +43,8 @@ export const sigmoid = unary("Sigmoid");
 export const tanh = unary("Tanh");
 export const neg = unary("Neg");
 export const abs = unary("Abs");
+/** The same values as a tensor of their own. */
+export const identity = unary("Identity");
 
 /**
  * Matrix product over the last two axes, batched over equal leading axes (or unbatched on either side), times `alpha`.
@@ -79,13 +81,14 @@ export const reduceMean = (x: Tensor, axes: readonly number[], keepDims = false)
 export const reduceSumSquare = (x: Tensor, axes: readonly number[], keepDims = false) =>
   reduce("ReduceSumSquare", x, axes, keepDims);
 
-/** Sums a broadcast gradient back to the shape it was broadcast from. */
+/** Sums a broadcast gradient back to the shape it was broadcast from; `x` itself where nothing was broadcast. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   const lead = x.shape.length - shape.length;
   const axes = x.shape.flatMap((n, i) => (i < lead || (shape[i - lead] === 1 && n !== 1) ? [i] : []));
   return axes.length === 0 ? x : reshape(reduceSum(x, axes, true), shape);
 }
 
+/** `x` itself where it has the shape already. */
 export function reshape(x: Tensor, shape: Shape): Tensor {
   if (size(shape) !== size(x.shape))
     throw new ShapeError("reshape", `${size(x.shape)} elements as in [${x.shape.join(", ")}]`, shape);

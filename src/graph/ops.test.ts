@@ -128,6 +128,12 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
       (x) => ops.scale(x!, -1.5),
       (x) => reference.scale(x!, -1.5),
     ),
+    testCase(
+      "by 1",
+      [any(2, 3)],
+      (x) => ops.scale(x!, 1),
+      (x) => x!,
+    ),
   ],
   exp: [testCase("a matrix", [any(2, 3)], ops.exp, reference.exp)],
   log: [testCase("a matrix", [positive(2, 3)], ops.log, reference.log)],
@@ -176,6 +182,12 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
       (x) => ops.sum(x!, [0, 1]),
       (x) => reference.sum(x!, [0, 1]),
     ),
+    testCase(
+      "an axis of length 1, kept",
+      [any(2, 1)],
+      (x) => ops.sum(x!, [1], true),
+      (x) => x!,
+    ),
   ],
   reshape: [
     testCase(
@@ -196,6 +208,12 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
       (x) => ops.reshape(x!, [1, 1]),
       (x) => reference.reshape(x!, [1, 1]),
     ),
+    testCase(
+      "to the shape it has",
+      [any(4, 6)],
+      (x) => ops.reshape(x!, [4, 6]),
+      (x) => x!,
+    ),
   ],
   transpose: [
     testCase(
@@ -204,6 +222,12 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
       (x) => ops.transpose(x!, [2, 0, 1]),
       (x) => reference.transpose(x!, [2, 0, 1]),
     ),
+    testCase(
+      "no axis",
+      [any(2, 3)],
+      (x) => ops.transpose(x!, [0, 1]),
+      (x) => x!,
+    ),
   ],
   concat: [
     testCase(
@@ -211,6 +235,12 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
       [any(2, 1, 3), any(2, 4, 3), any(2, 2, 3)],
       (...parts) => ops.concat(parts, 1),
       (...parts) => reference.concat(parts, 1),
+    ),
+    testCase(
+      "one part",
+      [any(2, 3)],
+      (...parts) => ops.concat(parts, 1),
+      (x) => x!,
     ),
   ],
   slice: [
@@ -373,6 +403,7 @@ describe("each operation, and its gradient for every choice of inputs that want 
       const graph = new Graph(op);
       const tensors = inputs.map(({ shape }, i) => graph.input(`x${i}`, shape));
       const y = build(...tensors);
+      expect(tensors, "an output is a tensor of its own").not.toContain(y);
       expect(y.shape).toEqual(expected.shape);
       const products = ops.mul(y, graph.constant(weights, y.shape));
       const loss = y.shape.length === 0 ? products : ops.sum(products, [...y.shape.keys()]);
@@ -418,6 +449,17 @@ describe("gradients", () => {
       ),
     ).toBeLessThan(1e-6);
     expect([...outputs.dUnused!]).toEqual([0, 0]);
+  });
+
+  test("would count twice where a step returns its input, or what another step returned: neither is recorded", () => {
+    const graph = new Graph("aliases");
+    const x = graph.input("x", [3]);
+    const y = ops.exp(x);
+    const backward = (dy: Tensor) => [dy];
+    expect(() => graph.record({ op: "alias", inputs: [x], output: x, backward })).toThrow(
+      /internal: alias returns "x"/,
+    );
+    expect(() => graph.record({ op: "alias", inputs: [x], output: y, backward })).toThrow(/another step's output/);
   });
 
   test("are of scalars only", () => {

@@ -146,10 +146,11 @@ function sum(x: Tensor, axes: readonly number[], keepDims = false): Tensor {
 }
 
 function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  const reshaped = n.reshape(x, shape);
   return x.graph.record({
     op: "reshape",
     inputs: [x],
-    output: n.reshape(x, shape),
+    output: reshaped === x ? n.identity(x) : reshaped,
     backward: (dy) => [n.reshape(dy, x.shape)],
   });
 }

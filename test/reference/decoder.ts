@@ -26,12 +26,13 @@ export interface Forward {
   activations: Float64Array[][];
 }
 
-/** Runs the masked full model. @param mask m [L][F]; absent: all ones */
+/** Runs the masked full model. @param mask m [L][F], or that of each token; absent: all ones */
 export function forward(
   { config, weights }: Model,
   ids: ArrayLike<number>,
-  mask?: readonly ArrayLike<number>[],
+  mask?: readonly ArrayLike<number>[] | ((token: number) => readonly ArrayLike<number>[]),
 ): Forward {
+  const maskOf = typeof mask === "function" ? mask : () => mask;
   const { numLayers, numHeads: H, numKvHeads: G, headWidth: C, width: D, family } = config;
   const isGemma = family === "gemma2" || family === "gemma3";
   const weight = (name: string) => weights.get(name)!.data;
@@ -86,7 +87,8 @@ export function forward(
       const up = matVec(weight(`${at}.mlp.up_proj.weight`), input);
       const active = gate.map((g, i) => (isGemma ? gelu(g) : silu(g)) * up[i]!);
       activations[layer]!.push(active);
-      const channels = active.map((value, i) => value * (mask ? mask[layer]![i]! : 1));
+      const m = maskOf(t)?.[layer];
+      const channels = active.map((value, i) => value * (m ? m[i]! : 1));
       const y = matVec(weight(`${at}.mlp.down_proj.weight`), channels);
       add(x[t]!, isGemma ? norm(y, `${at}.post_feedforward_layernorm.weight`) : y);
     }

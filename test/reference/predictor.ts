@@ -13,6 +13,7 @@ import * as plain from "./ops.ts";
  * @param head `w1.weight` [R, Dp] and `w2.weight` [L·G, R], or `router.weight` and `codebook.weight`; `feature.mean` and `feature.std`
  *   [Dp], `importance` [L, G] if there is one
  * @param block channels that share a score: F = G · block
+ * @param choose shares of a codebook's entries by their logits; absent: all of the largest
  */
 export function scoreInstruction(
   backbone: Model,
@@ -20,6 +21,7 @@ export function scoreInstruction(
   numLayers: number,
   ids: Int32Array,
   block = 1,
+  choose: (logits: Float64Array) => Float64Array = oneHot,
 ): { feature: Float64Array; scores: Float64Array } {
   const Dp = backbone.config.width;
   const isCodebook = "router.weight" in head;
@@ -31,8 +33,7 @@ export function scoreInstruction(
   const deviation = plain.sub({ shape: [1, Dp], data: feature }, tensor("feature.mean", [Dp]));
   const centred = plain.div(deviation, tensor("feature.std", [Dp]));
   const hidden = plain.linear(centred, tensor(inner, [R, Dp]));
-  const best = hidden.data.indexOf(Math.max(...hidden.data));
-  const chosen = isCodebook ? { ...hidden, data: hidden.data.map((_, entry) => Number(entry === best)) } : hidden;
+  const chosen = isCodebook ? { ...hidden, data: choose(hidden.data) } : hidden;
   const z = plain.linear(chosen, tensor(outer, [numLayers * G, R]));
   const scores = plain.standardize(plain.reshape(z, [numLayers, G]), 1e-6);
   const { data } = head.importance ? plain.add(scores, tensor("importance", [numLayers, G])) : scores;
@@ -40,4 +41,10 @@ export function scoreInstruction(
     feature,
     scores: Float64Array.from({ length: data.length * block }, (_, i) => data[Math.floor(i / block)]!),
   };
+}
+
+/** 1 at the largest, 0 elsewhere. */
+export function oneHot(logits: Float64Array): Float64Array {
+  const best = logits.indexOf(Math.max(...logits));
+  return logits.map((_, entry) => Number(entry === best));
 }
