@@ -6,16 +6,9 @@
 import { foreignPartners, genericMask } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
-import type { Evaluator, LabelledSequence, SequenceScore } from "../net/evaluator.ts";
+import type { Evaluator, SequenceScore } from "../net/evaluator.ts";
 import type { PredictorInput } from "./data.ts";
-
-export interface HeldOutExample extends LabelledSequence {
-  domain: string;
-  /** What the predictor reads, when it reads the whole prompt. */
-  predictorPrompt: Int32Array;
-  /** What the predictor reads, when it reads the instruction only. */
-  predictorInstruction: Int32Array;
-}
+import type { HeldOutExample } from "./heldOut.ts";
 
 /** Mean loss per label in nats, share of labels that are the most likely token, share of examples with all of them right. */
 export interface Score {

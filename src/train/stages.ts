@@ -13,15 +13,13 @@ import { Evaluator } from "../net/evaluator.ts";
 import { joinParts, type Parts, randomDecoder, randomHead, randomStatic } from "../net/parameters.ts";
 import type { MaskSource, StepConfig } from "../net/step.ts";
 import { Random } from "../random.ts";
-import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, instructionOf, type PromptFormat, predictorIds } from "../text/prompt.ts";
-import { evalRow } from "../text/scorers.ts";
+import type { PromptFormat } from "../text/prompt.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
-import { type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { type BatchStream, ConversationStream, SftStream, TextStream } from "./batches.ts";
 import type { SavedModel } from "./checkpoint.ts";
 import { encodeDocuments, encodeQuestions, readDocuments, readQuestions, withExamples } from "./data.ts";
-import type { HeldOutExample } from "./diagnose.ts";
+import { heldOutExamples } from "./heldOut.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe, type Stage } from "./recipe/schema.ts";
 import type { ClusterRow } from "./runLog.ts";
@@ -257,35 +255,4 @@ function stepConfig(recipe: Recipe, stage: Stage, vocabSize: number): StepConfig
 export function domainMasks({ llm, mask, seed }: Recipe, domains: readonly string[]): Mask[] {
   const shape = { numLayers: llm.numLayers, dFfn: llm.ffnWidth, tFfn: mask!.tFfn, block: mask!.block };
   return domains.map((domain) => randomMask(shape, seed, domain));
-}
-
-/**
- * Questions of an evaluation file as token ids; those longer than `maxTokens` are left out. With a `limit`, that many, spread
- * evenly over the file.
- *
- * @throws {FileError} that names file and line
- */
-export async function heldOutExamples(
-  path: string,
-  format: PromptFormat,
-  maxTokens: number,
-  limit = Infinity,
-): Promise<HeldOutExample[]> {
-  const examples: HeldOutExample[] = [];
-  for await (const { row } of readJsonLines(path, evalRow)) {
-    const text = composePrompt(row.instruction, row.input, row.examples);
-    const prompt = format.promptIds(text);
-    const answer = format.answerIds(row.answers[0]!);
-    const ids = Int32Array.of(...prompt, ...answer.subarray(0, -1));
-    if (ids.length > maxTokens) continue;
-    examples.push({
-      domain: row.task,
-      ids,
-      labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
-      predictorPrompt: predictorIds(format.tokenizer, text),
-      predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
-    });
-  }
-  const count = Math.min(limit, examples.length);
-  return Array.from({ length: count }, (_, i) => examples[Math.floor((i * examples.length) / count)]!);
 }

@@ -14,7 +14,8 @@ import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../net/paramet
 import { PREFIX, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "../net/step.ts";
 import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
 import type { PredictorInput } from "./data.ts";
-import { diagnoseMasks, type HeldOutExample, type Score, summarize } from "./diagnose.ts";
+import { diagnoseMasks, type Score, summarize } from "./diagnose.ts";
+import type { HeldOutExample } from "./heldOut.ts";
 import { type AdamWOptions, adamW, type Trained } from "./optimizer.ts";
 import type { EvaluationRow, MaskRow, TrainRow } from "./runLog.ts";
 import { learningRate } from "./schedule.ts";
