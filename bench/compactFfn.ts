@@ -1,6 +1,6 @@
 /**
  * A training step under masks in its two forms: all channels multiplied by the mask, or the kept channels' weights gathered first. Where
- * each wins decides `GATHER_COST` in src/joint/step.ts.
+ * each wins decides `GATHER_COST` in src/net/step.ts.
  *
  *     npx tsx bench/compactFfn.ts [--rounds N]
  *
@@ -27,7 +27,7 @@ const POSITIONS = 2016;
 async function measure(T: number, K: number, ffn: "plain" | "compact"): Promise<number> {
   const [B, labelled] = [Math.floor(POSITIONS / T), 768];
   const graph = trainingGraph(
-    { llm, source: "given", softTopK: { tFfn: K, epsilon: 1 }, ffn },
+    { llm, masks: { kind: "given", tFfn: K }, ffn },
     { B, T, Tp: 0, chunks: 1, labelled },
     new Set(parameters.keys()),
   );

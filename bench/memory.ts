@@ -12,7 +12,8 @@ import type { ModelConfig } from "../src/model/config.ts";
 import { joinParts, type Parts, randomDecoder, randomHead } from "../src/net/parameters.ts";
 import { Random } from "../src/random.ts";
 import { TextStream } from "../src/train/batches.ts";
-import { newStageState, runStage, type StageConfig } from "../src/train/trainer.ts";
+import { newStageState, type StageConfig } from "../src/train/stage.ts";
+import { runStage } from "../src/train/trainer.ts";
 
 const [T, chunks] = [32, 4];
 const llm: ModelConfig = {
@@ -40,33 +41,31 @@ const predictor = {
   block: 1,
 };
 const stage: StageConfig = {
+  kind: "next-token",
   name: "cpt",
-  predictorInput: "prompt",
-  step: { llm, source: "predictor", predictor, softTopK: { tFfn: 32, epsilon: 0.3 } },
+  llm,
+  masks: { kind: "predictor", predictor, softTopK: { tFfn: 32, epsilon: 0.3 }, input: "prompt", centred: true },
   chunks,
   steps: 1000,
   accumulate: 2,
   trains: { llm: true, predictor: true },
-  optimizer: { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },
-  schedule: { llm: 1e-3, predictor: 1e-3, downShare: 1, warmupSteps: 10, minShare: 0.1 },
-  centred: true,
-  domains: ["noise"],
+  optimizer: { beta1: 0.9, beta2: 0.95, weightDecay: 0.1, clipNorm: 1 },
+  schedule: { peaks: { llm: 1e-3, predictor: 1e-3 }, downShare: 1, warmupSteps: 10, minShare: 0.1 },
 };
 const random = new Random("memory");
 const parts: Parts = {
   llm: randomDecoder(llm, random),
-  backbone: randomDecoder(backbone, random),
-  head: randomHead(predictor, random),
+  predictor: { backbone: randomDecoder(backbone, random), head: randomHead(predictor, random) },
 };
 const tokens = Int32Array.from({ length: 20_000 }, () => random.int(llm.vocabSize));
-const data = { domains: stage.domains, weights: [1], tokens: [tokens], bosId: 0 };
+const data = { domains: ["noise"], weights: [1], tokens: [tokens], bosId: 0 };
 const stream = new TextStream(data, { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T, chunks });
 
 const mb = (bytes: number) => Number((bytes / 2 ** 20).toFixed(1));
 const start = performance.now();
 const readings: Record<number, number> = {};
-const session = { threads: 1, spinning: false };
-for await (const [{ step }] of runStage(parts, stage, newStageState(parts, stage), 0, stream, session, () => {})) {
+const options = { stepsBefore: 0, session: { threads: 1, spinning: false }, check: () => {} };
+for await (const [{ step }] of runStage(stage, parts, newStageState(stage, parts), stream, options)) {
   if (step % 100 !== 0) continue;
   globalThis.gc!();
   readings[step] = mb(process.memoryUsage.rss());

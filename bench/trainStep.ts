@@ -84,11 +84,7 @@ async function step(config: StepConfig) {
     }
   }
   const session = await compile(graph, { threads });
-  const optimizer = await adamW(
-    trained,
-    { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1, clipNorm: 1 },
-    { threads },
-  );
+  const optimizer = await adamW(trained, { beta1: 0.9, beta2: 0.95, weightDecay: 0.1, clipNorm: 1 }, { threads });
   let updates = 0;
   return {
     flops: graph.flops,
@@ -110,8 +106,8 @@ async function timed<R>(into: number[], work: () => Promise<R>): Promise<R> {
 
 const bare = await product(2048);
 const variants = {
-  dense: await step({ llm, source: "none" }),
-  joint: await step({ llm, source: "predictor", predictor, softTopK: { tFfn: 256, epsilon: 0.3 } }),
+  dense: await step({ llm, masks: { kind: "none" } }),
+  joint: await step({ llm, masks: { kind: "predictor", predictor, softTopK: { tFfn: 256, epsilon: 0.3 } } }),
 };
 const times = {
   product: [] as number[],

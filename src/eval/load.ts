@@ -12,7 +12,7 @@ import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
 import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 import { inMemory } from "../model/source.ts";
 import { Evaluator } from "../net/evaluator.ts";
-import { joinParts, type Parts } from "../net/parameters.ts";
+import { type Parts, parameterArrays } from "../net/parameters.ts";
 import { createTokenizer } from "../text/tokenizer.ts";
 import { checkpointFolders, formatOf, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
 import { parseRecipe } from "../train/recipe/read.ts";
@@ -47,14 +47,14 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
   const { card, llm, predictor } = saved;
   const parts: Parts = {
     llm: llm.weights,
-    ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }),
+    ...(predictor && { predictor: { backbone: predictor.backbone.weights, head: predictor.head } }),
   };
   const evaluator = new Evaluator(
     {
       llm: llm.config,
       predictor: predictorOf(saved, folder),
       softTopK: card.tFfn && card.epsilon ? { tFfn: card.tFfn, epsilon: card.epsilon } : undefined,
-      parameters: Object.fromEntries([...joinParts(parts)].map(([name, { data }]) => [name, data])),
+      parameters: parameterArrays(parts),
     },
     session,
   );

@@ -3,8 +3,8 @@
  * operation's forward and backward pass stand side by side. The hot ones are fused: their backward pass reuses what the
  * forward pass computed and recomputes no matrix product.
  *
- * Shapes: B batch · T tokens · N = B·T tokens of a batch · M mask rows · D width · F FFN channels · H query heads ·
- * G key/value heads · C head width · V vocabulary
+ * Shapes: B batch · T tokens · N = B·T tokens of a batch · M mask rows · D width · F FFN channels · K kept ones · H query heads ·
+ * G key/value heads · C head width · V vocabulary. Paper: Hou et al. 2025, arXiv:2501.02086.
  */
 import { ShapeError } from "../errors.ts";
 import { size, type Tensor } from "./graph.ts";
@@ -399,7 +399,7 @@ export interface Ffn {
 }
 
 /**
- * Gated FFN with an optional channel mask (method: P §3.1): ((act(x gateᵀ) ⊙ (x upᵀ)) ⊙ m) downᵀ.
+ * Gated FFN with an optional channel mask (Hou et al., §3.1): ((act(x gateᵀ) ⊙ (x upᵀ)) ⊙ m) downᵀ.
  *
  * @param x [N, D]
  * @param mask [M, F]: row r masks tokens r·N/M … (r+1)·N/M − 1, so one row per sequence, or per chunk of a sequence
@@ -555,7 +555,7 @@ function klDivergence(logits: Tensor, teacher: Tensor, labels: Tensor): Tensor {
 }
 
 /**
- * SoftTopK (P eq. 3; CoDA, arXiv 2304.04947): m = λ ⊙ Top(λ, k), where λ = min(1, exp((s + a)/ε)) sums to k. Exactly k
+ * SoftTopK (Hou et al., eq. 3; CoDA, arXiv:2304.04947): m = λ ⊙ Top(λ, k), where λ = min(1, exp((s + a)/ε)) sums to k. Exactly k
  * non-zeros in each row. Solved exactly by sorting, as in `mask/softTopK.ts`; `Top` is a constant in the backward pass.
  *
  * @param scores [rows, n]

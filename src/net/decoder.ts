@@ -2,7 +2,8 @@
  * Decoder-only transformer as functions on a graph: RMSNorm, RoPE, grouped-query attention, gated FFN under a mask. One block for all families;
  * `config.ts` says how they differ.
  *
- * Shapes: B batch · T tokens · D width · F FFN channels · L layers · H query heads · G key/value heads · C head width · V vocabulary
+ * Shapes: B batch · T tokens · N tokens of all rows · M mask rows · D width · F FFN channels · K kept ones · L layers · H query heads ·
+ * G key/value heads · C head width · V vocabulary
  */
 import type { Graph, Tensor } from "../graph/graph.ts";
 import { type Ffn, type KeptChannels, ops } from "../graph/ops.ts";

@@ -44,7 +44,8 @@ const FEW = 8;
 /** Sequence lengths are rounded up to a multiple of this, so that few graphs are needed. */
 const LENGTH_STEP = 16;
 
-export interface GenerateOptions {
+/** How long answers may get, and under which masks they are given. */
+export interface GreedyOptions {
   masks?: readonly DenseMask[] | undefined;
   maxTokens: number | readonly number[];
   drafts?: readonly Int32Array[] | undefined;
@@ -137,7 +138,7 @@ export class Evaluator {
    */
   async generate(
     prompts: readonly Int32Array[],
-    { masks, maxTokens, drafts, endIds }: GenerateOptions,
+    { masks, maxTokens, drafts, endIds }: GreedyOptions,
   ): Promise<Int32Array[]> {
     const texts = prompts.map((ids) => [...ids]);
     const maxOf = (i: number) => (typeof maxTokens === "number" ? maxTokens : maxTokens[i]!);

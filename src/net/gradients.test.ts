@@ -14,7 +14,7 @@ import type { ModelConfig, Weights } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { Random } from "../random.ts";
 import { IGNORED } from "../train/batches.ts";
-import { joinParts, randomDecoder, randomHead, randomStatic } from "./parameters.ts";
+import { parameterArrays, randomDecoder, randomHead, randomStatic } from "./parameters.ts";
 import { type StepConfig, type StepShape, trainingGraph } from "./step.ts";
 
 const [B, T, Tp, V, F, K] = [2, 8, 6, 23, 12, 8];
@@ -33,19 +33,24 @@ function weightsOf(config: ModelConfig, seed: string): Weights {
   );
 }
 
-function parametersOf({ llm, predictor, block = 1, distil }: StepConfig): Record<string, Float32Array> {
+function parametersOf({ llm, masks, distil }: StepConfig): Record<string, Float32Array> {
   const random = new Random("parameters without near ties of scores");
-  const parts = joinParts({
+  return parameterArrays({
     llm: weightsOf(llm, "llm"),
-    static: randomStatic(llm, block, random),
-    ...(predictor && { backbone: weightsOf(predictor.backbone, "backbone"), head: randomHead(predictor, random) }),
+    ...(masks.kind === "learned-static" && { static: randomStatic(llm, masks.block, random) }),
+    ...(masks.kind === "predictor" && {
+      predictor: {
+        backbone: weightsOf(masks.predictor.backbone, "backbone"),
+        head: randomHead(masks.predictor, random),
+      },
+    }),
     ...(distil && { teacher: weightsOf(llm, "teacher") }),
   });
-  return Object.fromEntries([...parts].map(([name, { data }]) => [name, data]));
 }
 
-/** All that a graph may read, for up to `rows` rows of the predictor. */
-function feedsOf({ llm: { numLayers: L } }: StepConfig, rows: number): Record<string, TensorData> {
+/** All that a graph may read beside parameters. */
+function feedsOf({ llm: { numLayers: L }, masks }: StepConfig, chunks: number): Record<string, TensorData> {
+  const rows = masks.kind === "predictor" && masks.contrast ? 2 * B : B * Math.max(1, chunks - 1); // of the predictor
   return {
     ids: integers("ids", B * T, V),
     labels: integers("labels", B * T, V).map((label, i) => ([2, 3, 5, 7].includes(i % T) ? label : IGNORED)),
@@ -60,39 +65,45 @@ const softTopK = { tFfn: K, epsilon: 0.5 };
 
 describe.each([1, 2, 3])("of an LLM of %i layers", (L) => {
   const llm = decoderOf(L);
-  const predictor = (backboneLayers: number, changes: Partial<PredictorConfig> = {}): StepConfig => {
+  const none = { kind: "none" } as const;
+  const given = { kind: "given", tFfn: K } as const;
+  const learned = (block: number) => ({ kind: "learned-static", softTopK, block }) as const;
+  const predictor = (backboneLayers: number, changes: Partial<PredictorConfig> = {}, contrast?: number) => {
     const shape = { backbone: decoderOf(backboneLayers), rank: 5, numLayers: L, ffnWidth: F, block: 1 };
     const own: PredictorConfig = { ...shape, head: "linear", importance: false, ...changes };
-    return { llm, source: "predictor", predictor: own, softTopK };
+    return { kind: "predictor", predictor: own, softTopK, contrast } as const;
   };
-  type Case = [name: string, config: StepConfig, chunks?: number];
+  const codebook = { head: "codebook" } as const;
+  const parts = { block: 4, importance: true };
+  type Case = [name: string, config: Omit<StepConfig, "llm">, chunks?: number];
   const kinds: Case[] = [
-    ["dense", { llm, source: "none" }],
-    ["given masks", { llm, source: "given", softTopK, ffn: "plain" }],
-    ["a learned static mask", { llm, source: "static", softTopK, ffn: "plain" }],
-    ["a predictor of one layer, linear", predictor(1)],
-    ["a predictor of two layers, codebook", predictor(2, { head: "codebook" })],
-    ["a predictor, with contrast and a teacher", { ...predictor(2), contrast: 0.5, distil: 0.3 }],
-    ["four chunks of blocks", predictor(1, { block: 4 }), 4],
+    ["dense", { masks: none }],
+    ["given masks", { masks: given, ffn: "plain" }],
+    ["a learned static mask", { masks: learned(1), ffn: "plain" }],
+    ["a predictor of one layer, linear", { masks: predictor(1) }],
+    ["a predictor of two layers, codebook", { masks: predictor(2, codebook) }],
+    ["a predictor, with contrast and a teacher", { masks: predictor(2, {}, 0.5), distil: 0.3 }],
+    ["four chunks of blocks", { masks: predictor(1, { block: 4 }) }, 4],
   ];
   const combinations: Case[] = [
-    ["dense, with a teacher", { llm, source: "none", distil: 0.4 }],
-    ["given masks, compact", { llm, source: "given", softTopK, ffn: "compact" }],
-    ["a learned static mask of blocks, compact", { llm, source: "static", softTopK, block: 4, ffn: "compact" }],
-    ["a predictor of one layer, codebook", predictor(1, { head: "codebook" })],
-    ["a predictor of two layers, linear", predictor(2)],
-    ["a linear head with blocks and importance", predictor(1, { block: 4, importance: true })],
-    ["a codebook with blocks and importance", predictor(1, { head: "codebook", block: 4, importance: true })],
-    ["a predictor, compact", { ...predictor(1), ffn: "compact" }],
-    ["a linear head, with contrast", { ...predictor(1), contrast: 0.5 }],
-    ["a codebook, with contrast, compact", { ...predictor(1, { head: "codebook" }), contrast: 0.5, ffn: "compact" }],
-    ["two chunks", predictor(1), 2],
-    ["four chunks, codebook, compact", { ...predictor(1, { head: "codebook" }), ffn: "compact" }, 4],
+    ["dense, with a teacher", { masks: none, distil: 0.4 }],
+    ["given masks, compact", { masks: given, ffn: "compact" }],
+    ["a learned static mask of blocks, compact", { masks: learned(4), ffn: "compact" }],
+    ["a predictor of one layer, codebook", { masks: predictor(1, codebook) }],
+    ["a predictor of two layers, linear", { masks: predictor(2) }],
+    ["a linear head with blocks and importance", { masks: predictor(1, parts) }],
+    ["a codebook with blocks and importance", { masks: predictor(1, { ...codebook, ...parts }) }],
+    ["a predictor, compact", { masks: predictor(1), ffn: "compact" }],
+    ["a linear head, with contrast", { masks: predictor(1, {}, 0.5) }],
+    ["a codebook, with contrast, compact", { masks: predictor(1, codebook, 0.5), ffn: "compact" }],
+    ["two chunks", { masks: predictor(1) }, 2],
+    ["four chunks, codebook, compact", { masks: predictor(1, codebook), ffn: "compact" }, 4],
   ];
-  test.each(L < 3 ? [...kinds, ...combinations] : kinds)("%s", async (_, config, chunks = 1) => {
+  test.each(L < 3 ? [...kinds, ...combinations] : kinds)("%s", async (_, changes, chunks = 1) => {
+    const config = { llm, ...changes };
     const parameters = parametersOf(config);
     const shape: StepShape = { B, T, Tp, chunks };
-    const values = { ...parameters, ...feedsOf(config, config.contrast ? 2 * B : B * Math.max(1, chunks - 1)) };
+    const values = { ...parameters, ...feedsOf(config, chunks) };
     const isTrained = (name: string) => !name.includes("feature.") && !name.startsWith("teacher.");
     const graph = trainingGraph(config, shape, new Set(Object.keys(parameters).filter(isTrained)));
     const read = new Set(graph.inputs.map(({ name }) => name));

@@ -1,9 +1,9 @@
 /** Parameters of everything that is trained together, by graph input name (prefix + name): made at random, or sorted into parts. */
 import { size } from "../graph/graph.ts";
 import { isGemma, type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
-import { headShapes } from "../model/predictorConfig.ts";
+import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import type { Random } from "../random.ts";
-import { PREFIX, type StepConfig } from "./step.ts";
+import { PREFIX } from "./step.ts";
 
 /** Statistics of the predictor's feature: fed to graphs, updated from their results, never trained by gradient. */
 export const FEATURE_MEAN = `${PREFIX.head}feature.mean`;
@@ -35,7 +35,7 @@ export function randomDecoder(config: ModelConfig, random: Random): Weights {
  * Random parameters of the predictor's head, N(0, 1/in): with a centred feature of unit scale the scores spread over channels
  * from the first step. The importance term starts at 0, the feature's statistics at those of a feature that is already standard.
  */
-export function randomHead(config: NonNullable<StepConfig["predictor"]>, random: Random): Weights {
+export function randomHead(config: PredictorConfig, random: Random): Weights {
   const weights: Weights = new Map();
   for (const [name, shape] of headShapes(config)) {
     const data = new Float32Array(size(shape));
@@ -54,14 +54,33 @@ export function randomStatic({ numLayers, ffnWidth }: ModelConfig, block: number
   return new Map([["scores", { shape, data: Float32Array.from({ length: size(shape) }, () => random.normal()) }]]);
 }
 
-/** Parts by name (`llm`, `backbone`, …), each with its own parameter names. */
-export type Parts = Partial<Record<keyof typeof PREFIX, Weights>>;
+/** Everything that is trained together, and a teacher; each part with its own parameter names. */
+export interface Parts {
+  llm: Weights;
+  predictor?: { backbone: Weights; head: Weights };
+  /** Scores of a learned static mask. */
+  static?: Weights;
+  teacher?: Weights;
+}
+
+export type PartName = keyof typeof PREFIX;
+
+/** The parts that there are, one by one. */
+export function namedParts({ llm, predictor, static: scores, teacher }: Parts): [PartName, Weights][] {
+  const all = { llm, ...predictor, static: scores, teacher };
+  return Object.entries(all).flatMap(([part, weights]) => (weights ? [[part as PartName, weights]] : []));
+}
 
 /** All parts as one table of graph inputs. Arrays are shared, not copied. */
 export function joinParts(parts: Parts): Map<string, Weight> {
-  const joined = new Map<string, Weight>();
-  for (const [part, weights] of Object.entries(parts)) {
-    for (const [name, weight] of weights) joined.set(PREFIX[part as keyof typeof PREFIX] + name, weight);
-  }
-  return joined;
+  return new Map(
+    namedParts(parts).flatMap(([part, weights]) =>
+      [...weights].map(([name, weight]) => [PREFIX[part] + name, weight] as const),
+    ),
+  );
+}
+
+/** The arrays of all parts, as graphs are fed with them. */
+export function parameterArrays(parts: Parts): Record<string, Float32Array> {
+  return Object.fromEntries([...joinParts(parts)].map(([name, { data }]) => [name, data]));
 }

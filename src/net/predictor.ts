@@ -1,12 +1,12 @@
 /**
- * The sparsity predictor (P §3.2) on a graph: a small LM reads the instruction; its hidden state at the last text token goes
+ * The sparsity predictor (Hou et al. 2025, arXiv:2501.02086, §3.2) on a graph: a small LM reads the instruction; its hidden state at the last text token goes
  * through two linear layers to one score per FFN channel of the big model.
  *
  * Ours, against mask collapse: the feature is centred and scaled by running statistics (constants in the backward pass), no
  * biases, no activation, and scores are standardised per layer, so that ε means the same everywhere.
  *
- * Shapes: B instructions · T tokens · Dp backbone width · R head rank · L layers and F FFN channels of the big model ·
- * G = F/block scores of a layer
+ * Shapes: B instructions · T tokens · Dp backbone width · R head rank · L layers and F FFN channels of the big model, in F/block blocks of
+ * one score
  */
 import type { Graph, Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
@@ -49,16 +49,16 @@ export function predictScores(
 ): { feature: Tensor; inner: Tensor; scores: Tensor } {
   const { numLayers: L, ffnWidth: F, block } = config;
   const B = ids.shape[0]!;
-  const G = F / block;
+  const numBlocks = F / block; // of a layer
   const hidden = decoder(config.backbone, backbone, ids); // [B·T, Dp]
   const feature = ops.embedding(hidden, lastRows);
   const centred = ops.div(ops.sub(feature, featureMean), featureStd);
   const [first, second] = HEAD_MATRICES[config.head];
   const inner = ops.linear(centred, head.get(first)!);
-  const z = ops.linear(config.head === "codebook" ? chooseOne(inner) : inner, head.get(second)!); // [B, L·G]
-  let scores = ops.standardize(ops.reshape(z, [B * L, G]), SCORE_EPSILON);
+  const z = ops.linear(config.head === "codebook" ? chooseOne(inner) : inner, head.get(second)!); // [B, L·numBlocks]
+  let scores = ops.standardize(ops.reshape(z, [B * L, numBlocks]), SCORE_EPSILON);
   const importance = head.get("importance");
-  if (importance) scores = ops.reshape(ops.add(ops.reshape(scores, [B, L, G]), importance), [B * L, G]);
+  if (importance) scores = ops.reshape(ops.add(ops.reshape(scores, [B, L, numBlocks]), importance), [B * L, numBlocks]);
   return { feature, inner, scores: spreadBlockScores(scores, block) };
 }
 
@@ -84,9 +84,9 @@ function chooseOne(logits: Tensor): Tensor {
  */
 export function spreadBlockScores(scores: Tensor, block: number): Tensor {
   if (block === 1) return scores;
-  const [rows, G] = scores.shape as [number, number];
+  const [rows, numBlocks] = scores.shape as [number, number];
   const ones = scores.graph.constant(new Float32Array(block).fill(1), [1, 1, block]);
-  return ops.reshape(ops.mul(ops.reshape(scores, [rows, G, 1]), ones), [rows, G * block]);
+  return ops.reshape(ops.mul(ops.reshape(scores, [rows, numBlocks, 1]), ones), [rows, numBlocks * block]);
 }
 
 /** Splits masks of all layers, [B·L, F] as SoftTopK returns them, into one [B, F] per layer. */

@@ -1,7 +1,7 @@
 /**
  * Statistics of what FFN channels do with tokens, as functions on a graph.
  *
- * Shapes: N tokens · F FFN channels
+ * Shapes: N tokens · D width · F FFN channels
  */
 import type { Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";

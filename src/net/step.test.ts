@@ -10,10 +10,18 @@ import type { Model } from "../formats/huggingface.ts";
 import type { Graph } from "../graph/graph.ts";
 import { size } from "../graph/graph.ts";
 import { compile, type TensorData } from "../graph/session.ts";
-import { softTopK } from "../mask/softTopK.ts";
+import { maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type Batch, IGNORED, TextStream } from "../train/batches.ts";
-import { predictorGraph, type StepConfig, type StepShape, trainingGraph, warmStartGraph } from "./step.ts";
+import {
+  type MaskConfig,
+  type PredictorMasks,
+  predictorGraph,
+  type StepConfig,
+  type StepShape,
+  trainingGraph,
+  warmStartGraph,
+} from "./step.ts";
 
 const [TFFN, EPSILON] = [16, 0.5];
 const backbone = goldenModel("qwen3");
@@ -30,9 +38,10 @@ function predictorOf({ config: { numLayers, ffnWidth } }: Model): PredictorConfi
   return { backbone: backbone.config, rank: 6, numLayers, ffnWidth, importance: false, head: "linear", block: 1 };
 }
 
-function jointConfig(llm: Model): StepConfig {
-  const predictor = predictorOf(llm);
-  return { llm: llm.config, source: "predictor", predictor, softTopK: { tFfn: TFFN, epsilon: EPSILON } };
+const softTopKConfig = { tFfn: TFFN, epsilon: EPSILON };
+
+function jointConfig(llm: Model): StepConfig & { masks: PredictorMasks } {
+  return { llm: llm.config, masks: { kind: "predictor", predictor: predictorOf(llm), softTopK: softTopKConfig } };
 }
 
 /** All parameters by graph input name, the head's random. */
@@ -57,7 +66,7 @@ function cptRow(tokens: Int32Array, chunks: number): Batch {
   return new TextStream(data, { seed: 1, tokensPerBatch: tokens.length, sequenceLength: tokens.length, chunks }).next();
 }
 
-const givenConfig = { source: "given", softTopK: { tFfn: TFFN, epsilon: EPSILON } } as const;
+const given: MaskConfig = { kind: "given", tFfn: TFFN };
 /** Masks [rows, F] of TFFN kept channels each, as a graph is fed with them. */
 function keptOf(masks: Float32Array, F: number): Record<string, TensorData> {
   const maskIndices = Int32Array.from(masks.keys()).filter((i) => masks[i] !== 0);
@@ -86,13 +95,9 @@ describe("the joint step (SFT)", () => {
   const feeds = { ids, labels, predictorIds, predictorLastRows: Int32Array.of(3, Tp + 5) };
   const parameters = parametersOf(llm);
 
-  /** m [L][F] of scores [L, F], in float64. */
-  const masksOf = (scores: Float64Array) =>
-    Array.from({ length: L }, (_, layer) => {
-      const { lambda, kept } = softTopK(scores.subarray(layer * F, (layer + 1) * F), TFFN, EPSILON);
-      const keep = new Set(kept);
-      return lambda.map((value, channel) => (keep.has(channel) ? value : 0));
-    });
+  /** m [L, F] of scores [L, F]. */
+  const maskOf = (scores: Float64Array) => toDenseMask(maskFromScores(scores, { dFfn: F, ...softTopKConfig }));
+
   test("with the logits of labelled positions alone gives the loss and gradients of all positions", async () => {
     const names = new Set(Object.keys(parameters).filter((name) => !name.includes("feature.")));
     const rows = [...labels.keys()].filter((row) => labels[row] !== IGNORED).reverse(); // in any order
@@ -107,20 +112,23 @@ describe("the joint step (SFT)", () => {
     for (const [name, values] of Object.entries(all)) expect(difference(some[name]!, values), name).toBeLessThan(1e-6);
   });
 
-  test.each(["predictor", "static", "given"] as const)(
-    "of rows long enough to gather their channels has the loss and gradients of the plain masked one, source %s",
-    async (source) => {
+  test.each<MaskConfig>([
+    jointConfig(llm).masks,
+    { kind: "learned-static", softTopK: softTopKConfig, block: 1 },
+    given,
+  ])(
+    "of rows long enough to gather their channels has the loss and gradients of the plain masked one, $kind masks",
+    async (masksConfig) => {
       const long = 256;
-      const config = { ...jointConfig(llm), source };
+      const config: StepConfig = { llm: llm.config, masks: masksConfig };
       const names = new Set([...Object.keys(parameters), "static.scores"].filter((name) => !name.includes("feature.")));
       const graph = trainingGraph(config, { B: 1, T: long, Tp, chunks: 1 }, names);
-      const masks = masksOf(Float64Array.from(normal("long scores", L * F)));
-      const given = keptOf(Float32Array.from(masks.flatMap((mask) => [...mask])), F);
+      const kept = keptOf(maskOf(Float64Array.from(normal("long scores", L * F))), F);
       const own = {
         ...{ ids: integers("long ids", long, V), labels: integers("long labels", long, V) },
         ...{ predictorIds: predictorIds.subarray(0, Tp), predictorLastRows: Int32Array.of(3) },
       };
-      const inputs = { ...parameters, "static.scores": normal("static", L * F), ...given, ...own };
+      const inputs = { ...parameters, "static.scores": normal("static", L * F), ...kept, ...own };
       const compact = await evaluate(graph, inputs);
       const plainGraph = trainingGraph({ ...config, ffn: "plain" as const }, { B: 1, T: long, Tp, chunks: 1 }, names);
       const masked = await evaluate(plainGraph, inputs);
@@ -273,16 +281,15 @@ describe("continued pre-training", () => {
   );
 
   /**
-   * Eq. 5 to the letter: one forward pass per chunk k = 1..N−1, in which the whole prefix and chunk k+1 run under m^(k), and only the
+   * Eq. 5 to the letter: one forward pass for each chunk k but the last, in which the whole prefix and chunk k+1 run under m^(k), and only the
    * labels of chunk k+1 count.
    *
    * @returns loss and gradients of the LLM's parameters
    */
   async function literal(llm: Model, chunks: number): Promise<Record<string, Float32Array>> {
-    const { predictor, softTopK: budget } = jointConfig(llm);
     const parameters = parametersOf(llm);
     const batch = cptRow(tokensOf(chunks), chunks);
-    const graph = predictorGraph(predictor!, budget!, chunks - 1, chunkLength + 1);
+    const graph = predictorGraph(predictorOf(llm), softTopKConfig, chunks - 1, chunkLength + 1);
     const { masks } = await evaluate(graph, { ...parameters, ...feedsOf(batch) });
     const LF = llm.config.numLayers * llm.config.ffnWidth;
     const total: Record<string, Float32Array> = {};
@@ -294,7 +301,7 @@ describe("continued pre-training", () => {
         labels: labels.subarray(0, T),
         ...keptOf(masks!.subarray((k - 1) * LF, k * LF), llm.config.ffnWidth),
       };
-      const pass = trainingGraph({ ...givenConfig, llm: llm.config }, { B: 1, T, Tp: 0, chunks: 1 }, llmNames(llm));
+      const pass = trainingGraph({ llm: llm.config, masks: given }, { B: 1, T, Tp: 0, chunks: 1 }, llmNames(llm));
       for (const [name, data] of Object.entries(await evaluate(pass, { ...parameters, ...own }))) {
         total[name] = data.map((value, i) => value + (total[name]?.[i] ?? 0));
       }

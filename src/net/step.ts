@@ -1,7 +1,8 @@
 /**
  * The graph of one micro-batch: masks, loss and every gradient. One graph per batch shape; the optimiser has its own graph.
+ * Paper: Hou et al. 2025, arXiv:2501.02086.
  *
- * Shapes: B rows · T tokens · N chunks of a row · Tp predictor tokens · L layers · F FFN channels · V vocabulary
+ * Shapes: B rows · T tokens · Tp tokens of a predictor input · Dp its width · L layers · F FFN channels · K kept ones
  */
 import { gradients } from "../graph/autodiff.ts";
 import { Graph, type Tensor } from "../graph/graph.ts";
@@ -22,28 +23,46 @@ export const PREFIX = {
   teacher: "teacher.",
 } as const;
 
-/**
- * Where the mask of a row comes from.
- * `predictor`: learned, from the row's instruction · `static`: one learned mask for all · `given`: fed with the batch (fixed
- * random masks per domain, or masks of any other source) · `none`: dense.
- */
-export type MaskSource = "predictor" | "static" | "given" | "none";
+/** Kept channels of a layer, and the temperature of SoftTopK. */
+export interface SoftTopKConfig {
+  tFfn: number;
+  epsilon: number;
+}
+
+/** One mask for all rows, from scores that are learned. */
+export interface LearnedStaticMask {
+  kind: "learned-static";
+  softTopK: SoftTopKConfig;
+  /** Channels that share a score. */
+  block: number;
+}
+
+/** A mask of each row, from the instruction that the predictor reads. */
+export interface PredictorMasks {
+  kind: "predictor";
+  predictor: PredictorConfig;
+  softTopK: SoftTopKConfig;
+  /** Weight of `contrastLoss`, per label; the predictor then reads two inputs per row. Absent: none. */
+  contrast?: number | undefined;
+}
+
+/** Masks that are fed with the batch, of `tFfn` channels a layer. */
+export interface GivenMasks {
+  kind: "given";
+  tFfn: number;
+}
+
+/** How training gets the mask of a row. `none`: every channel is used. */
+export type MaskConfig = { kind: "none" } | GivenMasks | LearnedStaticMask | PredictorMasks;
 
 export interface StepConfig {
   llm: ModelConfig;
-  source: MaskSource;
-  predictor?: PredictorConfig;
-  /** Kept channels and the temperature of SoftTopK; for all sources but `none`. */
-  softTopK?: { tFfn: number; epsilon: number };
-  /** Channels that share a score of the `static` source; 1 if absent. */
-  block?: number;
+  masks: MaskConfig;
   /**
    * Share of the loss that is the divergence from a teacher, a dense model of the same shape that does not learn; the rest is the loss
    * on the labels. Absent: no teacher.
    */
   distil?: number | undefined;
-  /** Weight of `contrastLoss`, per label; the predictor then reads two inputs per row. Absent: none. */
-  contrast?: number | undefined;
   /**
    * `plain`: compute all channels and multiply by the mask · `compact`: gather the kept channels' weights first; equal in value and
    * gradient. Absent: what is faster for the shape.
@@ -54,11 +73,11 @@ export interface StepConfig {
 export interface StepShape {
   B: number;
   T: number;
-  /** Tokens of a predictor input; for the `predictor` source. */
+  /** Tokens of a predictor input. */
   Tp: number;
   /**
-   * Chunks per row. 1: one mask per row (SFT). More: continued pre-training (P §3.3 eq. 4-5), where the mask of chunk k is used
-   * for the labels of chunk k+1 and the predictor reads N − 1 chunks per row.
+   * Chunks per row. 1: one mask per row (SFT). More: continued pre-training (Hou et al., §3.3, eq. 4-5), where the mask of chunk k is
+   * used for the labels of chunk k+1 and the predictor reads all chunks of a row but the last.
    */
   chunks: number;
   /**
@@ -68,11 +87,11 @@ export interface StepShape {
   labelled?: number;
 }
 
-/** Masks for the LLM and, from the predictor, its raw feature and the contrast between masks. */
+/** Masks for the LLM and, from the predictor, its raw feature and the contrast between masks, to be added for each label. */
 interface MaskNodes {
   masks?: LayerMask[];
   feature?: Tensor;
-  contrast?: Tensor | undefined;
+  contrast?: { loss: Tensor; weight: number };
 }
 
 /** The predictor reading the instructions of a batch, `predictorIds` [rows, Tp] with `predictorLastRows` [rows]. */
@@ -83,19 +102,18 @@ function predictorNodes(graph: Graph, predictor: PredictorConfig, rows: number, 
   return predictScores(predictor, { backbone, ...headInputs(graph, predictor, PREFIX.head) }, ids, lastRows);
 }
 
-/** Declares what the chosen mask source reads and returns one mask per layer, of `rows` rows. */
-function maskNodes(graph: Graph, config: StepConfig, shape: StepShape): MaskNodes {
-  const { llm, source, predictor, softTopK, block = 1, ffn } = config;
+/** Declares what masks of this kind are made from, and returns one mask per layer, of `rows` rows. */
+function maskNodes(graph: Graph, { llm, masks: config, ffn }: StepConfig, shape: StepShape): MaskNodes {
+  if (config.kind === "none") return {};
   const { numLayers: L, ffnWidth: F } = llm;
   const { B, T, Tp, chunks } = shape;
-  if (source === "none") return {};
-  const { tFfn: K, epsilon } = softTopK!;
+  const K = config.kind === "given" ? config.tFfn : config.softTopK.tFfn;
   // Mask rows are used for this many tokens each. Where these are few, gathering weights costs more than the dropped channels.
-  const tokensPerRow = source === "static" ? B * T : T / chunks;
+  const tokensPerRow = config.kind === "learned-static" ? B * T : T / chunks;
   const isCompact = ffn ? ffn === "compact" : tokensPerRow * (F - K) > GATHER_COST * K;
-  const fromScores = (scores: Tensor): LayerMask[] =>
+  const fromScores = (scores: Tensor, { epsilon }: SoftTopKConfig): LayerMask[] =>
     isCompact ? keptPerLayer(ops.keptTopK(scores, K, epsilon), L) : masksPerLayer(ops.softTopK(scores, K, epsilon), L);
-  switch (source) {
+  switch (config.kind) {
     case "given": {
       const indices = graph.input("maskIndices", [B * L, K], "int32");
       const lambda = graph.input("maskLambda", [B * L, K]);
@@ -103,22 +121,25 @@ function maskNodes(graph: Graph, config: StepConfig, shape: StepShape): MaskNode
       const dense = n.scatterElements(n.zeros(lambda, [B * L, F]), indices, lambda, 1, "none");
       return { masks: masksPerLayer(dense, L) };
     }
-    case "static": {
-      const own = graph.input(`${PREFIX.static}scores`, [L, F / block]);
-      return { masks: fromScores(spreadBlockScores(ops.standardize(own, SCORE_EPSILON), block)) };
+    case "learned-static": {
+      const own = graph.input(`${PREFIX.static}scores`, [L, F / config.block]);
+      const scores = spreadBlockScores(ops.standardize(own, SCORE_EPSILON), config.block);
+      return { masks: fromScores(scores, config.softTopK) };
     }
     case "predictor": {
-      const rows = config.contrast ? 2 * B : B * Math.max(1, chunks - 1);
-      const { feature, scores } = predictorNodes(graph, predictor!, rows, Tp);
-      if (config.contrast) {
-        const contrast = contrastLoss(ops.softTopK(scores, K, epsilon), L, K);
-        return { masks: fromScores(ops.slice(scores, 0, 0, B * L)), feature, contrast };
+      const { predictor, softTopK, contrast } = config;
+      const rows = contrast ? 2 * B : B * Math.max(1, chunks - 1);
+      const { feature, scores } = predictorNodes(graph, predictor, rows, Tp);
+      if (contrast) {
+        const ofPairs = contrastLoss(ops.softTopK(scores, K, softTopK.epsilon), L, K);
+        const masks = fromScores(ops.slice(scores, 0, 0, B * L), softTopK);
+        return { masks, feature, contrast: { loss: ofPairs, weight: contrast } };
       }
-      const masks = fromScores(scores);
+      const masks = fromScores(scores, softTopK);
       return { masks: chunks > 1 ? masks.map((mask) => delayByOneChunk(mask, B, chunks)) : masks, feature };
     }
     default:
-      return source satisfies never;
+      return config satisfies never;
   }
 }
 
@@ -157,9 +178,9 @@ function keptPerLayer({ indices, lambda }: KeptChannels, numLayers: number): Kep
 }
 
 /**
- * Masks of chunks 1..N−1 of each row, [B·(N−1), F], to the masks that its N chunks of labels run under, [B·N, F]: labels of
- * chunk k+1 run under the mask made from chunk k; labels of chunk 1 under its own, since no chunk comes before it, and they carry no
- * loss. Where this differs from the paper (P §3.3 eq. 5): one forward pass per row, in which the attention
+ * Masks of all chunks of each row but the last, [B·(chunks−1), F], to the masks that its chunks of labels run under, [B·chunks, F]:
+ * labels of chunk k+1 run under the mask made from chunk k; labels of chunk 1 under its own, since no chunk comes before it, and they carry no
+ * loss. Where this differs from the paper (Hou et al., eq. 5): one forward pass per row, in which the attention
  * keys of earlier chunks come from earlier masks; eq. 5 would recompute the prefix under m^(k).
  */
 function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask {
@@ -173,8 +194,8 @@ function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask 
 }
 
 /**
- * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what the mask source reads; with `shape.labelled` = N, `labels` [N] and
- * `labelRows` [N], the position b·T + t of each.
+ * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what masks are made from; with `shape.labelled`, `labels` [labelled] and
+ * `labelRows` [labelled], the position b·T + t of each.
  * Outputs: `loss` (sum over labels), `feature` [rows, Dp] (predictor only), and `d:NAME` for each parameter of `trained`.
  */
 export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
@@ -198,7 +219,7 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   if (contrast) {
     const isLabelled = n.cast(n.less(graph.constant(Int32Array.of(-1), []), labels), "float32");
     const numLabels = n.reshape(n.reduceSum(isLabelled, [0]), []);
-    loss = ops.add(loss, ops.scale(ops.mul(contrast, numLabels), config.contrast!));
+    loss = ops.add(loss, ops.scale(ops.mul(contrast.loss, numLabels), contrast.weight));
   }
   if (feature) graph.output("feature", feature);
   outputGradients(graph, loss, trained);
@@ -244,7 +265,7 @@ export function warmStartGraph(
  */
 export function predictorGraph(
   predictor: PredictorConfig,
-  { tFfn, epsilon }: { tFfn: number; epsilon: number },
+  { tFfn, epsilon }: SoftTopKConfig,
   rows: number,
   Tp: number,
 ): Graph {

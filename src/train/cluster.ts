@@ -2,7 +2,7 @@
  * Clusters of prompts, by what they activate: Ward's, which show how many there are, or k-means. The same data, count and seed give the
  * same clusters.
  *
- * Shapes: N points · D dimensions · C clusters
+ * Shapes: N points, vectors of one length
  */
 import { OptionError } from "../errors.ts";
 import type { Random } from "../random.ts";
@@ -16,8 +16,8 @@ const MAX_POINTS = 20_000;
  * Joins the two clusters that lengthen the squared distances to the centres least, again and again (Ward's method), until `atMost` are
  * left; or fewer, if a number of them is clear: one more join would cost three times what the last one did. Of several the largest.
  *
- * @param points N × [D]
- * @returns cluster of each point, [N]; every cluster in 0..C−1 has at least one
+ * @param points N
+ * @returns cluster of each point, [N]; every cluster has at least one
  * @throws {OptionError} if there are fewer points than `atMost`, or more than 20,000
  * @see Ward 1963; Murtagh 1983 for the chains of nearest neighbours
  */
@@ -111,16 +111,16 @@ const MAX_ITERATIONS = 50;
 const NUM_STARTS = 5;
 
 export interface Clusters {
-  /** Cluster of each point, [N]; every cluster in 0..C-1 has at least one. */
+  /** Cluster of each point, [N]; every cluster in 0..count-1 has at least one. */
   clusterOf: Int32Array;
-  /** Mean of each cluster, C × [D]. */
+  /** Mean of each cluster. */
   centres: Float64Array[];
 }
 
 /**
  * Plain Lloyd iterations from k-means++ seeds, several times.
  *
- * @param points N × [D], N ≥ C
+ * @param points N, at least `count`
  * @throws {OptionError} if there are fewer points than clusters
  * @see Arthur & Vassilvitskii 2007, "k-means++: the advantages of careful seeding"
  */
@@ -202,14 +202,14 @@ function squaredDistance(a: ArrayLike<number>, b: ArrayLike<number>): number {
 
 /** Means of the points of each cluster. */
 export function means(points: readonly ArrayLike<number>[], clusterOf: Int32Array, count: number): Float64Array[] {
-  const D = points[0]!.length;
-  const sums = Array.from({ length: count }, () => new Float64Array(D));
+  const { length } = points[0]!;
+  const sums = Array.from({ length: count }, () => new Float64Array(length));
   const sizes = new Int32Array(count);
   for (const [i, point] of points.entries()) {
     const cluster = clusterOf[i]!;
     sizes[cluster]!++;
     const sum = sums[cluster]!;
-    for (let d = 0; d < D; d++) sum[d]! += point[d]!;
+    for (let d = 0; d < length; d++) sum[d]! += point[d]!;
   }
   return sums.map((sum, cluster) => sum.map((value) => value / Math.max(1, sizes[cluster]!)));
 }

@@ -6,7 +6,8 @@ import { compile, type SessionOptions } from "../graph/session.ts";
 export interface AdamWOptions {
   beta1: number;
   beta2: number;
-  epsilon: number;
+  /** Added to the root of the squared gradient. 1e-8 if absent. */
+  epsilon?: number | undefined;
   weightDecay: number;
   /** Largest global gradient norm; larger gradients are scaled down to it. */
   clipNorm: number;
@@ -50,7 +51,7 @@ export async function adamW(
   options: AdamWOptions,
   session: SessionOptions,
 ): Promise<Optimizer> {
-  const { beta1, beta2, epsilon, weightDecay, clipNorm } = options;
+  const { beta1, beta2, epsilon = 1e-8, weightDecay, clipNorm } = options;
   const graph = new Graph("adamw");
   const scalar = (name: string) => graph.input(name, []);
   const constant = (value: number) => graph.scalar(value);

@@ -1,32 +1,22 @@
 /** A whole training run: recipe → stages → checkpoints, log and progress. Resumes by itself from its newest checkpoint. */
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { type FileError, OptionError } from "../errors.ts";
+import type { FileError } from "../errors.ts";
 import { ReadableFile } from "../files.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
-import type { Parts } from "../net/parameters.ts";
-import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
-import {
-  type Checkpoint,
-  checkpointFolder,
-  formatOf,
-  loadLatestCheckpoint,
-  loadModel,
-  type ModelCard,
-  removeLeftovers,
-  type SavedModel,
-  saveCheckpoint,
-} from "./checkpoint.ts";
+import { namedParts, type Parts } from "../net/parameters.ts";
+import { loadLatestCheckpoint, removeLeftovers } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import { checkInit, parseRecipe, type RecipeFile } from "./recipe/read.ts";
 import { checkSameRecipe } from "./recipe/resume.ts";
-import { dataFiles, llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
+import { dataFiles } from "./recipe/schema.ts";
 import { lockRun } from "./runLock.ts";
 import { type MetricsRow, RunLog, type TrainRow } from "./runLog.ts";
-import { initialParts, makeTokenizer, partsOf, prepareStage } from "./stages.ts";
-import { newStageState, runStage, type StageState } from "./trainer.ts";
+import { RunState, stepsBefore } from "./runState.ts";
+import { newStageState } from "./stage.ts";
+import { partsOf, prepareStage } from "./stages.ts";
+import { runStage } from "./trainer.ts";
 
 /** What a run tells while it goes. */
 export type RunEvent =
@@ -55,9 +45,7 @@ export interface RunOptions extends SessionOptions {
 export async function* trainRecipe(file: RecipeFile, options: RunOptions): AsyncGenerator<RunEvent> {
   const { recipe } = file;
   const { runDir, signal, ...session } = options;
-  for (const path of dataFiles(recipe)) new ReadableFile(file.pathOf(path))[Symbol.dispose](); // not hours later, when a stage begins
-  const initPath = recipe.init && file.pathOf(recipe.init.run);
-  if (initPath !== undefined && !existsSync(runDir)) checkInit(initPath); // a run that has begun needs it no more
+  checkFiles(file, runDir);
   mkdirSync(runDir, { recursive: true });
   using _lock = lockRun(runDir);
   removeLeftovers(runDir);
@@ -69,134 +57,70 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
     checkSameRecipe(parseRecipe(saved.recipe, runDir), recipe); // keys that came later have their defaults
     yield { kind: "resumed", step: saved.step };
   }
-  const tokenizerPath = join(runDir, "tokenizer.json");
-  const init = initPath !== undefined && !saved ? await loadInit(initPath) : undefined;
-  const tokenizer = await makeTokenizer(file, saved ?? init, tokenizerPath);
-  const { chatTemplate } = saved ?? init ?? {};
-  const format = formatOf({ card: { promptTemplate: DEFAULT_PROMPT_TEMPLATE }, chatTemplate }, tokenizer, runDir);
-  const parts = saved ? savedParts(saved) : initialParts(recipe, init, tokenizer.vocabSize);
-  if (recipe.stages.some((stage) => stage.kind === "sft" && stage.distil)) {
-    const { llm } = await loadInit(initPath!); // its own copy: what is trained changes in place
-    parts.teacher = llm.weights;
-  }
-  const inherited = (saved ?? init)?.card.provenance.data ?? [];
+  const run = await RunState.open(file, runDir, saved);
   using log = new RunLog(join(runDir, "metrics.jsonl"), saved?.metricsBytes ?? 0);
-  const totalSteps = recipe.stages.reduce((sum, { steps }) => sum + steps, 0);
-  if (!saved) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(parts) });
+  if (!saved) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(run.parts) });
 
-  const values = (saved?.values ?? { step: 0, losses: [] }) as { step: number; losses: number[] };
-  let folder = saved && checkpointFolder(runDir, saved.step);
-  for (let index = saved?.stage ?? 0; index < recipe.stages.length; index++) {
-    const stage = recipe.stages[index]!;
-    const stageParts = partsOf(parts, recipe, stage);
-    const prepared = await prepareStage(file, stage, format, parts, session);
-    const { config, stream, numTooLong, clusters } = prepared;
-    yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
-    const resumed = index === saved?.stage && values.step > 0; // else the stage begins here
-    const stepsBefore = recipe.stages.slice(0, index).reduce((sum, { steps }) => sum + steps, 0);
-    if (!resumed) {
-      prepared.begin?.();
-      if (clusters) {
-        const row = { ...clusters, stage: stage.name, step: stepsBefore };
-        log.append(row);
-        yield { kind: "row", row, totalSteps };
-      }
-    }
-    const state: StageState = resumed
-      ? { step: values.step, m: saved!.tensors["adam-m"]!, v: saved!.tensors["adam-v"]! }
-      : newStageState(stageParts, config);
-    const guard = new DivergenceGuard(resumed ? values.losses : []);
-    stream.skip(state.step * stage.accumulate);
-
-    const save = async () => {
-      log.sync();
-      const isDone = state.step === stage.steps;
-      const position = { step: stepsBefore + state.step, stage: isDone ? index + 1 : index, metricsBytes: log.bytes };
-      const running = isDone ? { step: 0, losses: [] } : { step: state.step, losses: [...guard.losses] };
-      const moments: Record<string, Weights> = isDone ? {} : { "adam-m": state.m, "adam-v": state.v };
-      folder = await saveCheckpoint(runDir, {
-        ...savedModel(recipe, parts, tokenizer, tokenizerPath, inherited),
-        chatTemplate,
-        ...position,
-        recipe: JSON.parse(JSON.stringify(recipe)),
-        values: running,
-        tensors: { ...moments, ...(parts.static && { static: parts.static }) },
-      });
-      return { kind: "saved", folder, step: position.step } as const;
-    };
-
-    const check = (row: TrainRow) => guard.check(row, folder);
-    for await (const rows of runStage(stageParts, config, state, stepsBefore, stream, session, check)) {
-      for (const row of rows) {
-        log.append(row);
-        yield { kind: "row", row, totalSteps };
-      }
-      if (state.step === stage.steps || rows[0].step % recipe.checkpointEvery === 0 || signal?.aborted)
-        yield await save();
-      if (signal?.aborted) return;
-    }
+  for (let index = run.stage; index < recipe.stages.length; index++) {
+    yield* trainStage(index, { file, run, log, session, signal });
+    if (signal?.aborted) return;
   }
 }
 
-/** What a recipe starts from: a checkpoint, or a run that has come to its end. */
-async function loadInit(path: string): Promise<SavedModel> {
-  const run = await loadLatestCheckpoint(path);
-  if (!run) return loadModel(path);
-  const { stages } = run.recipe as { stages: unknown[] };
-  if (run.stage < stages.length)
-    throw new OptionError(
-      `recipe "init": wanted a run that has come to its end, got "${path}", which is at step ${run.step}. Train it to the end, or name one of its checkpoints.`,
-    );
-  return run;
+interface StageContext {
+  file: RecipeFile;
+  run: RunState;
+  log: RunLog;
+  session: SessionOptions;
+  signal: AbortSignal | undefined;
 }
 
-function savedParts({ llm, predictor, tensors }: Checkpoint): Parts {
-  return {
-    llm: llm.weights,
-    ...(predictor && { backbone: predictor.backbone.weights, head: predictor.head }),
-    ...(tensors.static && { static: tensors.static }),
+/** One stage of a run, from its beginning or where it was interrupted, to its end or until aborted. */
+async function* trainStage(
+  index: number,
+  { file, run, log, session, signal }: StageContext,
+): AsyncGenerator<RunEvent, void> {
+  const { recipe } = file;
+  const stage = recipe.stages[index]!;
+  const before = stepsBefore(recipe, index);
+  const totalSteps = stepsBefore(recipe, recipe.stages.length);
+  const logged = (row: MetricsRow): RunEvent => {
+    log.append(row);
+    return { kind: "row", row, totalSteps };
   };
+
+  const { format, parts } = run;
+  const { config, stream, numTooLong, clusters } = await prepareStage(stage, { file, format, parts, session });
+  yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
+  const stageParts = partsOf(parts, recipe, stage);
+  const interrupted = index === run.stage ? run.progress : undefined;
+  if (clusters && !interrupted) {
+    clusters.setEntries();
+    yield logged({ ...clusters.row, stage: stage.name, step: before });
+  }
+  const state = interrupted?.state ?? newStageState(config, stageParts);
+  const guard = new DivergenceGuard(interrupted?.losses);
+  stream.skip(state.step * stage.accumulate);
+
+  const check = (row: TrainRow) => guard.check(row, run.checkpoint);
+  for await (const rows of runStage(config, stageParts, state, stream, { stepsBefore: before, session, check })) {
+    for (const row of rows) yield logged(row);
+    if (state.step === stage.steps || rows[0].step % recipe.checkpointEvery === 0 || signal?.aborted) {
+      log.sync();
+      const folder = await run.save(index, { state, losses: guard.losses }, log.bytes);
+      yield { kind: "saved", folder, step: rows[0].step };
+    }
+    if (signal?.aborted) return;
+  }
 }
 
-type DataOrigin = ModelCard["provenance"]["data"][number];
-
-/** @param inherited data that the model has already learned from */
-function savedModel(
-  recipe: Recipe,
-  parts: Parts,
-  tokenizer: Tokenizer,
-  tokenizerPath: string,
-  inherited: readonly DataOrigin[],
-) {
-  const own = recipe.stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence })));
-  const origins = new Map([...inherited, ...own].map((origin) => [JSON.stringify(origin), origin]));
-  const predictor = predictorConfig(recipe, tokenizer.vocabSize);
-  const { mask } = recipe;
-  const card: ModelCard = {
-    ...(mask?.kind === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
-    lambda: mask && mask.kind !== "random-per-domain" ? "soft" : "hard",
-    predictorInput: recipe.predictor?.input ?? "prompt",
-    promptTemplate: DEFAULT_PROMPT_TEMPLATE,
-    bosId: tokenizer.bosId,
-    eosId: tokenizer.eosId,
-    provenance: {
-      recipe: recipe.name,
-      seed: recipe.seed,
-      data: [...origins.values()],
-      created: new Date().toISOString(),
-    },
-  };
-  return {
-    card,
-    tokenizer: readFileSync(tokenizerPath),
-    llm: { config: llmConfig(recipe, tokenizer.vocabSize), weights: parts.llm! },
-    ...(predictor && {
-      predictor: { backbone: { config: predictor.backbone, weights: parts.backbone! }, head: parts.head! },
-    }),
-  };
+/** Looks for what the run will read now, not hours later, when a stage begins. */
+function checkFiles({ recipe, pathOf }: RecipeFile, runDir: string): void {
+  for (const path of dataFiles(recipe)) new ReadableFile(pathOf(path))[Symbol.dispose]();
+  if (recipe.init && !existsSync(runDir)) checkInit(pathOf(recipe.init.run)); // a run that has begun needs it no more
 }
 
 function countParameters(parts: Parts): Record<string, number> {
   const count = (weights: Weights) => [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
-  return Object.fromEntries(Object.entries(parts).map(([part, weights]) => [part, count(weights)]));
+  return Object.fromEntries(namedParts(parts).map(([part, weights]) => [part, count(weights)]));
 }

@@ -5,7 +5,7 @@
  * and agree within one, from the first joint step on: the two properties that a predictor does not find by itself. Domain labels are
  * used to draw prompts and to continue conversations, not to form clusters.
  *
- * Shapes: N examples · L layers · F channels of a layer · G = F/block scores of a layer · C entries of the codebook
+ * Shapes: L layers · F channels of a layer, in F/block blocks of one score · R entries of the codebook
  */
 
 import { standardizeScores } from "../mask/standardize.ts";
@@ -16,12 +16,12 @@ import { addTurns, IGNORED } from "./batches.ts";
 import { kMeans, means, wardClusters } from "./cluster.ts";
 import { labelledTurns, type Question, type SftData, type Turn } from "./data.ts";
 
-/** What the predictor shall say of each of the sampled questions: of a codebook the entry, of a linear head the scores [L·G]. */
+/** What the predictor shall say of each of the sampled questions: of a codebook the entry, of a linear head the scores [L·F/block]. */
 export type WarmStart =
   | {
       kind: "clusters";
       clusterOf: ReadonlyMap<Question, number>;
-      /** Start values of the codebook, [L·G, C]. */
+      /** Start values of the codebook, [L·F/block, R]. */
       codebook: Float32Array;
       numClusters: number;
       /** Share of the questions whose domain is the most frequent one of their cluster. */
@@ -77,8 +77,8 @@ export async function prepareWarmStart(
   const perChannel = await evaluator.statistics(sequences, "answer");
   const statistics = perChannel.map((channels) => blockMeans(channels, predictor.block));
   if (predictor.head === "linear") {
-    const G = predictor.ffnWidth / predictor.block;
-    const scores = deviationsFromMean(statistics).map((row) => standardizeScores(row, G));
+    const numBlocks = predictor.ffnWidth / predictor.block;
+    const scores = deviationsFromMean(statistics).map((row) => standardizeScores(row, numBlocks));
     const scoresOf = new Map(questions.map((question, i) => [question, scores[i]!]));
     return { kind: "statistics", scoresOf };
   }
@@ -98,6 +98,15 @@ export async function prepareWarmStart(
       questions.map(({ domain }) => domain),
     ),
   };
+}
+
+/** What the predictor shall say of each question: entries [rows], or scores [rows·L, F/block]. */
+export function warmStartTargets(targets: WarmStart, questions: readonly Question[]): Float32Array | Int32Array {
+  if (targets.kind === "clusters") return Int32Array.from(questions, (question) => targets.clusterOf.get(question)!);
+  const rows = questions.map((question) => targets.scoresOf.get(question)!);
+  const scores = new Float32Array(rows.length * rows[0]!.length);
+  for (const [i, row] of rows.entries()) scores.set(row, i * row.length);
+  return scores;
 }
 
 function blockMeans(channels: Float32Array, block: number): Float32Array {
@@ -131,22 +140,22 @@ function firstEntries(
   numClusters: number,
   { seed, predictor, tFfn, entries, core }: WarmStartOptions,
 ): Float32Array {
-  const { rank: C, ffnWidth, block } = predictor;
+  const { rank: R, ffnWidth, block } = predictor;
   const random = new Random(`${seed}/entries`);
-  const G = ffnWidth / block;
-  const rows = statistics[0]!.length; // L·G
-  const scale = C ** -0.5; // as any matrix that reads C values
+  const numBlocks = ffnWidth / block; // of a layer
+  const rows = statistics[0]!.length; // L·numBlocks
+  const scale = R ** -0.5; // as any matrix that reads R values
   const contrast = entries === "statistics" ? deviationsFromMean(means(statistics, clusterOf, numClusters)) : undefined;
-  const codebook = new Float32Array(rows * C);
+  const codebook = new Float32Array(rows * R);
   for (let i = 0; i < rows; i++) {
-    for (let entry = 0; entry < C; entry++)
-      codebook[i * C + entry] = scale * (contrast?.[entry]?.[i] ?? random.normal());
+    for (let entry = 0; entry < R; entry++)
+      codebook[i * R + entry] = scale * (contrast?.[entry]?.[i] ?? random.normal());
   }
   const numCore = Math.round((core * tFfn) / block);
   const overall = means(statistics, new Int32Array(statistics.length), 1)[0]!;
-  for (let layer = 0; layer < rows; layer += G) {
-    const order = Array.from({ length: G }, (_, i) => layer + i).sort((a, b) => overall[b]! - overall[a]!);
-    for (const i of order.slice(0, numCore)) codebook.fill(scale * CORE_SCORE, i * C, (i + 1) * C);
+  for (let layer = 0; layer < rows; layer += numBlocks) {
+    const order = Array.from({ length: numBlocks }, (_, i) => layer + i).sort((a, b) => overall[b]! - overall[a]!);
+    for (const i of order.slice(0, numCore)) codebook.fill(scale * CORE_SCORE, i * R, (i + 1) * R);
   }
   return codebook;
 }

@@ -7,7 +7,7 @@ import type { Model } from "../../src/formats/huggingface.ts";
 import type { TensorData } from "../../src/graph/session.ts";
 import type { ModelConfig } from "../../src/model/config.ts";
 import { parameterShapes } from "../../src/model/config.ts";
-import type { StepConfig, StepShape } from "../../src/net/step.ts";
+import type { SoftTopKConfig, StepConfig, StepShape } from "../../src/net/step.ts";
 import { forward } from "./decoder.ts";
 import * as plain from "./ops.ts";
 import { oneHot, scoreInstruction } from "./predictor.ts";
@@ -26,7 +26,7 @@ const CONTRAST_TEMPERATURE = 0.1;
  * @param around where gradients are taken: the choice from a codebook is that of these values, and changes with the softmax of its logits
  */
 export function stepLoss(config: StepConfig, { B, T, chunks }: StepShape, values: Values, around = values): number {
-  const { llm, distil = 0, contrast = 0 } = config;
+  const { llm, distil = 0 } = config;
   const masks = masksOf(config, values, around);
   const [ids, labels] = [values.ids as Int32Array, values.labels as Int32Array];
   const [model, teacher] = [modelOf(llm, values, "llm."), distil ? modelOf(llm, values, "teacher.") : undefined];
@@ -36,7 +36,7 @@ export function stepLoss(config: StepConfig, { B, T, chunks }: StepShape, values
     // labels of a chunk run under the mask of the chunk before it, those of the first under its own
     const maskOf = (token: number) => {
       if (!masks) return Array.from({ length: llm.numLayers }, () => new Float64Array(llm.ffnWidth).fill(1));
-      if (config.source === "static") return masks[0]!;
+      if (config.masks.kind === "learned-static") return masks[0]!;
       if (chunks === 1) return masks[row]!;
       return masks[row * (chunks - 1) + Math.max(0, Math.floor(token / (T / chunks)) - 1)]!;
     };
@@ -44,8 +44,11 @@ export function stepLoss(config: StepConfig, { B, T, chunks }: StepShape, values
     loss += (1 - distil) * plain.crossEntropy(logits, ofRow(labels)).data[0]!;
     if (teacher) loss += distil * plain.klDivergence(logits, logitsOf(teacher, ofRow(ids)), ofRow(labels)).data[0]!;
   }
-  const numLabels = labels.filter((label) => label >= 0).length;
-  return contrast ? loss + contrast * numLabels * contrastOf(masks!, config.softTopK!.tFfn) : loss;
+  if (masks && config.masks.kind === "predictor" && config.masks.contrast) {
+    const numLabels = labels.filter((label) => label >= 0).length;
+    loss += config.masks.contrast * numLabels * contrastOf(masks, config.masks.softTopK.tFfn);
+  }
+  return loss;
 }
 
 function logitsOf(model: Model, ids: Int32Array, mask?: (token: number) => LayerMasks): plain.Array64 {
@@ -61,19 +64,18 @@ function modelOf(config: ModelConfig, values: Values, prefix: string): Model {
 }
 
 /** One for each row of the mask, or for all; none for a dense model. */
-function masksOf(config: StepConfig, values: Values, around: Values): LayerMasks[] | undefined {
-  const { llm, source, predictor, softTopK, block = 1 } = config;
+function masksOf({ llm, masks: config }: StepConfig, values: Values, around: Values): LayerMasks[] | undefined {
   const { numLayers: L, ffnWidth: F } = llm;
-  const fromScores = (scores: Float64Array): LayerMasks => {
-    const { data } = plain.softTopK({ shape: [L, F], data: scores }, softTopK!.tFfn, softTopK!.epsilon);
+  const fromScores = (scores: Float64Array, { tFfn, epsilon }: SoftTopKConfig): LayerMasks => {
+    const { data } = plain.softTopK({ shape: [L, F], data: scores }, tFfn, epsilon);
     return Array.from({ length: L }, (_, layer) => data.subarray(layer * F, (layer + 1) * F));
   };
-  switch (source) {
+  switch (config.kind) {
     case "none":
       return undefined;
     case "given": {
       const [indices, lambda] = [values.maskIndices as Int32Array, values.maskLambda as Float32Array];
-      const K = softTopK!.tFfn;
+      const K = config.tFfn;
       return Array.from({ length: indices.length / K / L }, (_, row) =>
         Array.from({ length: L }, (_, layer) => {
           const m = new Float64Array(F);
@@ -83,12 +85,19 @@ function masksOf(config: StepConfig, values: Values, around: Values): LayerMasks
         }),
       );
     }
-    case "static": {
+    case "learned-static": {
+      const { block, softTopK } = config;
       const own = Float64Array.from(values["static.scores"] as Float32Array);
       const { data } = plain.standardize({ shape: [L, F / block], data: own }, 1e-6);
-      return [fromScores(Float64Array.from({ length: L * F }, (_, i) => data[Math.floor(i / block)]!))];
+      return [
+        fromScores(
+          Float64Array.from({ length: L * F }, (_, i) => data[Math.floor(i / block)]!),
+          softTopK,
+        ),
+      ];
     }
     case "predictor": {
+      const { predictor, softTopK } = config;
       const lastRows = values.predictorLastRows as Int32Array;
       const Tp = (values.predictorIds as Int32Array).length / lastRows.length;
       const scoresOf = (row: number, at: Values, choose?: (logits: Float64Array) => Float64Array) => {
@@ -96,8 +105,8 @@ function masksOf(config: StepConfig, values: Values, around: Values): LayerMasks
         const head = Object.entries(at).flatMap(([name, data]) =>
           name.startsWith("head.") ? [[name.slice("head.".length), data as Float32Array]] : [],
         );
-        const backbone = modelOf(predictor!.backbone, at, "backbone.");
-        return scoreInstruction(backbone, Object.fromEntries(head), L, ids, predictor!.block, choose).scores;
+        const backbone = modelOf(predictor.backbone, at, "backbone.");
+        return scoreInstruction(backbone, Object.fromEntries(head), L, ids, predictor.block, choose).scores;
       };
       return Array.from(lastRows, (_, row) => {
         const shares = (logits: Float64Array) => plain.softmax({ shape: [1, logits.length], data: logits }).data;
@@ -112,11 +121,11 @@ function masksOf(config: StepConfig, values: Values, around: Values): LayerMasks
           const [moved, still] = [shares(logits), shares(from)];
           return oneHot(from).map((chosen, entry) => chosen + moved[entry]! - still[entry]!);
         };
-        return fromScores(scoresOf(row, values, choose));
+        return fromScores(scoresOf(row, values, choose), softTopK);
       });
     }
     default:
-      return source satisfies never;
+      return config satisfies never;
   }
 }
 

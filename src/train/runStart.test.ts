@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import type { ModelCard, SavedModel } from "./checkpoint.ts";
 import { readRecipe } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
-import { initialParts } from "./stages.ts";
+import { initialParts } from "./runStart.ts";
 
 const V = 320;
 const { recipe } = readRecipe(fileURLToPath(new URL("../../test/fixtures/tiny/recipe.json", import.meta.url)));
@@ -14,14 +14,14 @@ const withPredictor = (changes: Partial<NonNullable<Recipe["predictor"]>>): Reci
 
 /** What a run of the recipe would leave. */
 function saved(recipe: Recipe): SavedModel {
-  const { llm, backbone, head } = initialParts(recipe, undefined, V);
+  const { llm, predictor } = initialParts(recipe, undefined, V);
   return {
     card: {} as ModelCard,
     tokenizer: new Uint8Array(),
-    llm: { config: llmConfig(recipe, V), weights: llm! },
+    llm: { config: llmConfig(recipe, V), weights: llm },
     predictor: {
-      backbone: { config: predictorConfig(recipe, V)!.backbone, weights: backbone! },
-      head: head!,
+      backbone: { config: predictorConfig(recipe, V)!.backbone, weights: predictor!.backbone },
+      head: predictor!.head,
     },
   };
 }
@@ -31,8 +31,8 @@ describe("a run that starts from another", () => {
     const init = saved({ ...recipe, seed: 8 });
     const parts = initialParts(recipe, init, V);
     expect(parts.llm).toBe(init.llm.weights);
-    expect(parts.backbone).toBe(init.predictor!.backbone.weights);
-    expect(parts.head).toBe(init.predictor!.head);
+    expect(parts.predictor!.backbone).toBe(init.predictor!.backbone.weights);
+    expect(parts.predictor!.head).toBe(init.predictor!.head);
   });
 
   test.each([

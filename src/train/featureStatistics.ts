@@ -1,0 +1,29 @@
+/**
+ * Running statistics that the predictor's feature is centred and scaled by.
+ *
+ * Shapes: P predictor inputs · Dp width of the predictor's backbone
+ */
+import { FEATURE_MEAN, FEATURE_STD } from "../net/parameters.ts";
+
+/** Weight of the past. */
+const MOMENTUM = 0.99;
+/** Keeps a constant feature from being blown up. */
+const STD_FLOOR = 1e-3;
+
+/** Moves mean and standard deviation, which are among the parameters, towards those of a batch: feature [P, Dp]. */
+export function followFeature(parameters: Readonly<Record<string, Float32Array>>, feature: Float32Array): void {
+  const [mean, std] = [parameters[FEATURE_MEAN]!, parameters[FEATURE_STD]!];
+  const Dp = mean.length;
+  const P = feature.length / Dp;
+  for (let i = 0; i < Dp; i++) {
+    let [sum, squares] = [0, 0];
+    for (let row = 0; row < P; row++) {
+      const deviation = feature[row * Dp + i]! - mean[i]!;
+      sum += deviation;
+      squares += deviation * deviation;
+    }
+    const variance = MOMENTUM * std[i]! ** 2 + (1 - MOMENTUM) * (squares / P);
+    mean[i]! += (1 - MOMENTUM) * (sum / P);
+    std[i] = Math.max(STD_FLOOR, Math.sqrt(variance));
+  }
+}

@@ -1,0 +1,104 @@
+/** What a run begins with: its tokenizer and the parameters of every part, from the model that `init` names or from the seed. */
+import { copyFile, rename, writeFile } from "node:fs/promises";
+import { isDeepStrictEqual } from "node:util";
+import { OptionError } from "../errors.ts";
+import type { Model } from "../formats/huggingface.ts";
+import { boundaryOf } from "../manifest.ts";
+import type { ModelConfig, Weights } from "../model/config.ts";
+import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
+import { type Parts, randomDecoder, randomHead, randomStatic } from "../net/parameters.ts";
+import { Random } from "../random.ts";
+import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { trainTokenizer } from "../text/trainTokenizer.ts";
+import { loadLatestCheckpoint, loadModel, type SavedModel } from "./checkpoint.ts";
+import { readDocuments } from "./data.ts";
+import type { RecipeFile } from "./recipe/read.ts";
+import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
+
+/** What a recipe starts from: a checkpoint, or a run that has come to its end. */
+export async function loadInit(path: string): Promise<SavedModel> {
+  const run = await loadLatestCheckpoint(path);
+  if (!run) return loadModel(path);
+  const { stages } = run.recipe as { stages: unknown[] };
+  if (run.stage < stages.length)
+    throw new OptionError(
+      `recipe "init": wanted a run that has come to its end, got "${path}", which is at step ${run.step}. Train it to the end, or name one of its checkpoints.`,
+    );
+  return run;
+}
+
+/** Puts a run's tokenizer at `path`: that of the model it goes on from, a copy of a file, or one trained from the corpus. */
+export async function makeTokenizer(
+  { recipe, pathOf }: RecipeFile,
+  from: SavedModel | undefined,
+  path: string,
+): Promise<Tokenizer> {
+  const { tokenizer } = recipe;
+  const partial = `${path}.partial`;
+  if (from) await writeFile(partial, from.tokenizer);
+  else if (!tokenizer) throw new Error(`internal: recipe "${recipe.name}" has neither "init" nor "tokenizer"`);
+  else if ("path" in tokenizer) {
+    const source = pathOf(tokenizer.path);
+    loadTokenizer(source); // an error names the user's file
+    await copyFile(source, partial);
+  } else {
+    const { vocabSize, data, instructions } = tokenizer;
+    const documents = readDocuments(
+      data.map((file) => ({ domain: "", path: pathOf(file) })),
+      instructions && pathOf(instructions),
+    );
+    const texts = (async function* () {
+      for await (const { text } of documents) yield text;
+    })();
+    await trainTokenizer({ texts, vocabSize, out: partial });
+  }
+  await rename(partial, path);
+  return loadTokenizer(path, from && boundaryOf(from.card, from.llm.config));
+}
+
+/** Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise. */
+export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocabSize: number): Parts {
+  const random = (part: string) => new Random(`${recipe.seed}/init/${part}`);
+  const llm = llmConfig(recipe, vocabSize);
+  const predictor = predictorConfig(recipe, vocabSize);
+  const from = (part: string, model: Model | undefined, config: ModelConfig) => {
+    if (model && !isDeepStrictEqual(model.config, config)) {
+      throw new OptionError(
+        `recipe "${recipe.name}": wanted in "${part}" the shape of the model that "init" names, ${JSON.stringify(model.config)}, got ${JSON.stringify(config)}.`,
+      );
+    }
+    return model?.weights;
+  };
+  return {
+    llm: from("llm", init?.llm, llm) ?? randomDecoder(llm, random("llm")),
+    ...(predictor && {
+      predictor: {
+        backbone:
+          from("predictor.backbone", init?.predictor?.backbone, predictor.backbone) ??
+          randomDecoder(predictor.backbone, random("backbone")),
+        head: savedHead(recipe, init, predictor) ?? randomHead(predictor, random("head")),
+      },
+    }),
+    ...(recipe.mask?.kind === "learned-static" && { static: randomStatic(llm, recipe.mask.block, random("static")) }),
+  };
+}
+
+/** The head of the model that a run starts from, if it has one. @throws {OptionError} if the recipe's is of another shape */
+function savedHead({ name }: Recipe, init: SavedModel | undefined, predictor: PredictorConfig): Weights | undefined {
+  const head = init?.predictor?.head;
+  if (!head) return undefined;
+  for (const [tensor, shape] of headShapes(predictor)) {
+    const got = head.get(tensor)?.shape;
+    if (!isDeepStrictEqual(got, shape)) {
+      throw new OptionError(
+        `recipe "${name}": wanted a predictor's head with "${tensor}" [${got?.join(", ") ?? "absent"}] as in the model that "init" names, got [${shape.join(", ")}].`,
+      );
+    }
+  }
+  if (head.has("importance") && !predictor.importance) {
+    throw new OptionError(
+      `recipe "${name}": wanted "predictor.importance": true as in the model that "init" names, got false.`,
+    );
+  }
+  return head;
+}
