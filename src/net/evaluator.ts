@@ -2,7 +2,7 @@
  * Exact evaluation of a model with ONNX Runtime: masks, losses and greedy answers for many sequences, under any mask. The
  * plain reference of what the engine does fast.
  *
- * Shapes: B rows of a batch · T tokens · L layers · F FFN channels · K kept channels
+ * Shapes: B rows of a batch · T tokens · L layers · F FFN channels · K kept channels · Dp width of the predictor's backbone
  */
 import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";

@@ -61,7 +61,7 @@ function readBack({ B, T, Tp, ids, labels, predictorIds, predictorLast }: Batch)
 
 describe("conversations", () => {
   const T = 120;
-  const options = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T };
+  const options = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T, laterTurns: "input" } as const;
   /** The turns of each row: `first` human message, further ones, and the answers to all. */
   const conversations = ({ B, ids, labels, predictorIds, predictorLast, Tp, P }: Batch) =>
     Array.from({ length: B }, (_, i) => {
@@ -160,13 +160,15 @@ describe("conversations", () => {
   });
 });
 
-test.each([
+test.each<[string, () => BatchStream]>([
   ["single questions", () => new SftStream(sftData(), { seed: 3, tokensPerBatch: 300 })],
-  ["conversations", () => new ConversationStream(sftData(), { seed: 3, tokensPerBatch: 300, sequenceLength: 100 })],
-  [
-    "conversations of whole prompts",
-    () => new ConversationStream(sftData(), { seed: 3, tokensPerBatch: 400, sequenceLength: 130, laterTurns: "both" }),
-  ],
+  ...(["input", "both"] as const).map((laterTurns) => {
+    const options = { seed: 3, tokensPerBatch: 400, sequenceLength: 130, laterTurns };
+    return [`conversations of ${laterTurns}`, () => new ConversationStream(sftData(), options)] as [
+      string,
+      () => BatchStream,
+    ];
+  }),
 ])("a stream of %s that skips goes on as one that did not", (_, make) => {
   const [whole, skipping] = [make(), make()];
   take(whole, 37);
@@ -275,13 +277,6 @@ describe("SFT batches", () => {
     }
     expect(seen).toEqual(new Set(allPrompts(data)));
   });
-
-  test.each([{ tokensPerBatch: 0 }, { tokensPerBatch: 1.5 }, { tokensPerBatch: 300, maxBuckets: 0 }])(
-    "refuses %j",
-    (options) => {
-      expect(() => new SftStream(sftData(), { seed: 1, ...options })).toThrow(OptionError);
-    },
-  );
 });
 
 describe("text batches", () => {
@@ -326,13 +321,9 @@ describe("text batches", () => {
     expect(new Set(starts[2]!.map((start) => start % 16)).size).toBeGreaterThan(5); // 64 tokens: 25 epochs
   });
 
-  test.each([
-    { tokensPerBatch: 64, sequenceLength: 65 }, // domain c has 64 tokens
-    { tokensPerBatch: 64, sequenceLength: 16, chunks: 5 },
-    { tokensPerBatch: 64, sequenceLength: 16, chunks: 1 },
-    { tokensPerBatch: 64, sequenceLength: 0 },
-  ])("refuses %j", (options) => {
-    expect(() => new TextStream(textData(), { seed: 1, ...options })).toThrow(OptionError);
+  test("a domain with fewer tokens than a sequence is refused", () => {
+    const options = { seed: 1, tokensPerBatch: 64, sequenceLength: 65 }; // domain c has 64 tokens
+    expect(() => new TextStream(textData(), options)).toThrow(OptionError);
   });
 });
 

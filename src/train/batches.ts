@@ -1,5 +1,6 @@
 /**
  * Batches for training steps. A stream is a pure function of (data, options): a resumed run makes the stream anew and skips.
+ * Ranges of the options are the recipe's, and checked with it.
  *
  * Shapes: B examples · T tokens of an example · P predictor inputs · Tp tokens of a predictor input
  */
@@ -52,7 +53,7 @@ export interface SftOptions {
   seed: number | string;
   /** B is as many rows of T tokens as fit in, at least 1. */
   tokensPerBatch: number;
-  /** Number of different T, at most. */
+  /** Number of different T, at most; 6 if absent. */
   maxBuckets?: number;
 }
 
@@ -72,11 +73,8 @@ export class SftStream implements BatchStream {
   /** Per bucket: rows that wait. */
   readonly #waiting: Row[][];
 
-  /** @throws {OptionError} when `tokensPerBatch` or `maxBuckets` is not a positive integer */
   constructor(data: SftData, options: SftOptions) {
     const { seed, tokensPerBatch, maxBuckets = 6 } = options;
-    checkPositive("tokensPerBatch", tokensPerBatch);
-    checkPositive("maxBuckets", maxBuckets);
     const lengths = measure(data);
     const plan = planBuckets(lengths.weightOf, maxBuckets);
     this.#data = data;
@@ -117,8 +115,8 @@ export interface ConversationOptions {
   tokensPerBatch: number;
   /** T */
   sequenceLength: number;
-  /** What asks after the first turn: the input alone (the default), a whole prompt in one of the question's wordings, or each half of the time. */
-  laterTurns?: LaterTurns | undefined;
+  /** What asks after the first turn: the input alone, a whole prompt in one of the question's wordings, or each half of the time. */
+  laterTurns: LaterTurns;
   /** Whether the predictor reads each first question twice, in a wording drawn anew. */
   twins?: boolean | undefined;
 }
@@ -127,7 +125,7 @@ export type LaterTurns = "input" | "prompt" | "both";
 
 /**
  * Conversations of up to T tokens: a question in one of its wordings, then further questions of the same domain, each answered. The
- * predictor reads the first human message alone, and its mask stays for all turns (P §3.3). Far more labels per token than single
+ * predictor reads the first human message alone, and its mask stays for all turns (Hou et al. 2025, §3.3). Far more labels per token than single
  * questions, and little padding.
  */
 export class ConversationStream implements BatchStream {
@@ -140,8 +138,6 @@ export class ConversationStream implements BatchStream {
 
   /** @param data all examples at most T tokens long */
   constructor(data: SftData, options: ConversationOptions) {
-    checkPositive("tokensPerBatch", options.tokensPerBatch);
-    checkPositive("sequenceLength", options.sequenceLength);
     this.#data = data;
     this.#options = options;
     this.#B = Math.max(1, Math.floor(options.tokensPerBatch / options.sequenceLength));
@@ -171,7 +167,7 @@ export class ConversationStream implements BatchStream {
       const draw = this.#draws.item(domain);
       this.#left[domain] = draw; // as long as it is not known to fit
       const question = this.#data.questions[domain]![draw.item]!;
-      const { laterTurns = "input" } = this.#options;
+      const { laterTurns } = this.#options;
       const isPrompt = laterTurns === "prompt" || (laterTurns === "both" && draw.random.int(2) === 1);
       return this.#data.encodeTurn(question, isPrompt ? randomWording(question, draw) : undefined);
     });
@@ -299,14 +295,9 @@ export class TextStream implements BatchStream {
   /** Per domain: where the first sequence of the epoch begins. */
   readonly #offset: Int32Array;
 
-  /** @throws {OptionError} on options out of range, or a domain with fewer than T tokens */
+  /** @throws {OptionError} on a domain with fewer than T tokens */
   constructor(data: TextData, options: TextOptions) {
-    const { seed, tokensPerBatch, sequenceLength: T, chunks } = options;
-    checkPositive("tokensPerBatch", tokensPerBatch);
-    checkPositive("sequenceLength", T);
-    if (chunks !== undefined && !(Number.isInteger(chunks) && chunks >= 2 && T % chunks === 0)) {
-      throw new OptionError(`batches: "chunks" must be an integer of at least 2 that divides ${T}, got ${chunks}.`);
-    }
+    const { seed, tokensPerBatch, sequenceLength: T } = options;
     for (const [domain, tokens] of data.tokens.entries()) {
       if (data.weights[domain]! > 0 && tokens.length < T) {
         throw new OptionError(
@@ -425,9 +416,4 @@ interface Draw {
   domain: number;
   item: number;
   random: Random;
-}
-
-function checkPositive(name: string, value: number): void {
-  if (!Number.isInteger(value) || value < 1)
-    throw new OptionError(`batches: "${name}" must be a positive integer, got ${value}.`);
 }

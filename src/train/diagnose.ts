@@ -1,6 +1,6 @@
 /**
  * What a training run measures on held-out examples while it trains: the loss under the mask in use and under its controls, and
- * whether masks follow the prompt at all (method: the traps of mask collapse).
+ * whether masks follow the prompt at all, or have collapsed into one.
  */
 
 import { foreignPartners, genericMask } from "../mask/baselines.ts";

@@ -38,13 +38,13 @@ const rowSchema = z.discriminatedUnion("kind", [
     /** Wall-clock time of the step. The one value that differs between a resumed and an uninterrupted run. */
     ms: z.number(),
   }),
-  /** Held-out rows under each mask that was tried; nats per label. Method: diagnostics (3) and (4). */
+  /** Held-out rows under each mask that was tried; nats per label. */
   z.object({
     kind: z.literal("evaluation"),
     ...position,
     examples: count,
     /**
-     * By mask: `own` (static, or the domain's), `perInput` and `perTask` (from the whole prompt, from its instruction), `generic`
+     * By mask: `own` (learned static, or the domain's), `perInput` and `perTask` (from the whole prompt, from its instruction), `generic`
      * (one for all from the same predictor), `foreign` (another domain's), `hard` (per input, λ = 1), `dense`.
      */
     loss: z.record(z.string(), z.number()),
@@ -65,7 +65,7 @@ const rowSchema = z.discriminatedUnion("kind", [
     /** Share of the examples whose domain is the most frequent one of their cluster. */
     purity: z.number(),
   }),
-  /** How masks differ between prompts. Method: diagnostics (1), (2) and (5). */
+  /** How masks differ between prompts. */
   z.object({
     kind: z.literal("masks"),
     ...position,
