@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { OptionError } from "../errors.ts";
+import { DEFAULT_PROMPT_TEMPLATE, PromptFormat } from "../text/prompt.ts";
 import { parseRecipe, type RecipeFile, readRecipe } from "./recipe/read.ts";
 import type { Recipe } from "./recipe/schema.ts";
 import { initialParts, makeTokenizer } from "./runStart.ts";
@@ -43,8 +44,9 @@ test.each<[string, string, Recipe, Recipe["stages"][number]]>([
 test("held-out questions of a domain that has no mask are refused before the stage begins", async () => {
   const file: RecipeFile = { ...tiny, recipe: perDomain };
   const tokenizer = await makeTokenizer(file, undefined, join(temporaryFolder(), "tokenizer.json"));
+  const format = new PromptFormat(tokenizer, DEFAULT_PROMPT_TEMPLATE);
   const parts = initialParts(perDomain, undefined, tokenizer.vocabSize);
-  const prepare = (own: Recipe["stages"][number]) => prepareStage(own, { file, tokenizer, parts, session: {} });
+  const prepare = (own: Recipe["stages"][number]) => prepareStage(own, { file, format, parts, session: {} });
   const [own] = perDomain.stages;
   await expect(prepare(own!)).resolves.toMatchObject({ config: { kind: "next-token", chunks: 1 } });
   const untrained = { ...own!, data: [{ ...text.data[0]! }] }; // documents of one domain, "text"
