@@ -6,7 +6,8 @@ import { describe, expect, test } from "vitest";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { GgufModel } from "../src/formats/ggufModel.ts";
 import { type BlockType, blockTypes, decodeBlocks } from "../src/formats/quantize.ts";
-import { isGemma, type ModelConfig, type ModelFamily } from "../src/model/config.ts";
+import type { ModelConfig } from "../src/model/config.ts";
+import { familyOf, MODEL_FAMILIES, type ModelFamily } from "../src/model/families.ts";
 import { forward } from "./reference/decoder.ts";
 import { ggufParts, quietFfn, randomBlocks, writeParts } from "./support/gguf.ts";
 import { randomModel, randomNumbers, temporaryFolder } from "./support/models.ts";
@@ -60,6 +61,10 @@ function worst(got: readonly ArrayLike<number>[], wanted: readonly ArrayLike<num
   return Math.max(...wanted.flatMap((row, t) => Array.from(row, (value, i) => Math.abs(value - got[t]![i]!))));
 }
 
+test("every family has a case", () => {
+  expect(new Set(Object.values(cases).map(({ family }) => family))).toEqual(new Set(MODEL_FAMILIES));
+});
+
 describe.each(Object.entries(cases))("%s", (_, changes) => {
   const model = quietFfn(randomModel(changes, 1));
   const { config } = model;
@@ -76,7 +81,7 @@ describe.each(Object.entries(cases))("%s", (_, changes) => {
     for (const [name, { shape, data }] of model.weights) {
       const got = file.read(name);
       expect(got.shape).toEqual(shape);
-      expect(worst([got.data], [data])).toBeLessThan(isGemma(config.family) ? 1e-7 : 1e-30); // 1 + w rounds
+      expect(worst([got.data], [data])).toBeLessThan(familyOf(config).gainOffset ? 1e-7 : 1e-30); // 1 + w rounds
       if (shape.length === 1) continue;
       const part = file.read(name, { from: 5, to: 27 });
       expect(part.shape).toEqual([22, shape[1]]);

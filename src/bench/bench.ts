@@ -20,7 +20,8 @@ import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
-import { isLocalLayer, type ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { isLocalLayer } from "../model/families.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
 export const VARIANTS = {

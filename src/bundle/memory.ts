@@ -8,7 +8,8 @@ import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
 import { join } from "node:path";
 import { MemoryError } from "../errors.ts";
-import { isLocalLayer, type ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { familyOf, isLocalLayer } from "../model/families.ts";
 
 export type KvType = "F16" | "F32";
 
@@ -40,7 +41,7 @@ export function kvCacheBytes(config: ModelConfig, contextLength: number, kvType:
 export function computeBytes(config: ModelConfig, contextLength: number, kvType: KvType): number {
   const { width: D, ffnWidth: F, numHeads: H, vocabSize: V } = config;
   const S = roundUp(contextLength, cellStep);
-  const isFlash = kvType === "F16" && config.family !== "gemma2"; // llama.cpp's choice with "auto"; see `engine.ts`
+  const isFlash = kvType === "F16" && familyOf(config).gguf.softCaps.attention === undefined; // llama.cpp's choice with "auto"; see `llamaFile.ts`
   const attention = isFlash ? 0 : H * S + 7 * D + 1.5 * S;
   return 4 * Math.min(contextLength, maxBatch) * Math.max(V + 4 * D, 2 * F + 8 * D + S / 2, attention);
 }

@@ -19,7 +19,7 @@ import { type Model, readModelFolder } from "../formats/huggingface.ts";
 import type { WeightType } from "../formats/quantize.ts";
 import { describeFiles } from "../manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
-import { isGemma, MODEL_FAMILIES, type ModelFamily } from "../model/config.ts";
+import { familyOf, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
 import { exportSubnetwork } from "./export.ts";
 import { exportManifestName, readExportManifest } from "./manifest.ts";
 import { verifyExport } from "./verify.ts";
@@ -40,7 +40,7 @@ async function bundleOf(model: Model, type: WeightType = "F32"): Promise<Bundle>
 }
 
 /** llama.cpp looks Gemma's GELU up in a table in half precision. */
-const rounding = (family: ModelFamily) => (isGemma(family) ? 5e-3 : 1e-4);
+const rounding = (family: ModelFamily) => (familyOf({ family }).overflowsF16 ? 5e-3 : 1e-4);
 
 const newFolder = () => join(temporaryFolder(), "export");
 
@@ -93,7 +93,7 @@ describe.each(MODEL_FAMILIES)("%s", (family) => {
     const out = newFolder();
     await exportSubnetwork(bundle, mask, out, { formats: ["hf"] });
     const { torch_dtype } = JSON.parse(readFileSync(join(out, "config.json"), "utf8"));
-    expect(torch_dtype).toBe(isGemma(family) ? "bfloat16" : "float16");
+    expect(torch_dtype).toBe(family.startsWith("gemma") ? "bfloat16" : "float16");
   });
 
   test("the Hugging Face folder imported again is the same model, dense", async () => {

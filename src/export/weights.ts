@@ -6,7 +6,8 @@ import type { GgufMetadata, GgufTensor } from "../formats/gguf.ts";
 import { feedForwardKey } from "../formats/ggufModel.ts";
 import { string, uint32 } from "../formats/ggufValues.ts";
 import { blockTypes } from "../formats/quantize.ts";
-import { countParameters, isGemma } from "../model/config.ts";
+import { countParameters } from "../model/config.ts";
+import { familyOf } from "../model/families.ts";
 import type { ExportManifest, ExportType } from "./manifest.ts";
 import { chatTemplate } from "./smallFiles.ts";
 import type { Subnetwork } from "./subnetwork.ts";
@@ -53,15 +54,15 @@ export class WeightProgress {
 }
 
 /**
- * What the matrices of a Hugging Face folder are stored in: the bundle's type where it is a float's, else F16. Gemma's activations overflow half precision
- * (Gemma 3's reach 800,000), and folders are computed in the type that they are stored in.
+ * What the matrices of a Hugging Face folder are stored in: the bundle's type where it is a float's, else F16, or BF16 where activations
+ * overflow F16: folders are computed in the type that they are stored in.
  */
-export function floatType({ base, layouts, config: { family } }: Bundle): "F32" | "F16" | "BF16" {
+export function floatType({ base, layouts, config }: Bundle): "F32" | "F16" | "BF16" {
   const matrices = [...base.tensors.values()].filter(({ shape }) => shape.length > 1).map(({ type }) => type);
   const types = new Set([...matrices, ...layouts.flatMap(({ gate, up, down }) => [gate, up, down])]);
   const [type] = types;
   if (types.size === 1 && (type === "F32" || type === "BF16")) return type;
-  return isGemma(family) ? "BF16" : "F16";
+  return familyOf(config).overflowsF16 ? "BF16" : "F16";
 }
 
 /** The sub-network as one GGUF file. "keep": the bytes that `openSubnetwork` makes; else the float form, encoded. */

@@ -53,7 +53,7 @@ describe("refuses to write what llama.cpp would compute otherwise:", () => {
       /attention scaled by 0.25/,
     ],
     ["a window in Qwen", { family: "qwen2", slidingWindow: 8 }, /no sliding window/],
-    ["a gemma2 without caps", { family: "gemma2", attentionSoftCap: undefined }, /soft caps/],
+    ["a gemma2 without caps", { family: "gemma2", attentionSoftCap: undefined }, /soft cap of/],
     ["a gemma2 with an output matrix", { family: "gemma2", tieEmbeddings: false }, /tied/],
     ["a cap of attention in gemma3", { family: "gemma3", attentionSoftCap: 50 }, /no cap of attention/],
     ["capped logits in Llama", { family: "llama", logitSoftCap: 30 }, /no cap of logits/],

@@ -5,17 +5,8 @@
  */
 import { basename, dirname, join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
-import {
-  checkModelConfig,
-  isGemma,
-  isLocalLayer,
-  MODEL_FAMILIES,
-  type ModelConfig,
-  type ModelFamily,
-  parameterShapes,
-  type RopeScaling,
-  type Weight,
-} from "../model/config.ts";
+import { checkModelConfig, type ModelConfig, parameterShapes, type RopeScaling, type Weight } from "../model/config.ts";
+import { familyOf, isLocalLayer, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
 import { ropeFactors } from "../model/rope.ts";
 import type { ModelSource } from "../model/source.ts";
 import { GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./gguf.ts";
@@ -27,7 +18,6 @@ export { encodeWeights, type WeightType } from "./quantize.ts";
 
 /** llama.cpp's, whatever the file says. */
 const yarnBetas = { betaFast: 32, betaSlow: 1 };
-const gemma3LocalTheta = 10_000;
 /** The tensor of what llama3 scaling divides each pair's frequency by, [C/2]. */
 const ropeDivisors = "rope_freqs.weight";
 
@@ -74,20 +64,15 @@ export function extraTensors(config: ModelConfig): { name: string; data: Float32
   return factors ? [{ name: ropeDivisors, data: factors }] : [];
 }
 
-/** The factor of q·k that llama.cpp has for a model of this size: it knows the two models of 27B by their layers. */
-function attentionScale({
-  family,
-  numLayers,
-  width: D,
-  numHeads: H,
-  headWidth: C,
-}: Omit<ModelConfig, "attentionScale">): number {
-  const is27B = (family === "gemma2" && numLayers === 46) || (family === "gemma3" && numLayers === 62);
-  return 1 / Math.sqrt(is27B ? Math.floor(D / H) : C);
+/** The factor of q·k that llama.cpp has for a model of this size: it knows some by their layers. */
+function attentionScale(config: Omit<ModelConfig, "attentionScale">): number {
+  const { numLayers, width: D, numHeads: H, headWidth: C } = config;
+  return 1 / Math.sqrt(numLayers === familyOf(config).gguf.layersScaledByWidth ? Math.floor(D / H) : C);
 }
 
 function checkComputable(config: ModelConfig): void {
   const { family, ropeScaling: scaling, headWidth } = config;
+  const { gguf, globalEvery, hasLocalTheta } = familyOf(config);
   const refuse = (wanted: string, got: unknown) => {
     throw new OptionError(
       `GGUF: llama.cpp wants ${wanted} in a ${family} model, got ${got}. Export a Hugging Face folder instead.`,
@@ -97,7 +82,7 @@ function checkComputable(config: ModelConfig): void {
   const fixed = attentionScale(config);
   if (Math.abs(scale - fixed) > 1e-6 * fixed) refuse(`attention scaled by ${fixed}`, scale);
   if (scaling?.kind === "llama3") {
-    if (family !== "llama") refuse("RoPE without llama3 scaling", "it");
+    if (!gguf.hasRopeDivisors) refuse("RoPE without llama3 scaling", "it");
     // It is written as divisors, from which only the factor can be told.
     const { factor, ...numbers } = scaling;
     const isKnown = Object.entries(llama3Numbers).every(
@@ -110,16 +95,17 @@ function checkComputable(config: ModelConfig): void {
       `YaRN with betas ${yarnBetas.betaFast} and ${yarnBetas.betaSlow}`,
       `${scaling.betaFast} and ${scaling.betaSlow}`,
     );
-  if (family === "qwen2" && config.numHeads * headWidth !== config.width)
+  if (gguf.headsFillWidth && config.numHeads * headWidth !== config.width)
     refuse(`heads that are ${config.width} wide together, as the model is`, config.numHeads * headWidth);
-  if (!isGemma(family) && config.slidingWindow) refuse("no sliding window", config.slidingWindow);
-  if (family !== "gemma3" && config.localRopeTheta) refuse("one RoPE base", config.localRopeTheta);
-  if (family === "gemma2") {
-    if (!config.attentionSoftCap || !config.logitSoftCap) refuse("both soft caps", "none");
-    if (!config.tieEmbeddings) refuse("tied embeddings", "an output matrix");
-  } else {
-    if (config.attentionSoftCap) refuse("no cap of attention", config.attentionSoftCap);
-    if (family !== "gemma3" && config.logitSoftCap) refuse("no cap of logits", config.logitSoftCap);
+  if (globalEvery === undefined && config.slidingWindow) refuse("no sliding window", config.slidingWindow);
+  if (!hasLocalTheta && config.localRopeTheta) refuse("one RoPE base", config.localRopeTheta);
+  if (gguf.isTied && !config.tieEmbeddings) refuse("tied embeddings", "an output matrix");
+  for (const [name, assumed, cap] of [
+    ["attention", gguf.softCaps.attention, config.attentionSoftCap],
+    ["logits", gguf.softCaps.logits, config.logitSoftCap],
+  ] as const) {
+    if (assumed && !cap) refuse(`a soft cap of ${name}`, "none");
+    if (assumed === undefined && cap) refuse(`no cap of ${name}`, cap);
   }
 }
 
@@ -153,8 +139,8 @@ const tensorNames: Record<string, string> = {
   lm_head: "output",
 };
 
-/** Gemma has a norm before the FFN and two after; Hugging Face names one of these as other models name the one before. */
-const gemmaNames: Record<string, string> = {
+/** With norms after attention and FFN, Hugging Face names the one after attention as other models name the one before the FFN. */
+const postNormNames: Record<string, string> = {
   ...tensorNames,
   post_attention_layernorm: "post_attention_norm",
   pre_feedforward_layernorm: "ffn_norm",
@@ -162,9 +148,9 @@ const gemmaNames: Record<string, string> = {
 };
 
 /** GGUF's name of a Hugging Face parameter. */
-export function ggufName({ family }: Pick<ModelConfig, "family">, name: string): string {
+export function ggufName(config: Pick<ModelConfig, "family">, name: string): string {
   const [, layer, part, kind] = /^(?:model\.layers\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(name) ?? [];
-  const translated = (isGemma(family) ? gemmaNames : tensorNames)[part!];
+  const translated = (familyOf(config).hasPostNorms ? postNormNames : tensorNames)[part!];
   if (!translated) throw new Error(`internal: no GGUF name for "${name}"`);
   return `${layer === undefined ? "" : `blk.${layer}.`}${translated}.${kind}`;
 }
@@ -176,24 +162,25 @@ export function storedType(shape: readonly number[], type: WeightType): WeightTy
 }
 
 /** Whether GGUF has the rows of a parameter in another order. */
-function isPermuted({ family }: Pick<ModelConfig, "family">, name: string): boolean {
-  return family === "llama" && /\.[qk]_proj\.weight$/.test(name);
+function isPermuted(config: Pick<ModelConfig, "family">, name: string): boolean {
+  return familyOf(config).gguf.rotatesNeighbours && /\.[qk]_proj\.weight$/.test(name);
 }
 
-/** What GGUF has added to a parameter: it stores the gains of Gemma's norms whole, 1 + w. */
-function addition({ family }: Pick<ModelConfig, "family">, name: string): number {
-  return isGemma(family) && name.endsWith("norm.weight") ? 1 : 0;
+/** What GGUF has added to a parameter: it stores the gains of norms whole. */
+function addition(config: Pick<ModelConfig, "family">, name: string): number {
+  return name.endsWith("norm.weight") ? familyOf(config).gainOffset : 0;
 }
 
 /**
- * A parameter's bytes in GGUF: rows of q and k in llama's order, Gemma's norms as gains, then encoded.
+ * A parameter's bytes in GGUF: rows of q and k in llama's order, norms as gains, then encoded.
  *
  * @param weight all of it, or consecutive rows, of q and k those of whole heads
  */
 export function encodeParameter(config: ModelConfig, name: string, weight: Weight, type: WeightType): Uint8Array {
-  if (addition(config, name))
+  const added = addition(config, name);
+  if (added)
     return encodeWeights(
-      weight.data.map((value) => value + 1),
+      weight.data.map((value) => value + added),
       type,
     );
   return encodeWeights(isPermuted(config, name) ? halvesToPairs(weight, config.headWidth).data : weight.data, type);
@@ -385,6 +372,8 @@ function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
   if (!MODEL_FAMILIES.includes(architecture as ModelFamily))
     throw new FileError(path, `wanted a model of ${MODEL_FAMILIES.join(", ")}, got "${architecture}".`);
   const family = architecture as ModelFamily;
+  const { gguf, globalEvery, hasLocalTheta } = familyOf({ family });
+  const { softCaps } = gguf;
   const has = (key: string) => metadata.has(`${family}.${key}`);
   const number = (key: string, fallback?: number) =>
     fallback !== undefined && !has(key) ? fallback : shortest(modelNumber(file, key));
@@ -412,19 +401,19 @@ function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
     contextLength,
     normEps: number("attention.layer_norm_rms_epsilon"),
     ropeTheta: number("rope.freq_base", 10_000),
-    tieEmbeddings: family === "gemma2" || !tensors.has("output.weight"),
+    tieEmbeddings: gguf.isTied || !tensors.has("output.weight"),
   };
   const scale = attentionScale(config);
   if (scale !== 1 / Math.sqrt(headWidth)) config.attentionScale = scale;
-  if (isGemma(family)) {
-    config.slidingWindow = number("attention.sliding_window", family === "gemma2" ? 4096 : undefined);
+  if (globalEvery !== undefined) {
+    config.slidingWindow = number("attention.sliding_window", gguf.slidingWindow);
   } else if (has("attention.sliding_window")) {
     config.contextLength = Math.min(contextLength, number("attention.sliding_window")); // beyond it models differ
   }
-  if (family === "gemma3") config.localRopeTheta = number("rope.freq_base_swa", gemma3LocalTheta);
-  if (family === "gemma2") config.attentionSoftCap = number("attn_logit_softcapping", 50);
-  if (isGemma(family))
-    config.logitSoftCap = number("final_logit_softcapping", family === "gemma2" ? 30 : 0) || undefined;
+  if (hasLocalTheta) config.localRopeTheta = number("rope.freq_base_swa", gguf.localTheta);
+  if (softCaps.attention !== undefined) config.attentionSoftCap = number("attn_logit_softcapping", softCaps.attention);
+  if (softCaps.logits !== undefined)
+    config.logitSoftCap = number("final_logit_softcapping", softCaps.logits) || undefined;
   checkModelConfig(config, path); // before its numbers are used as counts
   checkPattern(file, config);
   const scaling = readScaling(file, config, tensors);
@@ -444,7 +433,8 @@ function shortest(value: number): number {
 
 /** @throws {FileError} if other layers than ours are said to be local */
 function checkPattern({ path, metadata }: GgufFile, config: ModelConfig): void {
-  const pattern = isGemma(config.family) && metadata.get(`${config.family}.attention.sliding_window_pattern`);
+  const pattern =
+    familyOf(config).globalEvery !== undefined && metadata.get(`${config.family}.attention.sliding_window_pattern`);
   if (!pattern) return;
   const isLocal = (layer: number) =>
     pattern.type === "array" ? pattern.value[layer] : (layer + 1) % Number(pattern.value) !== 0;
@@ -466,7 +456,7 @@ function readScaling(file: GgufFile, config: ModelConfig, tensors: Tensors): Rop
     throw new FileError(path, `wanted RoPE scaling without a factor of its own for attention, got one.`);
   const isScaled = kind !== "none" && factor !== 1;
   const divisors = tensors.get(ropeDivisors);
-  if (divisors && config.family === "llama") {
+  if (divisors && familyOf(config).gguf.hasRopeDivisors) {
     if (isScaled) throw new FileError(path, `wanted one kind of RoPE scaling, got "${kind}" and ${ropeDivisors}.`);
     return llama3Scaling(path, config, divisors);
   }
@@ -513,7 +503,7 @@ function parametersOf(path: string, config: ModelConfig, tensors: Tensors): Map<
     [...parameterShapes(config)].map(([name, shape]) => [ggufName(config, name), { name, shape }]),
   );
   const isIgnored = (name: string) =>
-    (config.family === "llama" && name === ropeDivisors) || /^blk\.\d+\.attn_rot_embd\.weight$/.test(name);
+    (familyOf(config).gguf.hasRopeDivisors && name === ropeDivisors) || /^blk\.\d+\.attn_rot_embd\.weight$/.test(name);
   const missing = [...wanted.keys()].filter((name) => !tensors.has(name));
   const extra = [...tensors.keys()].filter((name) => !wanted.has(name) && !isIgnored(name));
   if (missing.length > 0 || extra.length > 0) {

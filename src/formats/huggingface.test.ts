@@ -4,7 +4,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { families, fixtures, goldenModel, randomModel, temporaryFolder } from "../../test/support/models.ts";
 import { FileError, OptionError } from "../errors.ts";
-import { MODEL_FAMILIES, type ModelConfig, type RopeScaling, type Weights } from "../model/config.ts";
+import type { ModelConfig, RopeScaling, Weights } from "../model/config.ts";
+import { MODEL_FAMILIES } from "../model/families.ts";
 import {
   ModelFolder,
   readGenerationConfig,

@@ -7,64 +7,30 @@ import { join } from "node:path";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import { readJson } from "../files.ts";
-import {
-  checkModelConfig,
-  isGemma,
-  isLocalLayer,
-  type ModelConfig,
-  type ModelFamily,
-  type RopeScaling,
-} from "../model/config.ts";
-
-const architectures: Record<ModelFamily, string> = {
-  llama: "LlamaForCausalLM",
-  qwen2: "Qwen2ForCausalLM",
-  qwen3: "Qwen3ForCausalLM",
-  gemma2: "Gemma2ForCausalLM",
-  gemma3: "Gemma3ForCausalLM",
-};
+import { checkModelConfig, type ModelConfig, type RopeScaling } from "../model/config.ts";
+import { familyOf, isLocalLayer, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
 
 /** Families by `model_type`. */
-const families = {
-  llama: "llama",
-  mistral: "llama",
-  qwen2: "qwen2",
-  qwen3: "qwen3",
-  gemma2: "gemma2",
-  gemma3_text: "gemma3",
-} as const satisfies Record<string, ModelFamily>;
-type ModelType = keyof typeof families;
+const families = new Map(
+  MODEL_FAMILIES.flatMap((family) =>
+    Object.keys(familyOf({ family }).huggingFace.modelTypes).map((type) => [type, family] as const),
+  ),
+);
+/** By the `model_type` of a model that also sees, that of its text part. */
+const textTypes = new Map(
+  MODEL_FAMILIES.flatMap((family) => {
+    const { multimodalType } = familyOf({ family }).huggingFace;
+    return multimodalType === undefined ? [] : [[multimodalType, writtenType(family)] as const];
+  }),
+);
+const knownTypes = [...families.keys(), ...textTypes.keys()].join(", ");
 
-/** What transformers assumes where a config says nothing: configs of Gemma 3 say only what differs from it. */
-const gemmaDefaults = {
-  num_attention_heads: 8,
-  num_key_value_heads: 4,
-  head_dim: 256,
-  rms_norm_eps: 1e-6,
-  sliding_window: 4096,
-};
-const defaults: Record<ModelType, Record<string, unknown>> = {
-  llama: {},
-  mistral: { num_key_value_heads: 8, sliding_window: 4096 },
-  qwen2: { num_key_value_heads: 32 },
-  qwen3: { num_key_value_heads: 32, head_dim: 128 },
-  gemma2: {
-    ...gemmaDefaults,
-    query_pre_attn_scalar: 256,
-    attn_logit_softcapping: 50,
-    final_logit_softcapping: 30,
-    tie_word_embeddings: true,
-  },
-  gemma3_text: {
-    ...gemmaDefaults,
-    query_pre_attn_scalar: 256,
-    vocab_size: 262_208,
-    max_position_embeddings: 131_072,
-    rope_theta: 1_000_000,
-    rope_local_base_freq: 10_000,
-    tie_word_embeddings: true,
-  },
-};
+function writtenType(family: ModelFamily): string {
+  return Object.keys(familyOf({ family }).huggingFace.modelTypes)[0]!;
+}
+
+/** Names of activations by ours. */
+const activations = { silu: "silu", gelu: "gelu_pytorch_tanh" } as const;
 
 /** RoPE scaling; `type` is the older key of its kind. */
 const ropeSchema = z.looseObject({
@@ -149,19 +115,18 @@ export function readConfigFile(folder: string): ReadConfig {
     );
   }
   const notes = outer.auto_map ? ['"auto_map" of config.json: code that comes with a model is never run.'] : [];
-  const isMultimodal = outer.model_type === "gemma3";
+  const textType = textTypes.get(outer.model_type);
+  const isMultimodal = textType !== undefined;
   const { tie_word_embeddings: tie } = outer;
   const inner = isMultimodal
-    ? { model_type: "gemma3_text", ...(tie !== undefined && { tie_word_embeddings: tie }), ...outer.text_config }
+    ? { model_type: textType, ...(tie !== undefined && { tie_word_embeddings: tie }), ...outer.text_config }
     : outer;
   const type = inner.model_type;
-  if (typeof type !== "string" || !Object.hasOwn(families, type))
-    throw new FileError(
-      path,
-      `wanted a model_type of ${Object.keys(families).join(", ")}, gemma3, got ${JSON.stringify(type)}.`,
-    );
-  const file = parse(path, configSchema, { ...defaults[type as ModelType], ...inner });
-  return { config: modelConfig(path, type as ModelType, file), isMultimodal, notes };
+  const family = typeof type === "string" ? families.get(type) : undefined;
+  if (!family) throw new FileError(path, `wanted a model_type of ${knownTypes}, got ${JSON.stringify(type)}.`);
+  const { defaults } = familyOf({ family }).huggingFace.modelTypes[type as string]!;
+  const file = parse(path, configSchema, { ...defaults, ...inner });
+  return { config: modelConfig(path, family, type as string, file), isMultimodal, notes };
 }
 
 /** As {@link readConfigFile}. */
@@ -172,26 +137,25 @@ export function readModelConfig(folder: string): ModelConfig {
 function parse<Schema extends z.ZodType>(path: string, schema: Schema, value: unknown): z.infer<Schema> {
   const parsed = schema.safeParse(value);
   if (!parsed.success) {
-    const known = Object.keys(families).join(", ");
-    throw new FileError(path, `${z.prettifyError(parsed.error)}. Only plain decoders of ${known} are read.`);
+    throw new FileError(path, `${z.prettifyError(parsed.error)}. Only plain decoders of ${knownTypes} are read.`);
   }
   return parsed.data;
 }
 
-function modelConfig(path: string, type: ModelType, file: ConfigFile): ModelConfig {
-  const family = families[type];
-  const gemma = isGemma(family);
+function modelConfig(path: string, family: ModelFamily, type: string, file: ConfigFile): ModelConfig {
+  const { hasBiases, hasScalesAndCaps, globalEvery, hasLocalTheta, huggingFace, ...traits } = familyOf({ family });
+  const { isBoundByWindow } = huggingFace.modelTypes[type]!;
   const refuse = (key: string, wanted: string, got: unknown) => {
     throw new FileError(
       path,
       `"${key}": wanted ${wanted} in a ${type} model, got ${JSON.stringify(got)}. It computes something else.`,
     );
   };
-  const activation = gemma ? "gelu_pytorch_tanh" : "silu";
+  const activation = activations[traits.activation];
   for (const key of ["hidden_act", "hidden_activation"] as const)
     if ((file[key] ?? activation) !== activation) refuse(key, `"${activation}"`, file[key]);
-  // Qwen2 has biases of q, k and v whatever its config says.
-  if (file.attention_bias && family !== "qwen2") refuse("attention_bias", "false", true);
+  // A family with biases of q, k and v has them whatever its config says.
+  if (file.attention_bias && !hasBiases) refuse("attention_bias", "false", true);
 
   const headWidth = file.head_dim ?? file.hidden_size / file.num_attention_heads;
   const { theta, localTheta, scaling } = ropeOf(path, file);
@@ -210,14 +174,13 @@ function modelConfig(path: string, type: ModelType, file: ConfigFile): ModelConf
     ropeTheta: theta,
     ...(scaling && { ropeScaling: scaling }),
     tieEmbeddings: file.tie_word_embeddings,
-    ...(gemma && scalar !== undefined && scalar !== headWidth && { attentionScale: 1 / Math.sqrt(scalar) }),
-    ...(gemma && { slidingWindow: file.sliding_window ?? undefined }),
-    ...(family === "gemma3" && { localRopeTheta: localTheta }),
-    ...(gemma && file.attn_logit_softcapping != null && { attentionSoftCap: file.attn_logit_softcapping }),
-    ...(gemma && file.final_logit_softcapping != null && { logitSoftCap: file.final_logit_softcapping }),
+    ...(hasScalesAndCaps && scalar !== undefined && scalar !== headWidth && { attentionScale: 1 / Math.sqrt(scalar) }),
+    ...(globalEvery !== undefined && { slidingWindow: file.sliding_window ?? undefined }),
+    ...(hasLocalTheta && { localRopeTheta: localTheta }),
+    ...(hasScalesAndCaps && file.attn_logit_softcapping != null && { attentionSoftCap: file.attn_logit_softcapping }),
+    ...(hasScalesAndCaps && file.final_logit_softcapping != null && { logitSoftCap: file.final_logit_softcapping }),
   };
-  // Beyond its window Mistral forgets, and we do not.
-  if (type === "mistral" && file.sliding_window != null)
+  if (isBoundByWindow && file.sliding_window != null)
     config.contextLength = Math.min(config.contextLength, file.sliding_window);
   checkModelConfig(config, path); // before its numbers are used as counts
 
@@ -225,10 +188,13 @@ function modelConfig(path: string, type: ModelType, file: ConfigFile): ModelConf
   const types = Array.from({ length: config.numLayers }, (_, layer) =>
     isLocalLayer(config, layer) ? "sliding_attention" : "full_attention",
   );
-  if (pattern != null && gemma && types.some((kind, i) => (kind === "full_attention") !== ((i + 1) % pattern === 0)))
+  if (
+    pattern != null &&
+    globalEvery !== undefined &&
+    types.some((kind, i) => (kind === "full_attention") !== ((i + 1) % pattern === 0))
+  )
     refuse("sliding_window_pattern", "the family's", pattern);
-  // A Mistral of one window in all layers is bounded by its context length.
-  const isUniform = type === "mistral" && file.layer_types?.every((kind) => kind === "sliding_attention");
+  const isUniform = isBoundByWindow && file.layer_types?.every((kind) => kind === "sliding_attention");
   if (file.layer_types && !isUniform && file.layer_types.join() !== types.join())
     refuse("layer_types", "the family's pattern", file.layer_types.slice(0, 8));
   return config;
@@ -305,15 +271,16 @@ export function writeModelConfig(
   torchType: "float32" | "float16" | "bfloat16",
 ): void {
   const { family, headWidth } = config;
+  const { hasScalesAndCaps, globalEvery, hasLocalTheta, huggingFace, ...traits } = familyOf(config);
   const { attentionScale, slidingWindow, attentionSoftCap, logitSoftCap } = config;
-  if (!isGemma(family) && (attentionScale ?? slidingWindow ?? attentionSoftCap ?? logitSoftCap))
+  if (!hasScalesAndCaps && (attentionScale ?? slidingWindow ?? attentionSoftCap ?? logitSoftCap))
     throw new OptionError(
       `config.json: wanted a plain ${family} model, got scales, caps or windows. Only Gemma has them.`,
     );
-  const activation = isGemma(family) ? "gelu_pytorch_tanh" : "silu";
+  const activation = activations[traits.activation];
   const file = {
-    architectures: [architectures[family]],
-    model_type: family === "gemma3" ? "gemma3_text" : family,
+    architectures: [huggingFace.architecture],
+    model_type: writtenType(family),
     hidden_size: config.width,
     intermediate_size: config.ffnWidth,
     num_hidden_layers: config.numLayers,
@@ -326,14 +293,14 @@ export function writeModelConfig(
     ...(config.ropeScaling && { rope_scaling: scalingFile(config.ropeScaling) }),
     max_position_embeddings: config.contextLength,
     hidden_act: activation,
-    ...(isGemma(family) && {
+    ...(globalEvery !== undefined && { sliding_window: slidingWindow }),
+    ...(hasScalesAndCaps && {
       hidden_activation: activation,
-      sliding_window: slidingWindow,
       query_pre_attn_scalar: attentionScale ? scalarOf(attentionScale) : headWidth,
       attn_logit_softcapping: attentionSoftCap ?? null,
       final_logit_softcapping: logitSoftCap ?? null,
     }),
-    ...(family === "gemma3" && { rope_local_base_freq: config.localRopeTheta, sliding_window_pattern: 6 }),
+    ...(hasLocalTheta && { rope_local_base_freq: config.localRopeTheta, sliding_window_pattern: globalEvery }),
     tie_word_embeddings: config.tieEmbeddings,
     torch_dtype: torchType,
   };

@@ -4,18 +4,7 @@
  * Shapes: D model width · F FFN width (d_ffn) · L layers · H query heads · G key/value heads · C head width · V vocabulary
  */
 import { OptionError } from "../errors.ts";
-
-/**
- * The Llama block, with q/k/v biases in qwen2 and per-head RMSNorm of q and k in qwen3 (Mistral and SmolLM2 are llama). Gemma: embeddings times √D,
- * RMSNorm gains 1 + w, a norm after attention and FFN too, GELU instead of SiLU, windows of attention in most layers; gemma2 caps logits softly,
- * gemma3 norms q and k.
- */
-export const MODEL_FAMILIES = ["llama", "qwen2", "qwen3", "gemma2", "gemma3"] as const;
-export type ModelFamily = (typeof MODEL_FAMILIES)[number];
-
-export function isGemma(family: ModelFamily): boolean {
-  return family === "gemma2" || family === "gemma3";
-}
+import { familyOf, type ModelFamily } from "./families.ts";
 
 /**
  * How a model reads farther than its RoPE was first trained for: every frequency divided by `factor`; only the low ones (Llama 3.1); or by a ramp
@@ -45,30 +34,22 @@ export interface ModelConfig {
   /** Longest sequence, in tokens. */
   contextLength: number;
   normEps: number;
-  /** θ; of global layers in gemma3. */
+  /** θ; of global layers alone, where local ones have their own. */
   ropeTheta: number;
-  /** Of global layers in gemma3. */
+  /** As θ. */
   ropeScaling?: RopeScaling | undefined;
   /** The output matrix is the embedding. */
   tieEmbeddings: boolean;
   /** Factor of q·k. Absent: 1/√C. */
   attentionScale?: number | undefined;
-  /** Gemma: tokens that a local layer sees, the current one included. */
+  /** Tokens that a local layer sees, the current one included; families with such layers must have it. */
   slidingWindow?: number | undefined;
-  /** θ of local layers in gemma3, which must have it. */
+  /** θ of local layers, in families that have one, which must have it. */
   localRopeTheta?: number | undefined;
-  /** gemma2: attention logits x become cap · tanh(x / cap). */
+  /** Attention logits x become cap · tanh(x / cap). */
   attentionSoftCap?: number | undefined;
-  /** gemma2: the same for output logits. */
+  /** The same for output logits. */
   logitSoftCap?: number | undefined;
-}
-
-/** Every so many layers one sees the whole context, the last of its group; the others see `slidingWindow` tokens. */
-const GLOBAL_EVERY = { gemma2: 2, gemma3: 6 } as const;
-
-/** Whether a layer sees only `slidingWindow` tokens. */
-export function isLocalLayer({ family }: Pick<ModelConfig, "family">, layer: number): boolean {
-  return (family === "gemma2" || family === "gemma3") && (layer + 1) % GLOBAL_EVERY[family] !== 0;
 }
 
 /** A float32 tensor in row-major order. Training weights are always of this type; files may hold others. */
@@ -80,17 +61,13 @@ export interface Weight {
 /** Parameters by Hugging Face name. */
 export type Weights = Map<string, Weight>;
 
-/** RMSNorm of each head of q and k. */
-export function hasHeadNorms(family: ModelFamily): boolean {
-  return family === "qwen3" || family === "gemma3";
-}
-
 /**
  * Every parameter of a model with its shape, in the order of the forward pass.
  * Matrices are `[out, in]`, as in Hugging Face checkpoints.
  */
 export function parameterShapes(config: ModelConfig): Map<string, readonly number[]> {
   const { width: D, ffnWidth: F, numHeads: H, numKvHeads: G, headWidth: C, vocabSize: V } = config;
+  const { hasBiases, hasHeadNorms, hasPostNorms } = familyOf(config);
   const shapes = new Map<string, readonly number[]>([["model.embed_tokens.weight", [V, D]]]);
   for (let layer = 0; layer < config.numLayers; layer++) {
     const at = `model.layers.${layer}`;
@@ -101,12 +78,12 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
       ["v", G * C],
     ] as const) {
       shapes.set(`${at}.self_attn.${name}_proj.weight`, [rows, D]);
-      if (config.family === "qwen2") shapes.set(`${at}.self_attn.${name}_proj.bias`, [rows]);
-      if (hasHeadNorms(config.family) && name !== "v") shapes.set(`${at}.self_attn.${name}_norm.weight`, [C]);
+      if (hasBiases) shapes.set(`${at}.self_attn.${name}_proj.bias`, [rows]);
+      if (hasHeadNorms && name !== "v") shapes.set(`${at}.self_attn.${name}_norm.weight`, [C]);
     }
     shapes.set(`${at}.self_attn.o_proj.weight`, [D, H * C]);
     shapes.set(`${at}.post_attention_layernorm.weight`, [D]);
-    if (isGemma(config.family)) {
+    if (hasPostNorms) {
       shapes.set(`${at}.pre_feedforward_layernorm.weight`, [D]);
       shapes.set(`${at}.post_feedforward_layernorm.weight`, [D]);
     }
@@ -159,10 +136,11 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
     if (!(stored > 0 && Number.isFinite(stored)))
       throw new OptionError(`${where}: "${name}" must be positive, got ${value}.`);
   }
-  if (isGemma(config.family) && !config.slidingWindow)
+  const { globalEvery, hasLocalTheta } = familyOf(config);
+  if (globalEvery !== undefined && !config.slidingWindow)
     throw new OptionError(`${where}: "slidingWindow" must be given for ${config.family}, got none.`);
-  if (config.family === "gemma3" && !config.localRopeTheta)
-    throw new OptionError(`${where}: "localRopeTheta" must be given for gemma3, got none.`);
+  if (hasLocalTheta && !config.localRopeTheta)
+    throw new OptionError(`${where}: "localRopeTheta" must be given for ${config.family}, got none.`);
   if (scaling?.kind === "llama3" && scaling.highFactor <= scaling.lowFactor)
     throw new OptionError(`${where}: "ropeScaling.highFactor" must be above lowFactor, got ${scaling.highFactor}.`);
 }

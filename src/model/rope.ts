@@ -3,7 +3,8 @@
  *
  * Shapes: C head width
  */
-import { isLocalLayer, type ModelConfig, type RopeScaling } from "./config.ts";
+import type { ModelConfig, RopeScaling } from "./config.ts";
+import { familyOf, isLocalLayer } from "./families.ts";
 
 export interface RopeFrequencies {
   /** Radians per token of each pair of channels [C/2]. */
@@ -12,10 +13,10 @@ export interface RopeFrequencies {
   magnitude: number;
 }
 
-/** How a layer rotates q and k. Local layers of gemma3 have a θ of their own, without scaling. */
+/** How a layer rotates q and k. Local layers with a θ of their own have no scaling. */
 export function ropeFrequencies(config: ModelConfig, layer: number): RopeFrequencies {
   const { headWidth: C, ropeScaling: scaling } = config;
-  if (config.family === "gemma3" && isLocalLayer(config, layer))
+  if (familyOf(config).hasLocalTheta && isLocalLayer(config, layer))
     return { inverse: plainFrequencies(config.localRopeTheta!, C), magnitude: 1 };
   const plain = plainFrequencies(config.ropeTheta, C);
   if (!scaling) return { inverse: plain, magnitude: 1 };

@@ -5,7 +5,7 @@ import { difference, integers, quiet } from "../../test/support/graphs.ts";
 import { goldenModel, randomModel } from "../../test/support/models.ts";
 import { InputError } from "../errors.ts";
 import type { Model } from "../formats/huggingface.ts";
-import { MODEL_FAMILIES } from "../model/config.ts";
+import { MODEL_FAMILIES } from "../model/families.ts";
 import type { ModelSource } from "../model/source.ts";
 import { contributionScores, griffinScores } from "./activations.ts";
 

@@ -11,6 +11,7 @@ import { gradients } from "../graph/autodiff.ts";
 import { Graph, type Tensor } from "../graph/graph.ts";
 import { ops } from "../graph/ops.ts";
 import { compile } from "../graph/session.ts";
+import { MODEL_FAMILIES } from "../model/families.ts";
 import { adamW, type Trained } from "../train/optimizer.ts";
 import { decoder, decoderLayer, logits, norm, parameterInputs, scaleEmbedding } from "./decoder.ts";
 
@@ -140,6 +141,11 @@ describe.each(families)("%s equals the golden values", (family) => {
       ),
     ).toBeGreaterThan(0.1);
   });
+});
+
+test("every family is held to golden values, or to the reference", () => {
+  const referred = variants.map(({ model }) => model.config.family);
+  expect(new Set([...families, ...referred])).toEqual(new Set(MODEL_FAMILIES));
 });
 
 /** Sequence lengths are above every window, and above the original context of scaled RoPE. */

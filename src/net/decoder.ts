@@ -1,13 +1,14 @@
 /**
  * Decoder-only transformer as functions on a graph: RMSNorm, RoPE, grouped-query attention, gated FFN under a mask. One block for all families;
- * `config.ts` says how they differ.
+ * `families.ts` says how they differ.
  *
  * Shapes: B batch · T tokens · N tokens of all rows · M mask rows · D width · F FFN channels · K kept ones · L layers · H query heads ·
  * G key/value heads · C head width · V vocabulary
  */
 import type { Graph, Tensor } from "../graph/graph.ts";
 import { type Ffn, type KeptChannels, ops } from "../graph/ops.ts";
-import { hasHeadNorms, isGemma, isLocalLayer, type ModelConfig, parameterShapes } from "../model/config.ts";
+import { type ModelConfig, parameterShapes } from "../model/config.ts";
+import { familyOf, isLocalLayer } from "../model/families.ts";
 import { ropeFrequencies } from "../model/rope.ts";
 
 /** A model's parameters as tensors of one graph, by Hugging Face name. */
@@ -51,12 +52,14 @@ export function decoder(
 
 /** Rows of the embedding [N, D] as the first layer reads them. */
 export function scaleEmbedding(config: ModelConfig, x: Tensor): Tensor {
-  return isGemma(config.family) ? ops.scale(x, Math.sqrt(config.width)) : x;
+  return familyOf(config).scalesEmbeddings ? ops.scale(x, Math.sqrt(config.width)) : x;
 }
 
 /** RMSNorm with the gain that `weight` means in the model's family: w, or 1 + w. */
-export function norm({ family, normEps }: ModelConfig, x: Tensor, weight: Tensor): Tensor {
-  return ops.rmsNorm(x, isGemma(family) ? ops.add(weight, weight.graph.scalar(1)) : weight, normEps);
+export function norm(config: ModelConfig, x: Tensor, weight: Tensor): Tensor {
+  const { gainOffset } = familyOf(config);
+  const gain = gainOffset ? ops.add(weight, weight.graph.scalar(gainOffset)) : weight;
+  return ops.rmsNorm(x, gain, config.normEps);
 }
 
 /**
@@ -76,22 +79,22 @@ export function decoderLayer(
   mask?: LayerMask,
   observe?: ObserveFfn,
 ): Tensor {
-  const gemma = isGemma(config.family);
+  const { activation, hasPostNorms } = familyOf(config);
   const normed = (x: Tensor, name: string) => norm(config, x, p(`${name}.weight`));
 
   const mixed = attention(config, layer, p, normed(x, "input_layernorm"), { B, T });
-  const y = ops.add(x, gemma ? normed(mixed, "post_attention_layernorm") : mixed);
+  const y = ops.add(x, hasPostNorms ? normed(mixed, "post_attention_layernorm") : mixed);
 
-  const input = normed(y, gemma ? "pre_feedforward_layernorm" : "post_attention_layernorm");
+  const input = normed(y, hasPostNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm");
   const ffn: Ffn = {
     gate: p("mlp.gate_proj.weight"),
     up: p("mlp.up_proj.weight"),
     down: p("mlp.down_proj.weight"),
-    activation: gemma ? "gelu" : "silu",
+    activation,
   };
   observe?.(input, ffn);
   const fed = mask && "lambda" in mask ? ops.compactFfn(input, ffn, mask) : ops.gatedFfn(input, ffn, mask);
-  return ops.add(y, gemma ? normed(fed, "post_feedforward_layernorm") : fed);
+  return ops.add(y, hasPostNorms ? normed(fed, "post_feedforward_layernorm") : fed);
 }
 
 /** Self-attention of a layer with its projections: [B·T, D] → [B·T, D]. */
@@ -102,12 +105,13 @@ function attention(
   x: Tensor,
   { B, T }: { B: number; T: number },
 ): Tensor {
-  const { headWidth: C, numHeads: H, numKvHeads: G, family } = config;
+  const { headWidth: C, numHeads: H, numKvHeads: G } = config;
+  const { hasBiases, hasHeadNorms } = familyOf(config);
   const frequencies = ropeFrequencies(config, layer);
   const project = (name: "q" | "k" | "v", heads: number) => {
     let y = ops.linear(x, p(`self_attn.${name}_proj.weight`)); // [B·T, heads·C]
-    if (family === "qwen2") y = ops.add(y, p(`self_attn.${name}_proj.bias`));
-    if (hasHeadNorms(family) && name !== "v") {
+    if (hasBiases) y = ops.add(y, p(`self_attn.${name}_proj.bias`));
+    if (hasHeadNorms && name !== "v") {
       y = norm(config, ops.reshape(y, [B * T, heads, C]), p(`self_attn.${name}_norm.weight`));
     }
     y = ops.reshape(y, [B, T, heads * C]);

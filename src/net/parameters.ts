@@ -1,6 +1,7 @@
 /** Parameters of everything that is trained together, by graph input name (prefix + name): made at random, or sorted into parts. */
 import { size } from "../graph/graph.ts";
-import { isGemma, type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
+import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
+import { familyOf } from "../model/families.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import type { Random } from "../random.ts";
 import { PREFIX } from "./step.ts";
@@ -19,7 +20,7 @@ export function randomDecoder(config: ModelConfig, random: Random): Weights {
   const weights: Weights = new Map();
   for (const [name, shape] of parameterShapes(config)) {
     const data = new Float32Array(size(shape));
-    if (name.endsWith("norm.weight")) data.fill(isGemma(config.family) ? 0 : 1);
+    if (name.endsWith("norm.weight")) data.fill(1 - familyOf(config).gainOffset);
     else if (!name.endsWith(".bias")) {
       const writesResidual = name.endsWith("o_proj.weight") || name.endsWith("down_proj.weight");
       const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";

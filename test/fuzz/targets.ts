@@ -22,7 +22,8 @@ import { SafetensorsFile, writeSafetensors } from "../../src/formats/safetensors
 import { boundaryOf } from "../../src/manifest.ts";
 import { maskFlaw } from "../../src/mask/mask.ts";
 import { maskFromJson } from "../../src/mask/maskFile.ts";
-import { MODEL_FAMILIES, type ModelFamily, parameterShapes, type Weights } from "../../src/model/config.ts";
+import { parameterShapes, type Weights } from "../../src/model/config.ts";
+import { MODEL_FAMILIES, type ModelFamily } from "../../src/model/families.ts";
 import type { ModelSource } from "../../src/model/source.ts";
 import { ChatTemplate } from "../../src/text/chatTemplate.ts";
 import { readJsonLines } from "../../src/text/jsonl.ts";

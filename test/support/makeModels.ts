@@ -8,14 +8,8 @@ import { type Model, readModelFolder, writeModelFolder } from "../../src/formats
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { type CheckpointManifest, describeFiles, writeManifest } from "../../src/manifest.ts";
 import type { Mask } from "../../src/mask/mask.ts";
-import {
-  checkModelConfig,
-  isGemma,
-  type ModelConfig,
-  type ModelFamily,
-  parameterShapes,
-  type Weights,
-} from "../../src/model/config.ts";
+import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../../src/model/config.ts";
+import { familyOf, type ModelFamily } from "../../src/model/families.ts";
 import { Random } from "../../src/random.ts";
 
 export const fixtures = fileURLToPath(new URL("../fixtures/", import.meta.url));
@@ -153,15 +147,16 @@ export function randomNumbers(seed: number): () => number {
 }
 
 /**
- * A small model of random weights, the same for the same seed: logits of order 1 to 4, and norm gains and biases that matter. Gemma's caps and windows are small
+ * A small model of random weights, the same for the same seed: logits of order 1 to 4, and norm gains and biases that matter. Caps and windows are small
  * enough to show within 16 tokens.
  */
 export function randomModel(changes: Partial<ModelConfig> & { family: ModelFamily }, seed: number): Model {
   const { family } = changes;
-  const gemma = isGemma(family);
+  const { gainOffset, globalEvery = 0, hasLocalTheta, gguf } = familyOf(changes);
+  const gemma = family.startsWith("gemma");
   const config: ModelConfig = {
     width: 64,
-    numLayers: family === "gemma3" ? 7 : 2,
+    numLayers: globalEvery > 2 ? globalEvery + 1 : 2, // a local one after a global one
     numHeads: 4,
     numKvHeads: 2,
     headWidth: 16,
@@ -171,9 +166,9 @@ export function randomModel(changes: Partial<ModelConfig> & { family: ModelFamil
     normEps: gemma ? 1e-6 : 1e-5,
     ropeTheta: 10_000,
     tieEmbeddings: gemma,
-    ...(gemma && { slidingWindow: 5 }),
-    ...(family === "gemma2" && { attentionSoftCap: 2, logitSoftCap: 4 }),
-    ...(family === "gemma3" && { ropeTheta: 1_000_000, localRopeTheta: 10_000 }),
+    ...(globalEvery > 0 && { slidingWindow: 5 }),
+    ...(gguf.softCaps.attention && { attentionSoftCap: 2, logitSoftCap: 4 }),
+    ...(hasLocalTheta && { ropeTheta: 1_000_000, localRopeTheta: 10_000 }),
     ...changes,
   };
   checkModelConfig(config, "randomModel");
@@ -182,7 +177,7 @@ export function randomModel(changes: Partial<ModelConfig> & { family: ModelFamil
     const random = new Random(`${seed}/${name}`);
     const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";
     const [mean, std] = name.endsWith("norm.weight")
-      ? [gemma ? 0 : 1, 0.2]
+      ? [1 - gainOffset, 0.2]
       : name.endsWith(".bias")
         ? [0, 0.5]
         : [0, (isTable ? 1.5 : 1) / Math.sqrt(shape[1]!)];

@@ -3,7 +3,8 @@
  * says the same to editors; a test keeps it so. Keys that must fit each other: `conflicts.ts`.
  */
 import { z } from "zod";
-import { MODEL_FAMILIES, type ModelConfig } from "../../model/config.ts";
+import type { ModelConfig } from "../../model/config.ts";
+import { MODEL_FAMILIES } from "../../model/families.ts";
 import type { PredictorConfig } from "../../model/predictorConfig.ts";
 
 // Every leaf carries the words that follow "wanted" in its error.
