@@ -1,6 +1,6 @@
 /** ARCHITECTURE.md: what each room of `src` may import, and that answering a prompt does not load what training needs. */
 import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, normalize } from "node:path";
+import { basename, dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 
@@ -33,18 +33,21 @@ const edges: Record<string, readonly string[]> = {
   cli: [...learn, ...use, "train", "serve", "eval", "export", "report", "bench"],
 };
 
-/** Imports of all files, without tests: file and imported file, relative to `src`, and whether only a call loads it. Types load nothing. */
-const imports = readdirSync(source, { recursive: true, encoding: "utf8" })
-  .filter((file) => file.endsWith(".ts") && !file.endsWith(".test.ts"))
-  .flatMap((file) =>
-    [
-      ...readFileSync(join(source, file), "utf8").matchAll(/(import type \{[^}]*\} from|from|import\()\s*"(\.[^"]+)"/g),
-    ].map(([, keyword, target]) => ({
-      file,
-      target: normalize(join(dirname(file), target!)),
-      loads: keyword!.startsWith("import type") ? "never" : keyword === "import(" ? "late" : "at once",
-    })),
-  );
+/** Files of all rooms, without tests, relative to `src`. */
+const files = readdirSync(source, { recursive: true, encoding: "utf8" }).filter(
+  (file) => file.endsWith(".ts") && !file.endsWith(".test.ts"),
+);
+
+/** Imports of all files: file and imported file, relative to `src`, and whether only a call loads it. Types load nothing. */
+const imports = files.flatMap((file) =>
+  [
+    ...readFileSync(join(source, file), "utf8").matchAll(/(import type \{[^}]*\} from|from|import\()\s*"(\.[^"]+)"/g),
+  ].map(([, keyword, target]) => ({
+    file,
+    target: normalize(join(dirname(file), target!)),
+    loads: keyword!.startsWith("import type") ? "never" : keyword === "import(" ? "late" : "at once",
+  })),
+);
 const roomOf = (file: string) => (file.includes("/") ? file.split("/")[0]! : undefined);
 
 test("every room has its place", () => {
@@ -65,6 +68,24 @@ test("rooms import from those that they may", () => {
 test("llama.cpp is one engine of many: one place takes it where no other is given, all else is given one", () => {
   const users = imports.filter(({ target }) => target === "engine/llamaCpp.ts").map(({ file }) => file);
   expect(users).toEqual(["answer/instructionModel.ts"]);
+});
+
+/** Names that are in more than one place. */
+function repeated(entries: readonly (readonly [name: string, file: string])[]): string[] {
+  const placesOf = new Map<string, string[]>();
+  for (const [name, file] of entries) placesOf.set(name, [...(placesOf.get(name) ?? []), file]);
+  return [...placesOf].filter(([, places]) => places.length > 1).map(([name, places]) => `${name}: ${places}`);
+}
+
+test("a name means one thing: none is exported by two files, and no two files have one, commands aside", () => {
+  const declared = /^export (?:abstract |async )*(?:class|const|function\*?|interface|type) (\w+)/gm;
+  const exported = files.flatMap((file) =>
+    [...readFileSync(join(source, file), "utf8").matchAll(declared)].map(([, name]) => [name!, file] as const),
+  );
+  expect(exported.length).toBeGreaterThan(300); // the expression sees what it should
+  expect(repeated(exported).filter((line) => !/^(Prompt|MaskSource|GenerateOptions):/.test(line))).toEqual([]);
+  const named = files.filter((file) => roomOf(file) !== "cli").map((file) => [basename(file), file] as const);
+  expect(repeated(named)).toEqual([]);
 });
 
 /** All that is loaded with a file, without what only a call loads. */

@@ -6,7 +6,7 @@ import { packBundle } from "../bundle/packBundle.ts";
 import { DEFAULT_MODEL } from "../cli/options.ts";
 import { OptionError } from "../errors.ts";
 import { runBench, spread, VARIANTS } from "./bench.ts";
-import { benchFigure, benchMarkdown } from "./report.ts";
+import { benchFigure, benchMarkdown } from "./benchReport.ts";
 
 async function anyBundle(): Promise<string> {
   const folder = join(temporaryFolder(), "bundle");

@@ -18,7 +18,7 @@ import { checkMemory } from "../bundle/memory.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
-import { ggufFileName } from "../export/manifest.ts";
+import { ggufFileName } from "../export/exportManifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";

@@ -20,7 +20,7 @@ import { type BundleManifest, manifestHash, manifestName, readManifest, verifyFi
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
-import { transpose } from "./transpose.ts";
+import { transposeInto } from "./transpose.ts";
 
 /** Files of a sub-network: metadata, what is shared, FFN. */
 export const splitCount = 3;
@@ -120,7 +120,7 @@ export class Bundle implements ModelSource {
     const F = this.ffnWidth;
     const columns = this.#stretch(layer, downAt + from * size, (to - from) * size, 0, F); // [F, to − from]
     const values = type === "Q8_0" ? Float32Array.from(new Int8Array(columns.buffer)) : decodeBlocks(columns, type);
-    const data = transpose(values, new Float32Array(values.length), F);
+    const data = transposeInto(values, new Float32Array(values.length), F);
     if (type === "Q8_0") {
       const scales = this.downScales(layer).subarray(from, to);
       for (const [row, scale] of scales.entries()) {

@@ -48,7 +48,7 @@ import {
   quantizeRows,
   rowScales,
 } from "./channels.ts";
-import { transpose } from "./transpose.ts";
+import { transposeInto } from "./transpose.ts";
 
 /** FFN matrices of a layer: gate, up, down. */
 const ffnMatrices = 3;
@@ -271,8 +271,8 @@ function channelFile(llm: ModelSource, type: PackOptions["type"]): WeightFile {
         const matrix = llm.read(down); // [D, F]
         const scales = types.down === "Q8_0" ? rowScales(matrix) : undefined;
         const columns = scales
-          ? transpose(quantizeRows(matrix, scales), new Uint8Array(D * F), D)
-          : encodeWeights(transpose(matrix.data, new Float32Array(D * F), D), types.down as "F32" | "F16" | "BF16");
+          ? transposeInto(quantizeRows(matrix, scales), new Uint8Array(D * F), D)
+          : encodeWeights(transposeInto(matrix.data, new Float32Array(D * F), D), types.down as "F32" | "F16" | "BF16");
         place(records, layout.bytes, layout.downAt, [columns], layout.bytes - layout.downAt);
         yield records;
         if (scales) yield new Uint8Array(scales.buffer);

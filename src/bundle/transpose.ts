@@ -5,7 +5,7 @@
  *
  * @param to as long as `from`; filled and returned
  */
-export function transpose<Values extends Float32Array | Uint16Array | Uint8Array>(
+export function transposeInto<Values extends Float32Array | Uint16Array | Uint8Array>(
   from: Values,
   to: Values,
   rows: number,

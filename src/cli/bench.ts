@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
 import { runBench } from "../bench/bench.ts";
-import { benchFigure, benchMarkdown } from "../bench/report.ts";
+import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
 import { integer, interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 

@@ -2,7 +2,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { OptionError } from "../errors.ts";
 import { EXPORT_FORMATS, type ExportFormat, exportSubnetwork } from "../export/export.ts";
-import { EXPORT_TYPES, type ExportType } from "../export/manifest.ts";
+import { EXPORT_TYPES, type ExportType } from "../export/exportManifest.ts";
 import { composePrompt } from "../text/prompt.ts";
 import { addMaskFlags, integer, interruption, type MaskFlags, oneOf, readMask, withMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";

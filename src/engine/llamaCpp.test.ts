@@ -18,7 +18,7 @@ import { fullMask } from "../mask/mask.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import type { Engine, ScoredToken } from "./engine.ts";
 import { llamaCpp } from "./llamaCpp.ts";
-import { largest, logSoftmax } from "./sampling.ts";
+import { largest, logProbabilities } from "./sampling.ts";
 
 const bos = Int32Array.of(1);
 
@@ -177,7 +177,7 @@ describe("log-probabilities", () => {
     for (const answer of [scored, sampled]) {
       const logits = await engine.logits(Int32Array.of(1, ...answer.map(({ id }) => id)));
       for (const [i, { id, logprob, top }] of answer.entries()) {
-        const wanted = logSoftmax(logits[i]!);
+        const wanted = logProbabilities(logits[i]!);
         expect(logprob).toBeCloseTo(wanted[id]!, 4);
         expect(top.map((one) => one.id)).toEqual(largest(wanted, 3));
         for (const one of top) expect(one.logprob).toBeCloseTo(wanted[one.id]!, 4);
@@ -192,7 +192,7 @@ describe("log-probabilities", () => {
     const scored = await engine.score(ids, { top: 2 });
     expect(scored.map(({ id }) => id)).toEqual([...ids.subarray(1)]);
     for (const [i, { id, logprob, top }] of scored.entries()) {
-      const wanted = logSoftmax(logits[i]!);
+      const wanted = logProbabilities(logits[i]!);
       expect(logprob).toBeCloseTo(wanted[id]!, 4);
       expect(top.map((one) => one.id)).toEqual(largest(wanted, 2));
     }

@@ -9,7 +9,7 @@ import { Random } from "../random.ts";
 import type { Engine, EngineProvider, FeatureEngine, GenerateOptions, ScoredToken } from "./engine.ts";
 import { defaultThreads, type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
 import { checkBias, llamaSampling } from "./llamaSampling.ts";
-import { completeSampling, drawToken, largest, logSoftmax, type Sampling } from "./sampling.ts";
+import { completeSampling, drawToken, largest, logProbabilities, type Sampling } from "./sampling.ts";
 import { Sequences, type TakenSequence } from "./sequences.ts";
 
 export const llamaCpp: EngineProvider = {
@@ -95,7 +95,7 @@ class LlamaEngine implements Engine {
       const id = drawToken(logits, sampling, answer, random.float()) as Token;
       if (this.#file.model.isEogToken(id) && !ignoreEos) return;
       answer.push(id);
-      const logprobs = logSoftmax(logits);
+      const logprobs = logProbabilities(logits);
       const alternatives = largest(logprobs, top).map((other) => ({ id: other, logprob: logprobs[other]! }));
       yield { id, logprob: logprobs[id]!, top: alternatives };
       input = [id];

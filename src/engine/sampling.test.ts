@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
-import { completeSampling, drawToken, largest, logSoftmax } from "./sampling.ts";
+import { completeSampling, drawToken, largest, logProbabilities } from "./sampling.ts";
 
 const logitsOf = fc
   .array(fc.float({ min: -8, max: 8, noNaN: true }), { minLength: 2, maxLength: 30 })
@@ -27,7 +27,7 @@ test("what is drawn is within what each limit leaves", () => {
   fc.assert(
     fc.property(logitsOf, limits, chance, (logits, given, at) => {
       const id = drawToken(logits, completeSampling(given), [], at);
-      const probs = logSoftmax(logits).map(Math.exp);
+      const probs = logProbabilities(logits).map(Math.exp);
       const likelier = [...probs.keys()].filter((other) => probs[other]! > probs[id]!);
       if (given.topK > 0) expect(likelier.length).toBeLessThan(given.topK);
       expect(probs[id]!).toBeGreaterThanOrEqual(given.minP * Math.max(...probs) * (1 - 1e-9));
@@ -44,7 +44,7 @@ test("tokens are drawn as often as the temperature says", () => {
       const draws = 2000;
       const sampling = completeSampling({ temperature });
       for (let i = 0; i < draws; i++) counts[drawToken(logits, sampling, [], (i + 0.5) / draws)]! += 1 / draws;
-      const wanted = logSoftmax(logits.map((logit) => logit / temperature)).map(Math.exp);
+      const wanted = logProbabilities(logits.map((logit) => logit / temperature)).map(Math.exp);
       for (const [id, share] of counts.entries())
         expect(Math.abs(share - wanted[id]!)).toBeLessThan(1.01 / draws + 1e-5);
     }),

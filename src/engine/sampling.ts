@@ -73,7 +73,7 @@ export function completeSampling(given: Partial<Sampling>): Sampling {
 }
 
 /** Natural logarithms of the probabilities of logits. [V] */
-export function logSoftmax(logits: Float32Array): Float64Array {
+export function logProbabilities(logits: Float32Array): Float64Array {
   let max = -Infinity;
   for (const logit of logits) if (logit > max) max = logit;
   let sum = 0;
@@ -109,7 +109,7 @@ export function drawToken(logits: Float32Array, sampling: Sampling, answer: read
   for (const [id, bias] of logitBias) biased[id]! += bias;
   penalize(biased, sampling, answer);
   if (temperature === 0) return largest(biased, 1)[0]!;
-  const logProbs = logSoftmax(biased);
+  const logProbs = logProbabilities(biased);
   let kept = Array.from(logProbs.keys()).sort((a, b) => logProbs[b]! - logProbs[a]! || a - b);
   if (topK > 0) kept = kept.slice(0, topK);
   if (topP < 1) {

@@ -21,7 +21,7 @@ import { describeFiles } from "../manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { familyOf, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
 import { exportSubnetwork } from "./export.ts";
-import { exportManifestName, readExportManifest } from "./manifest.ts";
+import { exportManifestName, readExportManifest } from "./exportManifest.ts";
 import { verifyExport } from "./verify.ts";
 
 const exact = { contextLength: 64, threads: 1, kvType: "F32" } as const;

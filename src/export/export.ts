@@ -13,7 +13,7 @@ import { blockLength, blockTypes } from "../formats/quantize.ts";
 import { describeFiles } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskToJson } from "../mask/maskFile.ts";
-import { type ExportManifest, type ExportType, ggufFileName, writeExportManifest } from "./manifest.ts";
+import { type ExportManifest, type ExportType, ggufFileName, writeExportManifest } from "./exportManifest.ts";
 import { modelCard } from "./modelCard.ts";
 import { smallFiles } from "./smallFiles.ts";
 import { Subnetwork } from "./subnetwork.ts";

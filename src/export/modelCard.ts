@@ -1,7 +1,7 @@
 /** The model card of an export: what it is, where it comes from, how to load it, what to check. Every number in it is counted. */
 import type { BundleManifest } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
-import { type ExportManifest, exportManifestName, ggufFileName } from "./manifest.ts";
+import { type ExportManifest, exportManifestName, ggufFileName } from "./exportManifest.ts";
 import { describe } from "./weights.ts";
 
 /** @param source the whole model's shape and manifest */

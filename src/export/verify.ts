@@ -16,7 +16,7 @@ import { manifestName, verifyFiles } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
 import { type ModelConfig, parameterShapes } from "../model/config.ts";
-import { exportManifestName, ggufFileName, readExportManifest } from "./manifest.ts";
+import { exportManifestName, ggufFileName, readExportManifest } from "./exportManifest.ts";
 import { smallFiles } from "./smallFiles.ts";
 import { Subnetwork } from "./subnetwork.ts";
 import { exportWeights, floatType, WeightProgress, type WeightProgressOptions } from "./weights.ts";

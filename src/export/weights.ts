@@ -8,7 +8,7 @@ import { string, uint32 } from "../formats/ggufValues.ts";
 import { blockTypes } from "../formats/quantize.ts";
 import { countParameters } from "../model/config.ts";
 import { familyOf } from "../model/families.ts";
-import type { ExportManifest, ExportType } from "./manifest.ts";
+import type { ExportManifest, ExportType } from "./exportManifest.ts";
 import { chatTemplate } from "./smallFiles.ts";
 import type { Subnetwork } from "./subnetwork.ts";
 

@@ -12,7 +12,7 @@ import type { ModelSource } from "../model/source.ts";
 import { GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./gguf.ts";
 import { float32, string, uint32 } from "./ggufValues.ts";
 import { type BlockType, blockTypes, decodeBlocks, encodeWeights, isBlockType, type WeightType } from "./quantize.ts";
-import { halvesToPairs, pairsToHalves } from "./rope.ts";
+import { halvesToPairs, pairsToHalves } from "./ropeOrder.ts";
 
 export { encodeWeights, type WeightType } from "./quantize.ts";
 

@@ -12,7 +12,7 @@ import { type ModelConfig, parameterShapes, type Weight, type Weights } from "..
 import type { ModelSource } from "../model/source.ts";
 import { readConfigFile, writeModelConfig } from "./huggingfaceConfig.ts";
 import { encodeWeights } from "./quantize.ts";
-import { type ElementType, SafetensorsFile, tensorBytes, writeTensors } from "./safetensors.ts";
+import { type ElementType, SafetensorsFile, shapeBytes, writeTensors } from "./safetensors.ts";
 
 export { type GenerationConfig, readGenerationConfig, readModelConfig } from "./huggingfaceConfig.ts";
 
@@ -219,7 +219,7 @@ function modelFiles(
   const shards: { name: string; shape: readonly number[]; type: ElementType }[][] = [[]];
   let [total, inShard] = [0, 0];
   for (const [name, shape] of parameterShapes(config)) {
-    const bytes = tensorBytes(shape, type);
+    const bytes = shapeBytes(shape, type);
     if (inShard > 0 && inShard + bytes > maxShardBytes) {
       shards.push([]);
       inShard = 0;

@@ -4,7 +4,7 @@ import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } fro
 import { visibleSpace } from "../text/tokenizerFile.ts";
 import { sentencePieceJson, tokenType } from "./ggufTokenizer.ts";
 import type { Model } from "./huggingface.ts";
-import { pairsToHalves } from "./rope.ts";
+import { pairsToHalves } from "./ropeOrder.ts";
 
 const headerBytes = 7 * 4;
 const maxTokenBytes = 256;

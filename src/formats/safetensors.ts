@@ -133,7 +133,7 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
     }
     const { dtype: type, shape, data_offsets: offsets } = parsed.data;
     const bytes = offsets[1] - offsets[0];
-    const wanted = isElementType(type) ? tensorBytes(shape, type) : bytes;
+    const wanted = isElementType(type) ? shapeBytes(shape, type) : bytes;
     if (bytes < 0 || bytes !== wanted) {
       throw new FileError(
         path,
@@ -200,7 +200,7 @@ export function* writeTensors(
   let offset = 0;
   const entries = tensors.map(({ name, shape, type }) => {
     const start = offset;
-    offset += tensorBytes(shape, type);
+    offset += shapeBytes(shape, type);
     return [name, { dtype: type, shape, data_offsets: [start, offset] }] as const;
   });
   const json = Buffer.from(JSON.stringify({ __metadata__: { format: "pt" }, ...Object.fromEntries(entries) }));
@@ -212,7 +212,7 @@ export function* writeTensors(
     writeFully(descriptor, header);
     for (const { name, shape, type } of tensors) {
       const bytes = bytesOf(name);
-      if (bytes.length !== tensorBytes(shape, type)) throw new Error(`internal: ${bytes.length} bytes for "${name}"`);
+      if (bytes.length !== shapeBytes(shape, type)) throw new Error(`internal: ${bytes.length} bytes for "${name}"`);
       writeFully(descriptor, bytes);
       yield;
     }
@@ -222,6 +222,6 @@ export function* writeTensors(
   }
 }
 
-export function tensorBytes(shape: readonly number[], type: ElementType): number {
+export function shapeBytes(shape: readonly number[], type: ElementType): number {
   return shape.reduce((product, n) => product * n, rowBytes(type, 1));
 }

@@ -9,9 +9,9 @@ import { readJson } from "../json.ts";
 import {
   type AddedToken,
   checkBoundary,
+  componentsOf,
   exactPreTokenizer,
   isControl,
-  partsOf,
   readTokenizerFile,
   type TokenizerFile,
   tokenizerKind,
@@ -149,7 +149,7 @@ function boundaryByName(special: SpecialTokens, where: string): Boundary {
 /** What a token stands for in UTF-8, by its id; nothing for special tokens. */
 function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: string): (id: number) => Uint8Array {
   const isByteLevel = !file.model.byte_fallback;
-  if (isByteLevel && !partsOf(file.decoder, "decoders").some(({ type }) => type === "ByteLevel")) {
+  if (isByteLevel && !componentsOf(file.decoder, "decoders").some(({ type }) => type === "ByteLevel")) {
     throw new FileError(where, "wanted byte-level BPE or BPE with byte fallback, got neither.");
   }
   const { tokens } = file;
@@ -175,7 +175,7 @@ function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: str
 
 /** Whether the text of a sequence loses its first character where that is a space: the one that encoding puts there. */
 function stripsLeadingSpace(file: TokenizerFile): boolean {
-  return partsOf(file.decoder, "decoders").some(
+  return componentsOf(file.decoder, "decoders").some(
     ({ type, content, start, prepend_scheme }) =>
       (type === "Strip" && content === " " && start === 1) || (type === "Metaspace" && prepend_scheme !== "never"),
   );

@@ -182,7 +182,7 @@ export function tokenizerKind(file: TokenizerFile): TokenizerKind | undefined {
     return spacePrefix && { type: "sentencepiece", spacePrefix };
   }
   const composes = normalizer?.type === "NFC";
-  const parts = partsOf(preTokenizer, "pretokenizers");
+  const parts = componentsOf(preTokenizer, "pretokenizers");
   if ((normalizer && !composes) || !byteLevel.safeParse(parts.at(-1)).success) return undefined;
   const name = (Object.keys(byteLevelKinds) as ByteLevelName[]).find((key) => {
     const kind = byteLevelKinds[key];
@@ -208,7 +208,7 @@ function spacePrefixOf(normalizer: unknown, preTokenizer: unknown): SpacePrefix 
 }
 
 /** The parts of a sequence; of anything else, itself. */
-export function partsOf(part: Component | null | undefined, key: "pretokenizers" | "decoders"): Component[] {
+export function componentsOf(part: Component | null | undefined, key: "pretokenizers" | "decoders"): Component[] {
   if (!part) return [];
   return z.array(component).safeParse(part[key]).data ?? [part];
 }
@@ -260,5 +260,5 @@ function isKnownSplit(regex: string): boolean {
 
 /** As `exactParts`, of a whole file. */
 export function exactPreTokenizer(file: TokenizerFile): object[] | undefined {
-  return exactParts(partsOf(file.pre_tokenizer, "pretokenizers"));
+  return exactParts(componentsOf(file.pre_tokenizer, "pretokenizers"));
 }

@@ -2,10 +2,10 @@
 import { Hono } from "hono";
 import { matchedRoutes } from "hono/route";
 import type { InferenceService, ServedModel } from "../service.ts";
+import { ApiError } from "./apiErrors.ts";
 import { chat } from "./chat.ts";
 import { completions } from "./completions.ts";
 import type { Env, LogEntry } from "./context.ts";
-import { ApiError } from "./errors.ts";
 import { noteError, servedModel } from "./generation.ts";
 import { Metrics } from "./metrics.ts";
 import { type PageFiles, pageResponse } from "./page.ts";

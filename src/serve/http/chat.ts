@@ -1,8 +1,8 @@
 /** `POST /v1/chat/completions` */
 
 import type { GenerationEvent, TokenLogprob } from "../service.ts";
+import { ApiError, invalid } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
-import { ApiError, invalid } from "./errors.ts";
 import { Answers, knownMask, samplings, servedModel } from "./generation.ts";
 import { grammarSchema } from "./jsonSchema.ts";
 import { readJsonBody } from "./limits.ts";

@@ -1,8 +1,8 @@
 /** `POST /v1/completions`: text or tokens, continued as they are. With `echo` and `logprobs`, what evaluation harnesses score prompts by. */
 import type { GenerationEvent, InferenceService, Prompt, Sampling, TokenLogprob } from "../service.ts";
+import { invalid } from "./apiErrors.ts";
 import { finite } from "./chat.ts";
 import type { Handled } from "./context.ts";
-import { invalid } from "./errors.ts";
 import { Answers, knownMask, samplings, servedModel } from "./generation.ts";
 import { limits, readJsonBody, tooMany } from "./limits.ts";
 import { type CompletionBody, parseCompletion } from "./schemas.ts";

@@ -9,8 +9,8 @@ import type {
   Sampling,
   ServedModel,
 } from "../service.ts";
+import { ApiError, toApiError } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
-import { ApiError, toApiError } from "./errors.ts";
 import { limits } from "./limits.ts";
 import type { CompletionExtension } from "./pageApi.ts";
 import type { SamplingBody } from "./schemas.ts";

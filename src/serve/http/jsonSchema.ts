@@ -3,7 +3,7 @@
  * left out. Every answer of the grammar is valid by the schema, not the other way round: objects have all their properties, in order, and others
  * only where none is named.
  */
-import { invalid } from "./errors.ts";
+import { invalid } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
 
 /** Say nothing about what is valid. */

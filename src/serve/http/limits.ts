@@ -1,6 +1,6 @@
 /** How much of a request is read, and how: everything here comes before anything is made of it. */
 import { checkDepth } from "../../json.ts";
-import { ApiError, invalid } from "./errors.ts";
+import { ApiError, invalid } from "./apiErrors.ts";
 
 export const limits = {
   /** Open at a time; more are closed at once. Each may hold a body. */

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { type MaskRequest, taskName } from "../service.ts";
-import { ApiError, fromZod } from "./errors.ts";
+import { ApiError, fromZod } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
 
 /** OpenAI's clients send null for what is absent. */

@@ -5,7 +5,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
 import type { MiddlewareHandler } from "hono";
-import { ApiError } from "./errors.ts";
+import { ApiError } from "./apiErrors.ts";
 import { checkHeaders } from "./limits.ts";
 
 export interface SecurityOptions {

@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES }
 import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { OptionError } from "../../errors.ts";
-import { ApiError } from "./errors.ts";
+import { ApiError } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
 
 export interface RunningServer extends AsyncDisposable {

@@ -1,5 +1,5 @@
 /** Server-sent events: one `data:` line per object, `[DONE]` last. */
-import { toApiError } from "./errors.ts";
+import { toApiError } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
 
 /**

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { ChatMessage } from "../../text/chatTemplate.ts";
-import { invalid } from "./errors.ts";
+import { invalid } from "./apiErrors.ts";
 import { checkSize, grammarSchema } from "./jsonSchema.ts";
 import type { ChatBody, Message, Tool } from "./schemas.ts";
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { halvesToPairs, pairsToHalves } from "./rope.ts";
+import { halvesToPairs, pairsToHalves } from "./ropeOrder.ts";
 
 const matrix = { shape: [8, 2], data: Float32Array.from({ length: 16 }, (_, i) => i) }; // two heads of four rows
 
