@@ -13,15 +13,17 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { DEFAULT_ENGINES } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
-import { bytesPerToken, defaultTFfn, estimate, readStoredModel } from "../bundle/estimate.ts";
+import { bytesPerToken, defaultTFfn, estimate, readStoredModel, T_FFN } from "../bundle/estimate.ts";
 import { checkMemory } from "../bundle/memory.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";
+import { type Given, type NumberOption, readNumbers } from "../options.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
 export const VARIANTS = {
@@ -34,17 +36,16 @@ export const VARIANTS = {
 export type Variant = keyof typeof VARIANTS;
 const variants = Object.keys(VARIANTS) as Variant[];
 
-export interface BenchOptions {
-  /** K. Default: the predictor's, else about half of F. */
-  tFfn?: number | undefined;
-  /** Prompt lengths in tokens, ascending. Default: those of 32, 128, 512, 1024 that the model reads. */
+export const BENCH_OPTIONS = {
+  tFfn: T_FFN,
+  answerTokens: { words: "tokens of each answer", isInteger: true, min: 2, fallback: 64 },
+  repeats: { words: "rounds", isInteger: true, min: 1, fallback: 3 },
+  threads: { ...ENGINE_OPTIONS.threads, otherwise: "one per core" },
+} as const satisfies Record<string, NumberOption>;
+
+export interface BenchOptions extends Given<typeof BENCH_OPTIONS> {
+  /** Prompt lengths in tokens. Default: those of {@link PROMPT_LENGTHS} that the model reads. */
   promptTokens?: readonly number[] | undefined;
-  /** Of an answer. Default: 64 */
-  answerTokens?: number | undefined;
-  /** Rounds. Default: 3 */
-  repeats?: number | undefined;
-  /** Default: one per core. */
-  threads?: number | undefined;
   signal?: AbortSignal | undefined;
   /** Measurements done, of all, and what comes next. */
   onProgress?: ((done: number, total: number, next: string) => void) | undefined;
@@ -123,7 +124,7 @@ export interface BenchResult {
   measurements: (Measurement & { variant: Variant; promptTokens: number; round: number })[];
 }
 
-const defaultPromptTokens = [32, 128, 512, 1024];
+export const PROMPT_LENGTHS = [32, 128, 512, 1024];
 
 /**
  * Measures a bundle. Takes disk space for the dense model and two sub-networks in the cache folder, which is given back.
@@ -133,14 +134,16 @@ const defaultPromptTokens = [32, 128, 512, 1024];
  * @throws {MemoryError} if the dense model does not fit into memory
  */
 export async function runBench(path: string, options: BenchOptions = {}): Promise<BenchResult> {
-  const { answerTokens = 64, repeats = 3, threads = availableParallelism(), signal, onProgress } = options;
+  const { signal, onProgress } = options;
+  const { answerTokens, repeats, ...chosen } = readNumbers("bench", BENCH_OPTIONS, options);
+  const { threads = availableParallelism() } = chosen;
   const stored = readStoredModel(path);
   using bundle = new Bundle(path);
   const { config, manifest } = bundle;
-  const tFfn = options.tFfn ?? manifest.tFfn ?? defaultTFfn(config.ffnWidth);
+  const tFfn = chosen.tFfn ?? manifest.tFfn ?? defaultTFfn(config.ffnWidth);
   const { dense, subnetwork } = estimate(stored, { tFfn });
   const longest = config.contextLength - answerTokens;
-  const wanted = [...new Set(options.promptTokens ?? defaultPromptTokens)].sort((a, b) => a - b);
+  const wanted = [...new Set(options.promptTokens ?? PROMPT_LENGTHS)].sort((a, b) => a - b);
   const lengths = options.promptTokens ? wanted : wanted.filter((length) => length <= longest);
   const tooLong = lengths.find((length) => length > longest);
   if (tooLong !== undefined || lengths.length === 0) {

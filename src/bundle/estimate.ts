@@ -12,9 +12,10 @@ import { ModelFolder } from "../formats/huggingface.ts";
 import { blockLength, isBlockType } from "../formats/quantize.ts";
 import { manifestName } from "../manifest.ts";
 import type { ModelConfig } from "../model/config.ts";
+import type { NumberOption } from "../options.ts";
 import { Bundle } from "./bundle.ts";
 import { type ChannelTypes, downType } from "./channels.ts";
-import { computeBytes, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
+import { computeBytes, DEFAULT_KV_TYPE, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
 import { modelFile } from "./packBundle.ts";
 
 /** The stored tensors of a model, as they are or would be in a bundle. */
@@ -97,9 +98,9 @@ export interface Estimate {
 export interface EstimateOptions {
   /** K. Default: the predictor's, else about half of F, in whole blocks. */
   tFfn?: number | undefined;
-  /** Default: the model's, at most 4,096. */
+  /** Default: {@link defaultContextLength} */
   contextLength?: number | undefined;
-  /** Default: F16 */
+  /** Default: {@link DEFAULT_KV_TYPE} */
   kvType?: KvType | undefined;
 }
 
@@ -111,8 +112,8 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
   const { ffnWidth: F } = config;
   const {
     tFfn = model.tFfn ?? defaultTFfn(F),
-    contextLength = Math.min(config.contextLength, 4096),
-    kvType = "F16",
+    contextLength = defaultContextLength(config),
+    kvType = DEFAULT_KV_TYPE,
   } = options;
   if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > F)
     throw new OptionError(`estimate: t_ffn must be an integer in 1..${F}, the FFN width, got ${tFfn}.`);
@@ -132,6 +133,21 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
     predictor: predictorBytes,
   };
 }
+
+export const DEFAULT_CONTEXT_LENGTH = 4096;
+
+/** Tokens of prompt and answer, unless told. */
+export function defaultContextLength({ contextLength }: Pick<ModelConfig, "contextLength">): number {
+  return Math.min(contextLength, DEFAULT_CONTEXT_LENGTH);
+}
+
+/** K, which must be at most F too. */
+export const T_FFN = {
+  words: "channels kept per layer",
+  isInteger: true,
+  min: 1,
+  otherwise: "as the predictor was trained, else about half",
+} as const satisfies NumberOption;
 
 /** t_ffn of a model without a predictor, unless told: half of F, the nearest whole blocks. */
 export function defaultTFfn(F: number): number {

@@ -12,6 +12,7 @@ import type { ModelConfig } from "../model/config.ts";
 import { familyOf, isLocalLayer } from "../model/families.ts";
 
 export type KvType = "F16" | "F32";
+export const DEFAULT_KV_TYPE: KvType = "F16";
 
 const maxBatch = 512;
 const cellStep = 256;

@@ -1,9 +1,10 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command, InvalidArgumentError } from "commander";
-import { runBench } from "../bench/bench.ts";
+import { BENCH_OPTIONS, PROMPT_LENGTHS, runBench } from "../bench/bench.ts";
 import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
-import { integer, interruption, printJson } from "./options.ts";
+import { numberFlag } from "./numberFlag.ts";
+import { interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {
@@ -22,15 +23,15 @@ export function benchCommand(): Command {
       "Measure the dense model, an ordinary model of the sub-network's shape, and the sub-network: time to first token, speed, memory, beside what bytes and arithmetic allow.",
     )
     .argument("<bundle>", "bundle folder; the dense model must fit into memory, and into the cache folder on disk")
-    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else about half)", integer(1))
+    .addOption(numberFlag("--t-ffn <n>", BENCH_OPTIONS.tFfn))
     .option(
       "--prompt-lengths <list>",
-      "tokens, e.g. 32,512 (default: 32,128,512,1024, as far as the model reads)",
+      `tokens, e.g. 32,512 (default: ${PROMPT_LENGTHS}, as far as the model reads)`,
       lengths,
     )
-    .option("--tokens <n>", "of each answer", integer(2), 64)
-    .option("--repeats <n>", "rounds", integer(1), 3)
-    .option("--threads <n>", "worker threads (default: one per core)", integer(1))
+    .addOption(numberFlag("--tokens <n>", BENCH_OPTIONS.answerTokens))
+    .addOption(numberFlag("--repeats <n>", BENCH_OPTIONS.repeats))
+    .addOption(numberFlag("--threads <n>", BENCH_OPTIONS.threads))
     .option("--out <folder>", "write bench.json, bench.md and bench.svg there")
     .option("--json", "print one JSON document instead of tables")
     .action(run);

@@ -1,11 +1,13 @@
 import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { Command } from "commander";
-import { greedySampling } from "../engine/sampling.ts";
+import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
+import { greedySampling, SAMPLING_OPTIONS } from "../engine/sampling.ts";
 import { IfpruneError } from "../errors.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, Sampling } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
-import { DEFAULT_MODEL, integer, MODEL_HELP, numberFrom } from "./options.ts";
+import { numberFlag } from "./numberFlag.ts";
+import { DEFAULT_MODEL, MODEL_HELP } from "./options.ts";
 
 interface Options {
   maxTokens: number;
@@ -20,10 +22,10 @@ export function chatCommand(): Command {
     .description("Talk to a model in the terminal. One conversation keeps the mask of its first message.")
     .argument("[model]", MODEL_HELP)
     .option("--system <text>", "what the model is told before the conversation, if its template has a place for it")
-    .option("--max-tokens <n>", "longest answer", integer(1), 512)
-    .option("--temperature <t>", "0 is greedy", numberFrom(0), 0)
-    .option("--seed <n>", "of sampling", integer(0), 0)
-    .option("--threads <n>", "worker threads", integer(1))
+    .addOption(numberFlag("--max-tokens <n>", { ...MAX_TOKENS, fallback: 512 }))
+    .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
+    .addOption(numberFlag("--seed <n>", SAMPLING_OPTIONS.seed))
+    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .addHelpText("after", `\nIn the conversation:\n${COMMANDS.map(helpLine).join("\n")}`)
     .action(async (model: string | undefined, { threads, ...options }: Options) => {
       const path = model ?? DEFAULT_MODEL;

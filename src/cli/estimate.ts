@@ -1,9 +1,11 @@
 import { availableParallelism } from "node:os";
 import { Command } from "commander";
 import { measureBandwidth } from "../bundle/bandwidth.ts";
-import { estimate, type ModelBytes, readStoredModel } from "../bundle/estimate.ts";
+import { DEFAULT_CONTEXT_LENGTH, estimate, type ModelBytes, readStoredModel, T_FFN } from "../bundle/estimate.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
-import { integer, printJson } from "./options.ts";
+import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
+import { numberFlag } from "./numberFlag.ts";
+import { printJson } from "./options.ts";
 
 interface Options {
   tFfn?: number;
@@ -12,15 +14,18 @@ interface Options {
   json?: boolean;
 }
 
+const CONTEXT = { ...ENGINE_OPTIONS.contextLength, otherwise: `the model's, at most ${DEFAULT_CONTEXT_LENGTH}` };
+const READERS = { ...ENGINE_OPTIONS.threads, words: "threads that read memory", otherwise: "one per core" };
+
 export function estimateCommand(): Command {
   return new Command("estimate")
     .description(
       "Say what a model and its sub-networks would take, from the headers of its files, before anything is loaded.",
     )
     .argument("<model>", "bundle folder; or Hugging Face folder or GGUF file, taken as `import` would store it")
-    .option("--t-ffn <n>", "channels kept per layer (default: the predictor's, else about half)", integer(1))
-    .option("--context <n>", "tokens of prompt and answer (default: the model's, at most 4096)", integer(2))
-    .option("--threads <n>", "that read memory (default: one per core)", integer(1))
+    .addOption(numberFlag("--t-ffn <n>", T_FFN))
+    .addOption(numberFlag("--context <n>", CONTEXT))
+    .addOption(numberFlag("--threads <n>", READERS))
     .option("--json", "print one JSON document")
     .action(run);
 }

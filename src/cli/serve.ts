@@ -3,15 +3,17 @@ import { setFlagsFromString } from "node:v8";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { OptionError } from "../errors.ts";
 import { isLoopback } from "../serve/http/security.ts";
-import { DEFAULT_MODEL, integer } from "./options.ts";
+import { SERVICE_OPTIONS } from "../serve/serviceOptions.ts";
+import { numberFlag } from "./numberFlag.ts";
+import { DEFAULT_MODEL } from "./options.ts";
 
 interface Options {
   host: string;
   port: number;
   apiKey?: string;
   memory?: number;
-  slots?: number;
-  queue?: number;
+  slots: number;
+  queue: number;
   threads?: number;
   context?: number;
   reuseOverlap?: number;
@@ -20,23 +22,21 @@ interface Options {
   quiet: boolean;
 }
 
+const PORT = { words: "port to listen on; 0: any free one", isInteger: true, min: 0, max: 65_535, fallback: 8080 };
+
 export function serveCommand(): Command {
   return new Command("serve")
     .description("Serve models over HTTP as OpenAI's API does, and a page to chat with them.")
     .argument("[models...]", "bundle folders, each known by its folder's name (default: the model in this package)")
     .option("--host <address>", "address to listen on; beyond this machine only with --api-key", "127.0.0.1")
-    .option("--port <n>", "port to listen on; 0: any free one", port, 8080)
+    .addOption(numberFlag("--port <n>", PORT))
     .addOption(new Option("--api-key <key>", "key that every request must have").env("IFPRUNE_API_KEY"))
-    .option("--memory <bytes>", "most memory of loaded sub-networks, as 4GB (default: 60 % of what is free)", bytes)
-    .option("--slots <n>", "requests that a sub-network answers at a time (default: 4)", integer(1))
-    .option("--queue <n>", "requests that may wait; more are refused (default: 64)", integer(0))
-    .option("--threads <n>", "worker threads", integer(1))
-    .option("--context <n>", "most tokens of a prompt and its answer (default: the model's, at most 4096)", integer(1))
-    .option(
-      "--reuse-overlap <share>",
-      "take a loaded sub-network that keeps this share of a prompt's channels in each layer (default: never)",
-      share,
-    )
+    .addOption(numberFlag("--memory <bytes>", SERVICE_OPTIONS.memoryBytes, bytes))
+    .addOption(numberFlag("--slots <n>", SERVICE_OPTIONS.slots))
+    .addOption(numberFlag("--queue <n>", SERVICE_OPTIONS.maxQueued))
+    .addOption(numberFlag("--threads <n>", SERVICE_OPTIONS.threads))
+    .addOption(numberFlag("--context <n>", SERVICE_OPTIONS.contextLength))
+    .addOption(numberFlag("--reuse-overlap <share>", SERVICE_OPTIONS.reuseOverlap))
     .option("--cors <origin>", "let pages of this origin ask, as https://chat.example", origin)
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
@@ -103,23 +103,11 @@ function interrupted(): Promise<void> {
   });
 }
 
-function port(text: string): number {
-  const value = integer(0)(text);
-  if (value > 65_535) throw new InvalidArgumentError("Wanted a port in 0..65535.");
-  return value;
-}
-
 /** `4GB`, `512MB`, `1.5 GiB`, or plain bytes. */
 function bytes(text: string): number {
   const [, number, prefix = "", binary] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$/i.exec(text.trim()) ?? [];
   const value = Math.floor(Number(number) * (binary ? 1024 : 1000) ** " KMGT".indexOf(prefix.toUpperCase() || " "));
-  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError("Wanted bytes, as 4GB or 512MB.");
-  return value;
-}
-
-function share(text: string): number {
-  const value = Number(text);
-  if (!(value > 0 && value <= 1)) throw new InvalidArgumentError("Wanted a number above 0, at most 1.");
+  if (Number.isNaN(value)) throw new InvalidArgumentError("Wanted bytes, as 4GB or 512MB.");
   return value;
 }
 

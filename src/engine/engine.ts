@@ -23,14 +23,15 @@ export interface EngineProvider {
   openFeature(path: string, options: EngineOptions): Promise<FeatureEngine>;
 }
 
+/** Numbers are those of `engineOptions.ts`. */
 export interface EngineOptions {
   /** Most tokens of prompt and answer together. */
   contextLength: number;
-  /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. Default: 1. */
+  /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. */
   sequences?: number;
   /** Default: one for files under 32 MiB, whose work is not worth sharing; one per core for larger ones. */
   threads?: number;
-  /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: F16. */
+  /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: `DEFAULT_KV_TYPE`. */
   kvType?: KvType;
   /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
   gpu?: "auto" | false;

@@ -4,10 +4,12 @@
  * Shapes: D model width · V vocabulary
  */
 import type { ControlledEvaluateInputItem, LlamaContext, LlamaEmbeddingContext, Token } from "node-llama-cpp";
-import { InputError, OptionError } from "../errors.ts";
+import { InputError } from "../errors.ts";
+import { checkNumber } from "../options.ts";
 import { Random } from "../random.ts";
 import type { Engine, EngineProvider, FeatureEngine, GenerateOptions, ScoredToken } from "./engine.ts";
-import { defaultThreads, type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
+import { MAX_TOKENS } from "./engineOptions.ts";
+import { type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
 import { checkBias, llamaSampling } from "./llamaSampling.ts";
 import { completeSampling, drawToken, largest, logProbabilities, type Sampling } from "./sampling.ts";
 import { Sequences, type TakenSequence } from "./sequences.ts";
@@ -23,21 +25,20 @@ export const llamaCpp: EngineProvider = {
     return `llama.cpp ${repo} ${release} (${buildType}) by node-llama-cpp ${await getModuleVersion()}. ${systemInfo.trim()}`;
   },
   async open(path, options) {
-    const { contextLength, sequences = 1, threads = defaultThreads(path), force, signal } = options;
-    const file = await loadLlama(path, options, (model) =>
+    const { contextLength, force, signal } = options;
+    const file = await loadLlama(path, options, (model, numbers) =>
       model.createContext({
+        ...numbers,
         contextSize: contextLength,
-        threads,
-        sequences,
         ignoreMemorySafetyChecks: force,
         createSignal: signal,
       }),
     );
-    return new LlamaEngine(file, contextLength, new Sequences(file.context, sequences));
+    return new LlamaEngine(file, contextLength, new Sequences(file.context));
   },
   async openFeature(path, options) {
-    const { contextLength, threads = defaultThreads(path) } = options;
-    const file = await loadLlama(path, options, (model) =>
+    const { contextLength } = options;
+    const file = await loadLlama(path, options, (model, { threads }) =>
       model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads }),
     );
     return new LlamaFeatureEngine(file, contextLength);
@@ -138,9 +139,7 @@ class LlamaEngine implements Engine {
   }
 
   #roomFor(maxTokens: number, ids: Int32Array): number {
-    if (!Number.isInteger(maxTokens) || maxTokens < 1) {
-      throw new OptionError(`engine: "maxTokens" must be a positive integer, got ${maxTokens}.`);
-    }
+    checkNumber("engine", "maxTokens", maxTokens, MAX_TOKENS);
     return Math.min(maxTokens, this.#contextLength - ids.length);
   }
 

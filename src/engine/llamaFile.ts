@@ -3,11 +3,20 @@ import { readdirSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import type { Llama, LlamaModel } from "node-llama-cpp";
-import { checkMemory, computeBytes, type KvType, kvCacheBytes, repackedBytes } from "../bundle/memory.ts";
-import { FileError, MemoryError, OptionError } from "../errors.ts";
+import {
+  checkMemory,
+  computeBytes,
+  DEFAULT_KV_TYPE,
+  type KvType,
+  kvCacheBytes,
+  repackedBytes,
+} from "../bundle/memory.ts";
+import { FileError, MemoryError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
+import { checkNumber, readNumbers } from "../options.ts";
 import type { EngineOptions } from "./engine.ts";
+import { ENGINE_OPTIONS } from "./engineOptions.ts";
 
 /** One per process and GPU setting: it holds llama.cpp's backends. */
 const backends = new Map<"auto" | false, Promise<Llama>>();
@@ -31,7 +40,7 @@ export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
  */
 const smallModelBytes = 32 * 2 ** 20;
 
-export function defaultThreads(path: string): number {
+function defaultThreads(path: string): number {
   return totalBytes(partsOf(path)) < smallModelBytes ? 1 : availableParallelism();
 }
 
@@ -59,18 +68,12 @@ export interface LlamaFile<Context> {
 
 export async function loadLlama<Context>(
   path: string,
-  { contextLength, sequences = 1, threads, kvType = "F16", gpu = false, force = false, signal }: EngineOptions,
-  createContext: (model: LlamaModel) => Promise<Context>,
+  { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, signal, ...given }: EngineOptions,
+  createContext: (model: LlamaModel, numbers: { sequences: number; threads: number }) => Promise<Context>,
 ): Promise<LlamaFile<Context>> {
-  if (!Number.isInteger(contextLength) || contextLength < 2) {
-    throw new OptionError(`engine: "contextLength" must be an integer of at least 2, got ${contextLength}.`);
-  }
-  if (!Number.isInteger(sequences) || sequences < 1) {
-    throw new OptionError(`engine: "sequences" must be a positive integer, got ${sequences}.`);
-  }
-  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
-    throw new OptionError(`engine: "threads" must be a positive integer, got ${threads}.`);
-  }
+  const { contextLength } = given;
+  checkNumber("engine", "contextLength", contextLength, ENGINE_OPTIONS.contextLength);
+  const { sequences, threads = defaultThreads(path) } = readNumbers("engine", ENGINE_OPTIONS, given);
   const vocabSize = inspect(path, force || gpu ? undefined : { contextLength, sequences, kvType });
   const llama = await startBackend(gpu);
   let model: LlamaModel | undefined;
@@ -83,7 +86,7 @@ export async function loadLlama<Context>(
       ignoreMemorySafetyChecks: force,
       loadSignal: signal,
     });
-    const context = await createContext(model);
+    const context = await createContext(model, { sequences, threads });
     const { dispose } = model; // also frees its contexts
     return { model, context, vocabSize, dispose: dispose.bind(model) };
   } catch (cause) {

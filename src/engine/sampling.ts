@@ -5,39 +5,34 @@
  * Shapes: V vocabulary
  */
 import { OptionError } from "../errors.ts";
+import { type Complete, type NumberOption, readNumbers } from "../options.ts";
 
 /** Penalties look at the answer's own tokens. */
-export interface Sampling {
-  /** 0 is greedy, and so is what is below 0.001. */
-  temperature: number;
-  /** The likeliest tokens that have this probability together; the likeliest one always. */
-  topP: number;
-  /** 0 is no limit. */
-  topK: number;
-  /** Of the likeliest token's probability. */
-  minP: number;
-  /** An integer, of which the lowest 32 bits count. */
-  seed: number;
-  frequencyPenalty: number;
-  presencePenalty: number;
-  /** 1 is none. */
-  repeatPenalty: number;
+export const SAMPLING_OPTIONS = {
+  temperature: { words: "0 is greedy", min: 0, fallback: 0 },
+  topP: {
+    words: "the likeliest tokens that have this probability together; the likeliest one always",
+    min: 0,
+    max: 1,
+    fallback: 1,
+  },
+  topK: { words: "so many of the likeliest tokens; 0 is no limit", isInteger: true, min: 0, fallback: 0 },
+  minP: { words: "tokens of at least this share of the likeliest one's probability", min: 0, max: 1, fallback: 0 },
+  /** The lowest 32 bits count. */
+  seed: { words: "of sampling", isInteger: true, fallback: 0 },
+  frequencyPenalty: { words: "taken from a logit for each time that the token came", fallback: 0 },
+  presencePenalty: { words: "taken from a logit once the token came", fallback: 0 },
+  repeatPenalty: { words: "divides the logits of tokens that came; 1 is none", min: 0, isAboveMin: true, fallback: 1 },
+} as const satisfies Record<string, NumberOption>;
+
+export interface Sampling extends Complete<typeof SAMPLING_OPTIONS> {
   /** Added to logits, by token id. */
   logitBias: ReadonlyMap<number, number>;
 }
 
-export const greedySampling: Sampling = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  seed: 0,
-  frequencyPenalty: 0,
-  presencePenalty: 0,
-  repeatPenalty: 1,
-  logitBias: new Map(),
-};
+export const greedySampling: Sampling = { ...readNumbers("sampling", SAMPLING_OPTIONS, {}), logitBias: new Map() };
 
+/** Temperatures below are greedy: logits cannot be divided by them. */
 const minTemperature = 1e-3;
 
 /**
@@ -46,26 +41,15 @@ const minTemperature = 1e-3;
  * @throws {OptionError} if a number is out of range
  */
 export function completeSampling(given: Partial<Sampling>): Sampling {
-  const entries = Object.entries(given).filter(([, value]) => value !== undefined);
-  const sampling: Sampling = { ...greedySampling, ...Object.fromEntries(entries) };
-  const check = (name: keyof Sampling, wanted: string, isRight: (value: number) => boolean) => {
-    const value = sampling[name] as number;
-    if (!isRight(value)) throw new OptionError(`sampling: "${name}" must be ${wanted}, got ${value}.`);
-  };
-  check("temperature", "a number of at least 0", (value) => value >= 0 && value < Infinity);
-  check("topP", "a number in 0..1", (value) => value >= 0 && value <= 1);
-  check("topK", "an integer of at least 0", (value) => Number.isSafeInteger(value) && value >= 0);
-  check("minP", "a number in 0..1", (value) => value >= 0 && value <= 1);
-  check("seed", "an integer", Number.isSafeInteger);
-  check("frequencyPenalty", "a number", Number.isFinite);
-  check("presencePenalty", "a number", Number.isFinite);
-  check("repeatPenalty", "a number above 0", (value) => value > 0 && value < Infinity);
-  for (const [id, bias] of sampling.logitBias) {
+  const { logitBias = greedySampling.logitBias } = given;
+  const sampling = readNumbers("sampling", SAMPLING_OPTIONS, given);
+  for (const [id, bias] of logitBias) {
     if (!Number.isFinite(bias))
       throw new OptionError(`sampling: the bias of token ${id} must be a number, got ${bias}.`);
   }
   return {
     ...sampling,
+    logitBias,
     temperature: sampling.temperature < minTemperature ? 0 : sampling.temperature,
     topK: Math.min(sampling.topK, 2 ** 31 - 1),
     seed: Number(BigInt.asUintN(32, BigInt(sampling.seed))),

@@ -13,19 +13,17 @@ import { Rounds } from "./rounds.ts";
 const promptChunk = 128;
 
 export class Sequences {
-  readonly #count: number;
   readonly #free: LlamaContextSequence[];
   readonly #rounds = new Rounds();
 
-  constructor(context: LlamaContext, count: number) {
-    this.#count = count;
-    this.#free = Array.from({ length: count }, () => context.getSequence());
+  constructor(context: LlamaContext) {
+    this.#free = Array.from({ length: context.totalSequences }, () => context.getSequence());
   }
 
   /** One that has read nothing. Disposing frees it for the next call. */
   async take(): Promise<TakenSequence> {
     const sequence = this.#free.pop();
-    if (!sequence) throw new Error(`internal: more calls at a time than ${this.#count}, the sequences of the engine`);
+    if (!sequence) throw new Error("internal: more calls at a time than the engine has sequences");
     const taken = new TakenSequence(sequence, this.#rounds, () => this.#free.push(sequence));
     try {
       await taken.clear();

@@ -11,14 +11,16 @@ import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/
 import { chooseMask, type MaskSource, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
-import { estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
-import { availableBytes, byteSize } from "../bundle/memory.ts";
+import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
+import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
+import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { overlap } from "../mask/overlap.ts";
+import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
 import { EventBuffer } from "./eventBuffer.ts";
@@ -34,33 +36,23 @@ import type {
   ServedModel,
   TokenLogprob,
 } from "./service.ts";
+import { SERVICE_OPTIONS } from "./serviceOptions.ts";
 import { subnetworkBytes } from "./subnetworkBytes.ts";
 import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
-export interface LocalServiceOptions extends ModelOptions, Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
-  /** Bytes that loaded sub-networks may take, by estimate. Default: 60 % of what is available at the start. */
-  memoryBytes?: number | undefined;
-  /** Most tokens of a prompt and its answer. Default: the model's, at most 4,096. */
-  contextLength?: number | undefined;
-  /** Requests that a sub-network answers at a time; each has a cache of its own, which counts as memory. Default: 4. */
-  slots?: number | undefined;
-  /** Requests that run at a time, loading included. Default: 16. */
-  maxRunning?: number | undefined;
-  /** Requests that wait for their turn. Default: 64. */
-  maxQueued?: number | undefined;
-  /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
-  tFfn?: number | undefined;
-  /**
-   * Share of channels, in (0, 1]: a loaded sub-network that keeps at least so much of a new mask in every layer is taken instead. Default: no such
-   * thing, for its answers are another mask's.
-   */
-  reuseOverlap?: number | undefined;
+/** Numbers are those of `serviceOptions.ts`. */
+export interface LocalServiceOptions
+  extends ModelOptions,
+    Pick<EngineOptions, "kvType" | "gpu">,
+    Given<typeof SERVICE_OPTIONS> {
   /** Of sub-networks on disk. */
   cache?: Omit<CacheOptions, "signal"> | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
   /** Folder of saved tasks. Default: `$XDG_DATA_HOME/ifprune/tasks`. */
   tasksRoot?: string | undefined;
 }
+
+type CompleteOptions = Omit<LocalServiceOptions, keyof typeof SERVICE_OPTIONS> & Complete<typeof SERVICE_OPTIONS>;
 
 /** An open bundle and what belongs to it. */
 interface Served {
@@ -77,7 +69,6 @@ interface Served {
 type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
 
 const denseId = "dense";
-const defaultSlots = 4;
 
 /**
  * Opens bundles for service.
@@ -90,41 +81,31 @@ export async function openLocalService(
   models: readonly { id: string; path: string }[],
   options: LocalServiceOptions = {},
 ): Promise<LocalService> {
-  const positive = ["memoryBytes", "contextLength", "slots", "maxRunning", "tFfn"] as const;
-  for (const name of positive) {
-    const value = options[name];
-    if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
-      throw new OptionError(`serve: "${name}" must be a positive integer, got ${value}.`);
-  }
-  const { maxQueued = 64, reuseOverlap } = options;
-  if (!Number.isSafeInteger(maxQueued) || maxQueued < 0)
-    throw new OptionError(`serve: "maxQueued" must be an integer of at least 0, got ${maxQueued}.`);
-  if (reuseOverlap !== undefined && !(reuseOverlap > 0 && reuseOverlap <= 1))
-    throw new OptionError(`serve: "reuseOverlap" must be a number in (0, 1], got ${reuseOverlap}.`);
+  const complete = { ...options, ...readNumbers("serve", SERVICE_OPTIONS, options) };
   const { engines = DEFAULT_ENGINES } = options;
   await engines.start(options.gpu);
   const served = new Map<string, Served>();
   try {
     for (const { id, path } of models) {
       if (served.has(id)) throw new OptionError(`serve: wanted a name for each model, got "${id}" twice.`);
-      served.set(id, await openServed(id, path, { ...options, engines }));
+      served.set(id, await openServed(id, path, { ...complete, engines }));
     }
-    return new LocalService(served, { ...options, maxQueued });
+    return new LocalService(served, complete);
   } catch (error) {
     for (const one of served.values()) await closeServed(one);
     throw error;
   }
 }
 
-async function openServed(id: string, path: string, options: LocalServiceOptions): Promise<Served> {
+async function openServed(id: string, path: string, options: CompleteOptions): Promise<Served> {
   const model = new InstructionModel(path, options);
   try {
     const { bundle, format } = model;
-    const { contextLength = Math.min(bundle.contextLength, 4096), tFfn = modelTFfn(model) } = options;
-    const { threads, gpu, scoreCache, tasksRoot, kvType = "F16" } = options;
+    const { contextLength = defaultContextLength(bundle), tFfn = modelTFfn(model) } = options;
+    const { threads, gpu, scoreCache, tasksRoot, slots, kvType = DEFAULT_KV_TYPE } = options;
     const stored = readStoredModel(path);
     estimate(stored, { tFfn, contextLength }); // that they suit the model
-    checkBudget(id, stored, { tFfn, contextLength, slots: options.slots ?? defaultSlots, kvType }, options.memoryBytes);
+    checkBudget(id, stored, { tFfn, contextLength, slots, kvType }, options.memoryBytes);
     const source = await openFlaggedSource(model, {}, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
@@ -165,8 +146,7 @@ async function closeServed({ source, model }: Served): Promise<void> {
 /** See {@link InferenceService}. Made by {@link openLocalService}. */
 export class LocalService implements InferenceService {
   readonly #served: ReadonlyMap<string, Served>;
-  readonly #options: LocalServiceOptions;
-  readonly #slots: number;
+  readonly #options: CompleteOptions;
   readonly #memoryLimit: number;
   readonly #queue: Queue;
   readonly #pool: Pool<Engine>;
@@ -176,16 +156,10 @@ export class LocalService implements InferenceService {
   readonly #stops = new Set<AbortController>();
   #closed: Promise<void> | undefined;
 
-  constructor(served: ReadonlyMap<string, Served>, options: LocalServiceOptions & { maxQueued: number }) {
-    const {
-      slots = defaultSlots,
-      maxRunning = 16,
-      maxQueued,
-      memoryBytes = Math.floor(0.6 * availableBytes()),
-    } = options;
+  constructor(served: ReadonlyMap<string, Served>, options: CompleteOptions) {
+    const { slots, maxRunning, maxQueued, memoryBytes = Math.floor(0.6 * availableBytes()) } = options;
     this.#served = served;
     this.#options = options;
-    this.#slots = slots;
     this.#memoryLimit = memoryBytes;
     this.#queue = new Queue({ maxRunning, maxQueued });
     this.#pool = new Pool({ budget: memoryBytes, slots });
@@ -232,8 +206,7 @@ export class LocalService implements InferenceService {
     const served = this.#find(id);
     const { prompt, mask, maxTokens, stop, logprobs, schema, signal } = request;
     const { tokenizer } = served.model;
-    if (!Number.isSafeInteger(maxTokens) || maxTokens < 1)
-      throw new OptionError(`generate: "maxTokens" must be a positive integer, got ${maxTokens}.`);
+    checkNumber("generate", "maxTokens", maxTokens, MAX_TOKENS);
     if (logprobs !== undefined && schema)
       throw new OptionError(
         "generate: log-probabilities are not known of an answer that follows a schema. Leave one out.",
@@ -457,11 +430,11 @@ export class LocalService implements InferenceService {
   }
 
   async #acquire(served: Served, named: NamedMask, signal: AbortSignal): Promise<Lease<Engine>> {
-    const { cache, threads, kvType = "F16", gpu } = this.#options;
+    const { cache, slots, threads, kvType = DEFAULT_KV_TYPE, gpu } = this.#options;
     const { bundle, engines } = served.model;
     const key = keyOf(served, named);
     const { contextLength } = served.info;
-    const size = { tFfn: named.mask.tFfn, contextLength, slots: this.#slots, kvType };
+    const size = { tFfn: named.mask.tFfn, contextLength, slots, kvType };
     const { own, shared } = subnetworkBytes(served.stored, size);
     const item: PoolItem<Engine> = {
       key,
@@ -471,7 +444,7 @@ export class LocalService implements InferenceService {
         const start = performance.now();
         const { path, cached } = await openSubnetwork(bundle, named.mask, { ...cache, signal: abandoned });
         const gathered = performance.now();
-        const how = { contextLength, sequences: this.#slots, threads, kvType, gpu, signal: abandoned };
+        const how = { contextLength, sequences: slots, threads, kvType, gpu, signal: abandoned };
         const value = await engines.open(path, how);
         const ms = { gather: gathered - start, load: performance.now() - gathered };
         this.#remember(key, named);

@@ -48,7 +48,7 @@ test("refuses to be reached from elsewhere without a key, and options out of ran
     [["--host", "192.168.1.2"], "wanted --api-key"],
     [["--host", "::"], "wanted --api-key"],
     [["--api-key", ""], "got empty text"],
-    [["--port", "70000"], "Wanted a port"],
+    [["--port", "70000"], "0..65535"],
     [["--memory", "much"], "Wanted bytes"],
     [["--memory", "0GB"], "Wanted bytes"],
     [["--reuse-overlap", "2"], "Wanted a number above 0"],

@@ -13,7 +13,7 @@ import { ApiError, toApiError } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
 import { limits } from "./limits.ts";
 import type { CompletionExtension } from "./pageApi.ts";
-import type { SamplingBody } from "./schemas.ts";
+import { SAMPLING_FIELDS, type SamplingBody } from "./schemas.ts";
 import { eventStream } from "./sse.ts";
 
 /** @throws {ApiError} if no model has the name */
@@ -52,18 +52,19 @@ export function storedMask(
   }
 }
 
-/** Defaults are OpenAI's. Choice `i` of a request has the seed `seed + i`, of which the low 32 bits count. */
+/** Choice `i` of a request has the seed `seed + i`, of which the low 32 bits count. */
 export function samplings(body: SamplingBody, count: number): Sampling[] {
   const seed = body.seed ?? randomInt(2 ** 32);
+  const of = (name: keyof typeof SAMPLING_FIELDS) => body[name] ?? SAMPLING_FIELDS[name].fallback;
   return Array.from({ length: count }, (_, i) => ({
-    temperature: body.temperature ?? 1,
-    topP: body.top_p ?? 1,
-    topK: body.top_k ?? 0,
-    minP: body.min_p ?? 0,
+    temperature: of("temperature"),
+    topP: of("top_p"),
+    topK: of("top_k"),
+    minP: of("min_p"),
     seed: (seed + i) >>> 0,
-    frequencyPenalty: body.frequency_penalty ?? 0,
-    presencePenalty: body.presence_penalty ?? 0,
-    repeatPenalty: body.repetition_penalty ?? 1,
+    frequencyPenalty: of("frequency_penalty"),
+    presencePenalty: of("presence_penalty"),
+    repeatPenalty: of("repetition_penalty"),
     logitBias: new Map(Object.entries(body.logit_bias ?? {}).map(([id, bias]) => [Number(id), bias])),
   }));
 }

@@ -3,6 +3,9 @@
  * cannot are refused, as are unknown ones.
  */
 import { z } from "zod";
+import { MAX_TOKENS } from "../../engine/engineOptions.ts";
+import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
+import type { NumberOption } from "../../options.ts";
 import { type MaskRequest, taskName } from "../service.ts";
 import { ApiError, fromZod } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
@@ -15,6 +18,21 @@ const number = (min: number, max: number) =>
 const integer = (min: number, max: number) => number(min, max).int("wanted an integer");
 const text = (max: number) => z.string("wanted a text").max(max, `wanted at most ${max} characters`);
 const count = Number.MAX_SAFE_INTEGER;
+
+/** Ranges and defaults are the library's but where OpenAI's differ. */
+export const SAMPLING_FIELDS = {
+  temperature: { ...SAMPLING_OPTIONS.temperature, max: 2, fallback: 1 },
+  top_p: SAMPLING_OPTIONS.topP,
+  top_k: { ...SAMPLING_OPTIONS.topK, max: 1_000_000 },
+  min_p: SAMPLING_OPTIONS.minP,
+  seed: SAMPLING_OPTIONS.seed,
+  frequency_penalty: { ...SAMPLING_OPTIONS.frequencyPenalty, min: -2, max: 2 },
+  presence_penalty: { ...SAMPLING_OPTIONS.presencePenalty, min: -2, max: 2 },
+  repetition_penalty: { ...SAMPLING_OPTIONS.repeatPenalty, isAboveMin: false, min: 0.01, max: 10 },
+} as const satisfies Record<string, NumberOption>;
+
+const field = ({ isInteger, min = -count, max = count }: NumberOption) =>
+  optional(isInteger ? integer(min, max) : number(min, max));
 
 /** Of masks, which clients choose too; none is a path. */
 const maskId = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
@@ -51,14 +69,14 @@ const sampling = {
     }),
   ),
   stop: optional(stop).transform((given) => [given ?? []].flat().filter((one) => one !== "")),
-  temperature: optional(number(0, 2)),
-  top_p: optional(number(0, 1)),
-  top_k: optional(integer(0, 1_000_000)),
-  min_p: optional(number(0, 1)),
-  seed: optional(integer(-count, count)),
-  frequency_penalty: optional(number(-2, 2)),
-  presence_penalty: optional(number(-2, 2)),
-  repetition_penalty: optional(number(0.01, 10)),
+  temperature: field(SAMPLING_FIELDS.temperature),
+  top_p: field(SAMPLING_FIELDS.top_p),
+  top_k: field(SAMPLING_FIELDS.top_k),
+  min_p: field(SAMPLING_FIELDS.min_p),
+  seed: field(SAMPLING_FIELDS.seed),
+  frequency_penalty: field(SAMPLING_FIELDS.frequency_penalty),
+  presence_penalty: field(SAMPLING_FIELDS.presence_penalty),
+  repetition_penalty: field(SAMPLING_FIELDS.repetition_penalty),
   logit_bias: optional(logitBias),
   n: optional(integer(1, limits.choices)),
   user: optional(text(512)),
@@ -141,8 +159,8 @@ const chat = z.strictObject({
     .array(message, "wanted a list of messages")
     .min(1, "wanted at least one message")
     .max(limits.messages, `wanted at most ${limits.messages} messages`),
-  max_tokens: optional(integer(1, count)),
-  max_completion_tokens: optional(integer(1, count)),
+  max_tokens: field(MAX_TOKENS),
+  max_completion_tokens: field(MAX_TOKENS),
   logprobs: optional(z.boolean("wanted a boolean")),
   top_logprobs: optional(integer(0, limits.topLogprobs)),
   response_format: optional(responseFormat),
