@@ -107,7 +107,7 @@ function interrupted(): Promise<void> {
 function bytes(text: string): number {
   const [, number, prefix = "", binary] = /^(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?$/i.exec(text.trim()) ?? [];
   const value = Math.floor(Number(number) * (binary ? 1024 : 1000) ** " KMGT".indexOf(prefix.toUpperCase() || " "));
-  if (Number.isNaN(value)) throw new InvalidArgumentError("Wanted bytes, as 4GB or 512MB.");
+  if (!(value >= 1)) throw new InvalidArgumentError("Wanted bytes, as 4GB or 512MB.");
   return value;
 }
 
