@@ -8,7 +8,9 @@
  * - of an imported model, `chat_template.jinja` and the small files that an export takes along
  * - `ifprune.json`: the manifest
  *
- * Reading is here, writing in `packBundle.ts`. Shapes: D model width · F FFN width · L layers
+ * Reading is here, writing in `packBundle.ts`.
+ *
+ * Shapes: D model width · F FFN width · L layers
  */
 import { join } from "node:path";
 import { FileError } from "../errors.ts";

@@ -2,7 +2,7 @@
  * The predictor's head at inference: from the feature of an instruction to masking scores. The same numbers as the graph's in
  * `predictor.ts`, without an engine.
  *
- * Shapes: Dp backbone width · R head rank · L layers, F FFN channels of the big model · G scores of a layer
+ * Shapes: Dp backbone width · R head rank · L layers, F FFN channels of the big model, in blocks of so many that have one score
  */
 import { ShapeError } from "../errors.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
@@ -15,9 +15,9 @@ export interface PredictorHead extends Pick<PredictorConfig, "head" | "rank" | "
   featureStd: Float32Array;
   /** From the feature, [R, Dp]. */
   inner: Float32Array;
-  /** To the scores, [L·G, R]. */
+  /** To the scores, [L·F/block, R]. */
   outer: Float32Array;
-  /** [L, G], added to the scores. */
+  /** [L, F/block], added to the scores. */
   importance?: Float32Array;
 }
 

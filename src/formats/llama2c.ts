@@ -1,3 +1,8 @@
+/**
+ * Checkpoints and tokenizers of llama2.c: its stories models.
+ *
+ * Shapes: D model width · F FFN width · L layers · H query heads · G key/value heads · V vocabulary
+ */
 import { FileError } from "../errors.ts";
 import { ReadableFile } from "../files.ts";
 import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../model/config.ts";

@@ -1,3 +1,9 @@
+/**
+ * Scores of channels: of blocks of them, and of unit scale.
+ *
+ * Shapes: L layers · F channels of a layer (d_ffn)
+ */
+
 /** Scores of blocks of channels [L, F/block] as scores of channels [L, F]. */
 export function spreadBlocks(scores: Float32Array, block: number): Float32Array {
   return block === 1
