@@ -6,27 +6,25 @@
  *
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
-import { createHash } from "node:crypto";
 import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
-import { chooseMask, type MaskSource, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
+import { type MaskSource, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
-import { type CacheOptions, hasSubnetwork, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { type CacheOptions, hasSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
-import { fullMask, type Mask } from "../mask/mask.ts";
-import { overlap } from "../mask/overlap.ts";
+import type { Mask } from "../mask/mask.ts";
 import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
 import { EventBuffer } from "./eventBuffer.ts";
-import { MaskMemo, type NamedMask, nameMask, TaskStore } from "./masks.ts";
-import { type Lease, Pool, type PoolItem } from "./pool.ts";
+import { type NamedMask, TaskStore } from "./masks.ts";
 import { Queue } from "./queue.ts";
+import { ServedMasks } from "./servedMasks.ts";
 import type {
   GenerationEvent,
   GenerationRequest,
@@ -38,6 +36,7 @@ import type {
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
 import { subnetworkBytes } from "./subnetworkBytes.ts";
+import { SubnetworkPool } from "./subnetworkPool.ts";
 import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
 /** Numbers are those of `serviceOptions.ts`. */
@@ -60,15 +59,10 @@ interface Served {
   model: InstructionModel;
   source: MaskSource;
   stored: StoredModel;
-  memo: MaskMemo;
-  tasks: TaskStore;
-  /** Masks are made one at a time. */
-  making: Promise<unknown>;
+  masks: ServedMasks;
 }
 
 type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
-
-const denseId = "dense";
 
 /**
  * Opens bundles for service.
@@ -103,6 +97,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const { bundle, format } = model;
     const { contextLength = defaultContextLength(bundle), tFfn = modelTFfn(model) } = options;
     const { threads, gpu, scoreCache, tasksRoot, slots, kvType = DEFAULT_KV_TYPE } = options;
+    const tasks = new TaskStore(bundle, tasksRoot);
     const stored = readStoredModel(path);
     estimate(stored, { tFfn, contextLength }); // that they suit the model
     checkBudget(id, stored, { tFfn, contextLength, slots, kvType }, options.memoryBytes);
@@ -116,8 +111,8 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       tFfn,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
     };
-    const tasks = new TaskStore(bundle, tasksRoot);
-    return { info, model, source, stored, memo: new MaskMemo(), tasks, making: Promise.resolve() };
+    const masks = new ServedMasks(bundle, source, tasks, tFfn);
+    return { info, model, source, stored, masks };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
@@ -147,22 +142,18 @@ async function closeServed({ source, model }: Served): Promise<void> {
 export class LocalService implements InferenceService {
   readonly #served: ReadonlyMap<string, Served>;
   readonly #options: CompleteOptions;
-  readonly #memoryLimit: number;
   readonly #queue: Queue;
-  readonly #pool: Pool<Engine>;
-  /** Masks of what the pool has, or had lately, by its keys. */
-  readonly #loadedMasks = new Map<string, NamedMask>();
+  readonly #pool: SubnetworkPool;
   /** Of what runs, each. (One signal for all would be followed by those of every request, for ever.) */
   readonly #stops = new Set<AbortController>();
   #closed: Promise<void> | undefined;
 
   constructor(served: ReadonlyMap<string, Served>, options: CompleteOptions) {
-    const { slots, maxRunning, maxQueued, memoryBytes = Math.floor(0.6 * availableBytes()) } = options;
+    const { maxRunning, maxQueued, memoryBytes = Math.floor(0.6 * availableBytes()) } = options;
     this.#served = served;
     this.#options = options;
-    this.#memoryLimit = memoryBytes;
     this.#queue = new Queue({ maxRunning, maxQueued });
-    this.#pool = new Pool({ budget: memoryBytes, slots });
+    this.#pool = new SubnetworkPool({ ...options, budget: memoryBytes });
   }
 
   models(): readonly ServedModel[] {
@@ -271,40 +262,36 @@ export class LocalService implements InferenceService {
     const read = this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] });
     const named = await this.#stoppable(signal, async (either) => {
       using _ = await this.#queue.enter(either);
-      return await this.#maskFor(served, read.instruction, either);
+      return await served.masks.of(read.instruction, either);
     });
-    const isLoaded = this.#pool.items().some(({ key, isLoaded: is }) => is && key === keyOf(served, named));
+    const isLoaded = this.#pool.isLoaded(id, named.id);
     const { bundle } = served.model;
     const from = isLoaded ? "loaded" : hasSubnetwork(bundle, named.mask, this.#options.cache) ? "disk" : "cold";
     return { info: infoOf(named, from), mask: named.mask };
   }
 
   maskById(id: string, maskId: string): Mask {
-    return this.#maskById(this.#find(id), maskId).mask;
+    return this.#find(id).masks.byId(maskId).mask;
   }
 
   tasks(id: string) {
-    return this.#find(id).tasks.list();
+    return this.#find(id).masks.tasks.list();
   }
 
   async saveTask(id: string, name: string, instruction: string) {
-    const { tasks } = this.#find(id);
+    const { tasks } = this.#find(id).masks;
     tasks.checkName(name); // before anything is made
     const { info, mask } = await this.mask(id, instruction);
     return tasks.save(name, instruction, { id: info.id, mask, source: info.source });
   }
 
   deleteTask(id: string, name: string): void {
-    this.#find(id).tasks.delete(name);
+    this.#find(id).masks.tasks.delete(name);
   }
 
   state() {
     const { running, queued } = this.#queue;
-    const subnetworks = this.#pool.items().map(({ key, bytes, users }) => {
-      const [model, maskId] = JSON.parse(key) as [string, string];
-      return { model, maskId, bytes, users };
-    });
-    return { running, queued, subnetworks, memoryBytes: this.#pool.bytes, memoryLimit: this.#memoryLimit };
+    return { running, queued, ...this.#pool.state() };
   }
 
   drain(): Promise<void> {
@@ -349,7 +336,7 @@ export class LocalService implements InferenceService {
     const entered = performance.now();
     const named = await this.#chooseMask(served, request, instruction, signal);
     const chosen = performance.now();
-    const lease = await this.#acquire(served, named, signal);
+    const lease = await this.#pool.acquire(served, named, signal);
     try {
       const { gather, load } = lease.ms;
       const waited = Math.max(0, performance.now() - chosen - gather - load);
@@ -361,121 +348,28 @@ export class LocalService implements InferenceService {
   }
 
   async #chooseMask(
-    served: Served,
+    { info, masks }: Served,
     request: MaskRequest,
     instruction: ReadPrompt["instruction"],
     signal: AbortSignal,
   ): Promise<NamedMask> {
     switch (request.kind) {
-      case "auto":
-        return this.#reusable(served, await this.#maskFor(served, instruction, signal));
+      case "auto": {
+        const named = await masks.of(instruction, signal);
+        const { reuseOverlap } = this.#options;
+        return reuseOverlap === undefined ? named : this.#pool.nearest(info.id, named, reuseOverlap);
+      }
       case "task":
-        return served.tasks.get(request.name);
+        return masks.tasks.get(request.name);
       case "dense":
-        return this.#maskById(served, denseId);
+        return masks.dense();
       case "id":
-        return this.#maskById(served, request.id);
+        return masks.byId(request.id);
       default:
         return request satisfies never;
     }
   }
-
-  /** The mask of an instruction, remembered or made. */
-  async #maskFor(served: Served, instruction: ReadPrompt["instruction"], signal: AbortSignal): Promise<NamedMask> {
-    const { memo, source, info, model } = served;
-    const { ids, text } = instruction;
-    const bytes = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
-    const key = createHash("sha256").update(JSON.stringify(text)).update(bytes).digest("base64");
-    const make = async () => {
-      signal.throwIfAborted();
-      const since = memo.find(key);
-      if (since) return since;
-      const how = { tFfn: info.tFfn, ffnWidth: model.bundle.ffnWidth, signal };
-      const { mask, source: name } = await chooseMask(source, instruction, how);
-      const named = nameMask(mask, name);
-      memo.add(key, named);
-      return named;
-    };
-    const known = memo.find(key);
-    if (known) return known;
-    const made = served.making.then(make, make);
-    served.making = made;
-    return orAbort(made, signal);
-  }
-
-  #maskById({ model, memo, tasks }: Served, id: string): NamedMask {
-    const { numLayers, ffnWidth } = model.bundle;
-    const found =
-      id === denseId
-        ? { id, mask: fullMask(numLayers, ffnWidth), source: denseId }
-        : (memo.get(id) ?? tasks.byMask(id));
-    if (!found) throw new InputError(`unknown mask: "${id}". Masks are forgotten after a while: make it again.`);
-    return found;
-  }
-
-  /** A loaded mask that is nearly the same, where that is allowed. */
-  #reusable(served: Served, named: NamedMask): NamedMask {
-    const { reuseOverlap } = this.#options;
-    const own = keyOf(served, named);
-    const loaded = this.#pool.items().filter(({ isLoaded }) => isLoaded);
-    if (reuseOverlap === undefined || loaded.some(({ key }) => key === own)) return named;
-    const near = loaded
-      .filter(({ key }) => (JSON.parse(key) as string[])[0] === served.info.id)
-      .map(({ key }) => this.#loadedMasks.get(key)!)
-      .filter(({ mask }) => mask.tFfn === named.mask.tFfn)
-      .map((other) => ({ other, share: Math.min(...overlap(named.mask, other.mask)) }))
-      .filter(({ share }) => share >= reuseOverlap)
-      .sort((a, b) => b.share - a.share);
-    return near[0]?.other ?? named;
-  }
-
-  async #acquire(served: Served, named: NamedMask, signal: AbortSignal): Promise<Lease<Engine>> {
-    const { cache, slots, threads, kvType = DEFAULT_KV_TYPE, gpu } = this.#options;
-    const { bundle, engines } = served.model;
-    const key = keyOf(served, named);
-    const { contextLength } = served.info;
-    const size = { tFfn: named.mask.tFfn, contextLength, slots, kvType };
-    const { own, shared } = subnetworkBytes(served.stored, size);
-    const item: PoolItem<Engine> = {
-      key,
-      bytes: own,
-      shared: { key: served.info.id, bytes: shared },
-      load: async (abandoned) => {
-        const start = performance.now();
-        const { path, cached } = await openSubnetwork(bundle, named.mask, { ...cache, signal: abandoned });
-        const gathered = performance.now();
-        const how = { contextLength, sequences: slots, threads, kvType, gpu, signal: abandoned };
-        const value = await engines.open(path, how);
-        const ms = { gather: gathered - start, load: performance.now() - gathered };
-        this.#remember(key, named);
-        return { value, from: cached ? "disk" : "cold", ms };
-      },
-    };
-    return this.#pool.acquire(item, signal);
-  }
-
-  #remember(key: string, named: NamedMask): void {
-    const kept = new Set(this.#pool.items().map((item) => item.key));
-    for (const old of this.#loadedMasks.keys()) if (!kept.has(old)) this.#loadedMasks.delete(old);
-    this.#loadedMasks.set(key, named);
-  }
 }
-
-/** A result, unless the signal aborts before: whoever has gone does not wait for another's work. */
-async function orAbort<T>(result: Promise<T>, signal: AbortSignal): Promise<T> {
-  let leave = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    leave = () => reject(signal.reason);
-  });
-  signal.addEventListener("abort", leave);
-  try {
-    return await Promise.race([result, aborted]);
-  } finally {
-    signal.removeEventListener("abort", leave);
-  }
-}
-
-const keyOf = ({ info }: Served, { id }: NamedMask) => JSON.stringify([info.id, id]);
 
 function infoOf({ id, source, mask: { tFfn, dFfn } }: NamedMask, from: MaskInfo["from"]): MaskInfo {
   return { id, source, tFfn, dFfn, from };
