@@ -5,8 +5,8 @@
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { answer } from "../src/answer/answer.ts";
+import { openBundlePredictor } from "../src/answer/bundlePredictor.ts";
 import { chooseMask, openMaskSource } from "../src/answer/maskSource.ts";
-import { openBundlePredictor } from "../src/answer/predictor.ts";
 import type { PromptedModel } from "../src/answer/promptedModel.ts";
 import { Bundle } from "../src/bundle/bundle.ts";
 import { packBundle } from "../src/bundle/packBundle.ts";

@@ -13,7 +13,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import { chooseMask, modelTFfn, openMaskSource } from "../../src/answer/maskSource.ts";
 import { OptionError } from "../../src/errors.ts";
-import { evaluateTasks, type MaskOptions, type OpenedModel, type TaskReport } from "../../src/eval/evaluate.ts";
+import { type EvaluatedMasks, evaluateTasks, type OpenedModel, type TaskReport } from "../../src/eval/evaluate.ts";
 import { openModel } from "../../src/eval/load.ts";
 import { readJson } from "../../src/files.ts";
 import { readManifest } from "../../src/manifest.ts";
@@ -148,7 +148,7 @@ async function wordingOverlap({ model }: OpenedModel, tasks: readonly string[]):
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
-function choiceOf(mask: Mask): MaskOptions {
+function choiceOf(mask: Mask): EvaluatedMasks {
   const { tFfn } = experiments;
   switch (mask) {
     case "own":

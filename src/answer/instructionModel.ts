@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Bundle } from "../bundle/bundle.ts";
 import type { EngineProvider } from "../engine/engine.ts";
+import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { llamaCpp } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
@@ -11,6 +12,7 @@ import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
+import { openBundlePredictor } from "./bundlePredictor.ts";
 import {
   type ChosenMask,
   chooseMask,
@@ -25,7 +27,6 @@ import {
   type SourceName,
   type SourceOptions,
 } from "./maskSource.ts";
-import { openBundlePredictor } from "./predictor.ts";
 import type { OpenPredictor, PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
 
@@ -51,7 +52,7 @@ export interface MaskOptions extends MaskChoice, PredictorOptions {
 
 /** `seed` is that of sampling, and of random masks. */
 export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice {
-  /** Default: 128 */
+  /** Default: {@link MAX_TOKENS} */
   maxTokens?: number;
   /** A given mask instead of one that is made for the prompt; "dense" keeps every channel. */
   mask?: Mask | "dense";
@@ -167,7 +168,8 @@ export class InstructionModel implements PromptedModel, Disposable {
    * @throws as {@link InstructionModel.mask}
    */
   async ask(instruction: string, options: AskOptions = {}): Promise<TextAnswer> {
-    const { input, examples, mask, source, tFfn, text, scoreCache, onProgress, maxTokens = 128, ...engine } = options;
+    const { input, examples, mask, source, tFfn, text, scoreCache, onProgress, ...rest } = options;
+    const { maxTokens = MAX_TOKENS.fallback, ...engine } = rest;
     if (mask !== undefined && [source, tFfn, text].some((option) => option !== undefined))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
     const prompt = composePrompt(instruction, input, examples);

@@ -36,7 +36,7 @@ export interface SourceOptions extends PredictorOptions {
 }
 
 /** What a mask is made for: the user's text, and the ids of it that the LLM reads. */
-export interface Prompt {
+export interface Instruction {
   text: string;
   ids: Int32Array;
 }
@@ -57,7 +57,7 @@ export interface MaskSource extends AsyncDisposable {
    * @throws {InputError} if the prompt is empty, longer than the source reads, or not of the model's vocabulary
    * @throws {FileError} if the model is damaged
    */
-  scores(prompt: Prompt, options?: ScoreOptions): Promise<{ scores: Float32Array; cached: boolean }>;
+  scores(prompt: Instruction, options?: ScoreOptions): Promise<{ scores: Float32Array; cached: boolean }>;
 }
 
 /** A mask and where it comes from. */
@@ -202,7 +202,7 @@ function choiceOf(source: SourceName, text: string | undefined, seed: number | u
  */
 export async function chooseMask(
   source: MaskSource,
-  prompt: Prompt,
+  prompt: Instruction,
   { tFfn, ffnWidth, ...options }: ScoreOptions & { tFfn: number; ffnWidth: number },
 ): Promise<ChosenMask> {
   checkTFfn(tFfn, ffnWidth);

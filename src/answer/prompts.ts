@@ -3,7 +3,7 @@ import { ContextLengthError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
 import { composeTurn, hasInput, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
-import type { Prompt as Instruction } from "./maskSource.ts";
+import type { Instruction } from "./maskSource.ts";
 import type { PromptedModel } from "./promptedModel.ts";
 
 export type Prompt =

@@ -1,17 +1,19 @@
 import { writeFileSync } from "node:fs";
 import { Command, Option } from "commander";
+import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import {
   CONTROLS,
   type Control,
+  type EvaluatedMasks,
   evaluateTasks,
   evaluateText,
   isTaskFile,
-  type MaskOptions,
   SCOPES,
   type Scope,
   type TaskReport,
 } from "../eval/evaluate.ts";
 import { openModel } from "../eval/load.ts";
+import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
   integer,
@@ -60,7 +62,7 @@ export function evalCommand(): Command {
   return command
     .option("--dense", "run the unpruned model")
     .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
-    .option("--threads <n>", "worker threads", integer(1))
+    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--out <file>", "also write the whole report, with every answer, as JSON")
     .option("--json", "print JSON instead of a table")
     .action(evaluate);
@@ -70,7 +72,7 @@ async function evaluate(path: string, data: string, options: Options): Promise<v
   const { seed, per, control, dense, mask, threads, out, json } = options;
   const signal = interruption();
   await using opened = await openModel(path, { threads, spinning: false });
-  const given: MaskOptions = {
+  const given: EvaluatedMasks = {
     seed,
     per,
     control,

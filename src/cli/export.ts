@@ -1,9 +1,11 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
 import { EXPORT_FORMATS, type ExportFormat, exportSubnetwork } from "../export/export.ts";
 import { EXPORT_TYPES, type ExportType } from "../export/exportManifest.ts";
 import { composePrompt } from "../text/prompt.ts";
+import { numberFlag } from "./numberFlag.ts";
 import { addMaskFlags, integer, interruption, type MaskFlags, oneOf, readMask, withMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -50,7 +52,7 @@ export function exportCommand(): Command {
       oneOf(EXPORT_TYPES),
       "keep",
     )
-    .option("--threads <n>", "worker threads of the source", integer(1))
+    .addOption(numberFlag("--threads <n>", { ...ENGINE_OPTIONS.threads, words: "worker threads of the source" }))
     .addHelpText(
       "after",
       `

@@ -1,7 +1,9 @@
 import { Command } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { overlap } from "../mask/overlap.ts";
+import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
   DEFAULT_MODEL,
@@ -28,7 +30,7 @@ export function maskCommand(): Command {
     .argument("[other]", "a second instruction to compare with")
     .option("--model <folder>", MODEL_HELP)
     .option("--seed <n>", "of --source random", integer(0))
-    .option("--threads <n>", "worker threads", integer(1))
+    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--json", "print the mask (which `run --mask` reads), or the overlap, as JSON")
     .action(showMask);
   return addMaskFlags(command);

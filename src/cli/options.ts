@@ -2,10 +2,12 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_MODEL, type MaskOptions } from "../answer/instructionModel.ts";
 import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
+import { T_FFN } from "../bundle/estimate.ts";
 import { readJson, readText } from "../files.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
 import { readExamples } from "../text/examples.ts";
+import { numberFlag } from "./numberFlag.ts";
 import { Progress } from "./progress.ts";
 
 export { DEFAULT_MODEL };
@@ -16,15 +18,6 @@ export function integer(min: number): (text: string) => number {
     const value = Number(text);
     if (text.trim() === "" || !Number.isInteger(value) || value < min)
       throw new InvalidArgumentError(`Wanted an integer of at least ${min}.`);
-    return value;
-  };
-}
-
-export function numberFrom(min: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (text.trim() === "" || !Number.isFinite(value) || value < min)
-      throw new InvalidArgumentError(`Wanted a number of at least ${min}.`);
     return value;
   };
 }
@@ -59,10 +52,7 @@ export function addMaskFlags(
       "--source <name>",
       `what makes masks: ${SOURCE_NAMES.join(", ")} (default: ${defaultSource}). griffin: channels most active when the dense model reads the prompt; text: those that contribute most to --text; weights: those of the largest weights`,
     ).argParser(oneOf(SOURCE_NAMES)),
-    new Option(
-      "--t-ffn <n>",
-      "channels that a mask keeps per layer (default: as the predictor was trained, else about half)",
-    ).argParser(integer(1)),
+    numberFlag("--t-ffn <n>", T_FFN),
     new Option("--text <file>", "text that --source text takes activations from"),
   ];
   for (const flag of flags) command.addOption(flag.conflicts(["dense", "mask"]));

@@ -1,14 +1,15 @@
 import { Command, Option } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
+import { SAMPLING_OPTIONS } from "../engine/sampling.ts";
+import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
   DEFAULT_MODEL,
-  integer,
   interruption,
   type MaskFlags,
   MODEL_HELP,
   milliseconds,
-  numberFrom,
   printJson,
   readMask,
   scoresLine,
@@ -34,12 +35,12 @@ export function runCommand(): Command {
     .argument("<instruction>", 'what to do, e.g. "What is the plural of wolf?"')
     .option("--input <text>", "what to do it to: where the instruction says {input}, else as `Input: <text>` after it")
     .option("--model <folder>", MODEL_HELP)
-    .option("--max-tokens <n>", "longest answer", integer(1), 128)
-    .option("--temperature <t>", "0 is greedy", numberFrom(0), 0)
-    .option("--seed <n>", "of sampling, and of --source random", integer(0), 0)
+    .addOption(numberFlag("--max-tokens <n>", MAX_TOKENS))
+    .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
+    .addOption(numberFlag("--seed <n>", { ...SAMPLING_OPTIONS.seed, words: "of sampling, and of --source random" }))
     .option("--dense", "run the unpruned model")
     .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
-    .option("--threads <n>", "worker threads", integer(1))
+    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
     .option("--json", "print one JSON document instead of the streamed answer")
     .action(run);

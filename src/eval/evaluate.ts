@@ -5,10 +5,10 @@
 import { extname } from "node:path";
 import {
   checkTFfn,
+  type Instruction,
   type MaskSource,
   modelTFfn,
   openFlaggedSource,
-  type Prompt,
   type ScoreOptions,
   SOURCE_NAMES,
   type SourceFlags,
@@ -29,10 +29,10 @@ import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 export interface MaskedModel {
   score(sequences: readonly LabelledSequence[], masks?: readonly Mask[]): Promise<SequenceScore[]>;
   /** Greedy answers, without the token that ends them. */
-  generate(prompts: readonly Int32Array[], options: AnswerOptions): Promise<Int32Array[]>;
+  generate(prompts: readonly Int32Array[], options: GreedyOptions): Promise<Int32Array[]>;
 }
 
-export interface AnswerOptions {
+export interface GreedyOptions {
   masks?: readonly Mask[] | undefined;
   /** Of each answer. */
   maxTokens: readonly number[];
@@ -62,8 +62,8 @@ export type Control = (typeof CONTROLS)[number];
 export const SCOPES = ["input", "task"] as const;
 export type Scope = (typeof SCOPES)[number];
 
-/** The masks of an evaluation. Without any of these they are the model's own. */
-export interface MaskOptions extends SourceFlags {
+/** The masks that a model is evaluated under. Without any of these they are the model's own. */
+export interface EvaluatedMasks extends SourceFlags {
   /** One for all instead of those of a source; "dense" keeps every channel. */
   mask?: Mask | "dense" | undefined;
   /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
@@ -75,7 +75,7 @@ export interface MaskOptions extends SourceFlags {
 }
 
 /** `seed` is that of the source `random`, and of the control of that name. */
-export interface EvaluationOptions extends MaskOptions, ScoreOptions {
+export interface EvaluationOptions extends EvaluatedMasks, ScoreOptions {
   scoreCache?: ScoreCacheOptions | undefined;
   /** Solved cases that instructions show, each those of its task or of none. */
   examples?: readonly (TaskExample & { task?: string | undefined })[] | undefined;
@@ -205,7 +205,7 @@ function examplesOf(task: string, examples: EvaluationOptions["examples"]): read
   return examples?.filter((example) => example.task === undefined || example.task === task) ?? [];
 }
 
-interface Asked extends Prompt {
+interface Asked extends Instruction {
   /** Undefined: of text, which has no tasks. */
   task: string | undefined;
 }
