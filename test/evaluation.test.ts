@@ -15,7 +15,7 @@ import {
   type EvaluationOptions,
   evaluateTasks,
   evaluateText,
-  type GreedyOptions,
+  type MaskedAnswerOptions,
 } from "../src/eval/evaluate.ts";
 import { openModel } from "../src/eval/load.ts";
 import type { Mask } from "../src/mask/mask.ts";
@@ -58,7 +58,7 @@ async function evaluated(name: string, options: EvaluationOptions) {
   await using opened = await openModel(at(name), session);
   const { evaluator } = opened;
   let asked: { ids: readonly Int32Array[]; masks: readonly Mask[] | undefined; endIds: readonly number[] } | undefined;
-  const generate = (ids: readonly Int32Array[], how: GreedyOptions) => {
+  const generate = (ids: readonly Int32Array[], how: MaskedAnswerOptions) => {
     asked = { ids, masks: how.masks, endIds: how.endIds };
     return evaluator.generate(ids, how);
   };

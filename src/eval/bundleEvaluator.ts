@@ -7,7 +7,7 @@ import { maskHash, openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineProvider } from "../engine/engine.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
-import type { GreedyOptions, MaskedModel } from "./evaluate.ts";
+import type { MaskedAnswerOptions, MaskedModel } from "./evaluate.ts";
 
 export class BundleEvaluator implements MaskedModel {
   readonly #engines: EngineProvider;
@@ -37,7 +37,7 @@ export class BundleEvaluator implements MaskedModel {
   }
 
   /** The engine has a cache and needs no drafts, and knows itself what ends an answer. */
-  generate(prompts: readonly Int32Array[], { masks, maxTokens }: GreedyOptions): Promise<Int32Array[]> {
+  generate(prompts: readonly Int32Array[], { masks, maxTokens }: MaskedAnswerOptions): Promise<Int32Array[]> {
     const items = prompts.map((ids, i) => ({ ids, max: maxTokens[i]! }));
     return this.#withEngines(items, masks, async (engine, { ids, max }) => {
       const answer: number[] = [];

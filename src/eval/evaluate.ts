@@ -29,10 +29,10 @@ import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 export interface MaskedModel {
   score(sequences: readonly LabelledSequence[], masks?: readonly Mask[]): Promise<SequenceScore[]>;
   /** Greedy answers, without the token that ends them. */
-  generate(prompts: readonly Int32Array[], options: GreedyOptions): Promise<Int32Array[]>;
+  generate(prompts: readonly Int32Array[], options: MaskedAnswerOptions): Promise<Int32Array[]>;
 }
 
-export interface GreedyOptions {
+export interface MaskedAnswerOptions {
   masks?: readonly Mask[] | undefined;
   /** Of each answer. */
   maxTokens: readonly number[];
