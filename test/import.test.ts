@@ -10,6 +10,7 @@ import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { Bundle } from "../src/bundle/bundle.ts";
 import { importModel } from "../src/bundle/importModel.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
+import type { ScoredToken } from "../src/engine/engine.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { openModel } from "../src/eval/load.ts";
 import { exportSubnetwork } from "../src/export/export.ts";
@@ -24,17 +25,18 @@ import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 import { ggufParts, randomBlocks, writeParts } from "./support/gguf.ts";
 import { quiet } from "./support/graphs.ts";
 import { randomMask, randomModel } from "./support/models.ts";
+import { sureTokens } from "./support/sure.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "import-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** Logits after each token, and a greedy answer, of a bundle under a mask. */
+/** Logits after each token, and a greedy answer with its two likeliest tokens in each place, of a bundle under a mask. */
 async function run(bundle: Bundle, mask: Mask, ids: Int32Array) {
   const { path } = await openSubnetwork(bundle, mask, { root: join(folder, "cache") });
   await using engine = await llamaCpp.open(path, { contextLength: 64, threads: 1, kvType: "F32" });
   const logits = await engine.logits(ids);
-  const answer: number[] = [];
-  for await (const id of engine.generate(ids, { maxTokens: 8 })) answer.push(id);
+  const answer: ScoredToken[] = [];
+  for await (const token of engine.generateScored(ids, { maxTokens: 8, top: 2 })) answer.push(token);
   return { logits, answer };
 }
 
@@ -87,8 +89,9 @@ describe.each(Object.entries(shapes))("%s", (name, shape) => {
     using opened = new InstructionModel(at("bundle"));
     const { bundle } = opened;
     const mask = randomMask(bundle.numLayers, bundle.ffnWidth, 32, "soft", 6);
-    const ids = opened.promptIds("the cab");
+    const ids = opened.promptIds("a bad cab");
     const wanted = await run(bundle, mask, ids);
+    const sure = sureTokens(wanted.answer, 1e-3, 4);
     await exportSubnetwork(bundle, mask, at("export"), {});
     for (const [what, source] of [
       ["again-gguf", join(at("export"), "model-keep.gguf")],
@@ -96,10 +99,10 @@ describe.each(Object.entries(shapes))("%s", (name, shape) => {
     ] as const) {
       await importModel(source, at(what), { type: "F32" });
       using again = new InstructionModel(at(what));
-      expect(again.promptIds("the cab")).toEqual(ids);
+      expect(again.promptIds("a bad cab")).toEqual(ids);
       const got = await run(again.bundle, fullMask(bundle.numLayers, 32), ids);
       expect(worst(got.logits, wanted.logits)).toBeLessThan(1e-4);
-      expect(got.answer).toEqual(wanted.answer);
+      expect(got.answer.slice(0, sure.length).map(({ id }) => id)).toEqual(sure);
     }
   });
 });

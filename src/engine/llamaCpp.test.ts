@@ -9,6 +9,7 @@ import {
   temporaryFolder,
   writeCheckpoint,
 } from "../../test/support/models.ts";
+import { sureTokens } from "../../test/support/sure.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
@@ -40,6 +41,13 @@ async function take(tokens: AsyncIterable<number>): Promise<number[]> {
   const taken: number[] = [];
   for await (const token of tokens) taken.push(token);
   return taken;
+}
+
+/** A greedy answer with its two likeliest tokens in each place. */
+async function scored(engine: Engine, ids: Int32Array, maxTokens: number): Promise<ScoredToken[]> {
+  const answer: ScoredToken[] = [];
+  for await (const token of engine.generateScored(ids, { maxTokens, top: 2 })) answer.push(token);
+  return answer;
 }
 
 describe("generate", () => {
@@ -87,7 +95,8 @@ describe("generate", () => {
     const prompt = Int32Array.from(storiesReference().greedy_ids.slice(0, 100));
     const tokens = await take(engine.generate(prompt, { maxTokens: 1000 }));
     expect(prompt.length + tokens.length).toBe(256);
-    expect(tokens).toEqual(await take(larger.generate(prompt, { maxTokens: tokens.length })));
+    const wanted = sureTokens(await scored(larger, prompt, tokens.length), 1e-3, 100);
+    expect(tokens.slice(0, wanted.length)).toEqual(wanted);
   });
 
   test("a prompt that is empty or fills the context, and options out of range, are refused", async () => {
@@ -206,9 +215,9 @@ describe("sequences", () => {
     await using engine = await storiesEngine(256, 3);
     const text = storiesReference().greedy_ids;
     const prompts = [0, 7, 30].map((from) => Int32Array.of(1, ...text.slice(from + 1, from + 9)));
-    const run = (ids: Int32Array) => take(engine.generate(ids, { maxTokens: 30 }));
     const alone: number[][] = [];
-    for (const ids of prompts) alone.push(await run(ids));
+    for (const ids of prompts) alone.push(sureTokens(await scored(engine, ids, 30), 1e-3, 20));
+    const run = (ids: Int32Array, i: number) => take(engine.generate(ids, { maxTokens: alone[i]!.length }));
     for (let round = 0; round < 2; round++) expect(await Promise.all(prompts.map(run))).toEqual(alone);
   });
 

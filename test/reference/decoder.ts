@@ -99,19 +99,35 @@ export function forward(
   return { activations, hidden, logits };
 }
 
-/** Continues `ids` greedily by `count` tokens; lower id first among equals. Returns the new tokens. */
+/**
+ * The most likely token after `ids`, again and again. Every one must be clear: what computes in float32, or in another order, could take another of two
+ * that are nearly the same.
+ *
+ * @param clear by how much each token's logit is above all others, at least
+ */
 export function greedy(
   model: Model,
   ids: readonly number[],
   count: number,
   mask?: readonly ArrayLike<number>[],
+  clear = 1e-3,
 ): number[] {
   const all = [...ids];
   for (let i = 0; i < count; i++) {
     const logits = forward(model, all, mask).logits.at(-1)!;
-    all.push(logits.indexOf(Math.max(...logits)));
+    const best = logits.indexOf(Math.max(...logits));
+    if (lead(logits, best) < clear)
+      throw new Error(`greedy: wanted each token ahead by ${clear}, got ${lead(logits, best)}. Take another prompt.`);
+    all.push(best);
   }
   return all.slice(ids.length);
+}
+
+/** By how much a token's logit is above all others; in nats too, as that is what log-probabilities differ by. */
+export function lead(logits: ArrayLike<number>, id: number): number {
+  let other = Number.NEGATIVE_INFINITY;
+  for (let i = 0; i < logits.length; i++) if (i !== id) other = Math.max(other, logits[i]!);
+  return logits[id]! - other;
 }
 
 function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {

@@ -1,0 +1,72 @@
+/**
+ * Tests that ask a model which they have trained. An answer that hangs by a thread is another one on another CPU, whose arithmetic rounds
+ * otherwise; so such a test trains until its answers are sure, and says first whether they are.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { maskFromScores } from "../../src/mask/mask.ts";
+import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../../src/text/prompt.ts";
+import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
+import { loadLatestCheckpoint, type SavedModel } from "../../src/train/checkpoint.ts";
+import { readRunLog } from "../../src/train/runLog.ts";
+import { channelWeights, forward, lead } from "../reference/decoder.ts";
+import { scoreInstruction } from "../reference/predictor.ts";
+
+/** A prompt and the answer that was to be learned. */
+export interface Asked {
+  prompt: string;
+  answer: string;
+}
+
+/** Every question of a data folder like `fixtures/tiny`, in every wording that it is trained in. */
+export function questionsOf(folder: string): Asked[] {
+  const wordings: Record<string, { train: string[] }> = JSON.parse(
+    readFileSync(join(folder, "instructions.json"), "utf8"),
+  );
+  const lines = readFileSync(join(folder, "train.jsonl"), "utf8").trimEnd().split("\n");
+  return lines.flatMap((line) => {
+    const { task, input, output } = JSON.parse(line);
+    return wordings[task]!.train.map((wording) => ({ prompt: composePrompt(wording, input), answer: output }));
+  });
+}
+
+/** What a run has learned. */
+export interface Learned {
+  /** Of the last steps in the run's log, mean, nats per label. */
+  loss: number;
+  /** Nats between the right token and the likeliest other one, where they are closest: over all answers, and the token that ends them. */
+  margin: number;
+  /** The question of that place. */
+  closest: string;
+}
+
+/** Steps at the end of a log that its loss is the mean of. */
+const lastSteps = 20;
+
+/**
+ * What a run has learned, under the mask that each prompt gets from its predictor. Computed in the float64 reference, so that no engine takes part that
+ * is asked later.
+ */
+export async function learned(runDir: string, asked: readonly Asked[]): Promise<Learned> {
+  const model = (await loadLatestCheckpoint(runDir))!;
+  const tokenizer = createTokenizer(JSON.parse(new TextDecoder().decode(model.tokenizer)), runDir);
+  const steps = readRunLog(join(runDir, "metrics.jsonl"))
+    .filter((row) => row.kind === "train")
+    .slice(-lastSteps);
+  const loss = steps.reduce((sum, row) => sum + row.loss, 0) / steps.length;
+  const margins = asked.map((question) => marginOf(model, tokenizer, question));
+  const margin = Math.min(...margins);
+  return { loss, margin, closest: asked[margins.indexOf(margin)]!.prompt };
+}
+
+function marginOf({ llm, predictor, card }: SavedModel, tokenizer: Tokenizer, { prompt, answer }: Asked): number {
+  const { tFfn, epsilon, lambda, promptTemplate } = card;
+  const read = promptIds(tokenizer, prompt, promptTemplate);
+  const wanted = [...tokenizer.encode(answer), tokenizer.eosId];
+  const { numLayers, ffnWidth: dFfn } = llm.config;
+  const head = Object.fromEntries([...predictor!.head].map(([name, { data }]) => [name, data]));
+  const { scores } = scoreInstruction(predictor!.backbone, head, numLayers, predictorIds(tokenizer, prompt));
+  const mask = maskFromScores(scores, { dFfn, tFfn: tFfn!, epsilon: lambda === "soft" ? epsilon : undefined });
+  const { logits } = forward(llm, [...read, ...wanted.slice(0, -1)], channelWeights(mask));
+  return Math.min(...wanted.map((id, i) => lead(logits[read.length - 1 + i]!, id)));
+}
