@@ -36,7 +36,7 @@ test.each([
   "Write the plural form of the word Input: game",
   "Write the number in English words Input: 4711",
   "Write down the first letter in the following word Input: window",
-])("%s: sub-network and masked model agree", { timeout: 60_000 }, async (prompt) => {
+])("%s: sub-network and masked model agree", async (prompt) => {
   const { mask } = await model.mask(prompt);
   const ids = model.promptIds(prompt);
   const { path } = await openSubnetwork(bundle, mask, { root: temporaryFolder() });

@@ -18,6 +18,7 @@ import { ifprune } from "./support/cli.ts";
 const tiny = fileURLToPath(new URL("fixtures/tiny", import.meta.url));
 const recipe = join(tiny, "recipe.json");
 const steps = 20;
+const minutes = (n: number) => n * 60_000;
 const main = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-resume-"));
@@ -47,7 +48,7 @@ beforeAll(async () => {
   whole = await remains(join(folder, "whole"));
   expect(whole.checkpoint.step).toBe(steps);
   expect(whole.rows.filter(({ kind }) => kind === "train")).toHaveLength(steps);
-});
+}, minutes(5));
 
 const chains = 4;
 const killsPerChain = 5;
@@ -55,7 +56,7 @@ const killsPerChain = 5;
 const kills: { step: number; inCheckpoint: boolean }[] = [];
 
 for (let chain = 0; chain < chains; chain++) {
-  test.concurrent(`killed ${killsPerChain} times, seed ${chain}`, { timeout: 120_000 }, async () => {
+  test.concurrent(`killed ${killsPerChain} times, seed ${chain}`, { timeout: minutes(15) }, async () => {
     const runs = join(folder, `chain-${chain}`);
     const random = new Random(`kill ${chain}`);
     for (let kill = 0; kill < killsPerChain; kill++) {
@@ -102,11 +103,13 @@ test("the kills came over the whole run, both inside checkpoint writing and betw
   }
 });
 
-test("Ctrl-C saves, exits cleanly, and the same command goes on", async () => {
+test("Ctrl-C saves, exits cleanly, and the same command goes on", { timeout: minutes(10) }, async () => {
   const runs = join(folder, "interrupted");
   const args = ["train", recipe, "--runs", runs];
-  const stopped = await ifprune(args, { interruptAt: /stage "dense"/ });
+  const log = join(runs, "tiny/metrics.jsonl");
+  const stopped = await runKilled(main, args, { under: log, killAt: 6, by: "SIGINT" }); // after some steps
   expect(stopped.code, stopped.stderr).toBe(0);
+  expect(stopped.calls.length).toBeGreaterThanOrEqual(6); // else it would not have been interrupted
   const step = Number(/stopped and saved at step (\d+) of 20; the same command goes on/.exec(stopped.stderr)?.[1]);
   expect((await loadLatestCheckpoint(join(runs, "tiny")))?.step).toBe(step);
   expect(step).toBeLessThan(steps);

@@ -33,7 +33,7 @@ const stage = {
   tokensPerBatch: 256,
 };
 
-test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 120_000 }, async (name) => {
+test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 300_000 }, async (name) => {
   const at = (what: string) => join(folder, name, what);
   cpSync(join(fixtures, "tiny"), at("tiny"), { recursive: true });
   await writeCheckpointFolder(at("source"), {

@@ -1,4 +1,4 @@
-/** Runs a TypeScript program and kills it inside one of its writes, at a moment that repeats. */
+/** Runs a TypeScript program and kills or interrupts it inside one of its writes, at a moment that repeats. */
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { text } from "node:stream/consumers";
@@ -16,18 +16,25 @@ export interface KilledRun {
 
 /**
  * @param under folder whose writes count
- * @param killAt number of the call to die in, from 1; absent: never
+ * @param killAt number of the call that the signal comes in, from 1; absent: never
+ * @param by SIGKILL ends the process there; SIGINT is its to handle
  */
 export async function runKilled(
   program: string,
   args: readonly string[],
-  { under, killAt }: { under: string; killAt?: number },
+  { under, killAt, by = "SIGKILL" }: { under: string; killAt?: number | undefined; by?: "SIGKILL" | "SIGINT" },
 ): Promise<KilledRun> {
   const report = `${under}.calls.json`;
   const preload = new URL("preload.ts", import.meta.url).href;
   const child = spawn(process.execPath, ["--import", "tsx", "--import", preload, program, ...args], {
     cwd: fileURLToPath(new URL("../..", import.meta.url)),
-    env: { ...process.env, KILL_UNDER: under, KILL_REPORT: report, ...(killAt && { KILL_AT: String(killAt) }) },
+    env: {
+      ...process.env,
+      KILL_UNDER: under,
+      KILL_REPORT: report,
+      KILL_BY: by,
+      ...(killAt && { KILL_AT: String(killAt) }),
+    },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const ended = new Promise<[number | null, NodeJS.Signals | null]>((done) => child.on("close", (...how) => done(how)));

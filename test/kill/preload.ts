@@ -1,7 +1,7 @@
 /**
  * Preloaded into a process under test (`--import`): counts its writing file-system calls under the folder `KILL_UNDER`, and kills
- * the process inside call number `KILL_AT` as `kill -9` would, with a write half done. Without `KILL_AT`, or when the process ends
- * before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
+ * the process inside call number `KILL_AT` as `kill -9` would, with a write half done; with `KILL_BY=SIGINT` it gets that as if by Ctrl-C, and
+ * goes on. Without `KILL_AT`, or when the process ends before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
  */
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
@@ -9,16 +9,20 @@ import { syncBuiltinESMExports } from "node:module";
 const under = process.env.KILL_UNDER!;
 const killAt = Number(process.env.KILL_AT ?? Number.POSITIVE_INFINITY);
 const report = process.env.KILL_REPORT;
+const signal = process.env.KILL_BY ?? "SIGKILL";
 
 const calls: [name: string, path: string][] = [];
 const pathOf = new Map<number, string>();
 
-/** @returns whether the process is to die in this call */
+/** Sends the signal in its call. @returns whether the process is to die there, which it does by {@link die} */
 function count(name: string, file: unknown): boolean {
   const path = typeof file === "number" ? pathOf.get(file) : String(file);
   if (!path?.startsWith(under)) return false;
   calls.push([name, path]);
-  return calls.length === killAt;
+  if (calls.length !== killAt) return false;
+  if (signal === "SIGKILL") return true;
+  process.kill(process.pid, signal);
+  return false;
 }
 
 function die(): never {

@@ -15,7 +15,7 @@ let server: RunningServer;
 const sockets: Socket[] = [];
 beforeAll(async () => {
   const app = createApp(service, { log: (entry) => log.push(entry) });
-  server = await listen(app.fetch, { host: "127.0.0.1", port: 0, requestMs: 2000 });
+  server = await listen(app.fetch, { host: "127.0.0.1", port: 0 });
 });
 beforeEach(() => {
   service.answer = () => "one two three";
@@ -34,8 +34,8 @@ afterEach(async () => {
 });
 afterAll(() => server[Symbol.asyncDispose]());
 
-function open(): Socket {
-  const socket = connect(server.port, "127.0.0.1");
+function open(port = server.port): Socket {
+  const socket = connect(port, "127.0.0.1");
   socket.on("error", () => {}); // the server may hang up while we write
   sockets.push(socket);
   return socket;
@@ -145,11 +145,12 @@ test("a chunked body without an end is cut off at the limit", async () => {
 });
 
 test("headers and bodies that trickle in are given up", async () => {
+  await using hasty = await listen(createApp(service).fetch, { host: "127.0.0.1", port: 0, requestMs: 500 });
   for (const start of [
     "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n",
     head("/v1/completions", { "Content-Length": 100 }),
   ]) {
-    const socket = open();
+    const socket = open(hasty.port);
     socket.write(start);
     const timer = setInterval(() => socket.write("x"), 50);
     expect(refusal(await answerOf(socket))).toEqual([408, "request_timeout"]);
@@ -162,22 +163,26 @@ test("a client may go away at any moment", async () => {
   service.delay = 5;
   const whole = post({ messages, n: 2 });
   const stream = post({ messages, n: 2, stream: true });
-  const moments: [what: string, request: string, until?: string][] = [
-    ["before anything", ""],
-    ["within the headers", whole.slice(0, 40)],
-    ["within the body", whole.slice(0, -10)],
-    ["after the body", whole],
-    ["after the body of a stream", stream],
-    ["after its headers", stream, "\r\n\r\n"],
-    ["after its first event", stream, "data: "],
-    ["after some text", stream, "word"],
+  // Until when: the server has read what was sent, both answers are being written, or this has come.
+  const moments: [what: string, request: string, until: "read" | "answering" | { text: string }][] = [
+    ["before anything", "", "read"],
+    ["within the headers", whole.slice(0, 40), "read"],
+    ["within the body", whole.slice(0, -10), "read"],
+    ["after the body", whole, "answering"],
+    ["after the body of a stream", stream, "answering"],
+    ["after its headers", stream, { text: "\r\n\r\n" }],
+    ["after its first event", stream, { text: "data: " }],
+    ["after some text", stream, { text: "word" }],
   ];
   for (const [what, request, until] of moments) {
     for (const isPolite of [true, false]) {
       const socket = open();
-      socket.write(request);
-      if (until) await answerOf(socket, until);
-      else await wait(30);
+      if (request === "") await once(socket, "connect");
+      else await new Promise((sent) => socket.write(request, sent));
+      if (until === "read")
+        await fetch(`${server.url}/health`); // which came later
+      else if (until === "answering") await expect.poll(() => service.running).toBe(2);
+      else await answerOf(socket, until.text);
       if (isPolite) socket.destroy();
       else socket.resetAndDestroy();
       await expect.poll(() => [what, service.running]).toEqual([what, 0]);
@@ -208,7 +213,7 @@ test("fifty clients that leave free fifty places", async () => {
 });
 
 test("connections beyond the limit are closed, and those that are open go on", async () => {
-  const kept = Array.from({ length: limits.connections }, open);
+  const kept = Array.from({ length: limits.connections }, () => open());
   await Promise.all(kept.map((socket) => once(socket, "connect")));
   expect(await answerOf(open())).toBe("");
   const first = kept[0]!;
@@ -244,13 +249,7 @@ test("closing ends connections without a whole request, and those that would ask
   service.delay = 20;
   service.answer = () => "word ".repeat(20);
   const own = await listen(createApp(service).fetch, { host: "127.0.0.1", port: 0, requestMs: 500 });
-  const connected = () => {
-    const socket = connect(own.port, "127.0.0.1");
-    socket.on("error", () => {});
-    sockets.push(socket);
-    return socket;
-  };
-  const [silent, half, slow, keen] = [connected(), connected(), connected(), connected()];
+  const [silent, half, slow, keen] = [open(own.port), open(own.port), open(own.port), open(own.port)];
   half.write("GET /health HTTP/1.1\r\nHost: loc");
   slow.write(head("/v1/chat/completions", { "Content-Length": 1000 }));
   const asked = JSON.stringify({ model: "tiny", messages, stream: true });

@@ -20,7 +20,7 @@ test("serves, ends what runs at the first signal, and then itself", async () => 
   });
   const ended = new Promise((resolve) => child.on("close", resolve));
   try {
-    await expect.poll(() => out, { timeout: 60_000 }).toMatch("Try:");
+    await expect.poll(() => out, { timeout: 180_000 }).toMatch("Try:");
     const openai = new OpenAI({ baseURL: /http:\S+\/v1/.exec(out)![0], apiKey: "none", maxRetries: 0 });
     const { data } = await openai.models.list();
     const messages = [{ role: "user" as const, content: "Tell me a story about a dog that I will not tell." }];
@@ -40,7 +40,7 @@ test("serves, ends what runs at the first signal, and then itself", async () => 
   } finally {
     child.kill("SIGKILL");
   }
-}, 120_000);
+}, 300_000);
 
 test("refuses to be reached from elsewhere without a key, and options out of range, before anything is loaded", async () => {
   for (const [args, message] of [

@@ -15,24 +15,17 @@ export interface Ended {
 export interface CliOptions {
   cwd?: string;
   env?: Record<string, string>;
-  /** Sends SIGINT once stderr has matched. */
-  interruptAt?: RegExp;
 }
 
-export function ifprune(args: readonly string[], { cwd, env, interruptAt }: CliOptions = {}): Promise<Ended> {
+export function ifprune(args: readonly string[], { cwd, env }: CliOptions = {}): Promise<Ended> {
   const child = spawn(process.execPath, [entry, ...args], { cwd, env: { ...process.env, ...env }, stdio: "pipe" });
   const ended: Ended = { code: null, stdout: "", stderr: "" };
   child.stdin.end();
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     ended.stdout += text;
   });
-  let isInterrupted = false;
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     ended.stderr += text;
-    if (interruptAt?.test(ended.stderr) && !isInterrupted) {
-      isInterrupted = true;
-      child.kill("SIGINT");
-    }
   });
   return new Promise((resolve, reject) => {
     child.on("error", reject);

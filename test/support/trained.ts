@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { maskFromScores } from "../../src/mask/mask.ts";
-import { composePrompt, DEFAULT_PROMPT_TEMPLATE, predictorIds, promptIds } from "../../src/text/prompt.ts";
+import { composePrompt, predictorIds, promptIds } from "../../src/text/prompt.ts";
 import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import { loadLatestCheckpoint, type SavedModel } from "../../src/train/checkpoint.ts";
 import { readRunLog } from "../../src/train/runLog.ts";
@@ -31,7 +31,7 @@ export function questionsOf(folder: string): Asked[] {
 }
 
 /** What a run has learned. */
-export interface Learned {
+interface Learned {
   /** Of the last steps in the run's log, mean, nats per label. */
   loss: number;
   /** Nats between the right token and the likeliest other one, where they are closest: over all answers, and the token that ends them. */
@@ -47,7 +47,7 @@ const lastSteps = 20;
  * What a run has learned, under the mask that each prompt gets from its predictor. Computed in the float64 reference, so that no engine takes part that
  * is asked later.
  */
-export async function learned(runDir: string, asked: readonly Asked[]): Promise<Learned> {
+async function learned(runDir: string, asked: readonly Asked[]): Promise<Learned> {
   const model = (await loadLatestCheckpoint(runDir))!;
   const tokenizer = createTokenizer(JSON.parse(new TextDecoder().decode(model.tokenizer)), runDir);
   const steps = readRunLog(join(runDir, "metrics.jsonl"))
@@ -57,6 +57,19 @@ export async function learned(runDir: string, asked: readonly Asked[]): Promise<
   const margins = asked.map((question) => marginOf(model, tokenizer, question));
   const margin = Math.min(...margins);
   return { loss, margin, closest: asked[margins.indexOf(margin)]!.prompt };
+}
+
+/** What counts as learned: far beyond what rounding moves, in float32 or in 8 bits. A run that has converged has a margin of about 10. */
+const enough = { loss: 0.01, margin: 5 };
+
+/** @throws unless the run has learned these questions well enough to be asked them. For a test's first step, or a hook before it. */
+export async function expectTrained(runDir: string, asked: readonly Asked[]): Promise<void> {
+  const { loss, margin, closest } = await learned(runDir, asked);
+  if (loss < enough.loss && margin > enough.margin) return;
+  const got = `loss ${loss.toFixed(4)}, margin ${margin.toFixed(2)} nats (“${closest}”)`;
+  throw new Error(
+    `not trained enough here: ${got}; wanted a loss below ${enough.loss}, a margin above ${enough.margin}.`,
+  );
 }
 
 function marginOf({ llm, predictor, card }: SavedModel, tokenizer: Tokenizer, { prompt, answer }: Asked): number {

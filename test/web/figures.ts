@@ -3,6 +3,7 @@
  * `npx tsx test/web/figures.ts http://127.0.0.1:8080`
  */
 import { chromium } from "playwright-core";
+import { chromiumPath } from "./chromium.ts";
 
 const [url = "http://127.0.0.1:8080"] = process.argv.slice(2);
 const figures = new URL("../../docs/figures/", import.meta.url).pathname;
@@ -16,8 +17,7 @@ const prompts = [
   number,
 ];
 
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
+const browser = await chromium.launch({ executablePath: chromiumPath, args: ["--no-sandbox", "--disable-gpu"] });
 const page = await browser.newPage({ viewport: { width: 1280, height: 640 } });
 await page.goto(url);
 for (const prompt of prompts) {

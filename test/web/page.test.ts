@@ -1,5 +1,5 @@
 /** The page in a browser, against the real HTTP side and a fake service: what a reader does, what goes wrong, and what a hostile model writes. */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,13 +11,10 @@ import { maskFromJson } from "../../src/mask/maskFile.ts";
 import { createApp } from "../../src/serve/http/app.ts";
 import { type PageFiles, readPage } from "../../src/serve/http/page.ts";
 import { listen, type RunningServer } from "../../src/serve/http/server.ts";
+import { chromiumPath, isChromiumMissing } from "./chromium.ts";
 import { FakeService } from "./fakeService.ts";
 
-const executablePath = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const isMissing = !existsSync(executablePath) && !process.env.CI;
-if (isMissing) console.warn(`The page is not tested: there is no Chromium at ${executablePath} (or $CHROMIUM).`);
-
-describe.skipIf(isMissing)("the page", () => {
+describe.skipIf(isChromiumMissing)("the page", () => {
   let folder: string;
   let files: PageFiles;
   let browser: Browser;
@@ -34,7 +31,7 @@ describe.skipIf(isMissing)("the page", () => {
     await build({ root, logLevel: "error", build: { outDir: join(folder, "dist"), emptyOutDir: true } });
     files = readPage(join(folder, "dist"));
     browser = await chromium.launch({
-      executablePath,
+      executablePath: chromiumPath,
       args: [
         ..."--no-sandbox --disable-gpu --disable-quic --no-first-run".split(" "),
         ..."--disable-background-networking --disable-component-update --disable-sync".split(" "),
