@@ -16,6 +16,7 @@ import { loadLatestCheckpoint } from "../src/train/checkpoint.ts";
 import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
 import { readRunLog } from "../src/train/runLog.ts";
+import { expectRouted } from "./support/trained.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-codebook-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -49,7 +50,7 @@ beforeAll(async () => {
   const recipe = { ...dense, stages };
   for await (const _ of trainRecipe({ ...file, recipe }, { runDir: join(folder, "runs/tiny"), threads: 1 }));
   await train("codebook.json", whole);
-}, 60_000);
+}, 300_000);
 
 test("logs what was clustered, and evaluates masks that come from the codebook", () => {
   const rows = readRunLog(join(whole, "metrics.jsonl"));
@@ -81,11 +82,9 @@ test("the packed bundle predicts the checkpoint's masks: entries of the codebook
     const { mask } = await chooseMask(source, prompt, { tFfn: tFfn!, ffnWidth: model.weights.config.ffnWidth });
     return { mask: toDenseMask(mask), scores: (await source.scores(prompt)).scores };
   };
-  for (const text of [
-    "Write the plural.",
-    "Write the first letter. Input: cloud",
-    "Give the plural form. Input: river",
-  ]) {
+  const texts = ["Write the plural.", "Write the first letter. Input: cloud", "Give the plural form. Input: river"];
+  expectRouted(saved, texts);
+  for (const text of texts) {
     const [{ mask, scores }, got] = [await predicted(exact, text), await predicted(served, text)];
     for (const [at, value] of mask.entries()) expect(got.mask[at]!).toBeCloseTo(value, 5);
     for (const [at, value] of scores.entries()) expect(got.scores[at]!).toBeCloseTo(value, 4);

@@ -86,6 +86,23 @@ async function collect(events: AsyncIterable<GenerationEvent>) {
 const ask = (service: InferenceService, content: string, changes: Partial<GenerationRequest> = {}, model = "m") =>
   collect(service.generate(model, request(content, changes)));
 
+/** Fails where an answer hangs by a thread: each of its tokens, and the one that ends it, is to be ahead of all others by so many nats. */
+async function expectSure(content: string, nats = 0.05) {
+  await using service = await openDefault();
+  const { start, pieces, end } = await ask(service, content, { logprobs: 0 });
+  using model = new InstructionModel(defaultModel);
+  const answer = pieces.flatMap(({ logprobs = [] }) => logprobs.map(({ id }) => id));
+  const ids = [...model.promptIds(content), ...answer, ...(end.finishReason === "stop" ? [model.tokenizer.eosId] : [])];
+  const scored = await service.score("m", {
+    prompt: { kind: "ids", ids: Int32Array.from(ids) },
+    mask: { kind: "id", id: start.mask.id },
+    top: 2,
+    signal: new AbortController().signal,
+  });
+  for (const { top } of scored.slice(start.promptTokens))
+    expect(top[0]!.logprob - top[1]!.logprob, `${content}: take another prompt`).toBeGreaterThan(nats);
+}
+
 describe("answers", () => {
   test("are those of the same prompts alone, however many run at a time under however many masks", async () => {
     await using service = await openDefault({ slots: 2 });
@@ -99,6 +116,7 @@ describe("answers", () => {
       for await (const token of answer.tokens) text += decoder.push(token);
       alone.push(text + decoder.end());
     }
+    for (const prompt of instructions) await expectSure(prompt);
     const runs = await Promise.all([...instructions, ...instructions, ...instructions].map((one) => ask(service, one)));
     expect(runs.map(({ text }) => text)).toEqual([...alone, ...alone, ...alone]);
     expect(new Set(runs.map(({ start }) => start.mask.id)).size).toBeGreaterThan(2);

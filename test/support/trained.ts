@@ -9,7 +9,7 @@ import { composePrompt, predictorIds, promptIds } from "../../src/text/prompt.ts
 import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import { loadLatestCheckpoint, type SavedModel } from "../../src/train/checkpoint.ts";
 import { readRunLog } from "../../src/train/runLog.ts";
-import { channelWeights, forward, lead } from "../reference/decoder.ts";
+import { channelWeights, forward, lead, matVec } from "../reference/decoder.ts";
 import { scoreInstruction } from "../reference/predictor.ts";
 
 /** A prompt and the answer that was to be learned. */
@@ -49,7 +49,7 @@ const lastSteps = 20;
  */
 async function learned(runDir: string, asked: readonly Asked[]): Promise<Learned> {
   const model = (await loadLatestCheckpoint(runDir))!;
-  const tokenizer = createTokenizer(JSON.parse(new TextDecoder().decode(model.tokenizer)), runDir);
+  const tokenizer = tokenizerOf(model);
   const steps = readRunLog(join(runDir, "metrics.jsonl"))
     .filter((row) => row.kind === "train")
     .slice(-lastSteps);
@@ -57,6 +57,31 @@ async function learned(runDir: string, asked: readonly Asked[]): Promise<Learned
   const margins = asked.map((question) => marginOf(model, tokenizer, question));
   const margin = Math.min(...margins);
   return { loss, margin, closest: asked[margins.indexOf(margin)]!.prompt };
+}
+
+const tokenizerOf = ({ tokenizer }: SavedModel) =>
+  createTokenizer(JSON.parse(new TextDecoder().decode(tokenizer)), "checkpoint");
+
+/** Fails where a codebook's router wavers between two entries for what the predictor reads. */
+export function expectRouted(model: SavedModel, texts: readonly string[]): void {
+  const { backbone, head } = model.predictor!;
+  const [mean, std, router] = ["feature.mean", "feature.std", "router.weight"].map((name) => head.get(name)!.data);
+  const own = Object.fromEntries([...head].map(([name, { data }]) => [name, data]));
+  for (const text of texts) {
+    const { feature } = scoreInstruction(
+      backbone,
+      own,
+      model.llm.config.numLayers,
+      predictorIds(tokenizerOf(model), text),
+    );
+    const entries = matVec(
+      router!,
+      feature.map((value, i) => (value - mean![i]!) / std![i]!),
+    );
+    const margin = lead(entries, entries.indexOf(Math.max(...entries)));
+    if (margin < 0.1)
+      throw new Error(`not trained enough here: two entries of the codebook are ${margin} apart; wanted 0.1.`);
+  }
 }
 
 /** What counts as learned: far beyond what rounding moves, in float32 or in 8 bits. A run that has converged has a margin of about 10. */
