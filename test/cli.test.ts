@@ -477,7 +477,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a recipe with an unknown key",
     () => train("unknown-key", (r) => (r.learningrate = 1)),
-    /wanted no key "learningrate" \(known: name, seed,/,
+    /wanted no key "learningrate" \(known: \$schema, name, seed,/,
   ],
   [
     "a recipe with t_ffn above d_ffn",
