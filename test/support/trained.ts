@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { maskFromScores } from "../../src/mask/mask.ts";
-import { composePrompt, predictorIds, promptIds } from "../../src/text/prompt.ts";
+import { composePrompt, PromptFormat, predictorIds } from "../../src/text/prompt.ts";
 import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import { loadLatestCheckpoint, type SavedModel } from "../../src/train/checkpoint.ts";
 import { readRunLog } from "../../src/train/runLog.ts";
@@ -99,12 +99,12 @@ export async function expectTrained(runDir: string, asked: readonly Asked[]): Pr
 
 function marginOf({ llm, predictor, card }: SavedModel, tokenizer: Tokenizer, { prompt, answer }: Asked): number {
   const { tFfn, epsilon, lambda, promptTemplate } = card;
-  const read = promptIds(tokenizer, prompt, promptTemplate);
-  const wanted = [...tokenizer.encode(answer), tokenizer.eosId];
+  const format = new PromptFormat(tokenizer, promptTemplate);
+  const [read, wanted] = [format.promptIds(prompt), format.answerIds(answer)];
   const { numLayers, ffnWidth: dFfn } = llm.config;
   const head = Object.fromEntries([...predictor!.head].map(([name, { data }]) => [name, data]));
   const { scores } = scoreInstruction(predictor!.backbone, head, numLayers, predictorIds(tokenizer, prompt));
   const mask = maskFromScores(scores, { dFfn, tFfn: tFfn!, epsilon: lambda === "soft" ? epsilon : undefined });
   const { logits } = forward(llm, [...read, ...wanted.slice(0, -1)], channelWeights(mask));
-  return Math.min(...wanted.map((id, i) => lead(logits[read.length - 1 + i]!, id)));
+  return Math.min(...Array.from(wanted, (id, i) => lead(logits[read.length - 1 + i]!, id)));
 }
