@@ -1,6 +1,11 @@
 #!/usr/bin/env node
-// The command line runs from its TypeScript sources: nothing is built, so a fresh checkout works as it is.
-import { register } from "tsx/esm/api";
+// A checkout runs its TypeScript sources, so nothing has to be built; the package has only what was built of them.
+import { existsSync } from "node:fs";
 
-register();
-await import("../src/cli/main.ts");
+if (existsSync(new URL("../src", import.meta.url))) {
+  const { register } = await import("tsx/esm/api");
+  register();
+  await import("../src/cli/main.ts");
+} else {
+  await import("../dist/cli/main.js");
+}

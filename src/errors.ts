@@ -79,6 +79,24 @@ export class MemoryError extends IfpruneError {
   }
 }
 
+/** A package that only some uses need, and that is not installed. */
+export class DependencyError extends IfpruneError {
+  override readonly name = "DependencyError";
+  constructor(
+    /** The package. */
+    readonly dependency: string,
+    version: string,
+    use: string,
+    options?: ErrorOptions,
+  ) {
+    super(
+      "missing_dependency",
+      `${use}: wanted the package ${dependency}, got none. Run: npm install ${dependency}@${version}`,
+      options,
+    );
+  }
+}
+
 /** More requests than are taken at a time. */
 export class BusyError extends IfpruneError {
   override readonly name = "BusyError";

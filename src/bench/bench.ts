@@ -8,7 +8,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { basename, extname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { DEFAULT_ENGINES } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
@@ -270,8 +270,10 @@ async function prepare(
 }
 
 function startWorker(): ChildProcess {
-  const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-  return fork(fileURLToPath(new URL("./worker.ts", import.meta.url)), { execArgv: ["--import", tsx] });
+  const extension = extname(import.meta.url); // the sources run through tsx, the build as it is
+  const tsx = () => pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+  const execArgv = extension === ".ts" ? ["--import", tsx()] : [];
+  return fork(fileURLToPath(new URL(`./worker${extension}`, import.meta.url)), { execArgv });
 }
 
 /** Lets a worker measure. Aborting ends it. */

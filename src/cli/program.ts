@@ -1,7 +1,7 @@
 /** The `ifprune` command: one file per command in this folder, each parses, calls the library and prints. */
 import { Command, CommanderError } from "commander";
-import packageJson from "../../package.json" with { type: "json" };
 import { IfpruneError } from "../errors.ts";
+import { version } from "../package.ts";
 import { benchCommand } from "./bench.ts";
 import { chatCommand } from "./chat.ts";
 import { estimateCommand } from "./estimate.ts";
@@ -22,7 +22,7 @@ export function ifprune(): Command {
     .description(
       "A language model that activates, for every instruction, only the part of itself that the instruction needs.",
     )
-    .version(packageJson.version)
+    .version(version)
     .showHelpAfterError("(--help shows the options)")
     .exitOverride();
   for (const command of [

@@ -1,7 +1,6 @@
 /** Exporting a sub-network as an ordinary small model: a Hugging Face folder, a GGUF file, or both in one folder. */
 import { writeFileSync } from "node:fs";
 import { join, relative, resolve, sep } from "node:path";
-import packageJson from "../../package.json" with { type: "json" };
 import type { Bundle } from "../bundle/bundle.ts";
 import { checkBundleMask } from "../bundle/gather.ts";
 import type { WeightFile } from "../bundle/packBundle.ts";
@@ -13,6 +12,7 @@ import { blockLength, blockTypes } from "../formats/quantize.ts";
 import { describeFiles } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskToJson } from "../mask/maskFile.ts";
+import { version } from "../package.ts";
 import { type ExportManifest, type ExportType, ggufFileName, writeExportManifest } from "./exportManifest.ts";
 import { modelCard } from "./modelCard.ts";
 import { smallFiles } from "./smallFiles.ts";
@@ -74,7 +74,7 @@ function aboutExport({ bundle, mask }: Subnetwork, outFolder: string, options: E
   return {
     format: "ifprune-export",
     version: 1,
-    ifprune: packageJson.version,
+    ifprune: version,
     created: new Date().toISOString(),
     source: {
       name: sourceName(bundle),

@@ -1,6 +1,7 @@
 /** Running graphs with ONNX Runtime. Results land in buffers that are made once and reused by every run. */
-import * as ort from "onnxruntime-node";
+import type * as Ort from "onnxruntime-node";
 import { ShapeError } from "../errors.ts";
+import { loadPeer } from "../package.ts";
 import { type Graph, size } from "./graph.ts";
 
 export type TensorData = Float32Array | Int32Array;
@@ -32,6 +33,7 @@ export interface Session {
 
 /** Compiles a graph. Expensive (up to seconds): keep the session. */
 export async function compile(graph: Graph, { threads = 0, spinning = true }: SessionOptions = {}): Promise<Session> {
+  const ort = await loadPeer("onnxruntime-node", "ONNX Runtime", () => import("onnxruntime-node"));
   const session = await ort.InferenceSession.create(graph.encode(), {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
@@ -48,7 +50,7 @@ export async function compile(graph: Graph, { threads = 0, spinning = true }: Se
   return {
     flops: graph.flops,
     async run(feeds, into = {}) {
-      const inputs: Record<string, ort.Tensor> = {};
+      const inputs: Record<string, Ort.Tensor> = {};
       for (const { name, shape } of graph.inputs) {
         const data = feeds[name];
         if (data?.length !== size(shape))
@@ -56,7 +58,7 @@ export async function compile(graph: Graph, { threads = 0, spinning = true }: Se
         inputs[name] = wrap(data, shape);
       }
       const results: Record<string, TensorData> = {};
-      const fetches: Record<string, ort.Tensor> = {};
+      const fetches: Record<string, Ort.Tensor> = {};
       for (const [name, { shape, dtype }] of graph.outputs) {
         if (!into[name]) own[name] ??= new (dtype === "int32" ? Int32Array : Float32Array)(size(shape));
         const buffer = (into[name] ?? own[name])!;

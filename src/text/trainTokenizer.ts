@@ -2,8 +2,8 @@
 import { closeSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { BPE, byteLevelPreTokenizer, digitsPreTokenizer, sequencePreTokenizer, Tokenizer } from "tokenizers";
 import { OptionError } from "../errors.ts";
+import { loadPeer } from "../package.ts";
 import { byteTokens } from "./tokenizer.ts";
 
 /** Special tokens; the index is the id. */
@@ -87,6 +87,11 @@ export async function trainTokenizer(options: {
 
 /** Merges in the order they were learned. The native trainer reads and writes files only, and prints three empty lines. */
 async function learnMerges(texts: Iterable<string> | AsyncIterable<string>): Promise<[string, string][]> {
+  const { BPE, byteLevelPreTokenizer, digitsPreTokenizer, sequencePreTokenizer, Tokenizer } = await loadPeer(
+    "tokenizers",
+    "trainTokenizer",
+    () => import("tokenizers"),
+  );
   const folder = mkdtempSync(join(tmpdir(), "ifprune-tokenizer-"));
   try {
     const [corpus, trained] = [join(folder, "corpus.txt"), join(folder, "trained.json")];
