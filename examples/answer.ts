@@ -2,5 +2,5 @@ import { InstructionModel } from "ifprune";
 
 using model = new InstructionModel();
 await using answer = await model.ask("What is the plural of wolf?");
-for await (const id of answer.tokens) process.stdout.write(answer.decoder.push(id));
+for await (const text of answer) process.stdout.write(text);
 console.log(`\n${answer.mask.tFfn} of ${answer.mask.dFfn} channels`, answer.ms);

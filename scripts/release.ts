@@ -18,7 +18,7 @@ const stage = mkdtempSync(join(tmpdir(), "ifprune-release-"));
 const run = (command: string, ...args: string[]) => execFileSync(command, args, { cwd: stage, stdio: ["ignore", 2, 2] });
 
 try {
-  for (const name of ["package.json", "package-lock.json", "README.md", "LICENSE", "CHANGELOG.md", "bin", "models"])
+  for (const name of ["package.json", "package-lock.json", "README.md", "LICENSE", "CHANGELOG.md"])
     cpSync(join(root, name), join(stage, name), { recursive: true });
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   run(process.execPath, tsc, "-p", join(root, "tsconfig.build.json"), "--outDir", join(stage, "dist"));

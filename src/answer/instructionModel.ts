@@ -10,7 +10,7 @@ import { boundaryOf } from "../manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts";
-import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { loadTokenizer, type StreamDecoder, type Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
 import { openBundlePredictor } from "./bundlePredictor.ts";
 import {
@@ -58,13 +58,17 @@ export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice
   mask?: Mask | "dense";
 }
 
-/** A text answer under way. Disposing it early stops it. */
-export interface TextAnswer extends Pick<Answer, "mask" | "ms" | "tokens">, AsyncDisposable {
+/** A text answer under way, read once: `for await` gives its text as it comes, in whole characters. Disposing it early stops it. */
+export interface TextAnswer extends AsyncIterable<string>, AsyncDisposable, Pick<Answer, "mask" | "ms"> {
   /** Where the mask comes from; undefined where it was given. */
   chosen: Omit<ChosenMask, "mask"> | undefined;
   promptTokens: number;
-  /** Turns each token into the text it completes; see `StreamDecoder`. */
-  decoder: ReturnType<Tokenizer["stream"]>;
+  /** Those that have come. */
+  answerTokens: number;
+  /** Ids, instead of text. */
+  tokens: Answer["tokens"];
+  /** All of the text that is still to come. */
+  text(): Promise<string>;
 }
 
 /** The bundle that comes with the package. */
@@ -186,18 +190,40 @@ export class InstructionModel implements PromptedModel, Disposable {
     const { numLayers, ffnWidth } = this.bundle;
     const choice = mask === "dense" ? fullMask(numLayers, ffnWidth) : (mask ?? make);
     const result = await answer(this.engines, this.bundle, ids, choice, { ...engine, maxTokens });
-    return {
+    async function* counted(): Answer["tokens"] {
+      for await (const id of result.tokens) {
+        told.answerTokens++;
+        yield id;
+      }
+    }
+    const told: TextAnswer = {
       mask: result.mask,
       chosen,
       ms: result.ms,
-      tokens: result.tokens,
       promptTokens: ids.length,
-      decoder: this.tokenizer.stream(),
+      answerTokens: 0,
+      tokens: counted(),
+      async text() {
+        let text = "";
+        for await (const piece of told) text += piece;
+        return text;
+      },
+      [Symbol.asyncIterator]: () => textOf(told.tokens, this.tokenizer.stream()),
       [Symbol.asyncDispose]: () => result[Symbol.asyncDispose](),
     };
+    return told;
   }
 
   [Symbol.dispose](): void {
     this.bundle[Symbol.dispose]();
   }
+}
+
+async function* textOf(tokens: AsyncIterable<number>, decoder: StreamDecoder): AsyncGenerator<string, void, void> {
+  for await (const id of tokens) {
+    const piece = decoder.push(id);
+    if (piece !== "") yield piece;
+  }
+  const rest = decoder.end();
+  if (rest !== "") yield rest;
 }

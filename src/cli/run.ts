@@ -58,27 +58,21 @@ async function run(instruction: string, options: Options): Promise<void> {
   );
 
   let said = "";
-  let answerTokens = 0;
-  const print = (piece: string) => {
+  for await (const piece of answer) {
     said += piece;
     if (!json) process.stdout.write(piece);
-  };
-  for await (const id of answer.tokens) {
-    answerTokens++;
-    print(answer.decoder.push(id));
   }
-  print(answer.decoder.end());
 
+  const { chosen, ms, promptTokens, answerTokens } = answer;
   const { tFfn: kept, dFfn } = answer.mask;
   const keptShare = kept / dFfn;
   if (json) {
-    const { promptTokens, ms, chosen } = answer;
     printJson({ answer: said, keptShare, ...chosen, ms, promptTokens, answerTokens });
     return;
   }
-  const { predict, gather, load, prefill, decode } = answer.ms;
+  const { predict, gather, load, prefill, decode } = ms;
   const stages = [
-    ...(answer.chosen ? [scoresLine(answer.chosen, predict)] : []),
+    ...(chosen ? [scoresLine(chosen, predict)] : []),
     ...[milliseconds("gather", gather), milliseconds("load", load), milliseconds("prefill", prefill)],
   ];
   // The first token comes out of prefill.
