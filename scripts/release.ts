@@ -14,23 +14,26 @@ import { fileURLToPath } from "node:url";
 import { build } from "vite";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+const out = resolve(process.argv[2] ?? ".");
 const stage = mkdtempSync(join(tmpdir(), "ifprune-release-"));
-const run = (command: string, ...args: string[]) => execFileSync(command, args, { cwd: stage, stdio: ["ignore", 2, 2] });
+const run = (command: string, ...args: string[]) => execFileSync(command, args, { cwd: stage, stdio: "inherit" });
 
 try {
-  for (const name of ["package.json", "package-lock.json", "README.md", "LICENSE", "CHANGELOG.md"])
+  const { files }: { files: string[] } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
+  const written = files.filter((name) => !name.endsWith("dist"));
+  for (const name of ["package.json", "package-lock.json", "README.md", "LICENSE", ...written])
     cpSync(join(root, name), join(stage, name), { recursive: true });
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   run(process.execPath, tsc, "-p", join(root, "tsconfig.build.json"), "--outDir", join(stage, "dist"));
   await build({ root: join(root, "web"), build: { outDir: join(stage, "web/dist") }, logLevel: "warn" });
-  run("npm", "ci", "--ignore-scripts", "--omit=dev", "--omit=optional", "--omit=peer", "--prefer-offline");
 
+  run("npm", "ci", "--ignore-scripts", "--omit=dev", "--omit=optional", "--prefer-offline");
   const llama = join(stage, "node_modules/node-llama-cpp");
   rmSync(join(llama, "llama/gitRelease.bundle"));
   rewrite(join(llama, "package.json"), ["optionalDependencies", "scripts", "devDependencies"]);
   const left = ["private", "scripts", "devDependencies", "overrides"];
   rewrite(join(stage, "package.json"), left, { bundleDependencies: ["node-llama-cpp"] });
-  run("npm", "pack", "--ignore-scripts", "--pack-destination", resolve(process.argv[2] ?? "."));
+  run("npm", "pack", "--ignore-scripts", "--loglevel=error", "--pack-destination", out);
 } finally {
   rmSync(stage, { recursive: true });
 }

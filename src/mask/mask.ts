@@ -78,15 +78,15 @@ export function checkMask(mask: Mask, where: string, model?: { numLayers: number
  * The mask that scores ask for.
  *
  * @param scores masking scores z, [L, F], finite
- * @param tFfn K
- * @param epsilon ε of SoftTopK; absent: hard mask
+ * @param shape `tFfn` is K, `epsilon` the ε of SoftTopK; without it the mask is hard
  * @throws {OptionError} if K or ε is out of range, or a score is not finite
  * @throws {ShapeError} if the scores do not fill whole layers
  */
 export function maskFromScores(
   scores: ArrayLike<number>,
-  { dFfn, tFfn, epsilon }: { dFfn: number; tFfn: number; epsilon?: number },
+  shape: { dFfn: number; tFfn: number; epsilon?: number },
 ): Mask {
+  const { dFfn, tFfn, epsilon } = shape;
   const numLayers = scores.length / dFfn;
   if (!Number.isInteger(numLayers) || numLayers < 1)
     throw new ShapeError("maskFromScores", `scores [L, F=${dFfn}]`, [scores.length]);

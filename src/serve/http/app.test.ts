@@ -18,12 +18,15 @@ beforeEach(() => {
 type Json = any;
 
 function app(options: AppOptions = {}) {
-  return createApp(service, { log: (entry) => log.push(entry), ...options });
+  const { fetch } = createApp(service, { log: (entry) => log.push(entry), ...options });
+  const request = async (path: string, init?: RequestInit) =>
+    fetch(new Request(new URL(path, "http://localhost"), init));
+  return { request };
 }
 function send(path: string, body?: unknown, init: RequestInit = {}, options: AppOptions = {}): Promise<Response> {
   const post = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
   const headers = { ...(body !== undefined && { "content-type": "application/json" }), ...init.headers };
-  return Promise.resolve(app(options).request(path, { ...post, ...init, headers }));
+  return app(options).request(path, { ...post, ...init, headers });
 }
 const user = [{ role: "user", content: "Count." }];
 const chat = async (fields: object = {}, status = 200): Promise<Json> => {

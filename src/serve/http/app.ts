@@ -20,6 +20,11 @@ export interface AppOptions extends SecurityOptions {
   page?: PageFiles;
 }
 
+/** A web-standard handler: goes on a socket with {@link listen}, or into another server. */
+export interface App {
+  readonly fetch: (request: Request) => Response | Promise<Response>;
+}
+
 /** Methods of each route, for what is asked with another one. */
 const routes: Record<string, string> = {
   "/v1/models": "GET",
@@ -37,7 +42,8 @@ const routes: Record<string, string> = {
   "/ifprune/tasks/:model/:name": "GET, PUT, DELETE",
 };
 
-export function createApp(service: InferenceService, options: AppOptions = {}): Hono<Env> {
+/** OpenAI's API over a service, and our own routes under `/ifprune`. */
+export function createApp(service: InferenceService, options: AppOptions = {}): App {
   const metrics = new Metrics(service);
   const page = options.page ?? new Map();
   const app = new Hono<Env>();

@@ -13,15 +13,22 @@ export interface RunningServer extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+export interface ListenOptions {
+  host: string;
+  /** 0: any free one. */
+  port: number;
+  /** How long a request may take to come, with its body. Default: half a minute. */
+  requestMs?: number;
+}
+
 /**
- * @param fetch the app
- * @param port 0: any free one
- * @param requestMs how long a request may take to come, with its body
+ * Puts an app on a socket.
+ *
  * @throws {OptionError} if it cannot listen there
  */
 export async function listen(
   fetch: (request: Request) => Response | Promise<Response>,
-  { host, port, requestMs = limits.requestMs }: { host: string; port: number; requestMs?: number },
+  { host, port, requestMs = limits.requestMs }: ListenOptions,
 ): Promise<RunningServer> {
   const listener = getRequestListener(fetch, {
     overrideGlobalObjects: false,

@@ -1,0 +1,143 @@
+/** The package as others get it: made, installed into an empty folder, and used from plain Node and TypeScript. */
+import { execFile, spawn } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "ifprune-package-"));
+const consumer = join(folder, "consumer");
+const tarball = join(folder, "ifprune-0.1.0.tgz");
+const minutes = 60_000;
+
+interface Ended {
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a program of the consumer's; what it prints is in the error where it fails. */
+async function run(file: string, args: readonly string[], cwd = consumer): Promise<Ended> {
+  const env = { ...process.env, XDG_CACHE_HOME: join(folder, "cache") };
+  delete env.NODE_OPTIONS;
+  try {
+    return await promisify(execFile)(file, args, { cwd, env });
+  } catch (error) {
+    const { message, stdout } = error as Error & Ended;
+    throw new Error(`${message}\n${stdout}`);
+  }
+}
+const node = (...args: string[]) => run(process.execPath, args);
+const tool = (path: string, ...args: string[]) => node(join(root, "node_modules", path), ...args);
+
+beforeAll(async () => {
+  mkdirSync(consumer);
+  await run(process.execPath, [join(root, "node_modules/tsx/dist/cli.mjs"), "scripts/release.ts", folder], root);
+  writeFileSync(join(consumer, "package.json"), JSON.stringify({ private: true, type: "module" }));
+  await run("npm", ["install", "--prefer-offline", "--ignore-scripts=false", tarball, "@types/node@20.19.43"]);
+  for (const name of ["answer.ts", "server.ts"]) cpSync(join(root, "examples", name), join(consumer, name));
+}, 8 * minutes);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function megabytes(path: string): number {
+  const files = readdirSync(path, { recursive: true, encoding: "utf8" }).map((name) => statSync(join(path, name)));
+  return files.reduce((sum, file) => sum + (file.isFile() ? file.size : 0), 0) / 1e6;
+}
+
+test("it installs without GPU binaries, and without what only training needs", () => {
+  const modules = join(consumer, "node_modules");
+  expect(readdirSync(join(modules, "@node-llama-cpp")).join()).not.toMatch(/cuda|vulkan/);
+  expect(readdirSync(modules)).not.toContain("onnxruntime-node");
+  expect(readdirSync(modules)).not.toContain("tokenizers");
+  expect(megabytes(modules)).toBeLessThan(350);
+});
+
+test("importing it loads no engine", async () => {
+  const engines = /^(node-llama-cpp|onnxruntime-node|tokenizers)$/;
+  const hooks = `export async function resolve(name, context, next) {
+    if (${engines}.test(name)) throw new Error("loaded " + name);
+    return next(name, context);
+  }`;
+  const register = `import { register } from "node:module"; register(${JSON.stringify(dataUrl(hooks))})`;
+  const program = `import { InstructionModel } from "ifprune";
+    new InstructionModel();
+    await import("node-llama-cpp").catch((error) => console.log(error.message));`;
+  const { stdout, stderr } = await node("--import", dataUrl(register), "--input-type=module", "--eval", program);
+  expect([stdout, stderr]).toEqual(["loaded node-llama-cpp\n", ""]); // the hook works, and Node warns of nothing
+});
+
+function dataUrl(source: string): string {
+  return `data:text/javascript,${encodeURIComponent(source)}`;
+}
+
+test.each([true, false])(
+  "its types hold in a strict program, skipLibCheck %s; what is compiled of it runs",
+  async (skipLibCheck) => {
+    const compilerOptions = { strict: true, skipLibCheck, module: "nodenext", target: "es2022", types: ["node"] };
+    rmSync(join(consumer, "answer.js"), { force: true });
+    writeFileSync(join(consumer, "tsconfig.json"), JSON.stringify({ compilerOptions }));
+    await tool("typescript/bin/tsc");
+    expect((await node("answer.js")).stdout).toMatch(/^wolves\n128 of 1024 channels /);
+  },
+  4 * minutes,
+);
+
+test(
+  "its server answers beside a route of one's own",
+  async () => {
+    const env = {
+      ...process.env,
+      PORT: "0",
+      XDG_CACHE_HOME: join(folder, "cache"),
+      XDG_DATA_HOME: join(folder, "data"),
+    };
+    const server = spawn(process.execPath, ["server.js"], { cwd: consumer, env, stdio: ["ignore", "pipe", "inherit"] });
+    const ended = new Promise((resolve) => server.once("exit", resolve));
+    try {
+      const url = await new Promise<string>((resolve) =>
+        server.stdout.once("data", (line) => resolve(`${line}`.trim())),
+      );
+      expect(await (await fetch(`${url}/hello`)).text()).toBe("Hello.\n");
+      const messages = [{ role: "user", content: "What is the plural of wolf?" }];
+      const body = JSON.stringify({ model: "default", messages, temperature: 0 });
+      const headers = { "content-type": "application/json" };
+      const response = await fetch(`${url}/v1/chat/completions`, { method: "POST", headers, body });
+      expect(await response.json()).toMatchObject({ choices: [{ message: { content: "wolves" } }] });
+    } finally {
+      server.kill("SIGINT");
+    }
+    expect(await ended).toBe(0);
+  },
+  2 * minutes,
+);
+
+test(
+  "training says which package it wants",
+  async () => {
+    cpSync(join(root, "test/fixtures/tiny"), join(consumer, "tiny"), { recursive: true });
+    await expect(
+      run("npx", ["ifprune", "train", "tiny/recipe.json", "--runs", "runs", "--threads", "1"]),
+    ).rejects.toThrow(/wanted the package (tokenizers|onnxruntime-node), got none\. Run: npm install \S+@\d/);
+  },
+  2 * minutes,
+);
+
+test(
+  "its command line runs",
+  async () => {
+    expect((await run("npx", ["ifprune", "--version"])).stdout).toBe("0.1.0\n");
+    expect((await run("npx", ["ifprune", "run", "What is the plural of wolf?"])).stdout).toBe("wolves\n");
+  },
+  2 * minutes,
+);
+
+test(
+  "publint and Are the Types Wrong find nothing",
+  async () => {
+    await tool("publint/src/cli.js", "run", tarball, "--strict");
+    await tool("@arethetypeswrong/cli/dist/index.js", tarball, "--profile", "esm-only", "--no-color");
+  },
+  2 * minutes,
+);
