@@ -91,7 +91,7 @@ export class DependencyError extends IfpruneError {
   ) {
     super(
       "missing_dependency",
-      `${use}: wanted the package ${dependency}, got none. Run: npm install ${dependency}@${version}`,
+      `${use}: wanted the package ${dependency}, got none. Run: npm install --ignore-scripts ${dependency}@${version}`,
       options,
     );
   }

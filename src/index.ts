@@ -1,6 +1,8 @@
 /**
  * The public surface of the library, by what one wants to do. Everything else may change. Importing it loads neither llama.cpp nor ONNX Runtime:
  * the first answer and the first training step do.
+ *
+ * @module
  */
 
 // Answer
@@ -15,51 +17,74 @@ export {
 } from "./answer/instructionModel.ts";
 export {
   type ChosenMask,
-  chooseMask,
   type MaskSource,
+  type Prompt as Instruction,
+  type ScoreOptions,
+  SOURCE_NAMES,
   type SourceChoice,
+  type SourceFlags,
   type SourceName,
   type SourceOptions,
 } from "./answer/maskSource.ts";
+export type { PredictorOptions, PromptedModel } from "./answer/promptedModel.ts";
+export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 // Models from elsewhere
 export { Bundle } from "./bundle/bundle.ts";
 export { type Imported, type ImportOptions, importModel } from "./bundle/importModel.ts";
+export type { KvType } from "./bundle/memory.ts";
 export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
+export type { CacheOptions } from "./bundle/subnetworkCache.ts";
+export type {
+  Engine,
+  EngineOptions,
+  EngineProvider,
+  FeatureEngine,
+  GenerateOptions,
+  ScoredToken,
+} from "./engine/engine.ts";
 // Errors: all that input can cause
 export * from "./errors.ts";
 // Evaluate
 export {
+  CONTROLS,
+  type Control,
+  type EvaluationOptions,
   evaluateTasks,
   evaluateText,
-  type MaskChoice,
+  type MaskedModel,
+  type OpenedModel,
+  SCOPES,
+  type Scope,
   type TaskReport,
+  type TaskScore,
   type TextReport,
 } from "./eval/evaluate.ts";
-export { type OpenedModel, openModel } from "./eval/load.ts";
-// Export
-export { type ExportOptions, exportSubnetwork } from "./export/export.ts";
-export { Subnetwork } from "./export/subnetwork.ts";
-export { type Verification, type VerifyOptions, verifyExport } from "./export/verify.ts";
-// Masks
-export { fullMask, type Mask, maskFromScores } from "./mask/mask.ts";
-export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
-export { jaccard, type MaskDiagnostics, maskDiagnostics, overlap } from "./mask/overlap.ts";
-export { type SoftTopK, softTopK, softTopKGradient } from "./mask/softTopK.ts";
+export { openModel } from "./eval/load.ts";
 export { writeReport } from "./report/report.ts";
 // Serve
 export { type App, type AppOptions, createApp } from "./serve/http/app.ts";
-export { openPage } from "./serve/http/page.ts";
+export type { LogEntry } from "./serve/http/context.ts";
+export { openPage, type PageFile, type PageFiles } from "./serve/http/page.ts";
 export { type ListenOptions, listen, type RunningServer } from "./serve/http/server.ts";
 export { type LocalService, type LocalServiceOptions, openLocalService } from "./serve/localService.ts";
 export type {
   GenerationEvent,
   GenerationRequest,
   InferenceService,
+  MaskInfo,
   MaskRequest,
   Prompt,
   Sampling,
+  SavedTask,
+  ServedModel,
+  ServiceState,
+  TokenLogprob,
 } from "./serve/service.ts";
-// Train
+export type { ChatMessage, ChatTemplate } from "./text/chatTemplate.ts";
+export { composePrompt, type PromptFormat, type TaskExample } from "./text/prompt.ts";
+export type { StreamDecoder, TextPart, Tokenizer } from "./text/tokenizer.ts";
+export type { Assignment } from "./train/recipe/changes.ts";
 export { parseRecipe, type ReadRecipeOptions, type RecipeFile, readRecipe } from "./train/recipe/read.ts";
-export type { Recipe } from "./train/recipe/schema.ts";
+export type { Recipe, Stage } from "./train/recipe/schema.ts";
 export { type RunEvent, type RunOptions, trainRecipe } from "./train/run.ts";
+export type { MetricsRow } from "./train/runLog.ts";

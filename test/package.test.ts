@@ -20,8 +20,7 @@ interface Ended {
 
 /** Runs a program of the consumer's; what it prints is in the error where it fails. */
 async function run(file: string, args: readonly string[], cwd = consumer): Promise<Ended> {
-  const env = { ...process.env, XDG_CACHE_HOME: join(folder, "cache") };
-  delete env.NODE_OPTIONS;
+  const env = { ...process.env, NODE_OPTIONS: "", XDG_CACHE_HOME: join(folder, "cache") };
   try {
     return await promisify(execFile)(file, args, { cwd, env });
   } catch (error) {
@@ -119,7 +118,7 @@ test(
     cpSync(join(root, "test/fixtures/tiny"), join(consumer, "tiny"), { recursive: true });
     await expect(
       run("npx", ["ifprune", "train", "tiny/recipe.json", "--runs", "runs", "--threads", "1"]),
-    ).rejects.toThrow(/wanted the package (tokenizers|onnxruntime-node), got none\. Run: npm install \S+@\d/);
+    ).rejects.toThrow(/wanted the package (tokenizers|onnxruntime-node), got none\. Run: npm install --ignore-scripts \1@\d/);
   },
   2 * minutes,
 );

@@ -1,6 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { stories, temporaryFolder } from "../../test/support/models.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { OptionError } from "../errors.ts";
@@ -76,5 +77,42 @@ describe("masks", () => {
     await expect(model.mask("Once", { text: "a" })).rejects.toThrow(OptionError);
     await expect(model.mask("Once", { source: "text" })).rejects.toThrow(OptionError);
     await expect(model.mask("Once", { source: "text", text: "a", seed: 1 })).rejects.toThrow(OptionError);
+  });
+});
+
+describe("an answer", () => {
+  const tokens: number[] = [];
+  const engines = new FakeEngines(tokens);
+  const options = () => ({ mask: "dense", cache: { root: temporaryFolder() } }) as const;
+
+  test("comes as text in whole characters, with what is left at its end, or as tokens", async () => {
+    using model = new InstructionModel(await storiesBundle(), { engines });
+    const ids = model.tokenizer.encode("a ☃ and ☃").subarray(0, -1); // the last byte is missing
+    tokens.splice(0, tokens.length, ...ids);
+    await using answer = await model.ask("Once", options());
+    const pieces: string[] = [];
+    for await (const piece of answer) pieces.push(piece);
+    expect(pieces.length).toBeGreaterThan(3);
+    expect(pieces).toContain("☃");
+    expect(pieces).not.toContain("");
+    expect(pieces.join("")).toMatch(/^ ?a ☃ and \uFFFD+$/);
+    expect(answer.answerTokens).toBe(ids.length);
+
+    await using whole = await model.ask("Once", options());
+    expect(await whole.text()).toBe(pieces.join(""));
+    await using raw = await model.ask("Once", options());
+    const taken: number[] = [];
+    for await (const id of raw.tokens) taken.push(id);
+    expect(taken).toEqual([...ids]);
+  });
+
+  test("whose text is left early frees its model", async () => {
+    using model = new InstructionModel(await storiesBundle(), { engines });
+    tokens.splice(0, tokens.length, ...model.tokenizer.encode("Once upon a time"));
+    const answer = await model.ask("Once", options());
+    expect(engines.openPaths).toHaveLength(1);
+    for await (const piece of answer) if (piece) break;
+    expect(engines.openPaths).toEqual([]);
+    expect(answer.answerTokens).toBe(1);
   });
 });

@@ -45,6 +45,7 @@ interface MaskChoice extends TaskOptions, ScoreOptions, Omit<SourceFlags, "seed"
   scoreCache?: ScoreCacheOptions | undefined;
 }
 
+/** How {@link InstructionModel.mask} makes a mask. */
 export interface MaskOptions extends MaskChoice, PredictorOptions {
   /** Of the source `random`. Default: 0. */
   seed?: number | undefined;
@@ -77,6 +78,7 @@ export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", impor
 /** What runs models unless another is given: the one place that names it. */
 export const DEFAULT_ENGINES: EngineProvider = llamaCpp;
 
+/** How an {@link InstructionModel} is opened. */
 export interface ModelOptions {
   /** What runs the sub-networks, and the predictor. Default: llama.cpp. */
   engines?: EngineProvider | undefined;
@@ -154,7 +156,8 @@ export class InstructionModel implements PromptedModel, Disposable {
   /**
    * Opens a source of masks, to be used for many prompts.
    *
-   * @throws as {@link openMaskSource}
+   * @throws {OptionError} if an option is out of range
+   * @throws {FileError} if the bundle is damaged, or has no predictor where one is wanted
    */
   openSource(choice: SourceChoice, options: SourceOptions = {}): Promise<MaskSource> {
     return openMaskSource(this, choice, options);

@@ -15,7 +15,9 @@ import type { PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import { cachedScores, type ScoreCacheOptions } from "./scoreCache.ts";
 import { promptWindows, textWindows } from "./windows.ts";
 
+/** What can make a mask at use; see {@link SourceChoice}. */
 export const SOURCE_NAMES = ["predictor", "griffin", "text", "weights", "random"] as const;
+/** One of {@link SOURCE_NAMES}. */
 export type SourceName = (typeof SOURCE_NAMES)[number];
 
 /**
@@ -30,6 +32,7 @@ export type SourceChoice =
   | { source: "text"; text: string; maxTokens?: number | undefined }
   | { source: "random"; seed?: number | undefined };
 
+/** How a {@link MaskSource} is opened. */
 export interface SourceOptions extends PredictorOptions {
   /** Of the scores of griffin, text and weights. */
   cache?: ScoreCacheOptions | undefined;
@@ -41,12 +44,14 @@ export interface Instruction {
   ids: Int32Array;
 }
 
+/** How scores are made. */
 export interface ScoreOptions {
   signal?: AbortSignal | undefined;
   /** Of griffin and text: parts done, and all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
+/** An open source of masks. */
 export interface MaskSource extends AsyncDisposable {
   readonly name: SourceName;
   /** ε of SoftTopK, where kept channels are scaled by λ. Undefined: masks are hard. */

@@ -6,6 +6,7 @@ import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
 import type { Instruction } from "./maskSource.ts";
 import type { PromptedModel } from "./promptedModel.ts";
 
+/** What a model is asked. */
 export type Prompt =
   /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }

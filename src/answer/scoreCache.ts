@@ -9,6 +9,7 @@ import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
 import { FileError } from "../errors.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 
+/** Where scores are kept. */
 export interface ScoreCacheOptions {
   /** Folder of the cache. Default: `$XDG_CACHE_HOME/ifprune/scores`, where unset `~/.cache/…`. */
   root?: string | undefined;

@@ -32,10 +32,12 @@ export class Bundle implements ModelSource {
   readonly manifest: BundleManifest;
   /** Identity. */
   readonly hash: string;
+  /** @internal */
   readonly base: GgufFile;
+  /** @internal */
   readonly ffn: GgufFile;
   readonly config: ModelConfig;
-  /** How the channels of each layer are stored. */
+  /** How the channels of each layer are stored. @internal */
   readonly layouts: readonly ChannelLayout[];
 
   /**

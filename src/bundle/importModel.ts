@@ -21,6 +21,7 @@ import { loadTokenizer } from "../text/tokenizer.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
 
+/** How {@link importModel} writes a model. */
 export interface ImportOptions extends Partial<PackOptions> {
   /** Of the weights. Default: what the model says of itself, else "unknown". */
   licence?: string | undefined;

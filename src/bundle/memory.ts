@@ -11,6 +11,7 @@ import { MemoryError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { familyOf, isLocalLayer } from "../model/families.ts";
 
+/** Type of the cached keys and values. */
 export type KvType = "F16" | "F32";
 export const DEFAULT_KV_TYPE: KvType = "F16";
 

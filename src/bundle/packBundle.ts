@@ -55,6 +55,7 @@ const ffnMatrices = 3;
 /** Values that are decoded and encoded at a time. */
 const chunkValues = 1 << 23;
 
+/** How weights are written into a bundle. */
 export interface PackOptions {
   /** Of the matrices; "keep" those that a GGUF file has. Norms and biases are F32. */
   type: WeightType | "keep";

@@ -31,6 +31,7 @@ import { type Bundle, splitCount } from "./bundle.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
 import { checkBundleMask, ffnTensors, writeFfn } from "./gather.ts";
 
+/** Where sub-networks are kept. */
 export interface CacheOptions {
   /** Folder of the cache. Default: `$XDG_CACHE_HOME/ifprune/subnetworks`, where unset `~/.cache/…`. */
   root?: string;

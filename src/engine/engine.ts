@@ -23,7 +23,7 @@ export interface EngineProvider {
   openFeature(path: string, options: EngineOptions): Promise<FeatureEngine>;
 }
 
-/** Numbers are those of `engineOptions.ts`. */
+/** How an engine runs a model. Numbers are those of `engineOptions.ts`. */
 export interface EngineOptions {
   /** Most tokens of prompt and answer together. */
   contextLength: number;
@@ -52,6 +52,7 @@ export interface GenerateOptions extends Partial<Sampling> {
   schema?: object;
 }
 
+/** A token with its probability, and those of others in its place. */
 export interface ScoredToken {
   id: number;
   /** Natural logarithm of the probability that the model itself gives it: before bias, penalties, temperature and the rest of sampling. */

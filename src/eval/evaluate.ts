@@ -56,10 +56,12 @@ export interface OpenedModel extends AsyncDisposable {
  * mask for all, from the mean scores · `random`: the prompt's scores, in each layer in a random order.
  */
 export const CONTROLS = ["foreign", "generic", "random"] as const;
+/** One of {@link CONTROLS}. */
 export type Control = (typeof CONTROLS)[number];
 
 /** What masks are made from: the whole prompt, or the instruction without its input. */
 export const SCOPES = ["input", "task"] as const;
+/** One of {@link SCOPES}. */
 export type Scope = (typeof SCOPES)[number];
 
 /** The masks that a model is evaluated under. Without any of these they are the model's own. */
@@ -81,6 +83,7 @@ export interface EvaluationOptions extends EvaluatedMasks, ScoreOptions {
   examples?: readonly (TaskExample & { task?: string | undefined })[] | undefined;
 }
 
+/** Scores of one task. */
 export interface TaskScore {
   task: string;
   count: number;
@@ -92,6 +95,7 @@ export interface TaskScore {
   loss: number;
 }
 
+/** Scores of tasks. */
 export interface TaskReport {
   tasks: TaskScore[];
   /** Means over tasks, every task alike. */
@@ -300,6 +304,7 @@ function wantedTask(task: string | undefined, what: string): string {
   return task;
 }
 
+/** Scores of a text. */
 export interface TextReport {
   /** e^(mean −ln p) over the scored tokens. */
   perplexity: number;

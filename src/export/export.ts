@@ -20,8 +20,10 @@ import { Subnetwork } from "./subnetwork.ts";
 import { type ExportWeights, exportWeights, floatType, WeightProgress, type WeightProgressOptions } from "./weights.ts";
 
 export const EXPORT_FORMATS = ["hf", "gguf"] as const;
+/** A Hugging Face folder, or a GGUF file. */
 export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
+/** How {@link exportSubnetwork} writes a model, and what it says of it. */
 export interface ExportOptions
   extends Pick<ExportManifest, "task" | "instruction" | "maskSource">,
     WeightProgressOptions {

@@ -21,6 +21,7 @@ import { smallFiles } from "./smallFiles.ts";
 import { Subnetwork } from "./subnetwork.ts";
 import { exportWeights, floatType, WeightProgress, type WeightProgressOptions } from "./weights.ts";
 
+/** What {@link verifyExport} found to be right. */
 export interface Verification {
   /** Whose size and hash are those of the manifest. */
   files: number;

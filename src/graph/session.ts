@@ -6,6 +6,7 @@ import { type Graph, size } from "./graph.ts";
 
 export type TensorData = Float32Array | Int32Array;
 
+/** How graphs are run. */
 export interface SessionOptions {
   /** Worker threads of one operator. */
   threads?: number;

@@ -7,6 +7,7 @@
 import { OptionError, ShapeError } from "../errors.ts";
 import { softTopK } from "./softTopK.ts";
 
+/** Which channels are kept, layer by layer. */
 export interface Mask {
   /** Kept channels per layer (t_ffn). */
   tFfn: number;

@@ -10,6 +10,7 @@ const schema = z.strictObject({
   lambda: z.array(z.array(z.number())).optional(),
 });
 
+/** A mask as plain JSON: what `ifprune mask --json` prints. */
 export function maskToJson({ tFfn, dFfn, layers, lambda }: Mask): z.infer<typeof schema> {
   const plain = (rows: readonly ArrayLike<number>[]) => rows.map((row) => Array.from(row));
   return { tFfn, dFfn, layers: plain(layers), ...(lambda && { lambda: plain(lambda) }) };

@@ -12,6 +12,7 @@
  */
 import { OptionError, ShapeError } from "../errors.ts";
 
+/** What {@link softTopK} keeps of scores, and how strongly. */
 export interface SoftTopK {
   /** λ, [F], in [0, 1], sums to K. At least 1/(F − K + 1) on kept channels, so that no kept channel vanishes. */
   lambda: Float64Array;

@@ -15,6 +15,7 @@ export type RopeScaling =
   | { kind: "llama3"; factor: number; lowFactor: number; highFactor: number; originalContextLength: number }
   | { kind: "yarn"; factor: number; originalContextLength: number; betaFast: number; betaSlow: number };
 
+/** Shape of a decoder. */
 export interface ModelConfig {
   family: ModelFamily;
   /** D */

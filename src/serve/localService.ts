@@ -39,7 +39,7 @@ import { subnetworkBytes } from "./subnetworkBytes.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
 import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
-/** Numbers are those of `serviceOptions.ts`. */
+/** Limits of {@link openLocalService}, and how it runs models. Numbers are those of `serviceOptions.ts`. */
 export interface LocalServiceOptions
   extends ModelOptions,
     Pick<EngineOptions, "kvType" | "gpu">,

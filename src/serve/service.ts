@@ -21,6 +21,7 @@ export type MaskRequest =
   /** A mask that was made before, by its id. */
   | { kind: "id"; id: string };
 
+/** What an answer is made of. */
 export interface GenerationRequest {
   prompt: Prompt;
   mask: MaskRequest;
@@ -38,6 +39,7 @@ export interface GenerationRequest {
   signal: AbortSignal;
 }
 
+/** A token of an answer, with its probability and those of others in its place. */
 export interface TokenLogprob {
   id: number;
   /** What it adds to a text; of BOS and EOS their names. Bytes that are no whole character are U+FFFD. */
@@ -47,6 +49,7 @@ export interface TokenLogprob {
   top: readonly { id: number; text: string; logprob: number }[];
 }
 
+/** The mask of an answer. */
 export interface MaskInfo {
   /** Stable within a model: hash of the kept channels and λ, 32 hexadecimal digits, or "dense". */
   id: string;
@@ -60,6 +63,7 @@ export interface MaskInfo {
   from: "loaded" | "disk" | "cold";
 }
 
+/** An answer under way: a start, its text, an end. */
 export type GenerationEvent =
   | { type: "start"; mask: MaskInfo; promptTokens: number }
   /** A piece of the answer, whole characters; `logprobs` of the tokens that it ends, where asked for. May be empty where it has them. */
@@ -74,6 +78,7 @@ export type GenerationEvent =
       ms: { queue: number; predict: number; gather: number; load: number; prefill: number; decode: number };
     };
 
+/** A model that is served. */
 export interface ServedModel {
   id: string;
   /** Unix seconds. */
@@ -90,6 +95,7 @@ export interface ServedModel {
 /** Names that clients give to tasks; none of them is a path. */
 export const taskName = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 
+/** A task that was saved. */
 export interface SavedTask {
   name: string;
   /** The instruction that made its mask. */
@@ -97,6 +103,7 @@ export interface SavedTask {
   maskId: string;
 }
 
+/** What a service is doing. */
 export interface ServiceState {
   /** Requests that run, and that wait. */
   running: number;
@@ -113,6 +120,7 @@ export interface ServiceState {
  * of range {OptionError}, a model that does not fit into the memory limit {MemoryError}, files that have gone {FileError}.
  */
 export interface InferenceService extends AsyncDisposable {
+  /** Those that are served. */
   models(): readonly ServedModel[];
   /**
    * Starts with the first call of `next`, at once or after waiting in the queue. It runs at the model's pace, not the reader's: events that are not
@@ -124,12 +132,17 @@ export interface InferenceService extends AsyncDisposable {
     model: string,
     request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
   ): Promise<{ id: number; text: string; logprob: number | null; top: TokenLogprob["top"] }[]>;
+  /** The mask of an instruction, made or remembered. */
   mask(model: string, instruction: string, signal?: AbortSignal): Promise<{ info: MaskInfo; mask: Mask }>;
   /** A mask by its id, as long as it is remembered: the latest ones, and those of tasks. */
   maskById(model: string, id: string): Mask;
+  /** Tasks that were saved. */
   tasks(model: string): readonly SavedTask[];
+  /** Keeps an instruction's mask under a name. */
   saveTask(model: string, name: string, instruction: string): Promise<SavedTask>;
+  /** Forgets a saved task. */
   deleteTask(model: string, name: string): void;
+  /** What runs, waits and is loaded. */
   state(): ServiceState;
   /** Lets running requests end, refuses new ones. */
   drain(): Promise<void>;

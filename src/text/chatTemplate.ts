@@ -14,6 +14,7 @@ import { FileError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
+/** A turn of a conversation. */
 export interface ChatMessage {
   role: "system" | "user" | "assistant";
   content: string;
@@ -41,6 +42,7 @@ const placeholders = new RegExp(`(${margin}?)\u{f0000}(\\d+)\u{f0001}(${margin}?
 /** What a template itself says against messages, by `raise_exception`. */
 class Refusal extends Error {}
 
+/** A model's chat template: messages to what the model reads. */
 export class ChatTemplate {
   readonly #template: Template;
 

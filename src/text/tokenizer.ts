@@ -18,6 +18,7 @@ import {
   visibleSpace,
 } from "./tokenizerFile.ts";
 
+/** Text to ids and back. */
 export interface Tokenizer {
   /** V: ids are 0..V-1 */
   readonly vocabSize: number;
@@ -39,12 +40,14 @@ export interface Tokenizer {
   stream(): StreamDecoder;
 }
 
+/** A part of a text, and how far it is trusted. */
 export interface TextPart {
   text: string;
   /** Whether special tokens are read from it. */
   isTrusted: boolean;
 }
 
+/** Text of ids that arrive one at a time. */
 export interface StreamDecoder {
   /** Text completed by `id`; empty while a character is still incomplete. */
   push(id: number): string;

@@ -26,6 +26,7 @@ export type RunEvent =
   | { kind: "row"; row: MetricsRow; totalSteps: number }
   | { kind: "saved"; folder: string; step: number };
 
+/** Where and how {@link trainRecipe} trains. */
 export interface RunOptions extends SessionOptions {
   /** Folder of the run; made if need be. */
   runDir: string;

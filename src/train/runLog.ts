@@ -88,6 +88,7 @@ const rowSchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
+/** A row of `metrics.jsonl`. */
 export type MetricsRow = z.infer<typeof rowSchema>;
 export type TrainRow = Extract<MetricsRow, { kind: "train" }>;
 export type EvaluationRow = Extract<MetricsRow, { kind: "evaluation" }>;

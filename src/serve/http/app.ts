@@ -12,6 +12,7 @@ import { type PageFiles, pageResponse } from "./page.ts";
 import { pageRoutes } from "./pageRoutes.ts";
 import { authorize, guard, responseHeaders, type SecurityOptions } from "./security.ts";
 
+/** Who may ask, what is logged, and the page. */
 export interface AppOptions extends SecurityOptions {
   /** Takes a line of the log once a response has ended. */
   log?: (entry: LogEntry) => void;
@@ -22,6 +23,7 @@ export interface AppOptions extends SecurityOptions {
 
 /** A web-standard handler: goes on a socket with {@link listen}, or into another server. */
 export interface App {
+  /** Answers a request. */
   readonly fetch: (request: Request) => Response | Promise<Response>;
 }
 

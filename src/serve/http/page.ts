@@ -20,6 +20,7 @@ const types: Record<string, string> = {
   ".webmanifest": "application/manifest+json",
 };
 
+/** A file of the page, as it is served. */
 export interface PageFile {
   bytes: Uint8Array<ArrayBuffer>;
   type: string;

@@ -6,6 +6,7 @@ import { OptionError } from "../../errors.ts";
 import { ApiError } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
 
+/** A server on a socket. Disposing it ends its connections at once. */
 export interface RunningServer extends AsyncDisposable {
   url: string;
   port: number;
@@ -13,6 +14,7 @@ export interface RunningServer extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** Where {@link listen} listens. */
 export interface ListenOptions {
   host: string;
   /** 0: any free one. */

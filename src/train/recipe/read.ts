@@ -15,12 +15,14 @@ import { type Assignment, isObject, mergeRecipe, setPaths } from "./changes.ts";
 import { conflicts } from "./conflicts.ts";
 import { llmConfig, predictorConfig, type Recipe, recipeSchema, withDefaults } from "./schema.ts";
 
+/** A recipe that was read from a file. */
 export interface RecipeFile {
   recipe: Recipe;
   /** A path of the recipe, relative to its file, as one that can be opened. */
   pathOf(relative: string): string;
 }
 
+/** What is changed in a recipe as it is read. */
 export interface ReadRecipeOptions {
   /** Values to set by path, in this order, before `{seed}` is replaced: `["mask.tFfn", 64]`. `null` removes what is there. */
   set?: readonly Assignment[] | undefined;

@@ -1,0 +1,144 @@
+/** What the package exports: a name that comes, goes or changes its kind is a change for all who use it. */
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import * as surface from "./index.ts";
+
+/** As `kind name`: of the values by what they are, of the types by how they are exported. */
+function exported(): string[] {
+  const source = readFileSync(new URL("index.ts", import.meta.url), "utf8");
+  const lists = [...source.matchAll(/^export (type )?\{([^}]*)\}/gm)].flatMap(([, allTypes, list]) =>
+    list!.split(",").map((name) => (allTypes ?? "") + name.trim()),
+  );
+  const types = lists
+    .filter((name) => name.startsWith("type ") && name !== "type ")
+    .map((name) => `type ${/\w+$/.exec(name)![0]}`);
+  const values = Object.entries(surface).map(([name, value]) => {
+    if (typeof value !== "function") return `const ${name}`;
+    return /^class\b/.test(Function.prototype.toString.call(value)) ? `class ${name}` : `function ${name}`;
+  });
+  return [...values, ...types].sort();
+}
+
+test("the surface is what it was", () => {
+  expect(exported().join("\n")).toMatchInlineSnapshot(`
+    "class Bundle
+    class BusyError
+    class ContextLengthError
+    class DependencyError
+    class DivergenceError
+    class FileError
+    class IfpruneError
+    class InputError
+    class InstructionModel
+    class MemoryError
+    class OptionError
+    class ShapeError
+    class Subnetwork
+    const DEFAULT_MODEL
+    const SOURCE_NAMES
+    function createApp
+    function evaluateTasks
+    function evaluateText
+    function exportSubnetwork
+    function fullMask
+    function importModel
+    function jaccard
+    function listen
+    function maskDiagnostics
+    function maskFromJson
+    function maskFromScores
+    function maskToJson
+    function openLocalService
+    function openModel
+    function openPage
+    function overlap
+    function packBundle
+    function parseRecipe
+    function readRecipe
+    function softTopK
+    function softTopKGradient
+    function trainRecipe
+    function verifyExport
+    function writeReport
+    type App
+    type AppOptions
+    type AskOptions
+    type Assignment
+    type CacheOptions
+    type ChatMessage
+    type ChatTemplate
+    type ChosenMask
+    type DenseMask
+    type Engine
+    type EngineOptions
+    type EngineProvider
+    type EvaluatedText
+    type ExportFormat
+    type ExportOptions
+    type ExportType
+    type FeatureEngine
+    type GenerateOptions
+    type GenerationEvent
+    type GenerationRequest
+    type ImportOptions
+    type Imported
+    type InferenceService
+    type Instruction
+    type KvType
+    type ListenOptions
+    type LocalService
+    type LocalServiceOptions
+    type LogEntry
+    type Mask
+    type MaskChoice
+    type MaskDiagnostics
+    type MaskInfo
+    type MaskOptions
+    type MaskRequest
+    type MaskSource
+    type MaskedModel
+    type MetricsRow
+    type ModelConfig
+    type ModelOptions
+    type ModelSource
+    type OpenedModel
+    type PackOptions
+    type PageFile
+    type PageFiles
+    type Prompt
+    type ReadRecipeOptions
+    type Recipe
+    type RecipeFile
+    type RopeScaling
+    type RunEvent
+    type RunOptions
+    type RunningServer
+    type Sampling
+    type SavedTask
+    type ScoreCacheOptions
+    type ScoreOptions
+    type ScoredToken
+    type ServedModel
+    type ServiceState
+    type SessionOptions
+    type SoftTopK
+    type SourceChoice
+    type SourceName
+    type SourceOptions
+    type Stage
+    type StageTimes
+    type StreamDecoder
+    type TaskReport
+    type TaskScore
+    type TextAnswer
+    type TextPart
+    type TextReport
+    type TokenLogprob
+    type Tokenizer
+    type UntrainedMask
+    type Verification
+    type VerifyOptions
+    type Weight
+    type WeightType"
+  `);
+});
