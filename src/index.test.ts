@@ -34,8 +34,11 @@ test("the surface is what it was", () => {
     class OptionError
     class ShapeError
     class Subnetwork
+    const CONTROLS
     const DEFAULT_MODEL
+    const SCOPES
     const SOURCE_NAMES
+    function composePrompt
     function createApp
     function evaluateTasks
     function evaluateText
@@ -68,11 +71,11 @@ test("the surface is what it was", () => {
     type ChatMessage
     type ChatTemplate
     type ChosenMask
-    type DenseMask
+    type Control
     type Engine
     type EngineOptions
     type EngineProvider
-    type EvaluatedText
+    type EvaluationOptions
     type ExportFormat
     type ExportOptions
     type ExportType
@@ -90,7 +93,6 @@ test("the surface is what it was", () => {
     type LocalServiceOptions
     type LogEntry
     type Mask
-    type MaskChoice
     type MaskDiagnostics
     type MaskInfo
     type MaskOptions
@@ -101,11 +103,15 @@ test("the surface is what it was", () => {
     type ModelConfig
     type ModelOptions
     type ModelSource
+    type OpenPredictor
     type OpenedModel
     type PackOptions
     type PageFile
     type PageFiles
+    type PredictorOptions
     type Prompt
+    type PromptFormat
+    type PromptedModel
     type ReadRecipeOptions
     type Recipe
     type RecipeFile
@@ -115,6 +121,7 @@ test("the surface is what it was", () => {
     type RunningServer
     type Sampling
     type SavedTask
+    type Scope
     type ScoreCacheOptions
     type ScoreOptions
     type ScoredToken
@@ -123,11 +130,13 @@ test("the surface is what it was", () => {
     type SessionOptions
     type SoftTopK
     type SourceChoice
+    type SourceFlags
     type SourceName
     type SourceOptions
     type Stage
     type StageTimes
     type StreamDecoder
+    type TaskExample
     type TaskReport
     type TaskScore
     type TextAnswer
@@ -135,7 +144,6 @@ test("the surface is what it was", () => {
     type TextReport
     type TokenLogprob
     type Tokenizer
-    type UntrainedMask
     type Verification
     type VerifyOptions
     type Weight

@@ -6,6 +6,7 @@
  */
 
 // Answer
+
 export type { StageTimes } from "./answer/answer.ts";
 export {
   type AskOptions,
@@ -26,13 +27,9 @@ export {
   type SourceName,
   type SourceOptions,
 } from "./answer/maskSource.ts";
-export type { PredictorOptions, PromptedModel } from "./answer/promptedModel.ts";
+export type { OpenPredictor, PredictorOptions, PromptedModel } from "./answer/promptedModel.ts";
 export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
-// Models from elsewhere
-export { Bundle } from "./bundle/bundle.ts";
-export { type Imported, type ImportOptions, importModel } from "./bundle/importModel.ts";
 export type { KvType } from "./bundle/memory.ts";
-export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
 export type { CacheOptions } from "./bundle/subnetworkCache.ts";
 export type {
   Engine,
@@ -42,26 +39,12 @@ export type {
   GenerateOptions,
   ScoredToken,
 } from "./engine/engine.ts";
-// Errors: all that input can cause
-export * from "./errors.ts";
-// Evaluate
-export {
-  CONTROLS,
-  type Control,
-  type EvaluationOptions,
-  evaluateTasks,
-  evaluateText,
-  type MaskedModel,
-  type OpenedModel,
-  SCOPES,
-  type Scope,
-  type TaskReport,
-  type TaskScore,
-  type TextReport,
-} from "./eval/evaluate.ts";
-export { openModel } from "./eval/load.ts";
-export { writeReport } from "./report/report.ts";
+export type { ChatMessage, ChatTemplate } from "./text/chatTemplate.ts";
+export { composePrompt, type PromptFormat, type TaskExample } from "./text/prompt.ts";
+export type { StreamDecoder, TextPart, Tokenizer } from "./text/tokenizer.ts";
+
 // Serve
+
 export { type App, type AppOptions, createApp } from "./serve/http/app.ts";
 export type { LogEntry } from "./serve/http/context.ts";
 export { openPage, type PageFile, type PageFiles } from "./serve/http/page.ts";
@@ -80,11 +63,58 @@ export type {
   ServiceState,
   TokenLogprob,
 } from "./serve/service.ts";
-export type { ChatMessage, ChatTemplate } from "./text/chatTemplate.ts";
-export { composePrompt, type PromptFormat, type TaskExample } from "./text/prompt.ts";
-export type { StreamDecoder, TextPart, Tokenizer } from "./text/tokenizer.ts";
+
+// Models from elsewhere
+
+export { Bundle } from "./bundle/bundle.ts";
+export { type Imported, type ImportOptions, importModel } from "./bundle/importModel.ts";
+export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
+export type { WeightType } from "./formats/quantize.ts";
+export type { ModelConfig, RopeScaling, Weight } from "./model/config.ts";
+export type { ModelSource } from "./model/source.ts";
+
+// Masks
+
+export { fullMask, type Mask, maskFromScores } from "./mask/mask.ts";
+export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
+export { jaccard, type MaskDiagnostics, maskDiagnostics, overlap } from "./mask/overlap.ts";
+export { type SoftTopK, softTopK, softTopKGradient } from "./mask/softTopK.ts";
+
+// Train
+
+export type { SessionOptions } from "./graph/session.ts";
 export type { Assignment } from "./train/recipe/changes.ts";
 export { parseRecipe, type ReadRecipeOptions, type RecipeFile, readRecipe } from "./train/recipe/read.ts";
 export type { Recipe, Stage } from "./train/recipe/schema.ts";
 export { type RunEvent, type RunOptions, trainRecipe } from "./train/run.ts";
 export type { MetricsRow } from "./train/runLog.ts";
+
+// Evaluate
+
+export {
+  CONTROLS,
+  type Control,
+  type EvaluationOptions,
+  evaluateTasks,
+  evaluateText,
+  type MaskedModel,
+  type OpenedModel,
+  SCOPES,
+  type Scope,
+  type TaskReport,
+  type TaskScore,
+  type TextReport,
+} from "./eval/evaluate.ts";
+export { openModel } from "./eval/load.ts";
+export { writeReport } from "./report/report.ts";
+
+// Export
+
+export { type ExportFormat, type ExportOptions, exportSubnetwork } from "./export/export.ts";
+export type { ExportType } from "./export/manifest.ts";
+export { Subnetwork } from "./export/subnetwork.ts";
+export { type Verification, type VerifyOptions, verifyExport } from "./export/verify.ts";
+
+// Errors: all that input can cause
+
+export * from "./errors.ts";

@@ -4,6 +4,7 @@ import type { BundleManifest } from "../manifest.ts";
 import type { ModelSource } from "../model/source.ts";
 import type { PromptFormat } from "../text/prompt.ts";
 
+/** A model that is prompted, with what its masks are made of. */
 export interface PromptedModel {
   /** Its parameters. */
   readonly weights: ModelSource;
@@ -16,8 +17,10 @@ export interface PromptedModel {
   openPredictor(options: PredictorOptions): Promise<OpenPredictor>;
 }
 
+/** How a predictor is run. */
 export type PredictorOptions = Omit<EngineOptions, "contextLength">;
 
+/** A loaded predictor. */
 export interface OpenPredictor extends AsyncDisposable {
   /**
    * Masking scores z [L·F] of an instruction, given as token ids, BOS first.

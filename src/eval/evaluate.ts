@@ -27,6 +27,7 @@ import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 
 /** What runs a model under masks, one per sequence, or dense without: the graph, exactly, or llama.cpp, as served. Ids in, ids out. */
 export interface MaskedModel {
+  /** Losses of sequences, each under its mask. */
   score(sequences: readonly LabelledSequence[], masks?: readonly Mask[]): Promise<SequenceScore[]>;
   /** Greedy answers, without the token that ends them. */
   generate(prompts: readonly Int32Array[], options: MaskedAnswerOptions): Promise<Int32Array[]>;
