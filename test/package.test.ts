@@ -6,11 +6,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { version } from "../src/package.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "ifprune-package-"));
 const consumer = join(folder, "consumer");
-const tarball = join(folder, "ifprune-0.1.0.tgz");
+const tarball = join(folder, `ifprune-${version}.tgz`);
 const minutes = 60_000;
 
 interface Ended {
@@ -118,7 +119,9 @@ test(
     cpSync(join(root, "test/fixtures/tiny"), join(consumer, "tiny"), { recursive: true });
     await expect(
       run("npx", ["ifprune", "train", "tiny/recipe.json", "--runs", "runs", "--threads", "1"]),
-    ).rejects.toThrow(/wanted the package (tokenizers|onnxruntime-node), got none\. Run: npm install --ignore-scripts \1@\d/);
+    ).rejects.toThrow(
+      /wanted the package (tokenizers|onnxruntime-node), got none\. Run: npm install --ignore-scripts \1@\d/,
+    );
   },
   2 * minutes,
 );
@@ -126,7 +129,7 @@ test(
 test(
   "its command line runs",
   async () => {
-    expect((await run("npx", ["ifprune", "--version"])).stdout).toBe("0.1.0\n");
+    expect((await run("npx", ["ifprune", "--version"])).stdout).toBe(`${version}\n`);
     expect((await run("npx", ["ifprune", "run", "What is the plural of wolf?"])).stdout).toBe("wolves\n");
   },
   2 * minutes,
