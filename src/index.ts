@@ -18,8 +18,8 @@ export {
 } from "./answer/instructionModel.ts";
 export {
   type ChosenMask,
+  type Instruction,
   type MaskSource,
-  type Prompt as Instruction,
   type ScoreOptions,
   SOURCE_NAMES,
   type SourceChoice,
@@ -111,7 +111,7 @@ export { writeReport } from "./report/report.ts";
 // Export
 
 export { type ExportFormat, type ExportOptions, exportSubnetwork } from "./export/export.ts";
-export type { ExportType } from "./export/manifest.ts";
+export type { ExportType } from "./export/exportManifest.ts";
 export { Subnetwork } from "./export/subnetwork.ts";
 export { type Verification, type VerifyOptions, verifyExport } from "./export/verify.ts";
 
