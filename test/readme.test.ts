@@ -1,17 +1,19 @@
 /**
- * What README.md says can be typed. Fenced `sh` blocks are run, and lines below a command that begin with `# ` are its output;
+ * What README.md and the guides in docs/ say can be typed. Fenced `sh` blocks are run, and lines below a command that begin with `# ` are its output;
  * indented ones take long or need other files, so that only their command and options are checked.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
 import { ifprune as program } from "../src/cli/program.ts";
 import { ifprune } from "./support/cli.ts";
 
 const repository = fileURLToPath(new URL("..", import.meta.url));
-const readme = readFileSync(join(repository, "README.md"), "utf8");
+const pages = ["README.md", "docs/models.md", "docs/serving.md", "docs/training.md"];
+const textOf = (page: string) => readFileSync(join(repository, page), "utf8");
+const readme = textOf("README.md");
 const cache = mkdtempSync(join(tmpdir(), "ifprune-readme-"));
 afterAll(() => rmSync(cache, { recursive: true }));
 
@@ -24,7 +26,13 @@ interface Shown {
 }
 
 const fenced = [...readme.matchAll(/^```sh\n(.*?)^```$/gms)].flatMap(([, block]) => shownIn(block!.split("\n")));
-const indented = shownIn(readme.split("\n").flatMap((line) => /^ {4}(.*)$/.exec(line)?.[1] ?? []));
+const indented = pages.flatMap((page) =>
+  shownIn(
+    textOf(page)
+      .split("\n")
+      .flatMap((line) => /^ {4}(.*)$/.exec(line)?.[1] ?? []),
+  ),
+);
 
 function shownIn(lines: readonly string[]): Shown[] {
   const shown: Shown[] = [];
@@ -79,13 +87,18 @@ function timeless(text: string): string {
   return text.replace(/"ms":\{[^}]*\}/g, '"ms":{}');
 }
 
-test("files that it names exist", () => {
-  const links = [...readme.matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => path!);
-  const paths = readme.match(/(?<![\w./-])(?:src|experiments|models|bench|docs|examples|test)\/[\w./-]*[\w/]/g) ?? [];
+test("its program is the example, which the package's test runs", () => {
+  expect(readme).toContain(`\`\`\`ts\n${readFileSync(join(repository, "examples/answer.ts"), "utf8")}\`\`\``);
+});
+
+test.each(pages)("files that %s names exist", (page) => {
+  const links = [...textOf(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => join(dirname(page), path!));
+  const paths =
+    readme.match(/(?<![\w./-])(?:src|experiments|models|bench|docs|examples|scripts|test)\/[\w./-]*[\w/]/g) ?? [];
   const missing = [...new Set([...links, ...paths])].filter((path) => !existsSync(join(repository, path)));
   expect(missing).toEqual([]);
 });
 
-test("no path of one machine", () => {
-  expect(readme).not.toMatch(/(?<![\w.:/])\/(?:home|root|tmp|work|Users)\/|\.\.\/shared/);
+test.each(pages)("no path of one machine in %s", (page) => {
+  expect(textOf(page)).not.toMatch(/(?<![\w.:/])\/(?:home|root|tmp|work|Users)\/|\.\.\/shared/);
 });
