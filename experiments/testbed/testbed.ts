@@ -1,6 +1,6 @@
 /**
- * A quick test bed for ideas about masks, before real text: how many facts a pruned model can hold (method.md §7a). Each variant is a
- * recipe that `trainRecipe` trains; what is shown is what its log says.
+ * A quick test bed for ideas about masks, before real text: how many facts a pruned model can hold. Each variant is a recipe that
+ * `trainRecipe` trains; what is shown is what its log says.
  *
  *     npx tsx experiments/testbed/testbed.ts [--only NAME,NAME] [--steps N] [--seed N] [--threads 1] [--out FILE.json]
  *
