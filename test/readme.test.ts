@@ -91,13 +91,18 @@ test("its program is the example, which the package's test runs", () => {
   expect(readme).toContain(`\`\`\`ts\n${readFileSync(join(repository, "examples/answer.ts"), "utf8")}\`\`\``);
 });
 
-test.each(pages)("files that %s names exist", (page) => {
-  const links = [...textOf(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => join(dirname(page), path!));
-  const paths =
-    readme.match(/(?<![\w./-])(?:src|experiments|models|bench|docs|examples|scripts|test)\/[\w./-]*[\w/]/g) ?? [];
-  const missing = [...new Set([...links, ...paths])].filter((path) => !existsSync(join(repository, path)));
-  expect(missing).toEqual([]);
-});
+test.each([...pages, "ARCHITECTURE.md", "docs/results.md", "docs/log.md", "models/default/README.md"])(
+  "files that %s names exist",
+  (page) => {
+    const links = [...textOf(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) =>
+      join(dirname(page), path!),
+    );
+    const paths =
+      readme.match(/(?<![\w./-])(?:src|experiments|models|bench|docs|examples|scripts|test)\/[\w./-]*[\w/]/g) ?? [];
+    const missing = [...new Set([...links, ...paths])].filter((path) => !existsSync(join(repository, path)));
+    expect(missing).toEqual([]);
+  },
+);
 
 test.each(pages)("no path of one machine in %s", (page) => {
   expect(textOf(page)).not.toMatch(/(?<![\w.:/])\/(?:home|root|tmp|work|Users)\/|\.\.\/shared/);

@@ -7,7 +7,8 @@ import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { llamaCpp } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
-import { fullMask, type Mask } from "../mask/mask.ts";
+import { checkMask, fullMask, type Mask } from "../mask/mask.ts";
+import { checkNumber } from "../options.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts";
 import { loadTokenizer, type StreamDecoder, type Tokenizer } from "../text/tokenizer.ts";
@@ -177,6 +178,7 @@ export class InstructionModel implements PromptedModel, Disposable {
   async ask(instruction: string, options: AskOptions = {}): Promise<TextAnswer> {
     const { input, examples, mask, source, tFfn, text, scoreCache, onProgress, ...rest } = options;
     const { maxTokens = MAX_TOKENS.fallback, ...engine } = rest;
+    checkNumber("ask", "maxTokens", maxTokens, MAX_TOKENS);
     if (mask !== undefined && [source, tFfn, text].some((option) => option !== undefined))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
     const prompt = composePrompt(instruction, input, examples);
@@ -191,6 +193,7 @@ export class InstructionModel implements PromptedModel, Disposable {
       return made;
     };
     const { numLayers, ffnWidth } = this.bundle;
+    if (mask !== undefined && mask !== "dense") checkMask(mask, "ask: mask", { numLayers, ffnWidth });
     const choice = mask === "dense" ? fullMask(numLayers, ffnWidth) : (mask ?? make);
     const result = await answer(this.engines, this.bundle, ids, choice, { ...engine, maxTokens });
     async function* counted(): Answer["tokens"] {

@@ -87,6 +87,7 @@ export interface SourceFlags {
 const scoresVersion = 1;
 
 /**
+ * @throws {OptionError} if there is no such source
  * @throws {FileError} if the model has no predictor where one is wanted, or it is damaged
  * @throws {InputError} if the text of `text` is empty
  */
@@ -142,7 +143,9 @@ export async function openMaskSource(
       return { name, scores: async () => ({ scores, cached: false }), [Symbol.asyncDispose]: none };
     }
     default:
-      return choice satisfies never;
+      throw new OptionError(
+        `mask: wanted one of ${SOURCE_NAMES.join(", ")} as a source, got ${JSON.stringify((choice satisfies never as SourceChoice).source)}.`,
+      );
   }
 }
 
@@ -195,7 +198,8 @@ function choiceOf(source: SourceName, text: string | undefined, seed: number | u
     throw new OptionError(`mask: wanted no seed for the source ${source}, got ${seed}. Only random takes it.`);
   if (source === "random") return { source, seed };
   if (source !== "text") return { source };
-  if (text === undefined) throw new OptionError("mask: wanted a text for the source text, got none.");
+  if (text === undefined)
+    throw new OptionError("mask: wanted a text for the source text, got none. On the command line: --text FILE.");
   return { source, text };
 }
 

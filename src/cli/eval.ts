@@ -51,7 +51,7 @@ export function evalCommand(): Command {
     new Option("--seed <n>", "of --source random, and of --control random").argParser(integer(0)),
     new Option(
       "--per <what>",
-      "make masks per input, from the whole prompt, or per task, from the instruction without its input (default: as the predictor was trained, else input)",
+      "make masks per input, from the whole prompt, or per task, from the instruction without its input; one with {input} in it stays whole (default: as the predictor was trained, else input)",
     ).argParser(oneOf(SCOPES)),
     new Option(
       "--control <name>",

@@ -79,13 +79,13 @@ const halfValues = new Float32Array(0x10000).map((_, half) => {
   return sign * (1024 + fraction) * 2 ** (exponent - 25);
 });
 
-export function encodeHalf(values: Float32Array): Uint16Array<ArrayBuffer> {
+function encodeHalf(values: Float32Array): Uint16Array<ArrayBuffer> {
   const halves = new Uint16Array(values.length);
   for (let i = 0; i < values.length; i++) halves[i] = toHalf(values[i]!);
   return halves;
 }
 
-export function decodeHalf(halves: Uint16Array): Float32Array {
+function decodeHalf(halves: Uint16Array): Float32Array {
   const values = new Float32Array(halves.length);
   for (let i = 0; i < values.length; i++) values[i] = fromHalf(halves[i]!);
   return values;

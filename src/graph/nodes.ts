@@ -9,7 +9,7 @@ import type { DType } from "./onnx.ts";
 type Shape = readonly number[];
 
 /** NumPy broadcasting of two shapes. @throws {ShapeError} */
-export function broadcastShapes(op: string, a: Shape, b: Shape): number[] {
+function broadcastShapes(op: string, a: Shape, b: Shape): number[] {
   const rank = Math.max(a.length, b.length);
   return Array.from({ length: rank }, (_, i) => {
     const m = a[i - rank + a.length] ?? 1;

@@ -4,8 +4,8 @@
  */
 import protobuf from "protobufjs/light.js";
 
-export const IR_VERSION = 10;
-export const OPSET = 21;
+const IR_VERSION = 10;
+const OPSET = 21;
 
 /** Element types by their ONNX codes. */
 export const DTYPES = { float32: 1, int32: 6, int64: 7, bool: 9 } as const;

@@ -51,7 +51,8 @@ export interface LocalServiceOptions
   tasksRoot?: string | undefined;
 }
 
-type CompleteOptions = Omit<LocalServiceOptions, keyof typeof SERVICE_OPTIONS> & Complete<typeof SERVICE_OPTIONS>;
+type CompleteOptions = Omit<LocalServiceOptions, keyof typeof SERVICE_OPTIONS> &
+  Complete<typeof SERVICE_OPTIONS> & { memoryBytes: number };
 
 /** An open bundle and what belongs to it. */
 interface Served {
@@ -75,7 +76,9 @@ export async function openLocalService(
   models: readonly { id: string; path: string }[],
   options: LocalServiceOptions = {},
 ): Promise<LocalService> {
-  const complete = { ...options, ...readNumbers("serve", SERVICE_OPTIONS, options) };
+  const read = readNumbers("serve", SERVICE_OPTIONS, options);
+  const memoryBytes = read.memoryBytes ?? Math.floor(0.6 * availableBytes());
+  const complete = { ...options, ...read, memoryBytes };
   const { engines = DEFAULT_ENGINES } = options;
   await engines.start(options.gpu);
   const served = new Map<string, Served>();
@@ -124,7 +127,7 @@ function checkBudget(
   id: string,
   stored: StoredModel,
   size: Parameters<typeof subnetworkBytes>[1],
-  limit = Number.POSITIVE_INFINITY,
+  limit: number,
 ): void {
   const { own, shared } = subnetworkBytes(stored, size);
   if (own + shared > limit)
@@ -149,7 +152,7 @@ export class LocalService implements InferenceService {
   #closed: Promise<void> | undefined;
 
   constructor(served: ReadonlyMap<string, Served>, options: CompleteOptions) {
-    const { maxRunning, maxQueued, memoryBytes = Math.floor(0.6 * availableBytes()) } = options;
+    const { maxRunning, maxQueued, memoryBytes } = options;
     this.#served = served;
     this.#options = options;
     this.#queue = new Queue({ maxRunning, maxQueued });

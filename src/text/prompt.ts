@@ -31,6 +31,11 @@ export interface TaskExample {
  * @throws {InputError} when the input has fewer parts than the instruction names, or an example would end the instruction
  */
 export function composePrompt(instruction: string, input?: string, examples: readonly TaskExample[] = []): string {
+  for (const text of [instruction, input ?? "", ...examples.flatMap(({ input, output }) => [input, output])]) {
+    // what programs without types give
+    if (typeof text !== "string")
+      throw new InputError(`prompt: wanted texts, got ${JSON.stringify(text) ?? "nothing"}.`);
+  }
   const hasSlot = instruction.search(INPUT_SLOT) >= 0;
   const shown =
     (input && hasSlot ? fillSlots(instruction, input) : instruction) + examples.map(composeExample).join("");

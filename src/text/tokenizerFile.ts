@@ -119,7 +119,7 @@ export function checkBoundary(
 }
 
 /** How GPT-2 cuts text into words, which `ByteLevel` does where it is not told otherwise. */
-export const gpt2Words = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
+const gpt2Words = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 
 const llama3Words = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const upper = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`;
@@ -239,7 +239,7 @@ const isolate = (regex: string) => ({
  * Byte-level pre-tokenizers in the parts that the encoder cuts exactly as the reference does: its own classes for digits and white space are
  * JavaScript's, which differ. @returns undefined where there is one that is not known
  */
-export function exactParts(parts: readonly unknown[]): object[] | undefined {
+function exactParts(parts: readonly unknown[]): object[] | undefined {
   const exact = parts.flatMap((part, i): (object | undefined)[] => {
     if (digits.safeParse(part).success) return [isolate(String.raw`\p{N}`)];
     const bytes = byteLevel.safeParse(part);
