@@ -11,6 +11,7 @@ import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { decoder, logits, parameterInputs } from "./decoder.ts";
+import { BATCH, batches, padded } from "./padding.ts";
 import { masksPerLayer } from "./predictor.ts";
 import { activations, griffinShares } from "./statistics.ts";
 import { PREFIX, predictorGraph } from "./step.ts";
@@ -38,11 +39,8 @@ export interface SequenceScore {
   correctTokens: number;
 }
 
-const BATCH = 32;
 /** Size of a batch when few answers are still being written. */
 const FEW = 8;
-/** Sequence lengths are rounded up to a multiple of this, so that few graphs are needed. */
-const LENGTH_STEP = 16;
 
 /** How long answers may get, and under which masks they are given. */
 export interface GreedyOptions {
@@ -295,23 +293,4 @@ function nextGraph(llm: ModelConfig, B: number, T: number, masked: boolean): Gra
 
 function maskInputs(graph: Graph, { numLayers: L, ffnWidth: F }: ModelConfig, B: number, masked: boolean) {
   return masked ? masksPerLayer(graph.input("masks", [B * L, F]), L) : undefined;
-}
-
-/** Groups sequences of similar length: each batch holds at most B of them, padded to one length T. */
-function batches(lengths: readonly number[], B = BATCH): { indices: number[]; T: number }[] {
-  const order = lengths.map((_, i) => i).sort((a, b) => lengths[a]! - lengths[b]!);
-  const result: { indices: number[]; T: number }[] = [];
-  for (const i of order) {
-    const T = Math.ceil(lengths[i]! / LENGTH_STEP) * LENGTH_STEP;
-    const last = result.at(-1);
-    if (last && last.T === T && last.indices.length < B) last.indices.push(i);
-    else result.push({ indices: [i], T });
-  }
-  return result;
-}
-
-function padded(rows: readonly Int32Array[], T: number, B = BATCH): Int32Array {
-  const all = new Int32Array(B * T);
-  for (const [row, ids] of rows.entries()) all.set(ids, row * T);
-  return all;
 }
