@@ -149,32 +149,35 @@ function squaredDistance(a: Float64Array, b: Float64Array): number {
 }
 
 /**
- * Share of a profile's importance that lies in the best blocks of every layer, each layer counting alike: what a mask of whole blocks can keep; with blocks
- * of 1, one of free channels.
+ * Share of a profile's importance that a mask of whole blocks keeps, each layer counting alike; with blocks of 1, one of free channels.
  *
  * @param profile [L·F] in the order as stored, ≥ 0
- * @param options `block`: channels of a block · `tFfn`: channels that are kept in a layer, whole blocks
+ * @param options `block`: channels of a block · `tFfn`: channels that are kept in a layer, whole blocks · `chosenBy`: the profile whose best blocks are
+ *   kept, [L·F]; if absent the profile itself, which is the most that a mask can keep
  * @throws {OptionError} if blocks do not divide the channels, or those kept
- * @throws {ShapeError} if the profile is of another model than the order
+ * @throws {ShapeError} if a profile is of another model than the order
  */
 export function keptImportance(
   profile: ArrayLike<number>,
   order: ChannelOrder,
-  { block, tFfn }: { block: number; tFfn: number },
+  { block, tFfn, chosenBy = profile }: { block: number; tFfn: number; chosenBy?: ArrayLike<number> },
 ): number {
   const F = order[0]!.length;
   checkBlock("keptImportance", F, block);
-  if (profile.length !== order.length * F)
-    throw new ShapeError("keptImportance", `a profile [L=${order.length}, F=${F}]`, [profile.length]);
+  for (const { length } of [profile, chosenBy]) {
+    if (length !== order.length * F)
+      throw new ShapeError("keptImportance", `profiles [L=${order.length}, F=${F}]`, [length]);
+  }
   const count = tFfn / block;
   if (!Number.isInteger(count) || count < 1 || tFfn > F)
     throw new OptionError(`keptImportance: wanted t_ffn in whole blocks of ${block} up to ${F} channels, got ${tFfn}.`);
   const shares = order.map((channels, layer) => {
-    const sums = new Float64Array(F / block);
-    for (const [place, channel] of channels.entries())
-      sums[Math.floor(place / block)]! += profile[layer * F + channel]!;
-    const total = (values: Float64Array) => values.reduce((sum, value) => sum + value, 0);
-    return total(sums.toSorted().subarray(-count)) / (total(sums) || 1);
+    const total = (of: ArrayLike<number>, some: Int32Array) =>
+      some.reduce((sum, channel) => sum + of[layer * F + channel]!, 0);
+    const blocks = blocksOf(channels, block);
+    const scores = blocks.map((own) => total(chosenBy, own));
+    const best = [...blocks.keys()].sort((a, b) => scores[b]! - scores[a]! || a - b).slice(0, count);
+    return best.reduce((sum, b) => sum + total(profile, blocks[b]!), 0) / (total(profile, channels) || 1);
   });
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }

@@ -16,7 +16,7 @@ function logLikelihood(
   model: Model,
   { ids, labels }: LabelledSequence,
   at: { token: number; layer: number },
-  factors: Float64Array,
+  factors: Float64Array<ArrayBuffer>,
 ): number {
   const ones = Array.from({ length: model.config.numLayers }, () => new Float64Array(factors.length).fill(1));
   const changed = ones.with(at.layer, factors);
