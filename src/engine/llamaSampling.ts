@@ -1,5 +1,11 @@
 /** What llama.cpp's own sampler is told: numbers, biases, penalties and grammars. */
-import type { LlamaGrammarEvaluationState, LlamaModel, SequenceEvaluateOptions, Token } from "node-llama-cpp";
+import type {
+  LlamaGrammarEvaluationState,
+  LlamaModel,
+  SequenceEvaluateOptions,
+  Token,
+  TokenBias,
+} from "node-llama-cpp";
 import { OptionError } from "../errors.ts";
 import type { Sampling } from "./sampling.ts";
 
@@ -14,20 +20,24 @@ export async function llamaSampling(
   answer: Token[],
   schema?: object,
 ): Promise<SequenceEvaluateOptions> {
-  const { TokenBias } = await import("node-llama-cpp");
   const { temperature, seed, topK, topP, minP, logitBias } = sampling;
   const { repeatPenalty: penalty, frequencyPenalty, presencePenalty } = sampling;
   const penalizes = penalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0;
-  const tokenBias = new TokenBias(model.tokenizer);
-  for (const [id, logit] of logitBias) tokenBias.set(id as Token, { logit });
   return {
     ...{ temperature, seed, topK, topP, minP },
-    ...(logitBias.size > 0 && { tokenBias }),
+    ...(logitBias.size > 0 && { tokenBias: await biasOf(model, logitBias) }),
     ...(penalizes && {
       repeatPenalty: { punishTokens: () => answer, maxPunishTokens: room, penalty, frequencyPenalty, presencePenalty },
     }),
     ...(schema && { grammarEvaluationState: await grammarState(model, schema) }),
   };
+}
+
+async function biasOf(model: LlamaModel, logitBias: Sampling["logitBias"]): Promise<TokenBias> {
+  const { TokenBias: Bias } = await import("node-llama-cpp");
+  const bias = new Bias(model.tokenizer);
+  for (const [id, logit] of logitBias) bias.set(id as Token, { logit });
+  return bias;
 }
 
 /** @throws {OptionError} if the schema is too large, or no grammar can be made of it */

@@ -3,34 +3,41 @@
  *
  * node-llama-cpp would let each go on at once. Then one sequence queues its next token while another's is still being drawn, so batches fall apart into
  * single tokens, and as the context is locked for as long as anything is queued, whoever is to begin waits until all others are done.
+ *
+ * The steps of a round begin and end in the order of their sequences. llama.cpp computes sequences together only where their numbers follow each other in a
+ * batch; and as the last bits of logits depend on what is computed together, the same calls give the same tokens only if they meet in the same batches.
  */
 export class Rounds {
-  #running = 0;
-  #isScheduled = false;
-  readonly #waiting: (() => void)[] = [];
+  #isRunning = false;
+  #waiting: { sequence: number; begin: () => Promise<() => void> }[] = [];
 
   /** Runs `work` in the next round. */
-  async step<T>(work: () => Promise<T>): Promise<T> {
-    await new Promise<void>((resolve) => {
-      this.#waiting.push(resolve);
+  step<T>(sequence: number, work: () => Promise<T>): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const begin = async () => {
+        try {
+          const result = await work();
+          return () => resolve(result);
+        } catch (error) {
+          return () => reject(error);
+        }
+      };
+      this.#waiting.push({ sequence, begin });
       this.#schedule();
     });
-    try {
-      return await work();
-    } finally {
-      this.#running--;
-      this.#schedule();
-    }
   }
 
   /** Once a round is over, its users have until the event loop comes around to ask for their next step. */
   #schedule(): void {
-    if (this.#running > 0 || this.#isScheduled) return;
-    this.#isScheduled = true;
-    setImmediate(() => {
-      this.#isScheduled = false;
-      this.#running = this.#waiting.length;
-      for (const start of this.#waiting.splice(0)) start();
+    if (this.#isRunning || this.#waiting.length === 0) return;
+    this.#isRunning = true;
+    setImmediate(async () => {
+      const round = this.#waiting.sort((a, b) => a.sequence - b.sequence);
+      this.#waiting = [];
+      const ends = await Promise.all(round.map(({ begin }) => begin()));
+      for (const end of ends) end();
+      this.#isRunning = false;
+      this.#schedule();
     });
   }
 }

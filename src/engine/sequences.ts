@@ -13,18 +13,29 @@ import { Rounds } from "./rounds.ts";
 const promptChunk = 128;
 
 export class Sequences {
-  readonly #free: LlamaContextSequence[];
+  /** The next one to take comes last. */
+  readonly #free: { number: number; sequence: LlamaContextSequence }[];
   readonly #rounds = new Rounds();
 
   constructor(context: LlamaContext) {
-    this.#free = Array.from({ length: context.totalSequences }, () => context.getSequence());
+    this.#free = Array.from({ length: context.totalSequences }, (_, number) => ({
+      number,
+      sequence: context.getSequence(),
+    })).reverse();
   }
 
   /** One that has read nothing. Disposing frees it for the next call. */
   async take(): Promise<TakenSequence> {
-    const sequence = this.#free.pop();
-    if (!sequence) throw new Error("internal: more calls at a time than the engine has sequences");
-    const taken = new TakenSequence(sequence, this.#rounds, () => this.#free.push(sequence));
+    const free = this.#free.pop();
+    if (!free) throw new Error("internal: more calls at a time than the engine has sequences");
+    const taken = new TakenSequence(
+      free.sequence,
+      (work) => this.#rounds.step(free.number, work),
+      () => {
+        this.#free.push(free);
+        this.#free.sort((a, b) => b.number - a.number);
+      },
+    );
     try {
       await taken.clear();
       return taken;
@@ -37,17 +48,17 @@ export class Sequences {
 
 export class TakenSequence implements Disposable {
   readonly #sequence: LlamaContextSequence;
-  readonly #rounds: Rounds;
+  readonly #step: <T>(work: () => Promise<T>) => Promise<T>;
   readonly #release: () => void;
 
-  constructor(sequence: LlamaContextSequence, rounds: Rounds, release: () => void) {
+  constructor(sequence: LlamaContextSequence, step: <T>(work: () => Promise<T>) => Promise<T>, release: () => void) {
     this.#sequence = sequence;
-    this.#rounds = rounds;
+    this.#step = step;
     this.#release = release;
   }
 
   clear(): Promise<void> {
-    return this.#rounds.step(() => this.#sequence.clearHistory());
+    return this.#step(() => this.#sequence.clearHistory());
   }
 
   /** Reads a prompt but for its end, which is returned. Without a signal nothing is read: one batch is fastest. */
@@ -57,7 +68,7 @@ export class TakenSequence implements Disposable {
     let from = 0;
     for (; tokens.length - from > promptChunk; from += promptChunk) {
       const chunk = tokens.slice(from, from + promptChunk);
-      await this.#rounds.step(() => this.#sequence.evaluateWithoutGeneratingNewTokens(chunk));
+      await this.#step(() => this.#sequence.evaluateWithoutGeneratingNewTokens(chunk));
       signal.throwIfAborted();
     }
     return tokens.slice(from);
@@ -72,7 +83,7 @@ export class TakenSequence implements Disposable {
     const tokens = this.#sequence.evaluate(input, options);
     try {
       for (;;) {
-        const { value, done } = await this.#rounds.step(() => tokens.next());
+        const { value, done } = await this.#step(() => tokens.next());
         signal?.throwIfAborted();
         if (done) return;
         yield value;
@@ -84,7 +95,7 @@ export class TakenSequence implements Disposable {
 
   /** Reads tokens, and gives what is asked for at each. */
   evaluate(input: ControlledEvaluateInputItem[]): Promise<(ControlledEvaluateIndexOutput | undefined)[]> {
-    return this.#rounds.step(() => this.#sequence.controlledEvaluate(input));
+    return this.#step(() => this.#sequence.controlledEvaluate(input));
   }
 
   [Symbol.dispose](): void {
