@@ -44,6 +44,7 @@ test("the surface is what it was", () => {
     function evaluateText
     function exportSubnetwork
     function fullMask
+    function generateAnswers
     function importModel
     function jaccard
     function listen
@@ -80,7 +81,9 @@ test("the surface is what it was", () => {
     type ExportOptions
     type ExportType
     type FeatureEngine
+    type GenerateAnswersOptions
     type GenerateOptions
+    type GeneratedAnswers
     type GenerationEvent
     type GenerationRequest
     type ImportOptions

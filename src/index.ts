@@ -8,6 +8,7 @@
 // Answer
 
 export type { StageTimes } from "./answer/answer.ts";
+export { type GenerateAnswersOptions, type GeneratedAnswers, generateAnswers } from "./answer/generate.ts";
 export {
   type AskOptions,
   DEFAULT_MODEL,

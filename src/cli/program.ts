@@ -7,6 +7,7 @@ import { chatCommand } from "./chat.ts";
 import { estimateCommand } from "./estimate.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
+import { generateCommand } from "./generate.ts";
 import { importCommand } from "./import.ts";
 import { maskCommand } from "./mask.ts";
 import { packCommand } from "./pack.ts";
@@ -32,6 +33,7 @@ export function ifprune(): Command {
     maskCommand,
     trainCommand,
     evalCommand,
+    generateCommand,
     estimateCommand,
     benchCommand,
     reportCommand,
