@@ -107,8 +107,9 @@ export async function generateAnswers(
   options: GenerateAnswersOptions = {},
 ): Promise<GeneratedAnswers> {
   const numbers = readNumbers("generate", GENERATE_OPTIONS, options);
-  const { maxTokens, samples, slots, seed } = numbers;
-  if (samples > 1 && numbers.temperature === 0)
+  const { samples, slots, seed, ...sampling } = numbers;
+  const { maxTokens } = sampling;
+  if (samples > 1 && sampling.temperature === 0)
     throw new OptionError(`generate: wanted one sample at temperature 0, got ${samples}, which would be the same.`);
   const { signal, onProgress } = options;
   const { bundle, tokenizer } = model;
@@ -158,7 +159,7 @@ export async function generateAnswers(
         const { row, read } = block[i]!;
         const ids: number[] = [];
         const own = new Random(`${seed}/answer/${row}/${sample}`).uint32();
-        for await (const id of engine.generate(read.ids, { ...numbers, seed: own, signal: stop })) {
+        for await (const id of engine.generate(read.ids, { ...sampling, seed: own, signal: stop })) {
           ids.push(id);
           newTokens++;
         }

@@ -77,7 +77,7 @@ function summary(report: GeneratedAnswers, out: string): string {
   const { isWhole, prompts, asked, rows, tokens, newTokens, seconds, cut, empty, tooLong } = report;
   if (!isWhole) return `stopped and saved after ${asked} of ${prompts} prompts; the same command goes on`;
   const left = [
-    cut > 0 && `${cut} without an end within the most tokens`,
+    cut > 0 && `${cut} cut at --max-tokens`,
     empty > 0 && `${empty} without text`,
     tooLong > 0 && `${tooLong} prompts longer than the context`,
   ].filter(Boolean);
