@@ -3,7 +3,7 @@
  * reads, which the page cache serves faster than the thread pool hands them over.
  */
 import { closeSync, existsSync, fstatSync, mkdirSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { FileError, MemoryError, OptionError } from "./errors.ts";
 import { openToRead } from "./json.ts";
 
@@ -101,6 +101,10 @@ export async function makeFolder(
   if (existsSync(path)) {
     throw new OptionError(`${operation}: wanted a new folder, got "${path}", which exists. Remove it first.`);
   }
+  if (!existsSync(dirname(resolve(path))))
+    throw new OptionError(
+      `${operation}: wanted a new folder in one that exists, got "${path}". Make the outer one first.`,
+    );
   const partial = `${resolve(path)}.partial-${process.pid}`; // not in it, should the path end in a slash
   rmSync(partial, { recursive: true, force: true });
   try {

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { FileError } from "./errors.ts";
 import { ReadableFile } from "./files.ts";
-import { readJson } from "./json.ts";
+import { readJson, readText } from "./json.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -38,6 +38,24 @@ test("a sparse file of any size is not read", () => {
   const path = file("{}");
   truncateSync(path, 1e10);
   expect(() => readJson(path)).toThrow(/wanted a text of at most/);
+});
+
+test("what a message quotes of the text stays one line", () => {
+  let message = "";
+  try {
+    readJson(file('{\n  "a": 1,\n\n  oops\u0007\n}\n'));
+  } catch (error) {
+    message = (error as FileError).message;
+  }
+  expect(message).toMatch(/^[^\p{Cc}]*x\.json: wanted JSON, got [^\p{Cc}]+\.$/u);
+});
+
+test("bytes that are not UTF-8 are no text; a byte order mark stays", () => {
+  const path = join(folder, "bytes.txt");
+  writeFileSync(path, new Uint8Array([0x50, 0x4b, 0x03, 0x04, 0xff, 0xfe]));
+  expect(() => readText(path)).toThrow(/bytes\.txt: wanted text in UTF-8, got other bytes/);
+  writeFileSync(path, "\ufeffé");
+  expect(readText(path)).toBe("\ufeffé");
 });
 
 test.each([

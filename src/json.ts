@@ -1,6 +1,6 @@
 /** Texts and JSON in files that may be hostile: their size and nesting are limited before anything is made of them. */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
-import { FileError } from "./errors.ts";
+import { FileError, oneLine } from "./errors.ts";
 
 /** Largest known: tokenizers of 35 MB. A sparse file of any size costs its author nothing. */
 const maxTextBytes = 1 << 28;
@@ -14,22 +14,28 @@ export function openToRead(path: string): number {
 
 /**
  * @param most bytes
- * @throws {FileError} if it is missing, unreadable, no file or larger than any text we read
+ * @throws {FileError} if it is missing, unreadable, no file, larger than any text we read or not UTF-8
  */
 export function readText(path: string, most = maxTextBytes): string {
+  let bytes: Buffer;
   try {
     const descriptor = openToRead(path);
     try {
       const stat = fstatSync(descriptor);
       if (!stat.isFile()) throw new FileError(path, "wanted a file, got something else, which may have no end.");
       if (stat.size > most) throw new FileError(path, `wanted a text of at most ${most} bytes, got ${stat.size}.`);
-      return readFileSync(descriptor, "utf8");
+      bytes = readFileSync(descriptor);
     } finally {
       closeSync(descriptor);
     }
   } catch (cause) {
     if (cause instanceof FileError) throw cause;
     throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes); // a BOM stays, as bytes are compared
+  } catch (cause) {
+    throw new FileError(path, "wanted text in UTF-8, got other bytes. Is it a text file?", { cause });
   }
 }
 
@@ -40,7 +46,7 @@ export function readJson(path: string): unknown {
     checkDepth(text);
     return JSON.parse(text);
   } catch (cause) {
-    throw new FileError(path, `wanted JSON, got ${(cause as Error).message}.`, { cause });
+    throw new FileError(path, `wanted JSON, got ${oneLine((cause as Error).message)}.`, { cause });
   }
 }
 

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { closeSync, createReadStream, existsSync, fsyncSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { FileError } from "./errors.ts";
+import { FileError, zodWords } from "./errors.ts";
 import { readJson, writeFully } from "./files.ts";
 
 export const manifestName = "ifprune.json";
@@ -71,19 +71,39 @@ export type BundleManifest = Manifest<"ifprune-bundle">;
  */
 export function readManifest<Format extends ManifestFormat>(folder: string, format: Format): Manifest<Format> {
   const path = join(folder, manifestName);
-  if (!existsSync(path))
-    throw new FileError(folder, `wanted a ${format.replace("ifprune-", "")} folder, got ${whatIs(folder)}`);
+  const wanted = format.replace("ifprune-", "");
+  if (!existsSync(path)) throw new FileError(folder, `wanted a ${wanted} folder, got ${whatIs(folder)}`);
+  const other = formatOfFolder(folder);
+  if (other !== undefined && other !== format)
+    throw new FileError(folder, `wanted a ${wanted}, got a ${other.replace("ifprune-", "")}. ${instead[other]}`);
   const parsed = schemas[format].safeParse(readJson(path));
   if (!parsed.success) {
-    throw new FileError(
-      path,
-      `wanted an ${format} manifest, got: ${z.prettifyError(parsed.error)}. Is it the right folder?`,
-    );
+    throw new FileError(path, `wanted an ${format} manifest, got: ${zodWords(parsed.error)}. Is it the right folder?`);
   }
   const manifest = parsed.data as Manifest<Format>;
   checkSizes(folder, manifest);
   return manifest;
 }
+
+/** What to do with a folder of the other kind. */
+export const instead: Record<ManifestFormat, string> = {
+  "ifprune-checkpoint": "`ifprune pack` makes a bundle of it.",
+  "ifprune-bundle": "Give the checkpoint or run that it was packed from, or import its source with --checkpoint.",
+};
+
+/**
+ * The kind of a folder of ours, as its manifest says, which may be flawed otherwise; `undefined` of all else.
+ *
+ * @throws {FileError} if there is a manifest that is not JSON
+ */
+export function formatOfFolder(folder: string): ManifestFormat | undefined {
+  const path = join(folder, manifestName);
+  if (!existsSync(path)) return undefined;
+  const { data } = formatSchema.safeParse(readJson(path));
+  return data?.format;
+}
+
+const formatSchema = z.object({ format: z.enum(["ifprune-checkpoint", "ifprune-bundle"]) });
 
 /** Identity of a folder: the hash of its manifest, which holds the hashes of all files. */
 export function manifestHash(folder: string): string {
@@ -93,12 +113,13 @@ export function manifestHash(folder: string): string {
 }
 
 /** What there is where a folder of ours was wanted, and what to do. */
-function whatIs(folder: string): string {
+export function whatIs(folder: string): string {
   const stat = statSync(folder, { throwIfNoEntry: false });
   if (!stat) return "nothing of that name. Check the path.";
   if (!stat.isDirectory()) return "a file. Of a GGUF file `ifprune import` makes a bundle.";
   if (existsSync(join(folder, "config.json"))) return "a Hugging Face folder. `ifprune import` makes a bundle of it.";
-  return `one without ${manifestName}. Is it another folder?`;
+  if (existsSync(join(folder, "checkpoints"))) return "a run. `ifprune pack` makes a bundle of its newest checkpoint.";
+  return `a folder without ${manifestName}. Is it another folder?`;
 }
 
 /**

@@ -310,7 +310,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     () => [...hello, at("nowhere")],
     /nowhere: wanted a bundle folder, got nothing of that name/,
   ],
-  ["a checkpoint where a bundle is wanted", () => [...hello, at("stories")], /wanted an ifprune-bundle manifest/],
+  ["a checkpoint where a bundle is wanted", () => [...hello, at("stories")], /wanted a bundle, got a checkpoint\. `ifprune pack` makes a bundle of it\./],
   ["an empty instruction", () => ["run", " ", "--model", at("F32")], /wanted an instruction, got empty text/],
   ["an empty instruction to mask", () => ["mask", "", "--model", at("F32")], /wanted an instruction, got empty text/],
   [
@@ -516,7 +516,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a question file that is not there",
     () => evalOn(at("no.jsonl")),
-    /no\.jsonl: wanted JSON lines in UTF-8, got: ENOENT/,
+    /no\.jsonl: wanted a readable file, got ENOENT/,
   ],
   [
     "a question that is not JSON",

@@ -137,8 +137,8 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
   const { signal, onProgress } = options;
   const { answerTokens, repeats, ...chosen } = readNumbers("bench", BENCH_OPTIONS, options);
   const { threads = availableParallelism() } = chosen;
-  const stored = readStoredModel(path);
   using bundle = new Bundle(path);
+  const stored = readStoredModel(path);
   const { config, manifest } = bundle;
   const tFfn = chosen.tFfn ?? manifest.tFfn ?? defaultTFfn(config.ffnWidth);
   const { dense, subnetwork } = estimate(stored, { tFfn });

@@ -10,7 +10,7 @@ import { type GgufTensor, tensorTypes } from "../formats/gguf.ts";
 import { GgufModel, ggufName } from "../formats/ggufModel.ts";
 import { ModelFolder } from "../formats/huggingface.ts";
 import { blockLength, isBlockType } from "../formats/quantize.ts";
-import { manifestName } from "../manifest.ts";
+import { manifestName, whatIs } from "../manifest.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { NumberOption } from "../options.ts";
 import { Bundle } from "./bundle.ts";
@@ -52,6 +52,8 @@ export function readStoredModel(path: string): StoredModel {
       tFfn: manifest.tFfn,
     };
   }
+  if (stat.isDirectory() && !existsSync(join(path, "config.json")))
+    throw new FileError(path, `wanted a bundle, a Hugging Face folder or a GGUF file, got ${whatIs(path)}`);
   using model = stat.isDirectory() ? new ModelFolder(path) : new GgufModel(path);
   const { config } = model;
   const folderType = config.width % blockLength === 0 ? "Q8_0" : "F16";

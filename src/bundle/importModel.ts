@@ -13,7 +13,7 @@ import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.t
 import { ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { blockLength } from "../formats/quantize.ts";
-import { type BundleManifest, describeFiles, manifestName, writeManifest } from "../manifest.ts";
+import { type BundleManifest, describeFiles, formatOfFolder, manifestName, writeManifest } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { inMemory, type ModelSource } from "../model/source.ts";
 import { chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
@@ -127,7 +127,7 @@ function open(source: string, options: ImportOptions): Opened {
   if (options.tokenizer !== undefined && !source.endsWith(".bin"))
     throw new OptionError("import: wanted --tokenizer with a llama2.c checkpoint only; other models bring theirs.");
   if (stat.isDirectory() && existsSync(join(source, manifestName)))
-    throw new FileError(source, "wanted a model of another tool, got a folder of ours. It needs no import.");
+    throw new FileError(source, `wanted a model of another tool, got ${ours(source)}`);
   if (stat.isDirectory()) return openFolder(source);
   switch (extname(source)) {
     case ".gguf":
@@ -142,10 +142,27 @@ function open(source: string, options: ImportOptions): Opened {
   }
 }
 
+/** What a folder of ours is, and what to do with it. */
+function ours(folder: string): string {
+  switch (formatOfFolder(folder)) {
+    case "ifprune-checkpoint":
+      return "a checkpoint of ours. `ifprune pack` makes a bundle of it.";
+    case "ifprune-bundle":
+      return "a bundle of ours. It needs no import.";
+    default:
+      return "a folder of ours. It needs no import.";
+  }
+}
+
 /** Small files that transformers reads beside the weights. */
 const takenAlong = ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
 
 function openFolder(folder: string): Opened {
+  if (!existsSync(join(folder, "config.json")))
+    throw new FileError(
+      folder,
+      "wanted a Hugging Face folder, a .gguf file or a llama2.c .bin file, got a folder without config.json. Is it another folder?",
+    );
   const path = join(folder, "tokenizer.json");
   if (!existsSync(path)) {
     const hint = existsSync(join(folder, "tokenizer.model"))
@@ -218,9 +235,14 @@ const postProcessorSchema = z.object({
   post_processor: z.object({ ...template, processors: z.array(z.object(template)).optional() }).nullish(),
 });
 
-/** The YAML at the top of a model card, or nothing. */
+/** The YAML at the top of a model card, or nothing, also of one that is no text. */
 function frontMatter(path: string): string {
-  return existsSync(path) ? (/^---\n([\s\S]*?)\n---/.exec(readText(path))?.[1] ?? "") : "";
+  try {
+    return existsSync(path) ? (/^---\n([\s\S]*?)\n---/.exec(readText(path))?.[1] ?? "") : "";
+  } catch (error) {
+    if (error instanceof FileError) return "";
+    throw error;
+  }
 }
 
 function openGguf(path: string): Opened {

@@ -16,6 +16,7 @@ import { openModel } from "../eval/load.ts";
 import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
+  checkOut,
   integer,
   interruption,
   type MaskFlags,
@@ -70,6 +71,7 @@ export function evalCommand(): Command {
 
 async function evaluate(path: string, data: string, options: Options): Promise<void> {
   const { seed, per, control, dense, mask, threads, out, json } = options;
+  checkOut(out);
   const signal = interruption();
   await using opened = await openModel(path, { threads, spinning: false });
   const given: EvaluatedMasks = {

@@ -73,7 +73,7 @@ async function run(path: string, out: string, options: Options): Promise<void> {
   const asked = task ?? instruction;
   if (asked === undefined && maskFile === undefined)
     throw new OptionError("export: wanted one of --task, --instruction and --mask, got none.");
-  const signal = interruption();
+  const signal = interruption("export: stopped. Nothing was written.");
   using model = new InstructionModel(path);
   await model.bundle.verify(); // before hours of use, not after
   let progress: Progress | undefined;

@@ -42,7 +42,12 @@ async function importSource(source: string, out: string, { checkpoint, ...option
     progress.update(done);
   };
   const as = checkpoint ? "checkpoint" : "bundle";
-  const importing = importModel(source, out, { ...options, as, onProgress, signal: interruption() });
+  const importing = importModel(source, out, {
+    ...options,
+    as,
+    onProgress,
+    signal: interruption("import: stopped. Nothing was written."),
+  });
   const { notes } = await importing.finally(() => progress?.finish());
   for (const note of notes) process.stderr.write(`${note}\n`);
   process.stderr.write(

@@ -1,8 +1,11 @@
 /** What several commands share: option parsers, the default model, masks and how they are made, interruption. */
+import { existsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_MODEL, type MaskOptions } from "../answer/instructionModel.ts";
 import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
 import { T_FFN } from "../bundle/estimate.ts";
+import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
@@ -99,16 +102,26 @@ export function milliseconds(what: string, ms: number): string {
   return `${what} ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 }
 
-/** Aborts at the first Ctrl-C or SIGTERM; the second ends the process at once. */
-export function interruption(): AbortSignal {
+/**
+ * Aborts at the first Ctrl-C or SIGTERM; the second ends the process at once.
+ *
+ * @param words what to say then
+ */
+export function interruption(words = "This operation was aborted"): AbortSignal {
   const controller = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
       if (controller.signal.aborted) process.exit(130);
-      controller.abort();
+      controller.abort(new DOMException(words, "AbortError"));
     });
   }
   return controller.signal;
+}
+
+/** A file to write at the end must have a folder: better to say so before the work. @throws {OptionError} if it has none */
+export function checkOut(out: string | undefined): void {
+  if (out !== undefined && !existsSync(dirname(resolve(out))))
+    throw new OptionError(`--out: wanted a file in a folder that exists, got "${out}". Make the folder first.`);
 }
 
 export function printJson(value: unknown): void {

@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { writeReport } from "../report/report.ts";
+import { checkOut } from "./options.ts";
 
 export function reportCommand(): Command {
   return new Command("report")
@@ -7,6 +8,7 @@ export function reportCommand(): Command {
     .argument("<inputs...>", "run folders, their metrics.jsonl, and evaluations written by `eval --out`")
     .option("--out <file>", "the page", "report.html")
     .action((inputs: string[], { out }: { out: string }) => {
+      checkOut(out);
       writeReport(inputs, out);
       process.stderr.write(`${out}\n`);
     });

@@ -5,7 +5,7 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { FileError, InputError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
-import { boundaryOf, manifestHash } from "../manifest.ts";
+import { boundaryOf, formatOfFolder, manifestHash, manifestName, whatIs } from "../manifest.ts";
 import { randomMask } from "../mask/baselines.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
@@ -21,7 +21,11 @@ import type { MaskedModel, OpenedModel } from "./evaluate.ts";
 
 /** Opens a checkpoint, a run or a bundle. @throws {FileError} if the path is none of these, or damaged */
 export async function openModel(path: string, session: SessionOptions): Promise<OpenedModel> {
-  return existsSync(join(path, "base.gguf")) ? openBundle(path, session) : await openCheckpoint(path, session);
+  if (existsSync(join(path, "base.gguf"))) return openBundle(path, session);
+  const format = formatOfFolder(path);
+  if (format === undefined && !existsSync(join(path, manifestName)) && checkpointFolders(path).length === 0)
+    throw new FileError(path, `wanted a bundle, a checkpoint or a run that has one, got ${whatIs(path)}`);
+  return format === "ifprune-bundle" ? openBundle(path, session) : await openCheckpoint(path, session);
 }
 
 function openBundle(path: string, { threads }: SessionOptions): OpenedModel {

@@ -5,7 +5,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, zodWords } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { checkSizes, filesSchema } from "../manifest.ts";
 
@@ -54,10 +54,7 @@ export function readExportManifest(folder: string): ExportManifest {
   if (!existsSync(path)) throw new FileError(folder, `wanted an export, got none: there is no ${exportManifestName}.`);
   const parsed = schema.safeParse(readJson(path));
   if (!parsed.success)
-    throw new FileError(
-      path,
-      `wanted an export's manifest, got: ${z.prettifyError(parsed.error)}. Is it the right folder?`,
-    );
+    throw new FileError(path, `wanted an export's manifest, got: ${zodWords(parsed.error)}. Is it the right folder?`);
   const manifest = parsed.data;
   const wanted = [
     "mask.json",

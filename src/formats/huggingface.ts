@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, zodWords } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
@@ -104,7 +104,7 @@ function openWeights(folder: string, files: Map<string, SafetensorsFile>): Map<s
   const path = join(folder, index);
   if (!existsSync(path)) throw new FileError(folder, withoutSafetensors(folder));
   const parsed = indexSchema.safeParse(readJson(path));
-  if (!parsed.success) throw new FileError(path, `${z.prettifyError(parsed.error)}. Is the download complete?`);
+  if (!parsed.success) throw new FileError(path, `${zodWords(parsed.error)}. Is the download complete?`);
   const places = new Map<string, Place>();
   for (const [name, fileName] of Object.entries(parsed.data.weight_map)) {
     if (fileName !== basename(fileName) || !/^[^\\/]+\.safetensors$/.test(fileName))

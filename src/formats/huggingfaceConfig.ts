@@ -5,7 +5,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { FileError, OptionError } from "../errors.ts";
+import { FileError, OptionError, zodWords } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { checkModelConfig, type ModelConfig, type RopeScaling } from "../model/config.ts";
 import { familyOf, isLocalLayer, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
@@ -137,7 +137,7 @@ export function readModelConfig(folder: string): ModelConfig {
 function parse<Schema extends z.ZodType>(path: string, schema: Schema, value: unknown): z.infer<Schema> {
   const parsed = schema.safeParse(value);
   if (!parsed.success) {
-    throw new FileError(path, `${z.prettifyError(parsed.error)}. Only plain decoders of ${knownTypes} are read.`);
+    throw new FileError(path, `${zodWords(parsed.error)}. Only plain decoders of ${knownTypes} are read.`);
   }
   return parsed.data;
 }

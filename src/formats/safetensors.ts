@@ -6,7 +6,7 @@
  */
 import { closeSync, fsyncSync, openSync } from "node:fs";
 import { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, oneLine, zodWords } from "../errors.ts";
 import { ReadableFile, writeFully } from "../files.ts";
 import type { Weight, Weights } from "../model/config.ts";
 import { decodeBlocks, encodeWeights, rowBytes } from "./quantize.ts";
@@ -116,7 +116,9 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
     text = new TextDecoder("utf-8", { fatal: true }).decode(headerText);
     header = JSON.parse(text);
   } catch (cause) {
-    throw new FileError(path, `wanted a JSON header, got ${(cause as Error).message}. Is it safetensors?`, { cause });
+    throw new FileError(path, `wanted a JSON header, got ${oneLine((cause as Error).message)}. Is it safetensors?`, {
+      cause,
+    });
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) {
     throw new FileError(path, "wanted a JSON object as header, got something else. Is it safetensors?");
@@ -129,7 +131,7 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
     if (name === "__proto__") throw new FileError(path, `wanted names of tensors, got "${name}". Is the file hostile?`);
     const parsed = entrySchema.safeParse(value);
     if (!parsed.success) {
-      throw new FileError(path, `tensor "${name}": ${z.prettifyError(parsed.error)}. Is the file corrupt?`);
+      throw new FileError(path, `tensor "${name}": ${zodWords(parsed.error)}. Is the file corrupt?`);
     }
     const { dtype: type, shape, data_offsets: offsets } = parsed.data;
     const bytes = offsets[1] - offsets[0];

@@ -1,6 +1,6 @@
 /** Masks as JSON: `{"tFfn", "dFfn", "layers": [[kept channels, ascending], …], "lambda": [[…], …]}`; no `lambda`: hard mask. */
 import { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, zodWords } from "../errors.ts";
 import { type Mask, maskFlaw } from "./mask.ts";
 
 const schema = z.strictObject({
@@ -23,7 +23,11 @@ export function maskToJson({ tFfn, dFfn, layers, lambda }: Mask): z.infer<typeof
  */
 export function maskFromJson(value: unknown, path: string): Mask {
   const parsed = schema.safeParse(value);
-  if (!parsed.success) throw new FileError(path, `wanted a mask, got: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success)
+    throw new FileError(
+      path,
+      `wanted a mask, got: ${zodWords(parsed.error)}. Is it a mask that \`ifprune mask --json\` printed?`,
+    );
   const { tFfn, dFfn, layers, lambda } = parsed.data;
   const mask = {
     tFfn,

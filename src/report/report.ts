@@ -1,5 +1,5 @@
 /** Reports: one self-contained HTML file from the logs of training runs and the results of evaluations. */
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { type EvaluationRow, type MaskRow, type MetricsRow, readRunLog, type TrainRow } from "../train/runLog.ts";
@@ -22,6 +22,13 @@ export function writeReport(inputs: readonly string[], output: string): void {
     if (extname(path) === ".json") evaluations.push(readEvaluation(path));
     else {
       const log = extname(path) === ".jsonl" ? path : join(path, "metrics.jsonl");
+      if (!existsSync(log)) {
+        const got = existsSync(path) ? "another" : "nothing of that name";
+        throw new FileError(
+          path,
+          `wanted a run folder, its metrics.jsonl or an evaluation's .json, got ${got}. Check the path.`,
+        );
+      }
       runs.push(runSection(readRunLog(log), basename(dirname(resolve(log)))));
     }
   }

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Bundle } from "../bundle/bundle.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
-import { FileError, InputError } from "../errors.ts";
+import { FileError, InputError, zodWords } from "../errors.ts";
 import { readJson } from "../json.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import { maskFromJson, maskToJson } from "../mask/maskFile.ts";
@@ -164,7 +164,6 @@ function filesIn(folder: string): string[] {
 
 function readTask(path: string): { instruction: string; mask: Mask } {
   const parsed = taskSchema.safeParse(readJson(path));
-  if (!parsed.success)
-    throw new FileError(path, `wanted a saved task, got: ${z.prettifyError(parsed.error)}. Remove it.`);
+  if (!parsed.success) throw new FileError(path, `wanted a saved task, got: ${zodWords(parsed.error)}. Remove it.`);
   return { instruction: parsed.data.instruction, mask: maskFromJson(parsed.data.mask, path) };
 }

@@ -10,7 +10,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { createContext, Script } from "node:vm";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { FileError, InputError } from "../errors.ts";
+import { FileError, InputError, oneLine } from "../errors.ts";
 import { readText } from "../json.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
@@ -227,7 +227,7 @@ export function readChatTemplate(folder: string): string | undefined {
       json = JSON.parse(readText(path, MAX_CONFIG_BYTES));
     } catch (cause) {
       if (cause instanceof FileError) throw cause;
-      throw new FileError(path, `wanted JSON, got: ${(cause as Error).message}.`, { cause });
+      throw new FileError(path, `wanted JSON, got: ${oneLine((cause as Error).message)}.`, { cause });
     }
     const found = json?.chat_template ?? undefined;
     const template = Array.isArray(found) ? found.find((entry) => entry?.name === "default")?.template : found;

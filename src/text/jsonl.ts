@@ -2,7 +2,7 @@
 import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
 import type { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, oneLine } from "../errors.ts";
 
 /** A longer line is refused, so that a hostile file cannot fill the memory. */
 const MAX_LINE_LENGTH = 1 << 24;
@@ -21,9 +21,13 @@ export async function* readJsonLines<T>(path: string, schema: z.ZodType<T>): Asy
     try {
       json = JSON.parse(text);
     } catch (error) {
-      throw new FileError(path, `line ${line}: wanted JSON, got ${excerpt(text)}: ${(error as Error).message}.`, {
-        cause: error,
-      });
+      throw new FileError(
+        path,
+        `line ${line}: wanted JSON, got ${excerpt(text)}: ${oneLine((error as Error).message)}.`,
+        {
+          cause: error,
+        },
+      );
     }
     const parsed = schema.safeParse(json);
     if (!parsed.success) {
@@ -56,8 +60,10 @@ async function* readLines(path: string): AsyncGenerator<string> {
     }
     rest += utf8.decode();
   } catch (error) {
+    const { syscall, code } = error as NodeJS.ErrnoException;
+    if (syscall) throw new FileError(path, `wanted a readable file, got ${code}.`, { cause: error });
     const wanted = path.endsWith(".gz") ? "gzipped JSON lines in UTF-8" : "JSON lines in UTF-8";
-    throw new FileError(path, `wanted ${wanted}, got: ${(error as Error).message}.`, { cause: error });
+    throw new FileError(path, `wanted ${wanted}, got: ${oneLine((error as Error).message)}.`, { cause: error });
   } finally {
     file.destroy();
   }

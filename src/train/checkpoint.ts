@@ -14,7 +14,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, zodWords } from "../errors.ts";
 import { ReadableFile, readJson, readText } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
@@ -257,7 +257,7 @@ function readModel(folder: string): SavedModel {
 function readState(folder: string): Checkpoint {
   const path = join(folder, stateName);
   const parsed = stateSchema.safeParse(readJson(path));
-  if (!parsed.success) throw new FileError(path, `wanted the state of a run, got: ${z.prettifyError(parsed.error)}.`);
+  if (!parsed.success) throw new FileError(path, `wanted the state of a run, got: ${zodWords(parsed.error)}.`);
   const groups = entries(folder).flatMap((name) => groupFile.exec(name)?.[1] ?? []);
   const tensors = groups.map((group) => [group, readSafetensors(join(folder, `${group}.safetensors`))] as const);
   return { ...parsed.data, ...readModel(folder), tensors: Object.fromEntries(tensors) };

@@ -1,7 +1,7 @@
 /** A run's metrics: `metrics.jsonl`, one row a line, written as training goes and cut back when it resumes. */
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, oneLine, zodWords } from "../errors.ts";
 import { writeFully } from "../files.ts";
 
 const count = z.number().int().nonnegative();
@@ -161,13 +161,16 @@ export function readRunLog(path: string): MetricsRow[] {
     try {
       json = JSON.parse(line);
     } catch (cause) {
-      throw new FileError(path, `line ${i + 1}: wanted JSON, got ${(cause as Error).message}. Is it a run's log?`, {
-        cause,
-      });
+      throw new FileError(
+        path,
+        `line ${i + 1}: wanted JSON, got ${oneLine((cause as Error).message)}. Is it a run's log?`,
+        {
+          cause,
+        },
+      );
     }
     const parsed = rowSchema.safeParse(json);
-    if (!parsed.success)
-      throw new FileError(path, `line ${i + 1}: ${z.prettifyError(parsed.error)}. Is it a run's log?`);
+    if (!parsed.success) throw new FileError(path, `line ${i + 1}: ${zodWords(parsed.error)}. Is it a run's log?`);
     return parsed.data;
   });
 }
