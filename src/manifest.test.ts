@@ -70,6 +70,27 @@ describe("refuses", () => {
     expect(() => readManifest(folder, "ifprune-checkpoint")).toThrow(FileError);
   });
 
+  test("a folder of the other kind, and says what to do", async () => {
+    const { folder, manifest } = await sample();
+    expect(() => readManifest(folder, "ifprune-bundle")).toThrow(
+      /: wanted a bundle, got a checkpoint\. `ifprune pack` makes a bundle of it\.$/,
+    );
+    const bundle = { ...manifest, format: "ifprune-bundle", files: 1 }; // whatever else is wrong with it
+    writeFileSync(join(folder, manifestName), JSON.stringify(bundle));
+    expect(() => readManifest(folder, "ifprune-checkpoint")).toThrow(/: wanted a checkpoint, got a bundle\. Give /);
+  });
+
+  test("flaws in one line, the first few", async () => {
+    const { folder, manifest } = await sample();
+    writeFileSync(
+      join(folder, manifestName),
+      JSON.stringify({ ...manifest, version: 2, tFfn: 0, eosId: -1, lambda: 1 }),
+    );
+    expect(() => readManifest(folder, "ifprune-checkpoint")).toThrow(
+      /^[^\p{Cc}✖]*: wanted the manifest of a checkpoint, got: "version": [^\p{Cc}✖]+; "tFfn": [^\p{Cc}✖]+; and 1 more\. Is [^\p{Cc}]+\?$/u,
+    );
+  });
+
   test("a folder without one", () =>
     expect(() => readManifest(temporaryFolder(), "ifprune-bundle")).toThrow(FileError));
 });

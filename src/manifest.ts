@@ -78,7 +78,10 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
     throw new FileError(folder, `wanted a ${wanted}, got a ${other.replace("ifprune-", "")}. ${instead[other]}`);
   const parsed = schemas[format].safeParse(readJson(path));
   if (!parsed.success) {
-    throw new FileError(path, `wanted an ${format} manifest, got: ${zodWords(parsed.error)}. Is it the right folder?`);
+    throw new FileError(
+      path,
+      `wanted the manifest of a ${wanted}, got: ${zodWords(parsed.error)}. Is it the right folder?`,
+    );
   }
   const manifest = parsed.data as Manifest<Format>;
   checkSizes(folder, manifest);

@@ -310,7 +310,11 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     () => [...hello, at("nowhere")],
     /nowhere: wanted a bundle folder, got nothing of that name/,
   ],
-  ["a checkpoint where a bundle is wanted", () => [...hello, at("stories")], /wanted a bundle, got a checkpoint\. `ifprune pack` makes a bundle of it\./],
+  [
+    "a checkpoint where a bundle is wanted",
+    () => [...hello, at("stories")],
+    /wanted a bundle, got a checkpoint\. `ifprune pack` makes a bundle of it\./,
+  ],
   ["an empty instruction", () => ["run", " ", "--model", at("F32")], /wanted an instruction, got empty text/],
   ["an empty instruction to mask", () => ["mask", "", "--model", at("F32")], /wanted an instruction, got empty text/],
   [
@@ -513,11 +517,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /wanted in "llm" the shape of the model that "init" names/,
   ],
 
-  [
-    "a question file that is not there",
-    () => evalOn(at("no.jsonl")),
-    /no\.jsonl: wanted a readable file, got ENOENT/,
-  ],
+  ["a question file that is not there", () => evalOn(at("no.jsonl")), /no\.jsonl: wanted a readable file, got ENOENT/],
   [
     "a question that is not JSON",
     () => evalOn(file("bad.jsonl", `${readFileSync(questions)}{oops\n`)),

@@ -172,7 +172,12 @@ describe("bad input is a typed error that names the file, and writes nothing", (
   const out = () => join(folder, "never.html");
   test.each([
     ["no inputs", () => [], OptionError, /at least one run folder/],
-    ["a folder without a log", () => [folder], FileError, /wanted a run folder, its metrics\.jsonl or an evaluation's \.json, got another/],
+    [
+      "a folder without a log",
+      () => [folder],
+      FileError,
+      /wanted a run folder, its metrics\.jsonl or an evaluation's \.json, got another/,
+    ],
     ["JSON of another kind", () => [writeJson("other.json", { a: 1 })], FileError, /other\.json: .*ifprune eval/],
     ["a line that is not JSON", () => [writeRun("bad", "oops\n")], FileError, /line 14/],
   ] as const)("%s", (_, inputs, type, message) => {
