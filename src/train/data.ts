@@ -1,9 +1,9 @@
 /**
  * Training data: files → rows → token ids. What a training step sees of it, and in which order, is in `batches.ts`.
  */
-import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
+import { readJson } from "../files.ts";
 import { Random } from "../random.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import {
@@ -106,15 +106,7 @@ function wordingsFor(
 }
 
 function readInstructions(path: string): Map<string, readonly string[]> {
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(path, "utf8"));
-  } catch (error) {
-    throw new FileError(path, `wanted instructions by task in JSON, got: ${(error as Error).message}.`, {
-      cause: error,
-    });
-  }
-  const parsed = instructionsFile.safeParse(json);
+  const parsed = instructionsFile.safeParse(readJson(path));
   if (!parsed.success) {
     const { path: field, message } = parsed.error.issues[0]!;
     throw new FileError(path, `wanted {task: {"train": [wording, …]}}, got a wrong "${field.join(".")}": ${message}.`);
