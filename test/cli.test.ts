@@ -393,7 +393,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a bundle of another version",
     () => [...hello, damaged(at("F32"), "ifprune.json", (b) => b.toString().replace('"version": 1', '"version": 9'))],
-    /ifprune-bundle manifest/,
+    /wanted the manifest of a bundle, got: "version"/,
   ],
 
   [
@@ -578,7 +578,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a report of nothing",
     () => ["report", at("nowhere"), "--out", at("out")],
-    /metrics\.jsonl: wanted a readable file, got ENOENT/,
+    /nowhere: wanted a run folder, its metrics\.jsonl or an evaluation's \.json, got nothing of that name/,
   ],
 ];
 
