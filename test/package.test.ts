@@ -1,6 +1,16 @@
 /** The package as others get it: made, installed into an empty folder, and used from plain Node and TypeScript. */
 import { execFile, spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,7 +21,8 @@ import { version } from "../src/package.ts";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "ifprune-package-"));
 const consumer = join(folder, "consumer");
-const tarball = join(folder, `ifprune-${version}.tgz`);
+const packed = join(folder, "made/by/the/release");
+const tarball = join(packed, `ifprune-${version}.tgz`);
 const minutes = 60_000;
 
 interface Ended {
@@ -34,7 +45,7 @@ const tool = (path: string, ...args: string[]) => node(join(root, "node_modules"
 
 beforeAll(async () => {
   mkdirSync(consumer);
-  await run(process.execPath, [join(root, "node_modules/tsx/dist/cli.mjs"), "scripts/release.ts", folder], root);
+  await run(process.execPath, [join(root, "node_modules/tsx/dist/cli.mjs"), "scripts/release.ts", packed], root);
   writeFileSync(join(consumer, "package.json"), JSON.stringify({ private: true, type: "module" }));
   await run("npm", ["install", "--prefer-offline", "--ignore-scripts=false", tarball, "@types/node@20.19.43"]);
   for (const name of ["answer.ts", "server.ts"]) cpSync(join(root, "examples", name), join(consumer, name));
@@ -53,6 +64,37 @@ test("it installs without GPU binaries, and without what only training needs", (
   expect(readdirSync(modules)).not.toContain("tokenizers");
   expect(megabytes(modules)).toBeLessThan(350);
 });
+
+test("what it is compiled to does not depend on where that was done, and names nothing outside the package", async () => {
+  const elsewhere = join(folder, "another/checkout");
+  mkdirSync(elsewhere, { recursive: true });
+  for (const name of ["src", "package.json", "tsconfig.json", "tsconfig.build.json"])
+    cpSync(join(root, name), join(elsewhere, name), { recursive: true });
+  symlinkSync(join(root, "node_modules"), join(elsewhere, "node_modules"));
+  await tool("typescript/bin/tsc", "-p", join(elsewhere, "tsconfig.build.json"));
+  const installed = join(consumer, "node_modules/ifprune");
+  const compiled = texts(join(installed, "dist"));
+  expect(texts(join(elsewhere, "dist"))).toEqual(compiled);
+
+  const all = [...compiled, ...texts(join(installed, "web/dist"))];
+  const machine = [root, folder, join(tmpdir(), "ifprune-release-")];
+  expect(all.filter(([, text]) => machine.some((path) => text.includes(path))).map(([name]) => name)).toEqual([]);
+  expect(all.filter(([, text]) => text.includes("sourceMappingURL")).map(([name]) => name)).toEqual([]);
+  const outside = compiled.flatMap(([name, text]) => {
+    const paths = [...text.matchAll(/["'`](\.\.?\/[^"'`\s]*)["'`]/g)].map((match) =>
+      join("dist", name, "..", match[1]!),
+    );
+    return paths.filter((path) => path.startsWith("..")).map((path) => `${name}: ${path}`);
+  });
+  expect(outside).toEqual([]);
+}, 60_000);
+
+/** The files below a folder: name and text, sorted by name. */
+function texts(path: string): [name: string, text: string][] {
+  const names = readdirSync(path, { recursive: true, encoding: "utf8" }).sort();
+  const files = names.filter((name) => statSync(join(path, name)).isFile());
+  return files.map((name) => [name, readFileSync(join(path, name), "utf8")]);
+}
 
 test("importing it loads no engine", async () => {
   const engines = /^(node-llama-cpp|onnxruntime-node|tokenizers)$/;
@@ -125,6 +167,13 @@ test(
   },
   2 * minutes,
 );
+
+test("the release says in one line why it failed", async () => {
+  writeFileSync(join(folder, "file"), "");
+  const tsx = join(root, "node_modules/tsx/dist/cli.mjs");
+  const failed = run(process.execPath, [tsx, "scripts/release.ts", join(folder, "file")], root);
+  await expect(failed).rejects.toThrow(/^Command failed: .*\nrelease: EEXIST: file already exists, mkdir '.*'\n+$/);
+});
 
 test(
   "its command line runs",
