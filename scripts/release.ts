@@ -40,6 +40,7 @@ async function release(stage: string, out: string): Promise<string> {
     cpSync(join(root, name), join(stage, name), { recursive: true });
   const tsc = join(root, "node_modules/typescript/bin/tsc");
   run(stage, process.execPath, tsc, "-p", join(root, "tsconfig.build.json"), "--outDir", join(stage, "dist"));
+  process.env.NODE_ENV = "production"; // under another, JSX is compiled for development: with the paths of its sources
   const { build } = await import("vite");
   await build({ root: join(root, "web"), build: { outDir: join(stage, "web/dist") }, logLevel: "warn" });
 

@@ -127,6 +127,15 @@ test.each([true, false])(
 );
 
 test(
+  "plain Node runs the example as it is",
+  async () => {
+    cpSync(join(root, "examples/answer.ts"), join(consumer, "plain.mjs"));
+    expect((await node("plain.mjs")).stdout).toMatch(/^wolves\n128 of 1024 channels /);
+  },
+  2 * minutes,
+);
+
+test(
   "its server answers beside a route of one's own",
   async () => {
     const env = {
