@@ -2,7 +2,6 @@
  * Typed errors for everything that a user's input can cause. Message form: `operation: wanted X, got Y. What to do.`
  * A broken invariant of our own throws a plain `Error("internal: …")` instead.
  */
-import type { z } from "zod";
 
 /** Base of all expected errors: `code` is stable and machine-readable, `message` is for people. */
 export abstract class IfpruneError extends Error {
@@ -108,21 +107,4 @@ export class BusyError extends IfpruneError {
   ) {
     super("busy", message);
   }
-}
-
-/** Flaws of one value that a message names. */
-const mostFlaws = 3;
-
-/** What a schema found, as a part of a message: `"format": Invalid input: expected "x"; "files": …`, without a full stop. */
-export function zodWords({ issues }: z.ZodError): string {
-  const words = issues.slice(0, mostFlaws).map(({ path, message }) => {
-    return `${path.length > 0 ? `"${path.join(".")}": ` : ""}${message}`;
-  });
-  const more = issues.length - mostFlaws;
-  return oneLine(`${words.join("; ")}${more > 0 ? `; and ${more} more` : ""}`);
-}
-
-/** Text of elsewhere in a message of ours: `JSON.parse` quotes what it could not read, with its newlines. */
-export function oneLine(text: string): string {
-  return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
 }

@@ -1,6 +1,7 @@
 /** Texts and JSON in files that may be hostile: their size and nesting are limited before anything is made of them. */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
-import { FileError, oneLine } from "./errors.ts";
+import { FileError } from "./errors.ts";
+import { oneLine } from "./words.ts";
 
 /** Largest known: tokenizers of 35 MB. A sparse file of any size costs its author nothing. */
 const maxTextBytes = 1 << 28;

@@ -6,8 +6,9 @@ import { createHash } from "node:crypto";
 import { closeSync, createReadStream, existsSync, fsyncSync, openSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { FileError, zodWords } from "./errors.ts";
+import { FileError } from "./errors.ts";
 import { readJson, writeFully } from "./files.ts";
+import { zodWords } from "./words.ts";
 
 export const manifestName = "ifprune.json";
 

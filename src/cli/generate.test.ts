@@ -24,7 +24,7 @@ test("`generate` writes its file and says what was left out; what it refuses is 
   });
   expect(await generate("--source", "text")).toMatchObject({
     code: 1,
-    stderr: "ifprune: mask: wanted a text for the source text, got none.\n",
+    stderr: "ifprune: mask: wanted a text for the source text, got none. On the command line: --text FILE.\n",
   });
   const { code, stderr } = await generate("--threads", "1");
   expect([code, stderr]).toEqual([

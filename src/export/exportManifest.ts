@@ -5,9 +5,10 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { FileError, zodWords } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { checkSizes, filesSchema } from "../manifest.ts";
+import { zodWords } from "../words.ts";
 
 export const exportManifestName = "ifprune-export.json";
 

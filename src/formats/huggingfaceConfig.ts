@@ -5,10 +5,11 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
-import { FileError, OptionError, zodWords } from "../errors.ts";
+import { FileError, OptionError } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { checkModelConfig, type ModelConfig, type RopeScaling } from "../model/config.ts";
 import { familyOf, isLocalLayer, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
+import { zodWords } from "../words.ts";
 
 /** Families by `model_type`. */
 const families = new Map(

@@ -6,9 +6,10 @@
  */
 import { closeSync, fsyncSync, openSync } from "node:fs";
 import { z } from "zod";
-import { FileError, oneLine, zodWords } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import { ReadableFile, writeFully } from "../files.ts";
 import type { Weight, Weights } from "../model/config.ts";
+import { oneLine, zodWords } from "../words.ts";
 import { decodeBlocks, encodeWeights, rowBytes } from "./quantize.ts";
 
 /** The format allows 100 MB, of which 1.5 million names took 2 GB of memory; those of the models that we know are below 1 MB. */

@@ -1,6 +1,7 @@
 /** Masks as JSON: `{"tFfn", "dFfn", "layers": [[kept channels, ascending], …], "lambda": [[…], …]}`; no `lambda`: hard mask. */
 import { z } from "zod";
-import { FileError, zodWords } from "../errors.ts";
+import { FileError } from "../errors.ts";
+import { zodWords } from "../words.ts";
 import { type Mask, maskFlaw } from "./mask.ts";
 
 const schema = z.strictObject({

@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { z } from "zod";
 import type { Bundle } from "../bundle/bundle.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
-import { FileError, InputError, zodWords } from "../errors.ts";
+import { FileError, InputError } from "../errors.ts";
 import { readJson } from "../json.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import { maskFromJson, maskToJson } from "../mask/maskFile.ts";
+import { zodWords } from "../words.ts";
 import { type SavedTask, taskName } from "./service.ts";
 
 export interface NamedMask {

@@ -10,8 +10,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { createContext, Script } from "node:vm";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { FileError, InputError, oneLine } from "../errors.ts";
+import { FileError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
+import { oneLine } from "../words.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
 /** A turn of a conversation. */

@@ -2,7 +2,8 @@
 import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
 import type { z } from "zod";
-import { FileError, oneLine } from "../errors.ts";
+import { FileError } from "../errors.ts";
+import { oneLine } from "../words.ts";
 
 /** A longer line is refused, so that a hostile file cannot fill the memory. */
 const MAX_LINE_LENGTH = 1 << 24;

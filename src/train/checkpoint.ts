@@ -14,7 +14,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { FileError, zodWords } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import { ReadableFile, readJson, readText } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
@@ -23,6 +23,7 @@ import type { Weights } from "../model/config.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
+import { zodWords } from "../words.ts";
 
 /** What a checkpoint says of its model: its manifest without what saving adds. */
 export type ModelCard = Omit<CheckpointManifest, "format" | "version" | "files">;

@@ -1,8 +1,9 @@
 /** A run's metrics: `metrics.jsonl`, one row a line, written as training goes and cut back when it resumes. */
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
-import { FileError, oneLine, zodWords } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import { writeFully } from "../files.ts";
+import { oneLine, zodWords } from "../words.ts";
 
 const count = z.number().int().nonnegative();
 const perLayer = z.array(z.number().nullable());

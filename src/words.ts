@@ -1,0 +1,19 @@
+/** What others found wrong, as a part of our messages, on one line. */
+import type { z } from "zod";
+
+/** Flaws of one value that a message names. */
+const mostFlaws = 3;
+
+/** What a schema found, as a part of a message: `"format": Invalid input: expected "x"; "files": …`, without a full stop. */
+export function zodWords({ issues }: z.ZodError): string {
+  const words = issues.slice(0, mostFlaws).map(({ path, message }) => {
+    return `${path.length > 0 ? `"${path.join(".")}": ` : ""}${message}`;
+  });
+  const more = issues.length - mostFlaws;
+  return oneLine(`${words.join("; ")}${more > 0 ? `; and ${more} more` : ""}`);
+}
+
+/** Text of elsewhere in a message of ours: `JSON.parse` quotes what it could not read, with its newlines. */
+export function oneLine(text: string): string {
+  return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
+}
