@@ -125,7 +125,7 @@ describe.each(families)("%s under a soft mask", (family) => {
   const wanted = forward(model, ids, channelWeights(mask)).logits;
 
   // Logits are about 1 in size. F32: rounding only. Below, the weights' own rounding comes on top of llama.cpp's, which rounds the
-  // inputs of a matrix product to the weights' type; the weights in use are compared bit for bit in src/subnet/gather.test.ts.
+  // inputs of a matrix product to the weights' type; the weights in use are compared bit for bit in src/bundle/gather.test.ts.
   test.each([
     ["F32", 1e-5],
     ["F16", 0.01],
