@@ -49,6 +49,7 @@ const stage: StageConfig = {
   steps: 1000,
   accumulate: 2,
   trains: { llm: true, predictor: true },
+  freezesEmbedding: false,
   optimizer: { beta1: 0.9, beta2: 0.95, weightDecay: 0.1, clipNorm: 1 },
   schedule: { peaks: { llm: 1e-3, predictor: 1e-3 }, downShare: 1, warmupSteps: 10, minShare: 0.1 },
 };

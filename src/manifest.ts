@@ -24,6 +24,9 @@ export const filesSchema = z.record(
   fileSchema,
 );
 
+/** What the manifest of an imported model names as its recipe. */
+export const IMPORT_RECIPE = "import";
+
 const common = {
   version: z.literal(1),
   /** Channels kept per layer. Absent, with `epsilon`: there is no predictor, the model runs dense or under a given mask. */
@@ -43,7 +46,7 @@ const common = {
   bosId: tokenId.optional(),
   eosId: tokenId,
   provenance: z.strictObject({
-    /** The recipe's name, or "import". */
+    /** The recipe's name, or {@link IMPORT_RECIPE}. */
     recipe: z.string(),
     /** Absent where it is not known. */
     seed: z.number().int().optional(),

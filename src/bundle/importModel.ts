@@ -13,7 +13,14 @@ import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.t
 import { ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { blockLength } from "../formats/quantize.ts";
-import { type BundleManifest, describeFiles, formatOfFolder, manifestName, writeManifest } from "../manifest.ts";
+import {
+  type BundleManifest,
+  describeFiles,
+  formatOfFolder,
+  IMPORT_RECIPE,
+  manifestName,
+  writeManifest,
+} from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { inMemory, type ModelSource } from "../model/source.ts";
 import { chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
@@ -74,7 +81,7 @@ export async function importModel(source: string, outFolder: string, options: Im
     bosId,
     eosId,
     provenance: {
-      recipe: "import",
+      recipe: IMPORT_RECIPE,
       data: [{ name: basename(resolve(source)), licence: options.licence ?? opened.licence ?? "unknown" }],
       created: new Date().toISOString(),
     },

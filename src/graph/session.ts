@@ -76,8 +76,12 @@ export async function compile(graph: Graph, { threads = 0, spinning = true }: Se
   };
 }
 
-/** Sessions by key, typically a batch shape: each graph is built and compiled once. */
+/** Sessions that a cache keeps. */
+const MAX_SESSIONS = 24;
+
+/** Sessions by key, typically a batch shape: each graph is built and compiled once, and again when it has not been asked for in a long time. */
 export class SessionCache {
+  /** The one that was asked for last comes last. */
   private readonly sessions = new Map<string, Promise<Session>>();
 
   private readonly options: SessionOptions;
@@ -86,9 +90,17 @@ export class SessionCache {
     this.options = options;
   }
 
-  get(key: string, build: () => Graph): Promise<Session> {
+  /** A session that is good until {@link MAX_SESSIONS} others have been asked for. */
+  async get(key: string, build: () => Graph): Promise<Session> {
     const session = this.sessions.get(key) ?? compile(build(), this.options);
+    this.sessions.delete(key);
     this.sessions.set(key, session);
+    const [oldest, ...others] = this.sessions.keys();
+    if (others.length >= MAX_SESSIONS) {
+      const old = this.sessions.get(oldest!)!;
+      this.sessions.delete(oldest!);
+      await (await old).release();
+    }
     return session;
   }
 

@@ -51,6 +51,18 @@ export interface GreedyOptions {
   endIds: readonly number[];
 }
 
+/** What the predictor says of an instruction. */
+export interface Prediction {
+  /** [L, F], as SoftTopK gives it. */
+  mask: DenseMask;
+  /** [L, F] */
+  scores: Float32Array;
+  /** [R]; of a codebook the logits of its entries. */
+  inner: Float32Array;
+  /** Raw, [Dp]. */
+  feature: Float32Array;
+}
+
 export class Evaluator {
   private readonly model: EvaluatedModel;
   private readonly sessions: SessionCache;
@@ -64,16 +76,16 @@ export class Evaluator {
    * The predictor's masks for instructions (token ids, BOS first).
    *
    * @param options `batch`: instructions that are read at a time
-   * @returns per instruction the mask, the scores it came from, both [L, F], and the raw feature [Dp]
+   * @returns per instruction the mask, the scores it came from, both [L, F], what the head's first matrix makes of it [R], and the raw feature [Dp]
    */
   async predict(
     instructions: readonly Int32Array[],
     { batch: B = BATCH }: { batch?: number } = {},
-  ): Promise<{ mask: DenseMask; scores: Float32Array; feature: Float32Array }[]> {
+  ): Promise<Prediction[]> {
     const { predictor, softTopK, parameters } = this.model;
     if (!predictor || !softTopK) throw new Error("internal: this model has no sparsity predictor");
     const [LF, Dp] = [predictor.numLayers * predictor.ffnWidth, predictor.backbone.width];
-    const results: { mask: DenseMask; scores: Float32Array; feature: Float32Array }[] = new Array(instructions.length);
+    const results: Prediction[] = new Array(instructions.length);
     const lengths = instructions.map((ids) => ids.length);
     for (const { indices, T } of batches(lengths, B)) {
       const session = await this.sessions.get(`predict ${B} ${T}`, () => predictorGraph(predictor, softTopK, B, T));
@@ -86,7 +98,7 @@ export class Evaluator {
         { length: B },
         (_, row) => row * T + (instructions[indices[row] ?? indices[0]!]!.length - 1),
       );
-      const { masks, scores, feature } = (await session.run({
+      const { masks, scores, inner, feature } = (await session.run({
         ...parameters,
         predictorIds,
         predictorLastRows,
@@ -95,6 +107,7 @@ export class Evaluator {
         results[i] = {
           mask: masks!.slice(row * LF, (row + 1) * LF),
           scores: scores!.slice(row * LF, (row + 1) * LF),
+          inner: inner!.slice(row * predictor.rank, (row + 1) * predictor.rank),
           feature: feature!.slice(row * Dp, (row + 1) * Dp),
         };
       });

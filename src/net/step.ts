@@ -55,6 +55,9 @@ export interface GivenMasks {
 /** How training gets the mask of a row. `none`: every channel is used. */
 export type MaskConfig = { kind: "none" } | GivenMasks | LearnedStaticMask | PredictorMasks;
 
+/** What makes a teacher's logits of its hidden states after the final norm. */
+export type TeacherHead = Pick<ModelConfig, "width" | "vocabSize" | "logitSoftCap">;
+
 export interface StepConfig {
   llm: ModelConfig;
   masks: MaskConfig;
@@ -63,6 +66,11 @@ export interface StepConfig {
    * on the labels. Absent: no teacher.
    */
   distil?: number | undefined;
+  /**
+   * The loss is the divergence from a teacher of any shape and the same vocabulary, whose hidden states are fed with the batch; labels only say
+   * which positions count. Absent: the loss above.
+   */
+  teacher?: TeacherHead | undefined;
   /**
    * `plain`: compute all channels and multiply by the mask · `compact`: gather the kept channels' weights first; equal in value and
    * gradient. Absent: what is faster for the shape.
@@ -195,7 +203,7 @@ function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask 
 
 /**
  * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what masks are made from; with `shape.labelled`, `labels` [labelled] and
- * `labelRows` [labelled], the position b·T + t of each.
+ * `labelRows` [labelled], the position b·T + t of each; with `config.teacher`, what {@link teacherLogits} reads.
  * Outputs: `loss` (sum over labels), `feature` [rows, Dp] (predictor only), and `d:NAME` for each parameter of `trained`.
  */
 export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
@@ -208,7 +216,9 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   const labelRows = shape.labelled ? graph.input("labelRows", [shape.labelled], "int32") : undefined;
   const read = labelRows ? ops.embedding(hidden, labelRows) : hidden;
   const y = logits(config.llm, llm, read);
-  let loss = ops.crossEntropy(y, labels);
+  let loss = config.teacher
+    ? ops.klDivergence(y, teacherLogits(graph, config.teacher, labels.shape[0]!), labels)
+    : ops.crossEntropy(y, labels);
   if (config.distil) {
     const teacher = parameterInputs(graph, config.llm, PREFIX.teacher);
     const all = decoder(config.llm, teacher, ids);
@@ -225,6 +235,16 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   outputGradients(graph, loss, trained);
   return graph;
 }
+
+/** Inputs: `teacherStates` [N, Dt], after the teacher's final norm, and `teacher.head` [V, Dt]. @returns [N, V] */
+export function teacherLogits(graph: Graph, { width, vocabSize, logitSoftCap }: TeacherHead, N: number): Tensor {
+  const states = graph.input("teacherStates", [N, width]);
+  const y = n.matmul(states, graph.input(TEACHER_HEAD, [vocabSize, width]), { transB: true });
+  return logitSoftCap === undefined ? y : ops.softCap(y, logitSoftCap);
+}
+
+/** Graph input of a teacher's output matrix. */
+export const TEACHER_HEAD = `${PREFIX.teacher}head`;
 
 function outputGradients(graph: Graph, loss: Tensor, trained: ReadonlySet<string>): void {
   graph.output("loss", loss);
@@ -260,8 +280,8 @@ export function warmStartGraph(
 }
 
 /**
- * The masks of a batch and nothing else. Outputs: `masks` [rows·L, F] as SoftTopK gives them, `scores` [rows·L, F] and
- * `feature` [rows, Dp].
+ * The masks of a batch and nothing else. Outputs: `masks` [rows·L, F] as SoftTopK gives them, `scores` [rows·L, F], `inner` [rows, R] (of a codebook the
+ * logits of its entries) and `feature` [rows, Dp].
  */
 export function predictorGraph(
   predictor: PredictorConfig,
@@ -270,8 +290,9 @@ export function predictorGraph(
   Tp: number,
 ): Graph {
   const graph = new Graph(`predict rows=${rows} Tp=${Tp}`);
-  const { feature, scores } = predictorNodes(graph, predictor, rows, Tp);
+  const { feature, inner, scores } = predictorNodes(graph, predictor, rows, Tp);
   graph.output("feature", feature);
+  graph.output("inner", inner);
   graph.output("scores", scores);
   graph.output("masks", ops.softTopK(scores, tFfn, epsilon));
   return graph;

@@ -7,7 +7,15 @@
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
 import { planBuckets } from "./buckets.ts";
-import { exampleLength, labelledTurns, type Question, type SftData, type TextData, type Turn } from "./data.ts";
+import {
+  exampleLength,
+  labelledTurns,
+  type Question,
+  rowLength,
+  type SftData,
+  type TextData,
+  type Turn,
+} from "./data.ts";
 
 /** Label of a position without loss. */
 export const IGNORED = -100;
@@ -30,6 +38,10 @@ export interface Batch {
   domains: Int32Array;
   /** The (first) question of each row, `[B]`; empty for text. */
   questions: readonly Question[];
+  /** Place of each row among those of a `RowStream`, `[B]`. */
+  rows?: Int32Array;
+  /** The one mask of all rows, where a `RowStream` was asked for that. */
+  mask?: number;
   /** Positions that are not padding. */
   tokens: number;
   /** Positions with a label. */
@@ -92,7 +104,7 @@ export class SftStream implements BatchStream {
 
   next(): Batch {
     const { bucket, rows } = this.#nextRows();
-    return sftBatch(this.buckets[bucket]!, rows);
+    return questionBatch(this.buckets[bucket]!, rows);
   }
 
   skip(count: number): void {
@@ -150,7 +162,7 @@ export class ConversationStream implements BatchStream {
     const longest = Math.max(
       ...rows.flatMap(({ predictorIds, twin }) => [predictorIds?.length ?? 0, twin?.length ?? 0]),
     );
-    return sftBatch({ B: this.#B, T: this.#options.sequenceLength, Tp: roundUp(longest, CONVERSATION_TP) }, rows);
+    return questionBatch({ B: this.#B, T: this.#options.sequenceLength, Tp: roundUp(longest, CONVERSATION_TP) }, rows);
   }
 
   skip(count: number): void {
@@ -177,7 +189,7 @@ export class ConversationStream implements BatchStream {
 
 /** Goes on with a conversation for as long as the questions that come fit in T tokens. The first that does not is drawn but not asked. */
 export function addTurns(turns: Turn[], T: number, nextTurn: () => Turn | undefined): void {
-  let length = turns.reduce((sum, turn) => sum + 1 + exampleLength(turn), -1); // an EOS between turns
+  let length = rowLength(turns);
   for (;;) {
     const turn = nextTurn();
     if (!turn || length + 1 + exampleLength(turn) > T) return;
@@ -190,7 +202,7 @@ export function addTurns(turns: Turn[], T: number, nextTurn: () => Turn | undefi
 const CONVERSATION_TP = 16;
 
 /** A row of a batch: turns of one conversation, and what the predictor reads of the first. */
-interface Row {
+export interface Row {
   domain: number;
   question: Question;
   turns: Turn[];
@@ -239,7 +251,8 @@ function measure(data: SftData): { weightOf: Map<number, number>; predictorOf: M
 
 const roundUp = (value: number, step: number) => Math.ceil(value / step) * step;
 
-function sftBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
+/** Rows as one batch, padded at the end. */
+export function questionBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
   const predictorRows = [...rows, ...rows.flatMap(({ twin }) => (twin ? [{ predictorIds: twin }] : []))];
   const P = Tp === 0 ? 0 : predictorRows.length;
   const batch: Batch = {
@@ -361,7 +374,7 @@ export class TextStream implements BatchStream {
 }
 
 /** Items of domains: domains in turn by weight, off by less than one draw at any time; items of a domain in random order. */
-class DomainDraws {
+export class DomainDraws {
   readonly #names: readonly string[];
   readonly #weights: readonly number[];
   readonly #startEpoch: readonly ((random: Random) => number)[];

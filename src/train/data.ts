@@ -241,6 +241,11 @@ export function exampleLength({ prompt, answer }: Turn): number {
   return prompt.length + answer.length - 1;
 }
 
+/** Positions of a conversation, with an EOS between turns. */
+export function rowLength(turns: readonly Turn[]): number {
+  return turns.reduce((sum, turn) => sum + 1 + exampleLength(turn), -1);
+}
+
 /** A human message and the answer to it. */
 export type Turn = Pick<Example, "prompt" | "answer">;
 

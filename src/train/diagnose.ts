@@ -6,6 +6,7 @@
 import { foreignPartners, genericMask } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
+import type { Divergence } from "../net/divergence.ts";
 import type { Evaluator, SequenceScore } from "../net/evaluator.ts";
 import type { PredictorInput } from "./data.ts";
 import type { HeldOutExample } from "./heldOut.ts";
@@ -24,6 +25,26 @@ export function summarize(scores: readonly SequenceScore[]): Score {
     loss: sum((s) => s.nll) / tokens,
     tokenAccuracy: sum((s) => s.correctTokens) / tokens,
     exactMatch: sum((s) => (s.correctTokens === s.tokens ? 1 : 0)) / scores.length,
+  };
+}
+
+/** The same of a divergence: mean over domains of the KL per position and of the share of positions agreed on. */
+export function summarizeDivergence(measured: readonly Divergence[], domains: readonly string[]): Score {
+  const sums = new Map<string, Divergence>();
+  for (const [i, { kl, agreed, positions }] of measured.entries()) {
+    const sum = sums.get(domains[i]!) ?? { kl: 0, agreed: 0, positions: 0 };
+    sums.set(domains[i]!, {
+      kl: sum.kl + kl,
+      agreed: sum.agreed + agreed,
+      positions: sum.positions + positions,
+    });
+  }
+  const mean = (f: (sum: Divergence) => number) =>
+    [...sums.values()].reduce((total, sum) => total + f(sum), 0) / sums.size;
+  return {
+    loss: mean(({ kl, positions }) => kl / positions),
+    tokenAccuracy: mean(({ agreed, positions }) => agreed / positions),
+    exactMatch: measured.filter(({ agreed, positions }) => agreed === positions).length / measured.length,
   };
 }
 

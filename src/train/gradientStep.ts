@@ -5,7 +5,7 @@
  */
 import type { Graph } from "../graph/graph.ts";
 import { SessionCache, type SessionOptions, type TensorData } from "../graph/session.ts";
-import { type StepShape, trainingGraph, warmStartGraph } from "../net/step.ts";
+import { type StepShape, TEACHER_HEAD, trainingGraph, warmStartGraph } from "../net/step.ts";
 import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
 import { followFeature } from "./featureStatistics.ts";
 import { type StageConfig, type StageMasks, trainsPredictor } from "./stage.ts";
@@ -57,11 +57,11 @@ export class GradientStep {
     this.gradients = Object.fromEntries([...this.#trained].map((name) => [name, this.#total[`d:${name}`]!]));
   }
 
-  async run(stream: BatchStream): Promise<StepSums> {
+  async run(stream: Pick<BatchStream, "next">): Promise<StepSums> {
     const sums: StepSums = { loss: 0, labels: 0, tokens: 0, positions: 0 };
     for (let i = 0; i < this.#stage.accumulate; i++) {
       const batch = stream.next();
-      const { shape, graph, feeds, labels } = this.#work(batch);
+      const { shape, graph, feeds, labels } = await this.#work(batch);
       const session = await this.#sessions.get(JSON.stringify(shape), graph);
       const outputs = await session.run({ ...this.#parameters, ...feeds }, i === 0 ? this.#total : this.#part);
       if (i > 0) addInto(this.#total, this.#part);
@@ -79,7 +79,7 @@ export class GradientStep {
   }
 
   /** What is to be done with a batch. `shape` is all that the graph depends on. */
-  #work(batch: Batch): { shape: object; graph: () => Graph; feeds: Feeds; labels: number } {
+  async #work(batch: Batch): Promise<{ shape: object; graph: () => Graph; feeds: Feeds; labels: number }> {
     const [stage, trained] = [this.#stage, this.#trained];
     if (stage.kind === "warm-start") {
       const shape = { B: batch.B, Tp: batch.Tp };
@@ -88,6 +88,22 @@ export class GradientStep {
         graph: () => warmStartGraph(stage.masks.predictor, shape, trained),
         feeds: { targets: warmStartTargets(stage.targets, batch.questions), ...predictorFeeds(batch) },
         labels: batch.B,
+      };
+    }
+    if (stage.kind === "distil") {
+      const shape = { B: batch.B, T: batch.T, Tp: batch.Tp, chunks: 1 };
+      const { states } = stage;
+      return {
+        shape,
+        graph: () => trainingGraph(stage, shape, trained),
+        feeds: {
+          ids: batch.ids,
+          labels: batch.labels,
+          teacherStates: await states.states(batch.rows!),
+          [TEACHER_HEAD]: states.headWeight,
+          ...maskFeeds(batch, stage.masks),
+        },
+        labels: batch.labelled,
       };
     }
     const shape = stepShape(batch, stage.chunks);

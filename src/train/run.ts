@@ -63,7 +63,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   if (!saved) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(run.parts) });
 
   for (let index = run.stage; index < recipe.stages.length; index++) {
-    yield* trainStage(index, { file, run, log, session, signal });
+    yield* trainStage(index, { file, run, log, session, runDir, signal });
     if (signal?.aborted) return;
   }
 }
@@ -73,13 +73,14 @@ interface StageContext {
   run: RunState;
   log: RunLog;
   session: SessionOptions;
+  runDir: string;
   signal: AbortSignal | undefined;
 }
 
 /** One stage of a run, from its beginning or where it was interrupted, to its end or until aborted. */
 async function* trainStage(
   index: number,
-  { file, run, log, session, signal }: StageContext,
+  { file, run, log, session, runDir, signal }: StageContext,
 ): AsyncGenerator<RunEvent, void> {
   const { recipe } = file;
   const stage = recipe.stages[index]!;
@@ -91,7 +92,7 @@ async function* trainStage(
   };
 
   const { format, parts } = run;
-  const { config, stream, numTooLong, clusters } = await prepareStage(stage, { file, format, parts, session });
+  const { config, stream, numTooLong, clusters } = await prepareStage(stage, { file, format, parts, session, runDir });
   yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
   const stageParts = partsOf(parts, recipe, stage);
   const interrupted = index === run.stage ? run.progress : undefined;

@@ -36,10 +36,12 @@ const rowSchema = z.discriminatedUnion("kind", [
     /** Before clipping. */
     gradientNorm: z.number(),
     learningRate: z.record(z.string(), z.number()),
+    /** Channels that the step kept in each layer, where its stage draws budgets or keeps channels by fixed masks. */
+    tFfn: count.optional(),
     /** Wall-clock time of the step. The one value that differs between a resumed and an uninterrupted run. */
     ms: z.number(),
   }),
-  /** Held-out rows under each mask that was tried; nats per label. */
+  /** Held-out rows under each mask that was tried; nats per label. Of a distil stage: divergence from the teacher and agreement with it, means over domains. */
   z.object({
     kind: z.literal("evaluation"),
     ...position,

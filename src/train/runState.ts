@@ -104,7 +104,8 @@ export function stepsBefore({ stages }: Recipe, index: number): number {
   return stages.slice(0, index).reduce((sum, { steps }) => sum + steps, 0);
 }
 
-const tokenizerPath = (runDir: string) => join(runDir, "tokenizer.json");
+/** The tokenizer of a run. */
+export const tokenizerPath = (runDir: string) => join(runDir, "tokenizer.json");
 
 function progressOf({ values, tensors }: Checkpoint): StageProgress | undefined {
   const { step, losses } = values as { step: number; losses: number[] };

@@ -2,17 +2,36 @@
 import type { Mask } from "../mask/mask.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
 import { FEATURE_MEAN, FEATURE_STD, joinParts, type Parts } from "../net/parameters.ts";
-import { type GivenMasks, type LearnedStaticMask, PREFIX, type PredictorMasks, type StepConfig } from "../net/step.ts";
+import {
+  type GivenMasks,
+  type LearnedStaticMask,
+  PREFIX,
+  type PredictorMasks,
+  type StepConfig,
+  type TeacherHead,
+} from "../net/step.ts";
 import type { PredictorInput } from "./data.ts";
 import type { HeldOutExample } from "./heldOut.ts";
 import type { AdamWOptions } from "./optimizer.ts";
 import type { StageSchedule } from "./schedule.ts";
+import type { Teacher } from "./teacher.ts";
 import type { WarmStart } from "./warmStart.ts";
 
 /** The fixed mask of a domain. */
 export interface DomainMask {
   domain: string;
   mask: Mask;
+}
+
+/** Masks that stay as they are in a stage, and how many channels they keep. */
+export interface FixedMasks {
+  /** By t_ffn, each mask at each budget and at `tFfn`. */
+  masks: readonly ReadonlyMap<number, Mask>[];
+  /** One is drawn for every step. */
+  budgets: readonly number[];
+  seed: string;
+  /** What is measured. */
+  tFfn: number;
 }
 
 /** Masks from a predictor, and how it is trained. */
@@ -42,14 +61,20 @@ export interface AnyStage {
   evaluation?: { every: number; examples: readonly HeldOutExample[] } | undefined;
 }
 
-/** The LLM predicts tokens, of texts or answers, under masks. */
-export interface NextTokenStage extends AnyStage, StepConfig {
-  kind: "next-token";
+/** What stages have that train the LLM. */
+export interface LlmStage extends AnyStage, StepConfig {
   masks: StageMasks;
-  /** Chunks per row: 1 but for CPT. */
-  chunks: number;
   /** Which parts learn; `predictor` stands for the scores of a static mask, too. */
   trains: { llm: boolean; predictor: boolean };
+  /** Whether the embedding and the output matrix stay as they are. */
+  freezesEmbedding: boolean;
+}
+
+/** The LLM predicts tokens, of texts or answers, under masks. */
+export interface NextTokenStage extends LlmStage {
+  kind: "next-token";
+  /** Chunks per row: 1 but for CPT. */
+  chunks: number;
 }
 
 /** The predictor learns what is known of each example beforehand. The LLM takes no part. */
@@ -59,7 +84,20 @@ export interface WarmStartStage extends AnyStage {
   targets: WarmStart;
 }
 
-export type StageConfig = NextTokenStage | WarmStartStage;
+/** The LLM learns what a teacher says after every token of fixed rows, under masks. */
+export interface DistilStage extends LlmStage {
+  kind: "distil";
+  /** Masks that do not change in the stage, by the number that a batch gives of its own; then `masks` is of kind `none`, and only kept channels are trained. */
+  fixed?: FixedMasks | undefined;
+  teacher: TeacherHead;
+  states: Teacher;
+  /** Questions to be measured on, with the teacher's states of each, and the number of its mask where masks are fixed. */
+  heldOut?:
+    | { every: number; examples: readonly HeldOutExample[]; states: Teacher; entryOf: readonly number[] | undefined }
+    | undefined;
+}
+
+export type StageConfig = NextTokenStage | WarmStartStage | DistilStage;
 
 /** Moments of AdamW by parameter name; with the parameters themselves, all that changes in a stage. */
 export interface StageState {
@@ -80,12 +118,15 @@ export function newStageState(stage: StageConfig, parts: Parts): StageState {
 /** What a warm start reaches: all of the predictor but a codebook's entries. */
 const PREDICTOR_ALONE = /^(backbone\.|head\.(router|w1|w2|importance)\b)/;
 
+/** The embedding, and an output matrix of its own. */
+const EMBEDDING = /^llm\.(model\.embed_tokens|lm_head)\.weight$/;
+
 /** Parameters that the stage trains, by graph input. The feature's statistics are not among them. */
 function trainedWeights(stage: StageConfig, parts: Parts): [string, Weight][] {
   const isTrained = (name: string): boolean => {
     if (name === FEATURE_MEAN || name === FEATURE_STD) return false;
     if (stage.kind === "warm-start") return PREDICTOR_ALONE.test(name);
-    if (name.startsWith(PREFIX.llm)) return stage.trains.llm;
+    if (name.startsWith(PREFIX.llm)) return stage.trains.llm && !(stage.freezesEmbedding && EMBEDDING.test(name));
     if (name.startsWith(PREFIX.teacher) || !stage.trains.predictor) return false;
     const isStatic = name.startsWith(PREFIX.static);
     return stage.masks.kind === "learned-static" ? isStatic : stage.masks.kind === "predictor" && !isStatic;

@@ -21,13 +21,14 @@ function filesOf({ pathOf }: RecipeFile, { data, instructions }: Stage) {
 /** Questions of a stage that trains on instructions, with what a predictor reads of them if the recipe's masks are from one. */
 export async function stageQuestions(
   file: RecipeFile,
-  stage: StageOf<"sft" | "warm-start">,
+  stage: StageOf<"sft" | "warm-start" | "distil">,
   format: PromptFormat,
 ): Promise<SftData> {
   const { sources, instructions } = filesOf(file, stage);
   const { mask, predictor, llm } = file.recipe;
   const read = await readQuestions(sources, instructions);
-  const questions = stage.shots ? withExamples(read, stage.shots, stageSeed(file, stage)) : read;
+  const shots = stage.kind === "distil" ? undefined : stage.shots;
+  const questions = shots ? withExamples(read, shots, stageSeed(file, stage)) : read;
   return encodeQuestions(questions, format, {
     predictorInput: mask?.kind === "predictor" ? predictor?.input : undefined,
     maxTokens: stage.sequenceLength ?? llm.contextLength,

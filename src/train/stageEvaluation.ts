@@ -1,13 +1,15 @@
 /** What a stage measures while it trains: held-out questions under the mask in use and its controls. */
 import type { SessionOptions } from "../graph/session.ts";
-import { type DenseMask, maskFromScores, toDenseMask } from "../mask/mask.ts";
+import { foreignPartners } from "../mask/baselines.ts";
+import { type DenseMask, fromDenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
+import { DivergenceMeter } from "../net/divergence.ts";
 import { Evaluator } from "../net/evaluator.ts";
-import { PREFIX } from "../net/step.ts";
-import { diagnoseMasks, type Score, summarize } from "./diagnose.ts";
+import { type LearnedStaticMask, PREFIX } from "../net/step.ts";
+import { diagnoseMasks, type Score, summarize, summarizeDivergence } from "./diagnose.ts";
 import type { HeldOutExample } from "./heldOut.ts";
 import type { EvaluationRow, MaskRow } from "./runLog.ts";
-import type { StageConfig } from "./stage.ts";
+import type { DistilStage, StageConfig } from "./stage.ts";
 
 type Unplaced<Row> = Omit<Row, "stage" | "step">;
 
@@ -16,11 +18,14 @@ export class StageEvaluation {
   readonly #stage: StageConfig;
   readonly #parameters: Readonly<Record<string, Float32Array>>;
   readonly #evaluator: Evaluator;
+  readonly #session: SessionOptions;
+  #meter: DivergenceMeter | undefined;
 
   /** @param parameters by graph input; shared with whoever updates them */
   constructor(stage: StageConfig, parameters: Readonly<Record<string, Float32Array>>, session: SessionOptions) {
     this.#stage = stage;
     this.#parameters = parameters;
+    this.#session = session;
     const { llm, masks } = stage;
     const predictor = masks.kind === "predictor" && { predictor: masks.predictor, softTopK: masks.softTopK };
     this.#evaluator = new Evaluator({ llm, ...predictor, parameters }, session);
@@ -28,13 +33,65 @@ export class StageEvaluation {
 
   /** Rows for the log, if this is a step after which the stage is evaluated. @param step done, within the stage */
   async after(step: number): Promise<(Unplaced<EvaluationRow> | Unplaced<MaskRow>)[]> {
-    const { evaluation, steps } = this.#stage;
-    if (!evaluation || (step % evaluation.every !== 0 && step !== steps)) return [];
-    return this.#evaluate(evaluation.examples);
+    const stage = this.#stage;
+    const isDue = (every: number) => step % every === 0 || step === stage.steps;
+    if (stage.kind === "distil") {
+      const { heldOut } = stage;
+      return heldOut && isDue(heldOut.every) ? [await this.#measureDivergence(stage, heldOut)] : [];
+    }
+    const { evaluation } = stage;
+    return evaluation && isDue(evaluation.every) ? this.#evaluate(evaluation.examples) : [];
   }
 
-  release(): Promise<void> {
-    return this.#evaluator.release();
+  async release(): Promise<void> {
+    await this.#meter?.release();
+    await this.#evaluator.release();
+  }
+
+  /** Divergence from the teacher over the answers of held-out questions, under the mask in use and, if masks are fixed, another domain's. */
+  async #measureDivergence(
+    stage: DistilStage,
+    { examples, states, entryOf }: NonNullable<DistilStage["heldOut"]>,
+  ): Promise<Unplaced<EvaluationRow>> {
+    const { llm, masks, fixed, teacher } = stage;
+    this.#meter ??= new DivergenceMeter(
+      llm,
+      this.#parameters,
+      { ...teacher, weight: states.headWeight },
+      this.#session,
+    );
+    const size = states.sequenceLength * teacher.width;
+    const taught = await states.states(Int32Array.from(examples.keys()));
+    const sequences = examples.map(({ ids, labels }, i) => ({
+      ids,
+      counts: Array.from(labels, (label) => label >= 0),
+      states: taught.subarray(i * size, (i + 1) * size),
+    }));
+    const domains = examples.map(({ domain }) => domain);
+    const under = async (own?: readonly Mask[]) =>
+      summarizeDivergence(await this.#meter!.measure(sequences, own), domains);
+    const scores: Record<string, Score> = { dense: await under() };
+    if (fixed && entryOf) {
+      const own = entryOf.map((entry) => fixed.masks[entry]!.get(fixed.tFfn)!);
+      scores.own = await under(own);
+      if (new Set(domains).size > 1)
+        scores.foreign = await under(foreignPartners(domains).map((partner) => own[partner]!));
+    } else if (masks.kind === "predictor") {
+      const predicted = await this.#evaluator.predict(
+        examples.map((one) => (masks.input === "instruction" ? one.predictorInstruction : one.predictorPrompt)),
+      );
+      const own = predicted.map(({ mask }) => fromDenseMask(mask, llm.ffnWidth));
+      scores.perInput = await under(own);
+      if (new Set(domains).size > 1)
+        scores.foreign = await under(foreignPartners(domains).map((partner) => own[partner]!));
+    } else if (masks.kind === "learned-static") scores.own = await under(examples.map(() => this.#staticMask(masks)));
+    return evaluationRow(examples.length, scores);
+  }
+
+  #staticMask({ block, softTopK }: LearnedStaticMask): Mask {
+    const dFfn = this.#stage.llm.ffnWidth;
+    const ofBlocks = standardizeScores(this.#parameters[`${PREFIX.static}scores`]!, dFfn / block);
+    return maskFromScores(spreadBlocks(ofBlocks, block), { dFfn, ...softTopK });
   }
 
   /** Scores under the mask in use and its controls; with a predictor also how its masks differ. */
@@ -51,9 +108,7 @@ export class StageEvaluation {
         return [evaluationRow(examples.length, { own, dense: await under() })];
       }
       case "learned-static": {
-        const { block, softTopK } = masks;
-        const ofBlocks = standardizeScores(this.#parameters[`${PREFIX.static}scores`]!, dFfn / block);
-        const mask = toDenseMask(maskFromScores(spreadBlocks(ofBlocks, block), { dFfn, ...softTopK }));
+        const mask = toDenseMask(this.#staticMask(masks));
         return [evaluationRow(examples.length, { own: await under(examples.map(() => mask)), dense: await under() })];
       }
       case "predictor": {

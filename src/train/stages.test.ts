@@ -46,7 +46,8 @@ test("held-out questions of a domain that has no mask are refused before the sta
   const tokenizer = await makeTokenizer(file, undefined, join(temporaryFolder(), "tokenizer.json"));
   const format = new PromptFormat(tokenizer, DEFAULT_PROMPT_TEMPLATE);
   const parts = initialParts(perDomain, undefined, tokenizer.vocabSize);
-  const prepare = (own: Recipe["stages"][number]) => prepareStage(own, { file, format, parts, session: {} });
+  const prepare = (own: Recipe["stages"][number]) =>
+    prepareStage(own, { file, format, parts, session: {}, runDir: "" });
   const [own] = perDomain.stages;
   await expect(prepare(own!)).resolves.toMatchObject({ config: { kind: "next-token", chunks: 1 } });
   const untrained = { ...own!, data: [{ ...text.data[0]! }] }; // documents of one domain, "text"

@@ -6,6 +6,7 @@ import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
 import type { PromptFormat } from "../text/prompt.ts";
 import { type BatchStream, SftStream } from "./batches.ts";
+import { prepareDistil } from "./distil.ts";
 import { heldOutExamples } from "./heldOut.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import type { Recipe, Stage } from "./recipe/schema.ts";
@@ -37,11 +38,20 @@ export interface StageSetting {
   /** As the stage finds them, or in its middle. */
   parts: Parts;
   session: SessionOptions;
+  /** Folder of the run. */
+  runDir: string;
 }
 
 /** Reads a stage's data and builds its configuration. */
 export function prepareStage(stage: Stage, setting: StageSetting): Promise<PreparedStage> {
-  return stage.kind === "warm-start" ? prepareForTargets(stage, setting) : prepareForTokens(stage, setting);
+  switch (stage.kind) {
+    case "warm-start":
+      return prepareForTargets(stage, setting);
+    case "distil":
+      return prepareForTeacher(stage, setting);
+    default:
+      return prepareForTokens(stage, setting);
+  }
 }
 
 async function prepareForTokens(
@@ -51,7 +61,6 @@ async function prepareForTokens(
   const { recipe } = file;
   const { stream, domains, numTooLong } = await nextTokenBatches(file, stage, format);
   const masks = stageMasks(recipe, stage, format.tokenizer.vocabSize, domains);
-  const learns = (part: "llm" | "predictor") => stage.train === part || stage.train === "both";
   const config: StageConfig = {
     kind: "next-token",
     ...settingsOf(recipe, stage),
@@ -59,12 +68,32 @@ async function prepareForTokens(
     masks,
     chunks: stage.kind === "cpt" ? stage.chunks : 1,
     distil: stage.kind === "sft" ? stage.distil : undefined,
-    trains: trainsBackbone(recipe, stage)
-      ? { llm: true, predictor: false }
-      : { llm: learns("llm"), predictor: learns("predictor") },
+    trains: trainsBackbone(recipe, stage) ? { llm: true, predictor: false } : learners(stage),
+    freezesEmbedding: stage.embedding === "frozen" && !trainsBackbone(recipe, stage),
     evaluation: await evaluationOf(file, stage, format, masks),
   };
   return { config, stream, numTooLong };
+}
+
+async function prepareForTeacher(stage: StageOf<"distil">, setting: StageSetting): Promise<PreparedStage> {
+  const { recipe } = setting.file;
+  const { config, stream, numTooLong } = await prepareDistil(stage, setting);
+  return {
+    config: {
+      kind: "distil",
+      ...settingsOf(recipe, stage),
+      llm: stageModel(recipe, stage, setting.format.tokenizer.vocabSize),
+      ...config,
+      trains: learners(stage),
+      freezesEmbedding: stage.embedding === "frozen",
+    },
+    stream,
+    numTooLong,
+  };
+}
+
+function learners({ train }: Stage): { llm: boolean; predictor: boolean } {
+  return { llm: train !== "predictor", predictor: train !== "llm" };
 }
 
 async function prepareForTargets(

@@ -1,5 +1,5 @@
 /** What the schema cannot say: keys of a recipe that have to fit each other. */
-import type { Recipe, Stage } from "./schema.ts";
+import { hasFixedMasks, type Recipe, type Stage } from "./schema.ts";
 
 /** Keys that are right by themselves but do not fit together. */
 export function* conflicts(recipe: Recipe): Generator<string> {
@@ -54,8 +54,25 @@ export function* conflicts(recipe: Recipe): Generator<string> {
     }
     if (stage.kind === "sft" && stage.distil && !init)
       yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;
+    if (stage.kind === "distil") yield* distilConflicts(recipe, stage, at);
     if (stage.kind === "warm-start" && predictor) yield* warmStartConflicts(predictor, stage, at);
     yield* learnerConflicts(recipe, stage, at);
+  }
+}
+
+function* distilConflicts(
+  { init, mask, predictor, llm }: Recipe,
+  { teacher, budgets, train }: Extract<Stage, { kind: "distil" }>,
+  at: string,
+): Generator<string> {
+  if (!teacher && !init) yield `"${at}.teacher": wanted one, or "init", whose model then teaches, got neither.`;
+  if (!budgets) return;
+  if (!mask) yield `"${at}.budgets": wanted nothing, as the recipe has no mask, got ${JSON.stringify(budgets)}.`;
+  else if (!hasFixedMasks({ mask, predictor }, train))
+    yield `"${at}.budgets": wanted masks that stay as they are ("mask.kind" random-per-domain, or a codebook and "train": "llm"), got masks that learn.`;
+  for (const budget of budgets) {
+    if (mask && (budget > llm.ffnWidth || budget % mask.block !== 0))
+      yield `"${at}.budgets": wanted multiples of mask.block = ${mask.block} up to llm.ffnWidth = ${llm.ffnWidth}, got ${budget}.`;
   }
 }
 

@@ -9,6 +9,7 @@ import { z } from "zod";
 import { FileError, OptionError } from "../../errors.ts";
 import { readJson } from "../../files.ts";
 import { readModelConfig } from "../../formats/huggingface.ts";
+import { IMPORT_RECIPE, readManifest } from "../../manifest.ts";
 import { checkModelConfig } from "../../model/config.ts";
 import { checkpointFolders } from "../checkpoint.ts";
 import { type Assignment, isObject, mergeRecipe, setPaths } from "./changes.ts";
@@ -141,14 +142,21 @@ export function checkInit(path: string): void {
 const startsElsewhere = z.looseObject({
   init: z.object({ run: z.string().min(1) }),
   llm: z.undefined().optional(),
+  stages: z.array(z.looseObject({})),
 });
 
-/** A recipe's JSON with the shape of the model that it starts from, where it does not state its own. */
+/**
+ * A recipe's JSON with what it leaves to the model that it starts from: its shape, and that an imported model's embedding, which knows more words than the
+ * data has, stays as it is.
+ */
 function withInitialShape(json: unknown, pathOf: (relative: string) => string): unknown {
   const { data } = startsElsewhere.safeParse(json);
   if (!data) return json;
   const run = pathOf(data.init.run);
   checkInit(run);
-  const { vocabSize: _, ...llm } = readModelConfig(join(checkpointFolders(run)[0] ?? run, "llm"));
-  return { ...data, llm };
+  const folder = checkpointFolders(run)[0] ?? run;
+  const { vocabSize: _, ...llm } = readModelConfig(join(folder, "llm"));
+  const isImported = readManifest(folder, "ifprune-checkpoint").provenance.recipe === IMPORT_RECIPE;
+  const stages = data.stages.map((stage) => (isImported ? { embedding: "frozen", ...stage } : stage));
+  return { ...data, llm, stages };
 }

@@ -53,7 +53,7 @@ for (const [what, recipe, message] of [
   [
     "a wrong kind of stage",
     changed(["stages", 0, "kind"], "rl"),
-    /"stages\[0\]\.kind": wanted one of pretrain, cpt, warm-start, sft, got "rl"/,
+    /"stages\[0\]\.kind": wanted one of pretrain, cpt, warm-start, sft, distil, got "rl"/,
   ],
   [
     "a wrong kind of mask",

@@ -157,6 +157,11 @@ const stageShape = {
     .describe(
       "What learns: the LLM, what makes its masks (the predictor, or the scores of the static mask), or both. Absent: all that the recipe has, though of a recipe with a predictor pretrain trains the LLM alone, and warm-start the predictor. Pre-training the predictor means its backbone, as an LM.",
     ),
+  embedding: oneOf(["trained", "frozen"])
+    .default("trained")
+    .describe(
+      "Whether the LLM's embedding learns, and its output matrix, where the LLM does. Absent: frozen in distil, and where init is an imported model.",
+    ),
   learningRate: section({
     llm: positive.optional(),
     predictor: positive.optional().describe("Of the predictor, or of the scores of the static mask."),
@@ -257,8 +262,35 @@ const stageSchema = z.discriminatedUnion(
           "What asks in them after the first question: its input alone, a whole prompt in one of its wordings, or each half of the time.",
         ),
     }),
+    section({
+      kind: z
+        .literal("distil")
+        .describe(
+          "Divergence from a dense teacher after every token, KL(teacher, LLM) over the whole vocabulary: questions with their answers, packed to rows that stay the same, so that the teacher reads each once.",
+        ),
+      ...stageShape,
+      embedding: stageShape.embedding.default("frozen"),
+      sequenceLength: rowLength,
+      teacher: section({ run: path })
+        .optional()
+        .describe(
+          "Finished run or checkpoint that teaches, of any shape and the same tokenizer. Absent: that of init.",
+        ),
+      states: path
+        .optional()
+        .describe(
+          "Folder where the teacher's hidden states are kept, for this run and others. Absent: teacher-states beside the run.",
+        ),
+      budgets: list(integer(1), "a list of at least one t_ffn")
+        .optional()
+        .describe(
+          "Channels kept in each layer, drawn anew for every step, where masks do not learn: one model for all of them. Absent: mask.tFfn.",
+        ),
+    }),
   ],
-  { error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, warm-start, sft" : "an object") },
+  {
+    error: (issue) => (issue.code === "invalid_union" ? "one of pretrain, cpt, warm-start, sft, distil" : "an object"),
+  },
 );
 
 const schemaPath = path.optional().describe("This schema, for editors. Not read.");
@@ -346,6 +378,14 @@ function learnersOf({ mask }: Pick<ParsedRecipe, "mask">, kind: ParsedStage["kin
   if (kind === "warm-start") return "predictor";
   const learnsMask = mask?.kind === "learned-static" || (mask?.kind === "predictor" && kind !== "pretrain");
   return learnsMask ? "both" : "llm";
+}
+
+/** Whether the masks of a distil stage stay as they are, and are few: of domains, or a codebook's whose router does not learn. */
+export function hasFixedMasks({ mask, predictor }: Pick<Recipe, "mask" | "predictor">, train: Stage["train"]): boolean {
+  return (
+    mask?.kind === "random-per-domain" ||
+    (mask?.kind === "predictor" && predictor?.head === "codebook" && train === "llm")
+  );
 }
 
 /** Paths of all data, instructions and questions that the stages read. */
