@@ -147,7 +147,7 @@ describe("predictor", () => {
       const backbone = goldenModel(family);
       const checkpoint = await writeCheckpoint(temporaryFolder(), model, { ...anyPredictor(model, "soft"), backbone });
       using bundle = await pack(checkpoint, "F32");
-      await using engine = await llamaCpp.openFeature(bundle.predictor!.backbone, { ...exact, contextLength: 128 });
+      await using engine = await llamaCpp.openFeature(bundle.predictor!.backbone!, { ...exact, contextLength: 128 });
       for (const ids of goldenValues(family).ids) {
         expect(
           worst([await engine.feature(Int32Array.from(ids))], [forward(backbone, ids).hidden.at(-1)!]),

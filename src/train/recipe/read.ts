@@ -38,7 +38,7 @@ export interface ReadRecipeOptions {
  */
 export function readRecipe(file: string, options: ReadRecipeOptions = {}): RecipeFile {
   const pathOf = (relative: string) => resolve(dirname(file), relative);
-  return { recipe: parseRecipe(withInitialShape(readRecipeJson(file, options), pathOf), file), pathOf };
+  return { recipe: parseRecipe(withInitialShapes(readRecipeJson(file, options), pathOf), file), pathOf };
 }
 
 /**
@@ -50,7 +50,9 @@ export function readRecipe(file: string, options: ReadRecipeOptions = {}): Recip
 export function parseRecipe(json: unknown, where: string): Recipe {
   const parsed = recipeSchema.safeParse(json);
   if (!parsed.success) {
-    const problems = parsed.error.issues.map(({ path, message }) => problem(path, message, valueAt(json, path)));
+    const problems = parsed.error.issues
+      .flatMap(meantIssues)
+      .map(({ path, message }) => problem(path, message, valueAt(json, path)));
     throw recipeError(where, [...new Set(problems)]);
   }
   const recipe = withDefaults(parsed.data);
@@ -61,9 +63,17 @@ export function parseRecipe(json: unknown, where: string): Recipe {
     ["llm", llmConfig(recipe, 1)],
     ["predictor.backbone", predictorConfig(recipe, 1)?.backbone],
   ] as const) {
-    if (config) checkModelConfig(config, `${where}: "${key}"`);
+    if (config && config.numLayers > 0) checkModelConfig(config, `${where}: "${key}"`);
   }
   return recipe;
+}
+
+/** Of what may have several forms: what is wrong with the one that knows all its keys. */
+function meantIssues(issue: z.core.$ZodIssue): z.core.$ZodIssue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const meant = issue.errors.filter((issues) => issues.every(({ code }) => code !== "unrecognized_keys"));
+  if (meant.length !== 1) return [issue];
+  return meant[0]!.flatMap((own) => meantIssues({ ...own, path: [...issue.path, ...own.path] }));
 }
 
 function recipeError(where: string, problems: readonly string[]): FileError {
@@ -130,11 +140,14 @@ function withSeed(value: unknown, seed: string): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withSeed(item, seed)]));
 }
 
-/** @throws {OptionError} if there is nothing to start from */
-export function checkInit(path: string): void {
+/**
+ * @param key of the recipe that names it
+ * @throws {OptionError} if there is nothing to start from
+ */
+export function checkInit(path: string, key: "init" | "predictor.init"): void {
   if (!existsSync(path))
     throw new OptionError(
-      `recipe "init": wanted a run or a checkpoint, got nothing at "${path}". Train or import it first.`,
+      `recipe "${key}": wanted a run or a checkpoint, got nothing at "${path}". Train or import it first.`,
     );
 }
 
@@ -143,12 +156,25 @@ const startsElsewhere = z.looseObject({
   llm: z.undefined().optional(),
 });
 
-/** A recipe's JSON with the shape of the model that it starts from, where it does not state its own. */
-function withInitialShape(json: unknown, pathOf: (relative: string) => string): unknown {
-  const { data } = startsElsewhere.safeParse(json);
-  if (!data) return json;
-  const run = pathOf(data.init.run);
-  checkInit(run);
-  const { vocabSize: _, ...llm } = readModelConfig(join(checkpointFolders(run)[0] ?? run, "llm"));
-  return { ...data, llm };
+const predictorStartsElsewhere = z.looseObject({
+  predictor: z.looseObject({
+    init: z.object({ run: z.string().min(1) }),
+    backbone: z.undefined().optional(),
+  }),
+});
+
+/** A recipe's JSON with the shapes of the models that it and its predictor start from, where it does not state its own. */
+function withInitialShapes(json: unknown, pathOf: (relative: string) => string): unknown {
+  const { data: whole } = startsElsewhere.safeParse(json);
+  const recipe = whole ? { ...whole, llm: shapeOf(pathOf(whole.init.run), "init") } : json;
+  const { data: own } = predictorStartsElsewhere.safeParse(recipe);
+  if (!own) return recipe;
+  const { predictor } = own;
+  return { ...own, predictor: { ...predictor, backbone: shapeOf(pathOf(predictor.init.run), "predictor.init") } };
+}
+
+function shapeOf(run: string, key: "init" | "predictor.init"): object {
+  checkInit(run, key);
+  const { vocabSize: _, ...shape } = readModelConfig(join(checkpointFolders(run)[0] ?? run, "llm"));
+  return shape;
 }
