@@ -155,6 +155,7 @@ async function makeBundle(name: string, { config, type }: Shape): Promise<string
     version: 1 as const,
     lambda: "soft" as const,
     predictorInput: "prompt" as const,
+    predictorPooling: "last" as const,
     promptTemplate: "{prompt}",
   };
   writeManifest(folder, { format: "ifprune-bundle", ...common, eosId: 2, provenance, files });

@@ -9,6 +9,7 @@
  */
 
 import type { ModelConfig } from "../src/model/config.ts";
+import type { PredictorConfig } from "../src/model/predictorConfig.ts";
 import { joinParts, type Parts, randomDecoder, randomHead } from "../src/net/parameters.ts";
 import { Random } from "../src/random.ts";
 import { TextStream } from "../src/train/batches.ts";
@@ -31,20 +32,28 @@ const llm: ModelConfig = {
   tieEmbeddings: true,
 };
 const backbone: ModelConfig = { ...llm, width: 16, numLayers: 1, headWidth: 8, ffnWidth: 32 };
-const predictor = {
+const predictor: PredictorConfig = {
   backbone,
   rank: 8,
   numLayers: llm.numLayers,
   ffnWidth: llm.ffnWidth,
+  pooling: "last",
   importance: false,
-  head: "linear" as const,
+  head: "linear",
   block: 1,
 };
 const stage: StageConfig = {
   kind: "next-token",
   name: "cpt",
   llm,
-  masks: { kind: "predictor", predictor, softTopK: { tFfn: 32, epsilon: 0.3 }, input: "prompt", centred: true },
+  masks: {
+    kind: "predictor",
+    predictor,
+    softTopK: { tFfn: 32, epsilon: 0.3 },
+    input: "prompt",
+    centred: true,
+    backboneLearns: true,
+  },
   chunks,
   steps: 1000,
   accumulate: 2,

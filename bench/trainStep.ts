@@ -45,6 +45,7 @@ const predictor: PredictorConfig = {
   rank: 128,
   numLayers: 6,
   ffnWidth: 1024,
+  pooling: "last",
   importance: false,
   head: "linear",
   block: 1,

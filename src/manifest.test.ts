@@ -22,6 +22,7 @@ async function sample(): Promise<{ folder: string; manifest: CheckpointManifest 
     epsilon: 0.3,
     lambda: "soft",
     predictorInput: "prompt",
+    predictorPooling: "last",
     promptTemplate: "{prompt}\n",
     bosId: 0,
     eosId: 1,

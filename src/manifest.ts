@@ -37,6 +37,8 @@ const common = {
   lambda: z.enum(["soft", "hard"]).default("soft"),
   /** The part of the user's text that the predictor was trained to read. */
   predictorInput: z.enum(["prompt", "instruction", "both"]).default("prompt"),
+  /** What of that text's tokens is the predictor's feature: the last one, the mean over all, or both. */
+  predictorPooling: z.enum(["last", "mean", "both"]).default("last"),
   /**
    * What the LLM reads: BOS, then this text with the prompt in place; a bundle with `chat_template.jinja` is prompted with that instead. The
    * predictor reads BOS and the raw prompt.

@@ -15,11 +15,13 @@ import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import type { WeightType } from "../src/formats/ggufModel.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import { fullMask, type Mask, maskFromScores } from "../src/mask/mask.ts";
+import { firstLayers, firstLayersConfig } from "../src/model/backbone.ts";
 import type { Weights } from "../src/model/config.ts";
 import { PromptFormat } from "../src/text/prompt.ts";
 import type { Tokenizer } from "../src/text/tokenizer.ts";
 import { loadTokenizer } from "../src/text/tokenizer.ts";
 import { channelWeights, forward, greedy, lead, matVec } from "./reference/decoder.ts";
+import { scoreInstruction } from "./reference/predictor.ts";
 import {
   anyPredictor,
   families,
@@ -147,7 +149,7 @@ describe("predictor", () => {
       const backbone = goldenModel(family);
       const checkpoint = await writeCheckpoint(temporaryFolder(), model, { ...anyPredictor(model, "soft"), backbone });
       using bundle = await pack(checkpoint, "F32");
-      await using engine = await llamaCpp.openFeature(bundle.predictor!.backbone, { ...exact, contextLength: 128 });
+      await using engine = await llamaCpp.openFeature(bundle.predictor!.backbone!, { ...exact, contextLength: 128 });
       for (const ids of goldenValues(family).ids) {
         expect(
           worst([await engine.feature(Int32Array.from(ids))], [forward(backbone, ids).hidden.at(-1)!]),
@@ -155,6 +157,27 @@ describe("predictor", () => {
       }
     },
   );
+
+  const own = (numLayers: number) => {
+    const config = firstLayersConfig(model.config, numLayers);
+    return { config, weights: firstLayers(config, model.weights) };
+  };
+  test.each([
+    ["an LM of its own", goldenModel("qwen3")],
+    ["the LLM's first layer", own(1)],
+    ["the LLM's embedding", own(0)],
+  ])("%s, however pooled: a bundle's scores are those of the definition to 1e-4", async (_, backbone) => {
+    for (const pooling of ["last", "mean", "both"] as const) {
+      const predictor = anyPredictor(model, "soft", { backbone, pooling });
+      using bundle = await pack(await writeCheckpoint(temporaryFolder(), model, predictor), "F32");
+      await using open = await openBundlePredictor(llamaCpp, bundle, { threads: 1, kvType: "F32" });
+      const head = Object.fromEntries([...predictor.head].map(([name, { data }]) => [name, data]));
+      for (const ids of [[1, 9, 8, 7], [1, 20, 21, 22, 23, 24, 25], [9, 8], [1]].map((some) => Int32Array.from(some))) {
+        const { scores } = scoreInstruction(backbone, head, model.config.numLayers, ids, 1, undefined, pooling);
+        expect(worst([await open.scores(ids)], [scores]), pooling).toBeLessThan(1e-4);
+      }
+    }
+  });
 
   test.each(["soft", "hard"] as const)(
     "answer: %s mask from the instruction, greedy tokens of the masked model",

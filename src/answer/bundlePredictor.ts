@@ -1,10 +1,12 @@
-/** A bundle's predictor, which an engine runs. */
+/** A bundle's predictor: an engine runs its backbone, or it reads the model's embedding. */
 import type { Bundle } from "../bundle/bundle.ts";
+import { embeddingFeature } from "../bundle/embeddingFeature.ts";
 import { readHead, scoreFeature } from "../bundle/head.ts";
-import type { EngineProvider } from "../engine/engine.ts";
+import type { EngineOptions, EngineProvider, FeatureEngine } from "../engine/engine.ts";
 import { FileError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { modelNumber } from "../formats/ggufModel.ts";
+import { featureWidth, type Pooling } from "../model/predictorConfig.ts";
 import type { OpenPredictor, PredictorOptions } from "./promptedModel.ts";
 
 /** @throws {FileError} if the bundle has none, or it is damaged */
@@ -13,18 +15,68 @@ export async function openBundlePredictor(
   bundle: Bundle,
   options: PredictorOptions,
 ): Promise<OpenPredictor> {
-  const { predictor } = bundle;
+  const { predictor, manifest, numLayers, ffnWidth } = bundle;
   if (!predictor) throw new FileError(bundle.path, "wanted a bundle with a predictor, got one without.");
-  const head = readHead(predictor.head, bundle);
-  const contextLength = contextLengthOf(predictor.backbone);
-  const engine = await engines.openFeature(predictor.backbone, { ...options, contextLength });
+  const { predictorPooling: pooling } = manifest;
+  const { backbone } = predictor;
+  const read = backbone === undefined ? bundle : headerOf(backbone);
+  const width = featureWidth({ backbone: read, pooling });
+  const head = readHead(predictor.head, { featureWidth: width, numLayers, ffnWidth });
+  if (backbone === undefined) {
+    const feature = embeddingFeature(bundle, pooling);
+    return { scores: async (ids) => scoreFeature(head, feature(ids)), [Symbol.asyncDispose]: async () => {} };
+  }
+  const engine = await openFeature(engines, backbone, pooling, { ...options, contextLength: read.contextLength });
   return {
     scores: async (ids) => scoreFeature(head, await engine.feature(ids)),
     [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
   };
 }
 
-function contextLengthOf(path: string): number {
+function headerOf(path: string): { width: number; contextLength: number } {
   using file = new GgufFile(path);
-  return modelNumber(file, "context_length");
+  return { width: modelNumber(file, "embedding_length"), contextLength: modelNumber(file, "context_length") };
+}
+
+async function openFeature(
+  engines: EngineProvider,
+  path: string,
+  pooling: Pooling,
+  options: EngineOptions,
+): Promise<FeatureEngine> {
+  if (pooling === "last") return await engines.openFeature(path, options);
+  const mean = meanOfOthers(await engines.openFeature(path, { ...options, pooling: "mean" }));
+  if (pooling === "mean") return mean;
+  try {
+    return inOne(mean, await engines.openFeature(path, options)); // an engine pools in one way: the text is read twice
+  } catch (error) {
+    await mean[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The mean over all tokens but the first, unless it is the only one, from the mean over all: what it adds depends on itself alone. */
+function meanOfOthers(engine: FeatureEngine): FeatureEngine {
+  let known: { id: number; feature: Float32Array } | undefined; // of the last first token: BOS, where the model has one
+  return {
+    async feature(ids) {
+      const mean = await engine.feature(ids);
+      if (ids.length === 1) return mean;
+      const id = ids[0]!;
+      const first = known?.id === id ? known.feature : await engine.feature(ids.subarray(0, 1));
+      known = { id, feature: first };
+      return mean.map((value, i) => (ids.length * value - first[i]!) / (ids.length - 1));
+    },
+    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+  };
+}
+
+/** Two features, one behind the other. */
+function inOne(a: FeatureEngine, b: FeatureEngine): FeatureEngine {
+  return {
+    feature: async (ids) => Float32Array.of(...(await a.feature(ids)), ...(await b.feature(ids))),
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all([a, b].map((engine) => engine[Symbol.asyncDispose]()));
+    },
+  };
 }

@@ -96,8 +96,10 @@ async function maskSource(
     return async () => mask;
   }
   const model = new InstructionModel(bundle.path);
-  using file = new GgufFile(predictor!.backbone);
-  const mostTokens = Math.floor(modelNumber(file, "context_length") / 4); // random tokens may take more when they are text
+  const { backbone } = predictor!;
+  using file = backbone === undefined ? undefined : new GgufFile(backbone);
+  const contextLength = file ? modelNumber(file, "context_length") : bundle.contextLength;
+  const mostTokens = Math.floor(contextLength / 4); // random tokens may take more when they are text
   return async (ids) => {
     await using open = await model.openSource({ source: "predictor" });
     const text = model.tokenizer.decode(ids.subarray(0, mostTokens));

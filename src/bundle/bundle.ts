@@ -4,7 +4,7 @@
  * - `base.gguf`: what all sub-networks share (attention, norms, embeddings), and all metadata with the tokenizer. It is part 2
  *   of a model in 3 files; part 1 is this metadata with another FFN width, part 3 the kept channels of the FFN.
  * - `ffn.gguf`: the FFN, channel by channel (`channels.ts`), so that none but the kept channels are read.
- * - `tokenizer.json`, and with a predictor `predictor.gguf` (the backbone) and `head.safetensors`
+ * - `tokenizer.json`, and with a predictor `head.safetensors` and `predictor.gguf` (its backbone), unless it reads the model's own embedding
  * - of an imported model, `chat_template.jinja` and the small files that an export takes along
  * - `ifprune.json`: the manifest
  *
@@ -92,10 +92,11 @@ export class Bundle implements ModelSource {
     return join(this.path, "tokenizer.json");
   }
 
-  /** Files of the predictor, or undefined where the bundle has none. */
-  get predictor(): { backbone: string; head: string } | undefined {
-    if (!this.manifest.files["predictor.gguf"]) return undefined;
-    return { backbone: join(this.path, "predictor.gguf"), head: join(this.path, "head.safetensors") };
+  /** Files of the predictor, or undefined where the bundle has none. Without a backbone it reads the embedding of the model. */
+  get predictor(): { backbone?: string; head: string } | undefined {
+    const pathOf = (name: string) => (this.manifest.files[name] ? join(this.path, name) : undefined);
+    const head = pathOf("head.safetensors");
+    return head === undefined ? undefined : { backbone: pathOf("predictor.gguf"), head };
   }
 
   /** The text of a small file, or undefined where the bundle has none of that name. */

@@ -43,7 +43,7 @@ export function readStoredModel(path: string): StoredModel {
   if (stat.isDirectory() && existsSync(join(path, manifestName))) {
     using bundle = new Bundle(path);
     const { config, base, layouts, predictor, manifest } = bundle;
-    const files = predictor ? [predictor.backbone, predictor.head] : [];
+    const files = [predictor?.backbone, predictor?.head].filter((file) => file !== undefined);
     return {
       config,
       shared: [...base.tensors.values()],

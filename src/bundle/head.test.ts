@@ -23,7 +23,7 @@ function headFile(...extra: [string, number[], number[]][]): string {
   return path;
 }
 
-const model = { numLayers: 2, ffnWidth: 2 };
+const model = { featureWidth: 2, numLayers: 2, ffnWidth: 2 };
 
 describe("scores, by hand: centred feature (1, -2), z = (1, -2 | 2, 0)", () => {
   // Of two values, the standardised ones are ±1, but for the 1e-6 added to the variance (2.25 and 1).
@@ -50,7 +50,8 @@ describe("scores, by hand: centred feature (1, -2), z = (1, -2 | 2, 0)", () => {
 
 test("a head of another model, or a feature of another width, is refused", () => {
   const path = headFile();
-  expect(() => readHead(path, { numLayers: 2, ffnWidth: 3 })).toThrow(FileError);
+  expect(() => readHead(path, { ...model, ffnWidth: 3 })).toThrow(FileError);
+  expect(() => readHead(path, { ...model, featureWidth: 4 })).toThrow(FileError);
   expect(() => readHead(headFile(["importance", [4], [1, 2, 3, 4]]), model)).toThrow(FileError);
   expect(() => scoreFeature(readHead(path, model), new Float32Array(3))).toThrow(ShapeError);
 });

@@ -2,7 +2,7 @@
  * The predictor's head at inference: from the feature of an instruction to masking scores. The same numbers as the graph's in
  * `predictor.ts`, without an engine.
  *
- * Shapes: Dp backbone width · R head rank · L layers, F FFN channels of the big model, in blocks of so many that have one score
+ * Shapes: Dp feature width · R head rank · L layers, F FFN channels of the big model, in blocks of so many that have one score
  */
 import { ShapeError } from "../errors.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
@@ -22,17 +22,16 @@ export interface PredictorHead extends Pick<PredictorConfig, "head" | "rank" | "
 }
 
 /**
- * Reads `head.safetensors` for a model of L layers with F channels.
+ * Reads `head.safetensors` for a feature of width Dp and a model of L layers with F channels.
  *
- * @throws {FileError} if it is damaged or scores another model's channels
+ * @throws {FileError} if it is damaged, reads another feature or scores another model's channels
  */
 export function readHead(
   path: string,
-  { numLayers, ffnWidth }: { numLayers: number; ffnWidth: number },
+  { featureWidth, numLayers, ffnWidth }: { featureWidth: number; numLayers: number; ffnWidth: number },
 ): PredictorHead {
   using file = new SafetensorsFile(path);
-  const backboneWidth = file.shapes.get("feature.mean")?.[0] ?? 0;
-  const config = headConfig(path, file.shapes, { numLayers, ffnWidth, backboneWidth });
+  const config = headConfig(path, file.shapes, { featureWidth, numLayers, ffnWidth });
   const [inner, outer] = HEAD_MATRICES[config.head];
   const read = (name: string) => file.read(name).data;
   return {

@@ -77,6 +77,7 @@ export async function importModel(source: string, outFolder: string, options: Im
     version: 1,
     lambda: "hard",
     predictorInput: "prompt",
+    predictorPooling: "last",
     promptTemplate: "{prompt}",
     bosId,
     eosId,

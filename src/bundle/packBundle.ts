@@ -33,7 +33,7 @@ import {
   writeManifest,
 } from "../manifest.ts";
 import { parameterShapes } from "../model/config.ts";
-import { headConfig } from "../model/predictorConfig.ts";
+import { featureWidth, headConfig } from "../model/predictorConfig.ts";
 import type { ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
@@ -69,7 +69,8 @@ export interface BundleContents {
   llm: ModelSource;
   /** The tokenizer in the LLM's metadata. */
   tokenizer: GgufMetadata;
-  predictor?: { backbone: ModelSource; tokenizer: GgufMetadata; head: string };
+  /** Without a backbone it reads the embedding of `llm`. */
+  predictor?: { head: string; backbone?: { model: ModelSource; tokenizer: GgufMetadata } };
   /** Texts of small files: `tokenizer.json`, `chat_template.jinja`, … */
   texts: ReadonlyMap<string, string>;
   manifest: Omit<BundleManifest, "format" | "files">;
@@ -120,14 +121,18 @@ export async function packBundle(
   if (!files["predictor/head.safetensors"]) return await writeBundle(outFolder, contents, options);
   if (tFfn === undefined || epsilon === undefined)
     throw new FileError(join(checkpoint, manifestName), "wanted tFfn and epsilon beside a predictor, got none.");
-  using backbone = new ModelFolder(join(checkpoint, "predictor"));
+  using model = files["predictor/model.safetensors"] ? new ModelFolder(join(checkpoint, "predictor")) : undefined;
   const head = join(checkpoint, "predictor/head.safetensors");
   {
     using file = new SafetensorsFile(head);
-    headConfig(head, file.shapes, { backboneWidth: backbone.config.width, numLayers, ffnWidth }); // is it this model's?
+    const read = { backbone: (model ?? llm).config, pooling: manifest.predictorPooling };
+    headConfig(head, file.shapes, { featureWidth: featureWidth(read), numLayers, ffnWidth }); // is it this model's?
   }
-  const metadata = tokenizerMetadata(tokenizer, backbone.config, { bosId, eosIds: [eosId], addBos: false });
-  return await writeBundle(outFolder, { ...contents, predictor: { backbone, tokenizer: metadata, head } }, options);
+  const backbone = model && {
+    model,
+    tokenizer: tokenizerMetadata(tokenizer, model.config, { bosId, eosIds: [eosId], addBos: false }),
+  };
+  return await writeBundle(outFolder, { ...contents, predictor: { head, backbone } }, options);
 }
 
 /**
@@ -148,7 +153,9 @@ export async function writeBundle(outFolder: string, contents: BundleContents, o
   }
   const base = baseFile(contents, type);
   const ffn = channelFile(llm, type);
-  const backbone = predictor && modelFile(predictor.backbone, predictor.tokenizer, type === "keep" ? "F16" : type);
+  const backbone =
+    predictor?.backbone &&
+    modelFile(predictor.backbone.model, predictor.backbone.tokenizer, type === "keep" ? "F16" : type);
   const total = [base, ffn, ...(backbone ? [backbone] : [])].reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   await makeFolder(outFolder, "pack", async (partial) => {
@@ -166,10 +173,13 @@ export async function writeBundle(outFolder: string, contents: BundleContents, o
     await write("ffn.gguf", ffn);
     const names = ["base.gguf", "ffn.gguf", ...contents.texts.keys()];
     for (const [name, text] of contents.texts) writeFileSync(join(partial, name), text);
-    if (backbone && predictor) {
-      await write("predictor.gguf", backbone);
+    if (predictor) {
+      if (backbone) {
+        await write("predictor.gguf", backbone);
+        names.push("predictor.gguf");
+      }
       copyFileSync(predictor.head, join(partial, "head.safetensors"));
-      names.push("predictor.gguf", "head.safetensors");
+      names.push("head.safetensors");
     }
     const files = await describeFiles(partial, names);
     writeManifest(partial, { ...manifest, format: "ifprune-bundle", files });

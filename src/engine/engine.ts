@@ -20,7 +20,7 @@ export interface EngineProvider {
    */
   open(path: string, options: EngineOptions): Promise<Engine>;
   /** @throws as {@link EngineProvider.open} */
-  openFeature(path: string, options: EngineOptions): Promise<FeatureEngine>;
+  openFeature(path: string, options: FeatureOptions): Promise<FeatureEngine>;
 }
 
 /** How an engine runs a model. Numbers are those of `engineOptions.ts`. */
@@ -39,6 +39,12 @@ export interface EngineOptions {
   force?: boolean;
   /** Stops loading. */
   signal?: AbortSignal;
+}
+
+/** How an engine makes features. */
+export interface FeatureOptions extends EngineOptions {
+  /** The hidden state of the last token, or the mean over those of all. Default: the last. */
+  pooling?: "last" | "mean";
 }
 
 /** Sampling is greedy unless told. */
@@ -86,6 +92,6 @@ export interface Engine extends AsyncDisposable {
 
 /** A model that turns token ids into a feature. */
 export interface FeatureEngine extends AsyncDisposable {
-  /** Final-norm hidden state [D] of the last token. @throws {InputError} as {@link Engine.generate} */
+  /** Hidden state [D] after the final norm. @throws {InputError} as {@link Engine.generate} */
   feature(ids: Int32Array): Promise<Float32Array>;
 }

@@ -15,7 +15,7 @@ import { FileError, MemoryError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
 import { checkNumber, readNumbers } from "../options.ts";
-import type { EngineOptions } from "./engine.ts";
+import type { FeatureOptions } from "./engine.ts";
 import { ENGINE_OPTIONS } from "./engineOptions.ts";
 
 /** One per process and GPU setting: it holds llama.cpp's backends. */
@@ -68,7 +68,7 @@ export interface LlamaFile<Context> {
 
 export async function loadLlama<Context>(
   path: string,
-  { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, signal, ...given }: EngineOptions,
+  { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, signal, pooling, ...given }: FeatureOptions,
   createContext: (model: LlamaModel, numbers: { sequences: number; threads: number }) => Promise<Context>,
 ): Promise<LlamaFile<Context>> {
   const { contextLength } = given;
@@ -85,6 +85,8 @@ export async function loadLlama<Context>(
       experimentalDefaultContextKvCacheValueType: kvType,
       ignoreMemorySafetyChecks: force,
       loadSignal: signal,
+      // llama.cpp takes it from the model's file: a key that LMs do not have
+      ...(pooling === "mean" && { metadataOverrides: { [architectureOf(path)]: { pooling_type: MEAN_POOLING } } }),
     });
     const context = await createContext(model, { sequences, threads });
     const { dispose } = model; // also frees its contexts
@@ -103,6 +105,14 @@ export async function loadLlama<Context>(
       );
     throw new FileError(path, `wanted a model that llama.cpp runs, got: ${message}`, { cause });
   }
+}
+
+/** `LLAMA_POOLING_TYPE_MEAN` */
+const MEAN_POOLING = 1;
+
+function architectureOf(path: string): string {
+  using file = new GgufFile(path);
+  return file.string("general.architecture");
 }
 
 /**

@@ -9,7 +9,7 @@ import { boundaryOf, formatOfFolder, manifestHash, manifestName, whatIs } from "
 import { randomMask } from "../mask/baselines.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
-import { headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
+import { featureWidth, headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 import { inMemory } from "../model/source.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
@@ -108,18 +108,15 @@ function onGraph(evaluator: Evaluator): MaskedModel {
   };
 }
 
-function predictorOf({ llm, predictor }: SavedModel, folder: string): PredictorConfig | undefined {
+function predictorOf({ card, llm, predictor }: SavedModel, folder: string): PredictorConfig | undefined {
   if (!predictor) return undefined;
   const { numLayers, ffnWidth } = llm.config;
   const backbone = predictor.backbone.config;
   const shapes = new Map([...predictor.head].map(([name, { shape }]) => [name, shape]));
   const path = join(folder, "predictor/head.safetensors");
-  return {
-    backbone,
-    numLayers,
-    ffnWidth,
-    ...headConfig(path, shapes, { backboneWidth: backbone.width, numLayers, ffnWidth }),
-  };
+  const read = { backbone, pooling: card.predictorPooling };
+  const head = headConfig(path, shapes, { featureWidth: featureWidth(read), numLayers, ffnWidth });
+  return { ...read, numLayers, ffnWidth, ...head };
 }
 
 async function ownMasks(folder: string, { card, llm, predictor }: SavedModel): Promise<OpenedModel["own"]> {

@@ -20,6 +20,7 @@ const predictor: PredictorConfig = {
   rank: 6,
   numLayers: L,
   ffnWidth: F,
+  pooling: "last",
   importance: false,
   head: "linear",
   block: 1,

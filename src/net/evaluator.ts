@@ -2,14 +2,14 @@
  * Exact evaluation of a model with ONNX Runtime: masks, losses and greedy answers for many sequences, under any mask. The
  * plain reference of what the engine does fast.
  *
- * Shapes: B rows of a batch · T tokens · L layers · F FFN channels · K kept channels · Dp width of the predictor's backbone
+ * Shapes: B rows of a batch · T tokens · L layers · F FFN channels · K kept channels · Dp width of the predictor's feature
  */
 import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
-import type { PredictorConfig } from "../model/predictorConfig.ts";
+import { featureWidth, type PredictorConfig } from "../model/predictorConfig.ts";
 import { decoder, logits, parameterInputs } from "./decoder.ts";
 import { BATCH, batches, padded } from "./padding.ts";
 import { masksPerLayer } from "./predictor.ts";
@@ -84,7 +84,7 @@ export class Evaluator {
   ): Promise<Prediction[]> {
     const { predictor, softTopK, parameters } = this.model;
     if (!predictor || !softTopK) throw new Error("internal: this model has no sparsity predictor");
-    const [LF, Dp] = [predictor.numLayers * predictor.ffnWidth, predictor.backbone.width];
+    const [LF, Dp] = [predictor.numLayers * predictor.ffnWidth, featureWidth(predictor)];
     const results: Prediction[] = new Array(instructions.length);
     const lengths = instructions.map((ids) => ids.length);
     for (const { indices, T } of batches(lengths, B)) {

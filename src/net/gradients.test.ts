@@ -70,7 +70,7 @@ describe.each([1, 2, 3])("of an LLM of %i layers", (L) => {
   const learned = (block: number) => ({ kind: "learned-static", softTopK, block }) as const;
   const predictor = (backboneLayers: number, changes: Partial<PredictorConfig> = {}, contrast?: number) => {
     const shape = { backbone: decoderOf(backboneLayers), rank: 5, numLayers: L, ffnWidth: F, block: 1 };
-    const own: PredictorConfig = { ...shape, head: "linear", importance: false, ...changes };
+    const own: PredictorConfig = { ...shape, pooling: "last", head: "linear", importance: false, ...changes };
     return { kind: "predictor", predictor: own, softTopK, contrast } as const;
   };
   const codebook = { head: "codebook" } as const;
@@ -83,6 +83,7 @@ describe.each([1, 2, 3])("of an LLM of %i layers", (L) => {
     ["a predictor of one layer, linear", { masks: predictor(1) }],
     ["a predictor of two layers, codebook", { masks: predictor(2, codebook) }],
     ["a predictor, with contrast and a teacher", { masks: predictor(2, {}, 0.5), distil: 0.3 }],
+    ["a predictor that reads the mean and the last token", { masks: predictor(1, { pooling: "both" }) }],
     ["four chunks of blocks", { masks: predictor(1, { block: 4 }) }, 4],
   ];
   const combinations: Case[] = [

@@ -2,7 +2,7 @@
 import { size } from "../graph/graph.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import { familyOf } from "../model/families.ts";
-import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
+import { featureWidth, headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import type { Random } from "../random.ts";
 import { PREFIX } from "./step.ts";
 
@@ -43,7 +43,7 @@ export function randomHead(config: PredictorConfig, random: Random): Weights {
     if (name !== "importance") for (let i = 0; i < data.length; i++) data[i] = shape[1]! ** -0.5 * random.normal();
     weights.set(name, { shape, data });
   }
-  const shape = [config.backbone.width];
+  const shape = [featureWidth(config)];
   weights.set("feature.mean", { shape, data: new Float32Array(shape[0]!) });
   weights.set("feature.std", { shape, data: new Float32Array(shape[0]!).fill(1) });
   return weights;
@@ -58,6 +58,7 @@ export function randomStatic({ numLayers, ffnWidth }: ModelConfig, block: number
 /** Everything that is trained together, and a teacher; each part with its own parameter names. */
 export interface Parts {
   llm: Weights;
+  /** A backbone without layers is the embedding of `llm`, the same array. */
   predictor?: { backbone: Weights; head: Weights };
   /** Scores of a learned static mask. */
   static?: Weights;

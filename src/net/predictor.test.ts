@@ -9,21 +9,26 @@ import { Graph, size } from "../graph/graph.ts";
 import { ops } from "../graph/ops.ts";
 import { maskFromScores } from "../mask/mask.ts";
 import { standardizeScores } from "../mask/standardize.ts";
-import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
-import { parameterInputs } from "./decoder.ts";
-import { headInputs, masksPerLayer, predictScores } from "./predictor.ts";
+import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
+import { featureWidth, headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
+import { backboneInputs, headInputs, masksPerLayer, predictScores } from "./predictor.ts";
 
 const backbone = goldenModel("qwen3");
-const { width: Dp, vocabSize: V } = backbone.config;
+const { width: D, vocabSize: V } = backbone.config;
+/** No layer of it. */
+const bag = firstLayersConfig(backbone.config, 0);
 const [L, F, rank] = [3, 20, 5];
 const configOf = (changes: Partial<PredictorConfig> = {}): PredictorConfig => {
   const base = { backbone: backbone.config, head: "linear", rank, numLayers: L, ffnWidth: F, block: 1 } as const;
-  return { ...base, importance: false, ...changes };
+  return { ...base, pooling: "last", importance: false, ...changes };
 };
+const modelOf = ({ backbone: config }: PredictorConfig): Model =>
+  config === bag ? { config, weights: firstLayers(config, backbone.weights) } : backbone;
 
 /** Values of the head by name, and statistics of a feature that is far from standard. */
 function headOf(config: PredictorConfig): Record<string, Float32Array> {
   const values = [...headShapes(config)].map(([name, shape]) => [name, normal(name, size(shape))] as const);
+  const Dp = featureWidth(config);
   const featureMean = normal("mean", Dp, { mean: 0.5 });
   const featureStd = normal("std", Dp).map((x) => 0.5 + Math.abs(x));
   return { ...Object.fromEntries(values), "feature.mean": featureMean, "feature.std": featureStd };
@@ -43,7 +48,7 @@ function padded(T: number, filler: number): { ids: Int32Array; lastRows: Int32Ar
 /** Outputs `feature`, `scores`, and `d:NAME`: gradients of Σ w·scores. */
 function scoreGraph(config: PredictorConfig, T: number): Graph {
   const graph = new Graph("scores");
-  const parameters = parameterInputs(graph, config.backbone, "backbone.");
+  const parameters = backboneInputs(graph, config, "backbone.");
   const tensors = { backbone: parameters, ...headInputs(graph, config, "head.") };
   const [ids, lastRows] = [graph.input("ids", [3, T], "int32"), graph.input("lastRows", [3], "int32")];
   const { feature, scores } = predictScores(config, tensors, ids, lastRows);
@@ -58,12 +63,16 @@ const weights = normal("weights", 3 * L * F);
 
 function run(config: PredictorConfig, T: number, filler: number): Promise<Record<string, Float32Array>> {
   const head = Object.fromEntries(Object.entries(headOf(config)).map(([name, data]) => [`head.${name}`, data]));
-  return evaluate(scoreGraph(config, T), { ...parametersOf(backbone, "backbone."), ...head, ...padded(T, filler) });
+  return evaluate(scoreGraph(config, T), {
+    ...parametersOf(modelOf(config), "backbone."),
+    ...head,
+    ...padded(T, filler),
+  });
 }
 
 /** The same in float64. */
-function plainScores(model: Model, head: Record<string, Float32Array>, block = 1) {
-  const results = instructions.map((ids) => scoreInstruction(model, head, L, ids, block));
+function plainScores(model: Model, head: Record<string, Float32Array>, { block, pooling }: PredictorConfig) {
+  const results = instructions.map((ids) => scoreInstruction(model, head, L, ids, block, undefined, pooling));
   return {
     feature: results.flatMap(({ feature }) => [...feature]),
     scores: results.flatMap(({ scores }) => [...scores]),
@@ -76,13 +85,20 @@ describe.each<Partial<PredictorConfig>>([
   { head: "linear", block: 4, importance: true },
   { head: "codebook" },
   { head: "codebook", block: 5 },
-])("scores of %o", (changes) => {
+  { pooling: "mean" },
+  { pooling: "both" },
+  { pooling: "last", backbone: bag },
+  { pooling: "mean", backbone: bag },
+  { pooling: "both", backbone: bag, head: "codebook" },
+])("scores of %j", (changes) => {
   const config = configOf(changes);
+  const model = modelOf(config);
+  const Dp = featureWidth(config);
   const head = headOf(config);
 
   test("equal the definition in float64, and those of the head without a graph", async () => {
     const { feature, scores } = await run(config, 12, 0);
-    const wanted = plainScores(backbone, head, config.block);
+    const wanted = plainScores(model, head, config);
     expect(difference(feature!, wanted.feature)).toBeLessThan(1e-5);
     expect(difference(scores!, wanted.scores)).toBeLessThan(1e-5);
     for (let row = 0; row < 3; row++) {
@@ -104,21 +120,21 @@ describe.each<Partial<PredictorConfig>>([
   test("their gradient reaches every parameter and equals the slope of the definition", async () => {
     const outputs = await run(config, 9, 0);
     const total = (model: Model, values: Record<string, Float32Array>) =>
-      plainScores(model, values, config.block).scores.reduce((sum, score, i) => sum + weights[i]! * score, 0);
+      plainScores(model, values, config).scores.reduce((sum, score, i) => sum + weights[i]! * score, 0);
     const check = (name: string, data: Float32Array, at: (moved: Float32Array) => number) => {
       const gradient = outputs[`d:${name}`]!;
       expect(Math.hypot(...gradient), name).toBeGreaterThan(1e-3);
       expect(slopeError(at, data, gradient, { seed: name, h: 1e-4 }), name).toBeLessThan(1e-3);
     };
-    for (const [name, { shape, data }] of config.head === "codebook" ? [] : backbone.weights) {
+    for (const [name, { shape, data }] of config.head === "codebook" ? [] : model.weights) {
       if (name === "lm_head.weight") continue; // a predictor makes no tokens
       const at = (moved: Float32Array) =>
-        total({ ...backbone, weights: new Map([...backbone.weights, [name, { shape, data: moved }]]) }, head);
+        total({ ...model, weights: new Map([...model.weights, [name, { shape, data: moved }]]) }, head);
       check(`backbone.${name}`, data, at);
     }
     for (const name of headShapes(config).keys()) {
       if (name === "router.weight") continue; // flat but for jumps; its gradient is another function's, see below
-      check(`head.${name}`, head[name]!, (moved) => total(backbone, { ...head, [name]: moved }));
+      check(`head.${name}`, head[name]!, (moved) => total(model, { ...head, [name]: moved }));
     }
   });
 });
@@ -135,6 +151,7 @@ test("a codebook's router gets the gradient of a softmax in place of the choice"
     const scores = standardizeScores(z, F);
     return scores.reduce((sum, score, i) => sum + weights[row * L * F + i]! * score, 0);
   };
+  const Dp = featureWidth(config);
   const wanted = new Float64Array(rank * Dp);
   for (let row = 0; row < 3; row++) {
     const feature = outputs.feature!.subarray(row * Dp, (row + 1) * Dp);
@@ -193,11 +210,26 @@ test("scores of each layer have mean 0 and variance 1, whatever the head's scale
   }
 });
 
-test("neither what pads an instruction nor how far changes its feature", async () => {
-  const config = configOf();
-  const shortest = await run(config, 9, 0);
-  expect((await run(config, 9, 33)).feature).toEqual(shortest.feature);
-  expect(difference((await run(config, 20, 7)).feature!, shortest.feature!)).toBeLessThan(1e-6);
+test.each(["last", "both"] as const)(
+  "neither what pads an instruction nor how far changes its feature: %s",
+  async (pooling) => {
+    const config = configOf({ pooling });
+    const shortest = await run(config, 9, 0);
+    expect((await run(config, 9, 33)).feature).toEqual(shortest.feature);
+    expect(difference((await run(config, 20, 7)).feature!, shortest.feature!)).toBeLessThan(1e-6);
+  },
+);
+
+test("the mean over one token is that token's", async () => {
+  const config = configOf({ pooling: "both" });
+  const head = Object.fromEntries(Object.entries(headOf(config)).map(([name, data]) => [`head.${name}`, data]));
+  const feeds = { ids: new Int32Array(3 * 4).fill(5), lastRows: Int32Array.of(0, 4, 8) };
+  const { feature } = await evaluate(scoreGraph(config, 4), {
+    ...parametersOf(backbone, "backbone."),
+    ...head,
+    ...feeds,
+  });
+  expect(feature!.slice(0, D)).toEqual(feature!.slice(D, 2 * D));
 });
 
 test("masks [B·L, F] come apart into [B, F] per layer", async () => {

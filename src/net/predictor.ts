@@ -1,18 +1,19 @@
 /**
- * The sparsity predictor (Hou et al. 2025, arXiv:2501.02086, §3.2) on a graph: a small LM reads the instruction; its hidden state at the last text token goes
- * through two linear layers to one score per FFN channel of the big model.
+ * The sparsity predictor (Hou et al. 2025, arXiv:2501.02086, §3.2) on a graph: a small LM reads the instruction; its hidden state at the last text token,
+ * or the mean over all of them, goes through two linear layers to one score per FFN channel of the big model.
  *
  * Ours, against mask collapse: the feature is centred and scaled by running statistics (constants in the backward pass), no
  * biases, no activation, and scores are standardised per layer, so that ε means the same everywhere.
  *
- * Shapes: B instructions · T tokens · Dp backbone width · R head rank · L layers and F FFN channels of the big model, in F/block blocks of
- * one score
+ * Shapes: B instructions · T tokens · D backbone width · Dp feature width · R head rank · L layers and F FFN channels of the big model, in
+ * F/block blocks of one score
  */
 import type { Graph, Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
 import { ops } from "../graph/ops.ts";
 import { SCORE_EPSILON } from "../mask/standardize.ts";
-import { HEAD_MATRICES, headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
+import { backboneShapes } from "../model/backbone.ts";
+import { featureWidth, HEAD_MATRICES, headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { decoder, type Parameters } from "./decoder.ts";
 
 export interface PredictorTensors {
@@ -25,9 +26,14 @@ export interface PredictorTensors {
   featureStd: Tensor;
 }
 
+/** Declares the backbone's parameters as inputs of a graph. */
+export function backboneInputs(graph: Graph, { backbone }: PredictorConfig, prefix: string): Parameters {
+  return new Map([...backboneShapes(backbone)].map(([name, shape]) => [name, graph.input(prefix + name, shape)]));
+}
+
 /** Declares the head's parameters and the feature's statistics as inputs of a graph. */
 export function headInputs(graph: Graph, config: PredictorConfig, prefix: string): Omit<PredictorTensors, "backbone"> {
-  const Dp = config.backbone.width;
+  const Dp = featureWidth(config);
   return {
     head: new Map([...headShapes(config)].map(([name, shape]) => [name, graph.input(prefix + name, shape)])),
     featureMean: graph.input(`${prefix}feature.mean`, [Dp]),
@@ -50,8 +56,7 @@ export function predictScores(
   const { numLayers: L, ffnWidth: F, block } = config;
   const B = ids.shape[0]!;
   const numBlocks = F / block; // of a layer
-  const hidden = decoder(config.backbone, backbone, ids); // [B·T, Dp]
-  const feature = ops.embedding(hidden, lastRows);
+  const feature = pooledFeature(config, backbone, ids, lastRows);
   const centred = ops.div(ops.sub(feature, featureMean), featureStd);
   const [first, second] = HEAD_MATRICES[config.head];
   const inner = ops.linear(centred, head.get(first)!);
@@ -60,6 +65,46 @@ export function predictScores(
   const importance = head.get("importance");
   if (importance) scores = ops.reshape(ops.add(ops.reshape(scores, [B, L, numBlocks]), importance), [B * L, numBlocks]);
   return { feature, inner, scores: spreadBlockScores(scores, block) };
+}
+
+/** The raw feature [B, Dp] of instructions. */
+function pooledFeature(
+  { backbone: config, pooling }: PredictorConfig,
+  backbone: Parameters,
+  ids: Tensor,
+  lastRows: Tensor,
+): Tensor {
+  const [B, T] = ids.shape as [number, number];
+  const isBag = config.numLayers === 0;
+  const hidden = isBag
+    ? ops.reshape(ops.embedding(backbone.get("model.embed_tokens.weight")!, ids), [B * T, config.width])
+    : decoder(config, backbone, ids); // [B·T, D]
+  const last = () => ops.embedding(hidden, lastRows);
+  if (pooling === "last") return last();
+  const shares = tokenShares(lastRows, T, isBag ? 0 : 1);
+  const ofTokens = ops.mul(ops.reshape(hidden, [B, T, config.width]), n.reshape(shares, [B, T, 1]));
+  const mean = ops.sum(ofTokens, [1]);
+  return pooling === "both" ? ops.concat([mean, last()], 1) : mean;
+}
+
+/**
+ * What each token has in the mean of its instruction [B, T]: nothing in the padding, nor before token `first`, unless there are only such.
+ *
+ * @param lastRows [B]: b·T + index of the last token
+ */
+function tokenShares(lastRows: Tensor, T: number, first: number): Tensor {
+  const { graph } = lastRows;
+  const B = lastRows.shape[0]!;
+  const rows = Int32Array.from({ length: B }, (_, row) => row * T);
+  const last = n.sub(n.reshape(lastRows, [B, 1]), graph.constant(rows, [B, 1]));
+  const from = n.min(last, graph.constant(Int32Array.of(first), [1, 1]));
+  const at = graph.constant(
+    Int32Array.from({ length: T }, (_, t) => t),
+    [1, T],
+  );
+  const isWithin = (low: Tensor, high: Tensor) => n.cast(n.lessOrEqual(low, high), "float32");
+  const counted = n.mul(isWithin(from, at), isWithin(at, last));
+  return n.div(counted, n.reduceSum(counted, [1], true));
 }
 
 /**

@@ -35,7 +35,8 @@ function llmOf(numLayers: number): Model {
 }
 
 function predictorOf({ config: { numLayers, ffnWidth } }: Model): PredictorConfig {
-  return { backbone: backbone.config, rank: 6, numLayers, ffnWidth, importance: false, head: "linear", block: 1 };
+  const shape = { backbone: backbone.config, rank: 6, numLayers, ffnWidth, block: 1 };
+  return { ...shape, pooling: "last", importance: false, head: "linear" };
 }
 
 const softTopKConfig = { tFfn: TFFN, epsilon: EPSILON };

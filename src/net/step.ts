@@ -2,7 +2,7 @@
  * The graph of one micro-batch: masks, loss and every gradient. One graph per batch shape; the optimiser has its own graph.
  * Paper: Hou et al. 2025, arXiv:2501.02086.
  *
- * Shapes: B rows · T tokens · Tp tokens of a predictor input · Dp its width · L layers · F FFN channels · K kept ones
+ * Shapes: B rows · T tokens · Tp tokens of a predictor input · Dp feature width · L layers · F FFN channels · K kept ones
  */
 import { gradients } from "../graph/autodiff.ts";
 import { Graph, type Tensor } from "../graph/graph.ts";
@@ -12,7 +12,7 @@ import { SCORE_EPSILON } from "../mask/standardize.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { decoder, type LayerMask, logits, parameterInputs } from "./decoder.ts";
-import { headInputs, masksPerLayer, predictScores, spreadBlockScores } from "./predictor.ts";
+import { backboneInputs, headInputs, masksPerLayer, predictScores, spreadBlockScores } from "./predictor.ts";
 
 /** Names of the parameters of each part, as graph inputs: prefix + Hugging Face name (or head name). */
 export const PREFIX = {
@@ -106,7 +106,7 @@ interface MaskNodes {
 function predictorNodes(graph: Graph, predictor: PredictorConfig, rows: number, Tp: number) {
   const ids = graph.input("predictorIds", [rows, Tp], "int32");
   const lastRows = graph.input("predictorLastRows", [rows], "int32");
-  const backbone = parameterInputs(graph, predictor.backbone, PREFIX.backbone);
+  const backbone = backboneInputs(graph, predictor, PREFIX.backbone);
   return predictScores(predictor, { backbone, ...headInputs(graph, predictor, PREFIX.head) }, ids, lastRows);
 }
 

@@ -3,7 +3,7 @@
  *
  *     RUN/checkpoints/step-000120/
  *       llm/                config.json, model.safetensors, tokenizer.json, of some chat_template.jinja
- *       predictor/          config.json, model.safetensors (backbone), head.safetensors
+ *       predictor/          head.safetensors, and config.json and model.safetensors of a backbone that is not the LLM's own embedding
  *       NAME.safetensors    further tensors (optimiser moments, static scores), one file per group
  *       state.json          position, recipe, running values
  *       ifprune.json        manifest with sizes and hashes
@@ -19,6 +19,7 @@ import { ReadableFile, readJson, readText } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
+import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
 import type { Weights } from "../model/config.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
@@ -36,6 +37,7 @@ export interface SavedModel {
   /** Jinja text, of a model that is prompted with it instead of the card's template. */
   chatTemplate?: string | undefined;
   llm: Model;
+  /** A backbone without layers is the embedding of `llm`, the same array. */
   predictor?: { backbone: Model; head: Weights };
 }
 
@@ -74,6 +76,7 @@ const stateName = "state.json";
 const tokenizerName = "llm/tokenizer.json";
 const templateName = `llm/${chatTemplateName}`;
 const headName = "predictor/head.safetensors";
+const backboneName = "predictor/model.safetensors";
 const groupFile = /^([\w-]+)\.safetensors$/;
 const stepFolder = /^step-(\d{6,15})$/;
 
@@ -141,9 +144,12 @@ function writeContents(
     files.push(templateName);
   }
   if (predictor) {
-    writeModelFolder(join(folder, "predictor"), predictor.backbone);
+    if (predictor.backbone.config.numLayers > 0) {
+      writeModelFolder(join(folder, "predictor"), predictor.backbone);
+      files.push("predictor/config.json", backboneName);
+    } else mkdirSync(join(folder, "predictor"));
     writeSafetensors(join(folder, headName), predictor.head);
-    files.push("predictor/config.json", "predictor/model.safetensors", headName);
+    files.push(headName);
   }
   for (const [group, weights] of Object.entries(tensors)) {
     const file = `${group}.safetensors`;
@@ -247,11 +253,19 @@ function readModel(folder: string): SavedModel {
   if (Object.hasOwn(files, templateName)) model.chatTemplate = readText(join(folder, templateName));
   if (Object.hasOwn(files, headName)) {
     model.predictor = {
-      backbone: readModelFolder(join(folder, "predictor")),
+      backbone: Object.hasOwn(files, backboneName)
+        ? readModelFolder(join(folder, "predictor"))
+        : embeddingOf(model.llm),
       head: readSafetensors(join(folder, headName)),
     };
   }
   return model;
+}
+
+/** What a predictor reads that has no backbone of its own. */
+function embeddingOf({ config: llm, weights }: Model): Model {
+  const config = firstLayersConfig(llm, 0);
+  return { config, weights: firstLayers(config, weights) };
 }
 
 /** Of a verified folder. */

@@ -1,7 +1,7 @@
 /**
  * Running statistics that the predictor's feature is centred and scaled by.
  *
- * Shapes: P predictor inputs · Dp width of the predictor's backbone
+ * Shapes: P predictor inputs · Dp width of the predictor's feature
  */
 import { FEATURE_MEAN, FEATURE_STD } from "../net/parameters.ts";
 
@@ -10,11 +10,21 @@ const MOMENTUM = 0.99;
 /** Keeps a constant feature from being blown up. */
 const STD_FLOOR = 1e-3;
 
-/** Moves mean and standard deviation, which are among the parameters, towards those of a batch: feature [P, Dp]. */
-export function followFeature(parameters: Readonly<Record<string, Float32Array>>, feature: Float32Array): void {
+/**
+ * Moves mean and standard deviation, which are among the parameters, towards those of a batch: feature [P, Dp].
+ *
+ * @param options `isSettled`: the feature of a text does not change with training, so those of a new head become the first batch's at once
+ */
+export function followFeature(
+  parameters: Readonly<Record<string, Float32Array>>,
+  feature: Float32Array,
+  { isSettled = false }: { isSettled?: boolean } = {},
+): void {
   const [mean, std] = [parameters[FEATURE_MEAN]!, parameters[FEATURE_STD]!];
   const Dp = mean.length;
   const P = feature.length / Dp;
+  const isFirst = isSettled && P > 1 && mean.every((value) => value === 0) && std.every((value) => value === 1);
+  const momentum = isFirst ? 0 : MOMENTUM;
   for (let i = 0; i < Dp; i++) {
     let [sum, squares] = [0, 0];
     for (let row = 0; row < P; row++) {
@@ -22,8 +32,9 @@ export function followFeature(parameters: Readonly<Record<string, Float32Array>>
       sum += deviation;
       squares += deviation * deviation;
     }
-    const variance = MOMENTUM * std[i]! ** 2 + (1 - MOMENTUM) * (squares / P);
-    mean[i]! += (1 - MOMENTUM) * (sum / P);
+    const own = squares / P - (isFirst ? (sum / P) ** 2 : 0);
+    const variance = momentum * std[i]! ** 2 + (1 - momentum) * own;
+    mean[i]! += (1 - momentum) * (sum / P);
     std[i] = Math.max(STD_FLOOR, Math.sqrt(variance));
   }
 }

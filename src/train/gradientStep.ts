@@ -118,7 +118,7 @@ export class GradientStep {
   #follow(feature: Float32Array | undefined): void {
     const { masks } = this.#stage;
     if (feature && masks.kind === "predictor" && masks.centred && trainsPredictor(this.#stage))
-      followFeature(this.#parameters, feature);
+      followFeature(this.#parameters, feature, { isSettled: !masks.backboneLearns });
   }
 }
 

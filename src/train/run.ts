@@ -119,10 +119,18 @@ async function* trainStage(
 /** Looks for what the run will read now, not hours later, when a stage begins. */
 function checkFiles({ recipe, pathOf }: RecipeFile, runDir: string): void {
   for (const path of dataFiles(recipe)) new ReadableFile(pathOf(path))[Symbol.dispose]();
-  if (recipe.init && !existsSync(runDir)) checkInit(pathOf(recipe.init.run)); // a run that has begun needs it no more
+  if (existsSync(runDir)) return; // a run that has begun needs no more what it starts from
+  if (recipe.init) checkInit(pathOf(recipe.init.run), "init");
+  if (recipe.predictor?.init) checkInit(pathOf(recipe.predictor.init.run), "predictor.init");
 }
 
+/** By part. What two share is the first's. */
 function countParameters(parts: Parts): Record<string, number> {
-  const count = (weights: Weights) => [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
+  const seen = new Set<Float32Array>();
+  const count = (weights: Weights) => {
+    const own = [...weights.values()].filter(({ data }) => !seen.has(data));
+    for (const { data } of own) seen.add(data);
+    return own.reduce((sum, { data }) => sum + data.length, 0);
+  };
   return Object.fromEntries(namedParts(parts).map(([part, weights]) => [part, count(weights)]));
 }

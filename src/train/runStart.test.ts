@@ -16,7 +16,7 @@ const withPredictor = (changes: Partial<NonNullable<Recipe["predictor"]>>): Reci
 function saved(recipe: Recipe): SavedModel {
   const { llm, predictor } = initialParts(recipe, undefined, V);
   return {
-    card: {} as ModelCard,
+    card: { predictorPooling: recipe.predictor!.pooling } as ModelCard,
     tokenizer: new Uint8Array(),
     llm: { config: llmConfig(recipe, V), weights: llm },
     predictor: {

@@ -2,29 +2,51 @@
 import { copyFile, rename, writeFile } from "node:fs/promises";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
+import { readJson } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { boundaryOf } from "../manifest.ts";
+import { firstLayers } from "../model/backbone.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
 import { type Parts, randomDecoder, randomHead, randomStatic } from "../net/parameters.ts";
 import { Random } from "../random.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import { readTokenizerFile } from "../text/tokenizerFile.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
 import { loadLatestCheckpoint, loadModel, type SavedModel } from "./checkpoint.ts";
 import { readDocuments } from "./data.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
 
-/** What a recipe starts from: a checkpoint, or a run that has come to its end. */
-export async function loadInit(path: string): Promise<SavedModel> {
+/** What a recipe or its predictor starts from: a checkpoint, or a run that has come to its end. */
+export async function loadInit(path: string, key: "init" | "predictor.init" = "init"): Promise<SavedModel> {
   const run = await loadLatestCheckpoint(path);
   if (!run) return loadModel(path);
   const { stages } = run.recipe as { stages: unknown[] };
   if (run.stage < stages.length)
     throw new OptionError(
-      `recipe "init": wanted a run that has come to its end, got "${path}", which is at step ${run.step}. Train it to the end, or name one of its checkpoints.`,
+      `recipe "${key}": wanted a run that has come to its end, got "${path}", which is at step ${run.step}. Train it to the end, or name one of its checkpoints.`,
     );
   return run;
+}
+
+/**
+ * The LM that the predictor's backbone starts as, if the recipe names one.
+ *
+ * @param tokenizer the run's
+ * @throws {OptionError} if the LM has another
+ */
+export async function loadBackbone({ recipe, pathOf }: RecipeFile, tokenizer: string): Promise<Model | undefined> {
+  if (!recipe.predictor?.init) return undefined;
+  const path = pathOf(recipe.predictor.init.run);
+  const saved = await loadInit(path, "predictor.init");
+  const { decoder: _, ...own } = readTokenizerFile(JSON.parse(new TextDecoder().decode(saved.tokenizer)), path);
+  const { decoder: __, ...wanted } = readTokenizerFile(readJson(tokenizer), tokenizer);
+  if (!isDeepStrictEqual(own, wanted))
+    throw new OptionError(
+      `recipe "${recipe.name}": wanted in "predictor.init" a model with the tokenizer of the LLM, got another's at "${path}". The predictor reads the same ids.`,
+    );
+  return saved.llm;
 }
 
 /** Puts a run's tokenizer at `path`: that of the model it goes on from, a copy of a file, or one trained from the corpus. */
@@ -56,26 +78,45 @@ export async function makeTokenizer(
   return loadTokenizer(path, from && boundaryOf(from.card, from.llm.config));
 }
 
-/** Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise. */
-export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocabSize: number): Parts {
+/**
+ * Parameters that a run begins with: from `init` where it has them, random from the recipe's seed otherwise.
+ *
+ * @param backbone what `predictor.init` names
+ */
+export function initialParts(
+  recipe: Recipe,
+  init: SavedModel | undefined,
+  vocabSize: number,
+  backbone?: Model | undefined,
+): Parts {
   const random = (part: string) => new Random(`${recipe.seed}/init/${part}`);
   const llm = llmConfig(recipe, vocabSize);
   const predictor = predictorConfig(recipe, vocabSize);
-  const from = (part: string, model: Model | undefined, config: ModelConfig) => {
+  const from = (part: string, model: Model | undefined, config: ModelConfig, key = "init") => {
     if (model && !isDeepStrictEqual(model.config, config)) {
       throw new OptionError(
-        `recipe "${recipe.name}": wanted in "${part}" the shape of the model that "init" names, ${JSON.stringify(model.config)}, got ${JSON.stringify(config)}.`,
+        `recipe "${recipe.name}": wanted in "${part}" the shape of the model that "${key}" names, ${JSON.stringify(model.config)}, got ${JSON.stringify(config)}.`,
       );
     }
     return model?.weights;
   };
+  if (init?.predictor && backbone)
+    throw new OptionError(
+      `recipe "${recipe.name}": wanted no "predictor.init", as the model that "init" names has a predictor, got one. Remove either.`,
+    );
+  const llmWeights = from("llm", init?.llm, llm) ?? randomDecoder(llm, random("llm"));
+  const makeBackbone = (config: ModelConfig) =>
+    recipe.predictor && "llmLayers" in recipe.predictor.backbone
+      ? firstLayers(config, llmWeights)
+      : randomDecoder(config, random("backbone"));
   return {
-    llm: from("llm", init?.llm, llm) ?? randomDecoder(llm, random("llm")),
+    llm: llmWeights,
     ...(predictor && {
       predictor: {
         backbone:
           from("predictor.backbone", init?.predictor?.backbone, predictor.backbone) ??
-          randomDecoder(predictor.backbone, random("backbone")),
+          from("predictor.backbone", backbone, predictor.backbone, "predictor.init") ??
+          makeBackbone(predictor.backbone),
         head: savedHead(recipe, init, predictor) ?? randomHead(predictor, random("head")),
       },
     }),
@@ -87,6 +128,11 @@ export function initialParts(recipe: Recipe, init: SavedModel | undefined, vocab
 function savedHead({ name }: Recipe, init: SavedModel | undefined, predictor: PredictorConfig): Weights | undefined {
   const head = init?.predictor?.head;
   if (!head) return undefined;
+  const { predictorPooling } = init.card;
+  if (predictorPooling !== predictor.pooling)
+    throw new OptionError(
+      `recipe "${name}": wanted "predictor.pooling": "${predictorPooling}" as in the model that "init" names, got "${predictor.pooling}".`,
+    );
   for (const [tensor, shape] of headShapes(predictor)) {
     const got = head.get(tensor)?.shape;
     if (!isDeepStrictEqual(got, shape)) {

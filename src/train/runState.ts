@@ -14,7 +14,7 @@ import {
 } from "./checkpoint.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
-import { initialParts, loadInit, makeTokenizer } from "./runStart.ts";
+import { initialParts, loadBackbone, loadInit, makeTokenizer } from "./runStart.ts";
 import type { StageState } from "./stage.ts";
 
 /** How far a stage has come. */
@@ -58,7 +58,9 @@ export class RunState {
     const init = recipe.init && pathOf(recipe.init.run);
     const from = saved ?? (init === undefined ? undefined : await loadInit(init));
     const tokenizer = await makeTokenizer({ recipe, pathOf }, from, tokenizerPath(runDir));
-    const parts = saved ? savedParts(saved) : initialParts(recipe, from, tokenizer.vocabSize);
+    const parts = saved
+      ? savedParts(saved)
+      : initialParts(recipe, from, tokenizer.vocabSize, await loadBackbone({ recipe, pathOf }, tokenizerPath(runDir)));
     if (init !== undefined && recipe.stages.some((stage) => stage.kind === "sft" && stage.distil))
       parts.teacher = (await loadInit(init)).llm.weights; // its own copy: what is trained changes in place
     const chatTemplate = from?.chatTemplate;
@@ -147,6 +149,7 @@ function modelCard(recipe: Recipe, { bosId, eosId }: Tokenizer, inherited: RunSt
     ...(mask?.kind === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
     lambda: mask && mask.kind !== "random-per-domain" ? "soft" : "hard",
     predictorInput: recipe.predictor?.input ?? "prompt",
+    predictorPooling: recipe.predictor?.pooling ?? "last",
     promptTemplate: DEFAULT_PROMPT_TEMPLATE,
     bosId,
     eosId,

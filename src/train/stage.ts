@@ -40,6 +40,8 @@ export interface StagePredictor extends PredictorMasks {
   input: PredictorInput;
   /** Whether the feature's running statistics follow the feature. */
   centred: boolean;
+  /** Whether the backbone is an LM of its own, which learns with the head: the LLM's own layers do not. */
+  backboneLearns: boolean;
 }
 
 /** How a stage gets its masks; given ones belong to domains, in the order that batches number them in. */
@@ -125,6 +127,8 @@ const EMBEDDING = /^llm\.(model\.embed_tokens|lm_head)\.weight$/;
 function trainedWeights(stage: StageConfig, parts: Parts): [string, Weight][] {
   const isTrained = (name: string): boolean => {
     if (name === FEATURE_MEAN || name === FEATURE_STD) return false;
+    if (name.startsWith(PREFIX.backbone) && stage.masks.kind === "predictor" && !stage.masks.backboneLearns)
+      return false;
     if (stage.kind === "warm-start") return PREDICTOR_ALONE.test(name);
     if (name.startsWith(PREFIX.llm)) return stage.trains.llm && !(stage.freezesEmbedding && EMBEDDING.test(name));
     if (name.startsWith(PREFIX.teacher) || !stage.trains.predictor) return false;

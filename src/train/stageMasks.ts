@@ -49,6 +49,7 @@ export function predictorMasks(recipe: Recipe, stage: Stage, vocabSize: number):
     contrast: stage.kind === "sft" ? stage.contrast : undefined,
     input: own.input,
     centred: own.centred,
+    backboneLearns: !("llmLayers" in own.backbone),
   };
 }
 

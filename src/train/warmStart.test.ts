@@ -31,7 +31,7 @@ const data = encodeQuestions(questions, new PromptFormat(tokenizer, "{prompt}\n"
 const [L, F] = [2, 24];
 const predictorOf = (changes: Partial<PredictorConfig>): PredictorConfig => ({
   ...{ backbone: goldenModel("llama").config, head: "codebook", rank: 3, numLayers: L, ffnWidth: F, block: 1 },
-  ...{ importance: false, ...changes },
+  ...{ pooling: "last", importance: false, ...changes },
 });
 /** Channels 0 and 1 of a layer are always active, 4·task+2 .. 4·task+5 for the task whose answer is read, the rest a little. */
 const evaluator = {

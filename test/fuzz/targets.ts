@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
 import { z } from "zod";
+import { openBundlePredictor } from "../../src/answer/bundlePredictor.ts";
 import { Bundle } from "../../src/bundle/bundle.ts";
 import { readHead, scoreFeature } from "../../src/bundle/head.ts";
 import { importModel } from "../../src/bundle/importModel.ts";
@@ -30,6 +31,7 @@ import { readJsonLines } from "../../src/text/jsonl.ts";
 import { type Boundary, byteTokens, createTokenizer, loadTokenizer } from "../../src/text/tokenizer.ts";
 import { type ByteLevelName, byteLevelKinds, byteLevelParts } from "../../src/text/tokenizerFile.ts";
 import { readRecipe } from "../../src/train/recipe/read.ts";
+import { FakeEngines } from "../support/fakeEngines.ts";
 import { ggufParts } from "../support/gguf.ts";
 import { anyPredictor, fixtures, goldenModel, randomModel, stories, writeCheckpoint } from "../support/makeModels.ts";
 import {
@@ -540,7 +542,7 @@ export const targets: Record<string, Target> = {
         bundle.text("tokenizer.json");
         if ([...contents.values()].some(({ bytes, size }) => size > bytes.length)) return;
         readAll(bundle);
-        if (bundle.predictor) readHead(bundle.predictor.head, bundle);
+        if (bundle.predictor) await openBundlePredictor(new FakeEngines(), bundle, {});
         await bundle.verify();
       },
     };
@@ -576,7 +578,7 @@ export const targets: Record<string, Target> = {
       cases: fc.record({ base: fc.nat(files.length - 1), edits: safetensorsFile }),
       run({ base, edits }, scratch) {
         const content = editedSafetensors(files[base]!, edits);
-        const head = readHead(scratch.put("head.safetensors", content), { numLayers: 2, ffnWidth: 6 });
+        const head = readHead(scratch.put("head.safetensors", content), { featureWidth: 4, numLayers: 2, ffnWidth: 6 });
         const scores = scoreFeature(head, Float32Array.of(1, 2, 3, 4));
         if (scores.length !== 12) throw new Error(`${scores.length} scores`);
       },

@@ -1,6 +1,6 @@
 /** A small training state that is a pure function of the step, with every part that a checkpoint has. */
 import { type ModelConfig, parameterShapes, type Weights } from "../../src/model/config.ts";
-import { headShapes } from "../../src/model/predictorConfig.ts";
+import { headShapes, type PredictorConfig } from "../../src/model/predictorConfig.ts";
 import { Random } from "../../src/random.ts";
 import type { Checkpoint } from "../../src/train/checkpoint.ts";
 import type { TrainRow } from "../../src/train/runLog.ts";
@@ -35,13 +35,14 @@ function randomWeights(shapes: Iterable<readonly [string, readonly number[]]>, r
 export function checkpointAt(step: number): Checkpoint {
   const random = new Random(`checkpoint ${step}`);
   const llmWeights = randomWeights(parameterShapes(llm), random);
-  const headConfig = {
+  const headConfig: PredictorConfig = {
     backbone,
     rank: 4,
     numLayers: llm.numLayers,
     ffnWidth: llm.ffnWidth,
+    pooling: "last",
     importance: false,
-    head: "linear" as const,
+    head: "linear",
     block: 1,
   };
   return {
@@ -55,6 +56,7 @@ export function checkpointAt(step: number): Checkpoint {
       epsilon: 0.3,
       lambda: "soft",
       predictorInput: "prompt",
+      predictorPooling: "last",
       promptTemplate: "{prompt}\n",
       bosId: 0,
       eosId: 1,

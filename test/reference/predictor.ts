@@ -1,11 +1,27 @@
 /**
  * The sparsity predictor from its definition, in float64.
  *
- * Shapes: Dp backbone width · R head rank · L layers, F FFN channels of the big model · G scores of a layer
+ * Shapes: Dp feature width · R head rank · L layers, F FFN channels of the big model · G scores of a layer
  */
 import type { Model } from "../../src/formats/huggingface.ts";
+import type { Pooling } from "../../src/model/predictorConfig.ts";
 import { forward } from "./decoder.ts";
 import * as plain from "./ops.ts";
+
+/**
+ * The raw feature [Dp] of an instruction.
+ *
+ * @param backbone of no layers: its embedding
+ */
+export function featureOf(backbone: Model, ids: Int32Array, pooling: Pooling = "last"): Float64Array {
+  const { numLayers, width: D } = backbone.config;
+  const row = (id: number) => backbone.weights.get("model.embed_tokens.weight")!.data.subarray(id * D, (id + 1) * D);
+  const hidden = numLayers === 0 ? Array.from(ids, (id) => Float64Array.from(row(id))) : forward(backbone, ids).hidden;
+  const last = hidden.at(-1)!;
+  const counted = numLayers > 0 && hidden.length > 1 ? hidden.slice(1) : hidden;
+  const mean = last.map((_, i) => counted.reduce((sum, state) => sum + state[i]!, 0) / counted.length);
+  return { last, mean, both: Float64Array.of(...mean, ...last) }[pooling];
+}
 
 /**
  * Feature [Dp] of an instruction and its masking scores [L, F].
@@ -22,14 +38,15 @@ export function scoreInstruction(
   ids: Int32Array,
   block = 1,
   choose: (logits: Float64Array) => Float64Array = oneHot,
+  pooling: Pooling = "last",
 ): { feature: Float64Array; scores: Float64Array } {
-  const Dp = backbone.config.width;
+  const feature = featureOf(backbone, ids, pooling);
+  const Dp = feature.length;
   const isCodebook = "router.weight" in head;
   const [inner, outer] = isCodebook ? ["router.weight", "codebook.weight"] : ["w1.weight", "w2.weight"];
   const R = head[inner]!.length / Dp;
   const G = head[outer]!.length / R / numLayers;
   const tensor = (name: string, shape: number[]) => ({ shape, data: Float64Array.from(head[name]!) });
-  const feature = forward(backbone, ids).hidden.at(-1)!;
   const deviation = plain.sub({ shape: [1, Dp], data: feature }, tensor("feature.mean", [Dp]));
   const centred = plain.div(deviation, tensor("feature.std", [Dp]));
   const hidden = plain.linear(centred, tensor(inner, [R, Dp]));

@@ -106,7 +106,8 @@ function masksOf({ llm, masks: config }: StepConfig, values: Values, around: Val
           name.startsWith("head.") ? [[name.slice("head.".length), data as Float32Array]] : [],
         );
         const backbone = modelOf(predictor.backbone, at, "backbone.");
-        return scoreInstruction(backbone, Object.fromEntries(head), L, ids, predictor.block, choose).scores;
+        const { block, pooling } = predictor;
+        return scoreInstruction(backbone, Object.fromEntries(head), L, ids, block, choose, pooling).scores;
       };
       return Array.from(lastRows, (_, row) => {
         const shares = (logits: Float64Array) => plain.softmax({ shape: [1, logits.length], data: logits }).data;

@@ -10,6 +10,7 @@ import { type CheckpointManifest, describeFiles, writeManifest } from "../../src
 import type { Mask } from "../../src/mask/mask.ts";
 import { checkModelConfig, type ModelConfig, parameterShapes, type Weights } from "../../src/model/config.ts";
 import { familyOf, type ModelFamily } from "../../src/model/families.ts";
+import { featureWidth, type Pooling } from "../../src/model/predictorConfig.ts";
 import { Random } from "../../src/random.ts";
 
 export const fixtures = fileURLToPath(new URL("../fixtures/", import.meta.url));
@@ -69,7 +70,9 @@ export async function storiesCheckpoint(parent: string): Promise<string> {
 }
 
 export interface TestPredictor {
+  /** Of no layers: the LLM's own embedding. */
   backbone: Model;
+  pooling: Pooling;
   head: Weights;
   tFfn: number;
   epsilon: number;
@@ -83,9 +86,12 @@ export async function writeCheckpoint(folder: string, model: Model, predictor?: 
   const names = ["llm/config.json", "llm/model.safetensors", "llm/tokenizer.json"];
   if (predictor) {
     mkdirSync(join(folder, "predictor"), { recursive: true });
-    writeModelFolder(join(folder, "predictor"), predictor.backbone);
     writeSafetensors(join(folder, "predictor/head.safetensors"), predictor.head);
-    names.push("predictor/config.json", "predictor/model.safetensors", "predictor/head.safetensors");
+    names.push("predictor/head.safetensors");
+    if (predictor.backbone.config.numLayers > 0) {
+      writeModelFolder(join(folder, "predictor"), predictor.backbone);
+      names.push("predictor/config.json", "predictor/model.safetensors");
+    }
   }
   writeManifest(folder, {
     format: "ifprune-checkpoint",
@@ -94,6 +100,7 @@ export async function writeCheckpoint(folder: string, model: Model, predictor?: 
     epsilon: predictor?.epsilon,
     lambda: predictor?.lambda ?? "hard",
     predictorInput: "prompt",
+    predictorPooling: predictor?.pooling ?? "last",
     promptTemplate: "{prompt}\n",
     bosId: 1,
     eosId: 2,
@@ -103,10 +110,13 @@ export async function writeCheckpoint(folder: string, model: Model, predictor?: 
   return folder;
 }
 
-/** A predictor of random weights that keeps 32 channels; the backbone is of another family. */
-export function anyPredictor({ config }: Model, lambda: "soft" | "hard"): TestPredictor {
-  const backbone = goldenModel("qwen3");
-  const { width: Dp } = backbone.config;
+/** A predictor of random weights that keeps 32 channels; the backbone is of another family, unless it is given. */
+export function anyPredictor(
+  { config }: Model,
+  lambda: "soft" | "hard",
+  { backbone = goldenModel("qwen3"), pooling = "last" }: Partial<Pick<TestPredictor, "backbone" | "pooling">> = {},
+): TestPredictor {
+  const Dp = featureWidth({ backbone: backbone.config, pooling });
   const random = randomNumbers(11);
   const tensor = (...shape: number[]) => {
     const length = shape.reduce((product, n) => product * n, 1);
@@ -118,7 +128,7 @@ export function anyPredictor({ config }: Model, lambda: "soft" | "hard"): TestPr
     ["w1.weight", tensor(8, Dp)],
     ["w2.weight", tensor(config.numLayers * config.ffnWidth, 8)],
   ]);
-  return { backbone, head, tFfn: 32, epsilon: 0.3, lambda };
+  return { backbone, pooling, head, tFfn: 32, epsilon: 0.3, lambda };
 }
 
 /** Byte-level BPE of V tokens without merges. */

@@ -19,6 +19,8 @@ export function* conflicts(recipe: Recipe): Generator<string> {
     yield `"predictor": wanted none for "mask.kind" = "${mask.kind}", got one. Remove either.`;
   }
 
+  if (predictor && "llmLayers" in predictor.backbone) yield* llmLayersConflicts(recipe, predictor.backbone.llmLayers);
+
   for (const [i, stage] of stages.entries()) {
     const at = `stages[${i}]`;
     if (stages.findIndex(({ name }) => name === stage.name) < i)
@@ -73,6 +75,20 @@ function* distilConflicts(
   for (const budget of budgets) {
     if (mask && (budget > llm.ffnWidth || budget % mask.block !== 0))
       yield `"${at}.budgets": wanted multiples of mask.block = ${mask.block} up to llm.ffnWidth = ${llm.ffnWidth}, got ${budget}.`;
+  }
+}
+
+/** Of a predictor that reads with the LLM's own first layers, which do not learn in it. */
+function* llmLayersConflicts({ init, llm, predictor, stages }: Recipe, llmLayers: number): Generator<string> {
+  const at = "predictor.backbone.llmLayers";
+  if (!init) yield `"${at}": wanted "init", the run whose model has the layers, got none.`;
+  if (predictor?.init) yield `"predictor.init": wanted none beside "${at}", got one. Remove either.`;
+  if (llmLayers > llm.numLayers) yield `"${at}": wanted at most llm.numLayers = ${llm.numLayers}, got ${llmLayers}.`;
+  for (const [i, { kind, train, embedding }] of stages.entries()) {
+    if (kind === "pretrain" && train !== "llm")
+      yield `"stages[${i}].train": wanted llm, as the LLM's own layers do not learn in the predictor, got "${train}".`;
+    else if (llmLayers === 0 && train !== "predictor" && embedding !== "frozen")
+      yield `"stages[${i}].embedding": wanted frozen, as the predictor reads it, got "${embedding}".`;
   }
 }
 

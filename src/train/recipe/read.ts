@@ -39,7 +39,7 @@ export interface ReadRecipeOptions {
  */
 export function readRecipe(file: string, options: ReadRecipeOptions = {}): RecipeFile {
   const pathOf = (relative: string) => resolve(dirname(file), relative);
-  return { recipe: parseRecipe(withInitialShape(readRecipeJson(file, options), pathOf), file), pathOf };
+  return { recipe: parseRecipe(withInitialShapes(readRecipeJson(file, options), pathOf), file), pathOf };
 }
 
 /**
@@ -51,7 +51,9 @@ export function readRecipe(file: string, options: ReadRecipeOptions = {}): Recip
 export function parseRecipe(json: unknown, where: string): Recipe {
   const parsed = recipeSchema.safeParse(json);
   if (!parsed.success) {
-    const problems = parsed.error.issues.map(({ path, message }) => problem(path, message, valueAt(json, path)));
+    const problems = parsed.error.issues
+      .flatMap(meantIssues)
+      .map(({ path, message }) => problem(path, message, valueAt(json, path)));
     throw recipeError(where, [...new Set(problems)]);
   }
   const recipe = withDefaults(parsed.data);
@@ -62,9 +64,17 @@ export function parseRecipe(json: unknown, where: string): Recipe {
     ["llm", llmConfig(recipe, 1)],
     ["predictor.backbone", predictorConfig(recipe, 1)?.backbone],
   ] as const) {
-    if (config) checkModelConfig(config, `${where}: "${key}"`);
+    if (config && config.numLayers > 0) checkModelConfig(config, `${where}: "${key}"`);
   }
   return recipe;
+}
+
+/** Of what may have several forms: what is wrong with the one that knows all its keys. */
+function meantIssues(issue: z.core.$ZodIssue): z.core.$ZodIssue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const meant = issue.errors.filter((issues) => issues.every(({ code }) => code !== "unrecognized_keys"));
+  if (meant.length !== 1) return [issue];
+  return meant[0]!.flatMap((own) => meantIssues({ ...own, path: [...issue.path, ...own.path] }));
 }
 
 function recipeError(where: string, problems: readonly string[]): FileError {
@@ -131,11 +141,14 @@ function withSeed(value: unknown, seed: string): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withSeed(item, seed)]));
 }
 
-/** @throws {OptionError} if there is nothing to start from */
-export function checkInit(path: string): void {
+/**
+ * @param key of the recipe that names it
+ * @throws {OptionError} if there is nothing to start from
+ */
+export function checkInit(path: string, key: "init" | "predictor.init"): void {
   if (!existsSync(path))
     throw new OptionError(
-      `recipe "init": wanted a run or a checkpoint, got nothing at "${path}". Train or import it first.`,
+      `recipe "${key}": wanted a run or a checkpoint, got nothing at "${path}". Train or import it first.`,
     );
 }
 
@@ -145,18 +158,35 @@ const startsElsewhere = z.looseObject({
   stages: z.array(z.looseObject({})),
 });
 
+const predictorStartsElsewhere = z.looseObject({
+  predictor: z.looseObject({
+    init: z.object({ run: z.string().min(1) }),
+    backbone: z.undefined().optional(),
+  }),
+});
+
 /**
- * A recipe's JSON with what it leaves to the model that it starts from: its shape, and that an imported model's embedding, which knows more words than the
- * data has, stays as it is.
+ * A recipe's JSON with what it leaves to the models that it and its predictor start from: their shapes, and that an imported model's embedding, which
+ * knows more words than the data has, stays as it is.
  */
-function withInitialShape(json: unknown, pathOf: (relative: string) => string): unknown {
-  const { data } = startsElsewhere.safeParse(json);
-  if (!data) return json;
-  const run = pathOf(data.init.run);
-  checkInit(run);
-  const folder = checkpointFolders(run)[0] ?? run;
-  const { vocabSize: _, ...llm } = readModelConfig(join(folder, "llm"));
-  const isImported = readManifest(folder, "ifprune-checkpoint").provenance.recipe === IMPORT_RECIPE;
-  const stages = data.stages.map((stage) => (isImported ? { embedding: "frozen", ...stage } : stage));
-  return { ...data, llm, stages };
+function withInitialShapes(json: unknown, pathOf: (relative: string) => string): unknown {
+  const { data: whole } = startsElsewhere.safeParse(json);
+  const recipe = whole ? withInitialLlm(whole, pathOf(whole.init.run)) : json;
+  const { data: own } = predictorStartsElsewhere.safeParse(recipe);
+  if (!own) return recipe;
+  const { predictor } = own;
+  return { ...own, predictor: { ...predictor, backbone: shapeOf(pathOf(predictor.init.run), "predictor.init") } };
+}
+
+function withInitialLlm({ stages, ...recipe }: z.infer<typeof startsElsewhere>, run: string): object {
+  const llm = shapeOf(run, "init");
+  const { provenance } = readManifest(checkpointFolders(run)[0] ?? run, "ifprune-checkpoint");
+  const isImported = provenance.recipe === IMPORT_RECIPE;
+  return { ...recipe, llm, stages: stages.map((stage) => (isImported ? { embedding: "frozen", ...stage } : stage)) };
+}
+
+function shapeOf(run: string, key: "init" | "predictor.init"): object {
+  checkInit(run, key);
+  const { vocabSize: _, ...shape } = readModelConfig(join(checkpointFolders(run)[0] ?? run, "llm"));
+  return shape;
 }

@@ -63,7 +63,18 @@ for (const [what, recipe, message] of [
   ["a name that is a path", changed(["name"], "../x"), /"name": wanted a name of letters.*got "\.\.\/x"/],
   ["not an object", [1, 2], /"recipe": wanted an object, got \[1,2\]/],
   ["no stages", changed(["stages"], []), /"stages": wanted a list of at least one stage, got \[\]/],
-  ["half a tokenizer", changed(["tokenizer"], { vocabSize: 512 }), /"tokenizer": wanted either \{"path"\} or/],
+  ["no tokenizer", changed(["tokenizer"], 3), /"tokenizer": wanted either \{"path"\} or/],
+  [
+    "half a tokenizer",
+    changed(["tokenizer"], { vocabSize: 512 }),
+    /"tokenizer\.data": wanted a list of paths, got noth/,
+  ],
+  ["no backbone", changed(["predictor", "backbone"], {}), /"predictor\.backbone": wanted a shape or \{"llmLayers"\}/],
+  [
+    "half a backbone",
+    changed(["predictor", "backbone"], { llmLayers: -1 }),
+    /"predictor\.backbone\.llmLayers": wanted an integer of at least 0, got -1/,
+  ],
 ] as const) {
   test(`refused: ${what}`, () => {
     expect(() => parseRecipe(recipe, "first.json")).toThrow(FileError);

@@ -3,6 +3,7 @@
  * says the same to editors; a test keeps it so. Keys that must fit each other: `conflicts.ts`.
  */
 import { z } from "zod";
+import { firstLayersConfig } from "../../model/backbone.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { MODEL_FAMILIES } from "../../model/families.ts";
 import type { PredictorConfig } from "../../model/predictorConfig.ts";
@@ -52,13 +53,8 @@ const blockShape = {
   ffnWidth: integer(1).describe("F: channels of each FFN (d_ffn)."),
 };
 
-const llmSchema = section({
-  family: oneOf(MODEL_FAMILIES).default("llama"),
-  ...blockShape,
-  contextLength: integer(2).describe("Tokens."),
-  tieEmbeddings: flag.default(true),
-  normEps: positive.default(1e-5),
-  ropeTheta: positive.default(10_000),
+/** What only imported models have. */
+const importedShape = {
   ropeScaling: z
     .discriminatedUnion("kind", [
       section({ kind: z.literal("linear"), factor: positive }),
@@ -84,10 +80,52 @@ const llmSchema = section({
   localRopeTheta: positive.optional().describe("Of imported models."),
   attentionSoftCap: positive.optional().describe("Of imported models."),
   logitSoftCap: positive.optional().describe("Of imported models."),
+};
+
+const contextLength = integer(2).describe("Tokens.");
+
+const llmSchema = section({
+  family: oneOf(MODEL_FAMILIES).default("llama"),
+  ...blockShape,
+  contextLength,
+  tieEmbeddings: flag.default(true),
+  normEps: positive.default(1e-5),
+  ropeTheta: positive.default(10_000),
+  ...importedShape,
 });
 
-const predictorSchema = section({
-  backbone: section(blockShape),
+const backboneSchema = z.union(
+  [
+    section({
+      llmLayers: integer(0).describe(
+        "It is the first so many layers of the LLM that init names, as they are there, and does not learn. 0: the LLM's embedding alone, and no second model.",
+      ),
+    }),
+    section({
+      family: oneOf(MODEL_FAMILIES).optional().describe("Absent: llama."),
+      ...blockShape,
+      contextLength: contextLength.optional().describe("Absent: the LLM's."),
+      tieEmbeddings: flag.optional().describe("Absent: true."),
+      normEps: positive.optional().describe("Absent: the LLM's."),
+      ropeTheta: positive.optional().describe("Absent: the LLM's."),
+      ...importedShape,
+    }),
+  ],
+  'a shape or {"llmLayers"}',
+);
+
+const predictorShape = {
+  backbone: backboneSchema.describe("What reads the instruction: an LM of this shape, or the LLM's own first layers."),
+  init: section({ run: path })
+    .optional()
+    .describe(
+      "Finished run or checkpoint of an LM with the same tokenizer, which the backbone starts as; backbone need not repeat its shape.",
+    ),
+  pooling: oneOf(["last", "mean", "both"])
+    .default("last")
+    .describe(
+      "What of the tokens is the feature: the last one's hidden state as in the paper, the mean of all, or both.",
+    ),
   head: oneOf(["linear", "codebook"])
     .default("linear")
     .describe(
@@ -105,7 +143,8 @@ const predictorSchema = section({
     .describe(
       "Whether the feature is centred and scaled by running statistics. Off only to see what becomes of masks without.",
     ),
-});
+};
+const predictorSchema = section(predictorShape);
 
 const budgetShape = {
   tFfn: integer(1).describe("Channels that a mask keeps per layer (t_ffn); at most llm.ffnWidth."),
@@ -348,6 +387,12 @@ export function recipeJsonSchema(): z.core.JSONSchema.BaseSchema {
     ...recipeShape,
     name: name.describe(recipeShape.name.description!),
     llm: recipeShape.llm.optional().describe(recipeShape.llm.description!),
+    predictor: section({
+      ...predictorShape,
+      backbone: backboneSchema.optional().describe(predictorShape.backbone.description!),
+    })
+      .optional()
+      .describe(recipeShape.predictor.description!),
   });
   return z.toJSONSchema(z.union([whole, changedRecipeSchema]).describe("A recipe of `ifprune train`."), {
     target: "draft-7", // what editors know
@@ -402,20 +447,19 @@ export function llmConfig({ llm }: Recipe, vocabSize: number): ModelConfig {
   return { ...llm, vocabSize };
 }
 
-/** The predictor's shape, or nothing if the recipe has none. It shares tokenizer, context and constants with the LLM. */
-export function predictorConfig({ llm, predictor, mask }: Recipe, vocabSize: number): PredictorConfig | undefined {
+/** The predictor's shape, or nothing if the recipe has none. It shares the tokenizer with the LLM, and what it does not say of context and constants. */
+export function predictorConfig(recipe: Recipe, vocabSize: number): PredictorConfig | undefined {
+  const { llm, predictor, mask } = recipe;
   if (!predictor) return undefined;
   const { normEps, ropeTheta, contextLength, numLayers, ffnWidth } = llm;
+  const { backbone: own } = predictor;
+  const shared = { family: "llama", contextLength, normEps, ropeTheta, tieEmbeddings: true } as const;
   return {
-    backbone: {
-      family: "llama",
-      ...predictor.backbone,
-      vocabSize,
-      contextLength,
-      normEps,
-      ropeTheta,
-      tieEmbeddings: true,
-    },
+    backbone:
+      "llmLayers" in own
+        ? firstLayersConfig(llmConfig(recipe, vocabSize), own.llmLayers)
+        : { ...shared, ...own, vocabSize },
+    pooling: predictor.pooling,
     head: predictor.head,
     rank: predictor.rank,
     numLayers,
