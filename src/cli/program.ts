@@ -11,6 +11,7 @@ import { generateCommand } from "./generate.ts";
 import { importCommand } from "./import.ts";
 import { maskCommand } from "./mask.ts";
 import { packCommand } from "./pack.ts";
+import { pruneCommand } from "./prune.ts";
 import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
 import { serveCommand } from "./serve.ts";
@@ -38,6 +39,7 @@ export function ifprune(): Command {
     benchCommand,
     reportCommand,
     packCommand,
+    pruneCommand,
     importCommand,
     exportCommand,
     verifyCommand,

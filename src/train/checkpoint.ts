@@ -15,7 +15,7 @@ import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmS
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { ReadableFile, readJson, readText } from "../files.ts";
+import { makeFolder, ReadableFile, readJson, readText } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
@@ -130,12 +130,21 @@ export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Pr
   return target;
 }
 
-/** Writes and syncs all files but the manifest. @returns their paths within `folder` */
-function writeContents(
-  folder: string,
-  { llm, predictor, tokenizer, chatTemplate, tensors, ...rest }: Checkpoint,
-): string[] {
-  const { step, stage, metricsBytes, recipe, values } = rest;
+/** Writes a model that is in no run: a checkpoint to start from, which appears whole or not at all. @throws {OptionError} if the folder exists */
+export async function saveModel(path: string, model: SavedModel): Promise<void> {
+  await makeFolder(path, "save", async (partial) => {
+    const files = writeModel(partial, model);
+    writeManifest(partial, {
+      format: "ifprune-checkpoint",
+      version: 1,
+      ...model.card,
+      files: await describeFiles(partial, files),
+    });
+  });
+}
+
+/** @returns paths of its files within `folder` */
+function writeModel(folder: string, { llm, predictor, tokenizer, chatTemplate }: SavedModel): string[] {
   writeModelFolder(join(folder, "llm"), llm);
   writeFileSync(join(folder, tokenizerName), tokenizer);
   const files = ["llm/config.json", "llm/model.safetensors", tokenizerName];
@@ -151,6 +160,13 @@ function writeContents(
     writeSafetensors(join(folder, headName), predictor.head);
     files.push(headName);
   }
+  return files;
+}
+
+/** Writes and syncs all files but the manifest. @returns their paths within `folder` */
+function writeContents(folder: string, { tensors, ...rest }: Checkpoint): string[] {
+  const { step, stage, metricsBytes, recipe, values } = rest;
+  const files = writeModel(folder, rest);
   for (const [group, weights] of Object.entries(tensors)) {
     const file = `${group}.safetensors`;
     if (!groupFile.test(file)) throw new Error(`internal: tensor group "${group}" is not a file name`);

@@ -8,7 +8,7 @@ import { FEATURE_MEAN, FEATURE_STD } from "../net/parameters.ts";
 /** Weight of the past. */
 const MOMENTUM = 0.99;
 /** Keeps a constant feature from being blown up. */
-const STD_FLOOR = 1e-3;
+export const STD_FLOOR = 1e-3;
 
 /**
  * Moves mean and standard deviation, which are among the parameters, towards those of a batch: feature [P, Dp].

@@ -1,0 +1,105 @@
+import { Command } from "commander";
+import { OptionError } from "../errors.ts";
+import { boundaryOf } from "../manifest.ts";
+import { createTokenizer } from "../text/tokenizer.ts";
+import { formatOf, loadModel, saveModel } from "../train/checkpoint.ts";
+import { encodeQuestions, readQuestions } from "../train/data.ts";
+import { type PruneReport, prune } from "../train/prune.ts";
+import { integer, interruption, printJson } from "./options.ts";
+import { Progress } from "./progress.ts";
+
+interface Options {
+  data: string[];
+  instructions?: string;
+  licence: string;
+  tFfn?: number;
+  block: number;
+  masks: "domains" | number;
+  random?: boolean;
+  prompts: number;
+  maxTokens: number;
+  seed: number;
+  importance?: string;
+  threads?: number;
+  json?: boolean;
+}
+
+export function pruneCommand(): Command {
+  return new Command("prune")
+    .description(
+      "Find which channels of a pretrained model each kind of prompt needs, and give it a codebook of masks and a router that chooses among them by the prompt's words. No training: heal the result with a recipe whose stage is distil.",
+    )
+    .argument("<checkpoint>", "checkpoint folder or finished run, dense (`ifprune import --checkpoint`)")
+    .argument("<out>", "checkpoint folder to make")
+    .requiredOption("--data <file...>", "questions with answers (.jsonl, .jsonl.gz), as training takes them")
+    .option("--instructions <file>", "wordings of the tasks' instructions")
+    .option("--licence <text>", "licence of the data, for the provenance", "unknown")
+    .option("--t-ffn <n>", "channels that masks keep in each layer (default: half)", integer(1))
+    .option("--block <n>", "channels that are kept or dropped together; they are regrouped for that", integer(1), 64)
+    .option("--masks <n>", "masks: at most so many, of clusters of prompts; or domains, one for each", masksOf, 16)
+    .option("--random", "control: random blocks for each group of prompts")
+    .option("--prompts <n>", "prompts whose answers importance is taken over, in all; domains alike", integer(2), 480)
+    .option("--max-tokens <n>", "longest prompt with its answer", integer(8), 256)
+    .option("--seed <n>", "of what is drawn", integer(0), 1)
+    .option("--importance <folder>", "keep importance there, and use what is there for the same model and prompts")
+    .option("--threads <n>", "worker threads", integer(1))
+    .option("--json", "print what was found as JSON")
+    .action(run);
+}
+
+function masksOf(text: string): "domains" | number {
+  return text === "domains" ? text : integer(1)(text);
+}
+
+async function run(checkpoint: string, out: string, options: Options): Promise<void> {
+  const { data: paths, instructions, licence, maxTokens, tFfn, json, threads, ...rest } = options;
+  const signal = interruption("prune: stopped. Nothing was written.");
+  const model = await loadModel(checkpoint);
+  if (model.predictor)
+    throw new OptionError(
+      `prune: wanted a dense model, got "${checkpoint}", which has a predictor. Name the one that it was made from.`,
+    );
+  const { card, llm } = model;
+  const tokenizerJson = JSON.parse(new TextDecoder().decode(model.tokenizer));
+  const tokenizer = createTokenizer(tokenizerJson, checkpoint, boundaryOf(card, llm.config));
+  const questions = await readQuestions(
+    paths.map((path) => ({ domain: path, path })),
+    instructions,
+  );
+  const data = encodeQuestions(questions, formatOf(model, tokenizer, checkpoint), {
+    predictorInput: "prompt",
+    maxTokens,
+  });
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    progress ??= new Progress({ label: "importance", total });
+    progress.update(done);
+  };
+  const { model: pruned, report } = await prune(model, data, {
+    ...rest,
+    tFfn: tFfn ?? llm.config.ffnWidth / 2,
+    data: paths.map((name) => ({ name, licence })),
+    ...(threads !== undefined && { threads }),
+    spinning: false,
+    signal,
+    onProgress,
+  }).finally(() => progress?.finish());
+  await saveModel(out, pruned);
+  if (json) printJson(report);
+  else process.stderr.write(summary(report, out));
+}
+
+function summary({ prompts, entries, routed, kept }: PruneReport, out: string): string {
+  const share = (value: number) => `${(100 * value).toFixed(1)} %`;
+  const rows = entries.map(({ prompts, domains }, entry) => {
+    const names = Object.entries(domains).map(([name, count]) => `${name} ${count}`);
+    return `  mask ${entry}: ${prompts} prompts (${names.slice(0, 4).join(", ")}${names.length > 4 ? ", …" : ""})`;
+  });
+  return [
+    ...rows,
+    `importance kept, mean of ${prompts} prompts: own mask ${share(kept.own)}, one for all ${share(kept.generic)}, another's ${share(kept.foreign)}`,
+    `the router finds the group of ${share(routed)} of prompts that it has not seen`,
+    `${out}: checkpoint. Heal it: name it in a recipe as "init", with a stage of kind distil.`,
+    "",
+  ].join("\n");
+}

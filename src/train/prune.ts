@@ -1,0 +1,305 @@
+/**
+ * Masks for a pretrained model, before any training: which channels each kind of prompt needs, a codebook of masks made of that, and a router that chooses among them by the
+ * mean of the model's own embeddings over the prompt. Healing them is a `distil` stage.
+ *
+ *   1. importance of every channel for the answers of sampled prompts (`src/net/importance.ts`)
+ *   2. channels in another order, so that those that matter for the same prompts make a block (`src/mask/blocks.ts`): the same model
+ *   3. prompts in groups: all, by domain, or Ward's clusters of their blocks' importance
+ *   4. an entry of the codebook for each group: the mean importance of its prompts, and as much of all prompts' as it has few of its own
+ *   5. the router: softmax regression on the features of the prompts in several wordings
+ *
+ * Shapes: N prompts · L layers · F channels of a layer, in k = F/block blocks · R entries · D width
+ */
+import { createHash } from "node:crypto";
+import { existsSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { OptionError } from "../errors.ts";
+import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import type { SessionOptions } from "../graph/session.ts";
+import { type ChannelOrder, groupChannels, storedOrder } from "../mask/blocks.ts";
+import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
+import type { Weights } from "../model/config.ts";
+import { permuteChannels } from "../model/permute.ts";
+import { importanceScores } from "../net/importance.ts";
+import { parameterArrays } from "../net/parameters.ts";
+import { Random } from "../random.ts";
+import { IGNORED } from "./batches.ts";
+import type { SavedModel } from "./checkpoint.ts";
+import { means, wardClusters } from "./cluster.ts";
+import { labelledTurns, type Question, type SftData } from "./data.ts";
+import { STD_FLOOR } from "./featureStatistics.ts";
+import { mostLikely, softmaxRegression } from "./softmaxRegression.ts";
+
+export interface PruneOptions extends SessionOptions {
+  /** Prompts whose answers importance is taken over, in all; domains alike. */
+  prompts: number;
+  /** Channels that are kept or dropped together. */
+  block: number;
+  /** Channels that are kept in each layer (t_ffn): a default of the model, which use may change. */
+  tFfn: number;
+  /** Entries of the codebook: one for each domain, or as many clusters at most; 1 is one mask for all. */
+  masks: "domains" | number;
+  /** Control: entries of random blocks for the same groups. */
+  random?: boolean;
+  seed: number;
+  /** Folder in which importance is kept, under a hash of model and prompts, and found again. Absent: it is not. */
+  importance?: string | undefined;
+  /** Data that the prompts are from, for the provenance. */
+  data: readonly { name: string; licence: string }[];
+  signal?: AbortSignal | undefined;
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** What was found. */
+export interface PruneReport {
+  prompts: number;
+  /** Entries of the codebook, with the domains of their prompts, most frequent first. */
+  entries: readonly { prompts: number; domains: Readonly<Record<string, number>> }[];
+  /** Share of prompts, in wordings that the router has not learned from, whose group it finds. */
+  routed: number;
+  /** Share of its own importance that a prompt's entry keeps, mean over prompts; that one mask for all would, and that of another group. */
+  kept: { own: number; generic: number; foreign: number };
+}
+
+/** Temperature of SoftTopK that the codebook's scores are good for, should masks be soft. */
+const EPSILON = 0.3;
+/** Prompts' worth of the importance of all prompts that every entry has in it: a group of few prompts says little of its own. */
+const PRIOR = 4;
+/** Wordings of a question that the router learns from, at most. */
+const WORDINGS = 4;
+
+/**
+ * @param model dense
+ * @param data its questions, with what a predictor reads of them
+ * @returns the model with a codebook and its router, its channels in the new order
+ * @throws {OptionError} if blocks do not divide the channels or those kept, or there are fewer prompts than entries
+ */
+export async function prune(
+  model: SavedModel,
+  data: SftData,
+  options: PruneOptions,
+): Promise<{ model: SavedModel; report: PruneReport }> {
+  const { config } = model.llm;
+  const { numLayers: L, ffnWidth: F } = config;
+  const { block, tFfn, seed } = options;
+  if (F % block !== 0 || tFfn % block !== 0 || tFfn < block || tFfn > F)
+    throw new OptionError(
+      `prune: wanted blocks that divide ${F} channels and t_ffn = ${tFfn} of them, got blocks of ${block}.`,
+    );
+  const { questions, domainOf } = sample(data, options.prompts, new Random(`prune/${seed}/prompts`));
+  const perChannel = await importanceOf(model, data, questions, options);
+
+  const profiles = means(perChannel, domainOf, Math.max(...domainOf) + 1);
+  const order = block === 1 ? storedOrder(L, F) : groupChannels(profiles, { dFfn: F, block });
+  const perBlock = perChannel.map((scores) => blockSums(scores, order, block));
+
+  const groupOf = groups(perBlock, domainOf, options.masks);
+  const numGroups = Math.max(...groupOf) + 1;
+  const general = means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
+  const ofGroups = means(perBlock, groupOf, numGroups).map((mean, group) => {
+    const own = groupOf.filter((of) => of === group).length;
+    return mean.map((value, i) => (own * value + PRIOR * general[i]!) / (own + PRIOR));
+  });
+  const random = new Random(`prune/${seed}/random`);
+  // logarithms: the same order, and scores whose spread is not that of a few blocks
+  const entries = ofGroups.map((mean) =>
+    mean.map((value) => (options.random ? random.normal() : Math.log(value + TINY))),
+  );
+
+  const llm = block === 1 ? model.llm : { config, weights: permuteChannels(model.llm.weights, order) };
+  const { head, routed } = learnRouter(llm.weights, data, questions, groupOf, entries);
+  const counted = Array.from({ length: numGroups }, (_, group) => {
+    const domains: Record<string, number> = {};
+    for (const [i, of] of groupOf.entries()) {
+      const name = data.domains[domainOf[i]!]!;
+      if (of === group) domains[name] = (domains[name] ?? 0) + 1;
+    }
+    const sorted = Object.entries(domains).sort(([, a], [, b]) => b - a);
+    return { prompts: sorted.reduce((sum, [, count]) => sum + count, 0), domains: Object.fromEntries(sorted) };
+  });
+  const keeps = (scores: Float64Array, by: Float64Array) => keptShare(scores, by, { L, count: tFfn / block });
+  const mean = (f: (i: number) => number) => perBlock.reduce((sum, _, i) => sum + f(i), 0) / perBlock.length;
+  const backbone = firstLayersConfig(config, 0);
+  return {
+    model: {
+      ...model,
+      card: {
+        ...model.card,
+        tFfn,
+        epsilon: EPSILON,
+        lambda: "hard",
+        predictorInput: "prompt",
+        predictorPooling: "mean",
+        provenance: {
+          recipe: "prune",
+          seed,
+          data: [...model.card.provenance.data, ...options.data],
+          created: new Date().toISOString(),
+        },
+      },
+      llm,
+      predictor: { backbone: { config: backbone, weights: firstLayers(backbone, llm.weights) }, head },
+    },
+    report: {
+      prompts: questions.length,
+      entries: counted,
+      routed,
+      kept: {
+        own: mean((i) => keeps(perBlock[i]!, entries[groupOf[i]!]!)),
+        generic: mean((i) => keeps(perBlock[i]!, general)),
+        foreign: mean((i) => keeps(perBlock[i]!, entries[(groupOf[i]! + (numGroups >> 1)) % numGroups]!)),
+      },
+    },
+  };
+}
+
+/** Keeps logarithms finite. */
+const TINY = 1e-12;
+
+/** Importance of each question's channels for its answer, each layer of each question with the sum 1. */
+async function importanceOf(
+  { llm }: SavedModel,
+  data: SftData,
+  questions: readonly Question[],
+  { importance: folder, ...options }: PruneOptions,
+): Promise<Float32Array[]> {
+  const sequences = questions.map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
+  const { ffnWidth: F, numLayers: L } = llm.config;
+  const compute = async () => {
+    const scores = await importanceScores(
+      { llm: llm.config, parameters: parameterArrays({ llm: llm.weights }) },
+      sequences,
+      options,
+    );
+    for (const row of scores) {
+      for (let start = 0; start < row.length; start += F) {
+        const layer = row.subarray(start, start + F);
+        const sum = layer.reduce((total, value) => total + value, 0);
+        for (let i = 0; i < F; i++) layer[i]! /= sum || 1;
+      }
+    }
+    return scores;
+  };
+  if (folder === undefined) return compute();
+  const hash = createHash("sha256");
+  for (const { data } of llm.weights.values())
+    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  for (const { ids, labels } of sequences) hash.update(new Uint8Array(ids)).update(new Uint8Array(labels));
+  const path = join(folder, `importance-${hash.digest("hex").slice(0, 32)}.safetensors`);
+  if (!existsSync(path)) {
+    const all = new Float32Array(sequences.length * L * F);
+    for (const [i, row] of (await compute()).entries()) all.set(row, i * L * F);
+    const shape = [sequences.length, L * F];
+    writeSafetensors(`${path}.partial`, new Map([["importance", { shape, data: all }]]));
+    renameSync(`${path}.partial`, path);
+  }
+  const { data: all } = readSafetensors(path).get("importance")!;
+  return sequences.map((_, i) => all.subarray(i * L * F, (i + 1) * L * F));
+}
+
+/** Scores of channels [L, F] as those of blocks [L, k], in the given order. */
+function blockSums(scores: Float32Array, order: ChannelOrder, block: number): Float64Array {
+  const F = order[0]!.length;
+  const sums = new Float64Array(scores.length / block);
+  for (const [layer, channels] of order.entries()) {
+    for (const [place, channel] of channels.entries())
+      sums[Math.floor((layer * F + place) / block)]! += scores[layer * F + channel]!;
+  }
+  return sums;
+}
+
+/** Group of each prompt, [N], numbered without gaps. */
+function groups(perBlock: readonly Float64Array[], domainOf: Int32Array, masks: PruneOptions["masks"]): Int32Array {
+  if (masks === "domains") return domainOf;
+  if (masks > perBlock.length)
+    throw new OptionError(`prune: wanted at least ${masks} prompts, one for each mask, got ${perBlock.length}.`);
+  // square roots of shares that sum to 1 are of one length, and few large ones do not decide alone
+  return wardClusters(
+    perBlock.map((scores) => Float32Array.from(scores, Math.sqrt)),
+    masks,
+  );
+}
+
+/** About `count` questions, domains alike and each in an order of its own, and their domains, numbered without gaps. */
+function sample(data: SftData, count: number, random: Random): { questions: Question[]; domainOf: Int32Array } {
+  const filled = data.questions.filter((questions) => questions.length > 0);
+  const drawn = filled.map((questions) =>
+    Array.from(
+      random.permutation(questions.length).subarray(0, Math.ceil(count / filled.length)),
+      (i) => questions[i]!,
+    ),
+  );
+  return {
+    questions: drawn.flat(),
+    domainOf: Int32Array.from(drawn.flatMap((questions, domain) => questions.map(() => domain))),
+  };
+}
+
+/**
+ * The codebook and its router: a linear map of the mean embedding of a prompt's tokens, centred and scaled, to the logits of groups. `routed` is measured on a fifth
+ * of the questions, with a router that learned from the others; the one returned has learned from all.
+ */
+function learnRouter(
+  llm: Weights,
+  data: SftData,
+  questions: readonly Question[],
+  groupOf: Int32Array,
+  entries: readonly Float64Array[],
+): { head: Weights; routed: number } {
+  const R = entries.length;
+  const { shape, data: table } = llm.get("model.embed_tokens.weight")!;
+  const D = shape[1]!;
+  const points = questions.flatMap((question, i) =>
+    question.wordings.slice(0, WORDINGS).map((wording) => ({
+      feature: meanRow(table, data.encode(question, wording).predictorInputs[0]!, D),
+      group: groupOf[i]!,
+      isTest: i % 5 === 4,
+    })),
+  );
+  const all = points.map(({ feature }) => feature);
+  const mean = Float32Array.from(means(all, new Int32Array(all.length), 1)[0]!);
+  const std = mean.map((centre, d) => {
+    const variance = all.reduce((sum, feature) => sum + (feature[d]! - centre) ** 2, 0) / all.length;
+    return Math.max(STD_FLOOR, Math.sqrt(variance));
+  });
+  for (const feature of all) for (let d = 0; d < D; d++) feature[d] = (feature[d]! - mean[d]!) / std[d]!;
+  const fit = (some: typeof points) =>
+    softmaxRegression(
+      some.map(({ feature }) => feature),
+      some.map(({ group }) => group),
+      R,
+    );
+  const [known, unknown] = [points.filter(({ isTest }) => !isTest), points.filter(({ isTest }) => isTest)];
+  const tried = fit(known);
+  const found = unknown.filter(({ feature, group }) => mostLikely(tried, feature, R) === group);
+  const codebook = new Float32Array(entries[0]!.length * R);
+  for (const [entry, scores] of entries.entries())
+    for (const [i, score] of scores.entries()) codebook[i * R + entry] = score;
+  return {
+    head: new Map([
+      ["router.weight", { shape: [R, D], data: fit(points) }],
+      ["codebook.weight", { shape: [entries[0]!.length, R], data: codebook }],
+      ["feature.mean", { shape: [D], data: mean }],
+      ["feature.std", { shape: [D], data: std }],
+    ]),
+    routed: found.length / unknown.length,
+  };
+}
+
+/** Mean of a table's rows [V, D] at these tokens. */
+function meanRow(table: Float32Array, ids: Int32Array, D: number): Float32Array {
+  const sum = new Float64Array(D);
+  for (const id of ids) for (let d = 0; d < D; d++) sum[d]! += table[id * D + d]!;
+  return Float32Array.from(sum, (value) => value / ids.length);
+}
+
+/** Share of a prompt's importance in the blocks that the highest scores of each layer keep, layers alike. */
+function keptShare(importance: Float64Array, scores: Float64Array, { L, count }: { L: number; count: number }): number {
+  const k = importance.length / L;
+  let share = 0;
+  for (let start = 0; start < importance.length; start += k) {
+    const best = Array.from({ length: k }, (_, i) => start + i).sort((a, b) => scores[b]! - scores[a]! || a - b);
+    share += best.slice(0, count).reduce((sum, i) => sum + importance[i]!, 0);
+  }
+  return share / L;
+}
