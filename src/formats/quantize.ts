@@ -110,6 +110,16 @@ export function encodeBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
   return halves;
 }
 
+/** Rounds values to ones that bfloat16 has, in place. */
+export function roundToBfloat16(values: Float32Array): void {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i]!;
+    words[i] = word + 0x7fff + ((word >>> 16) & 1);
+    words[i]! &= 0xffff0000;
+  }
+}
+
 /**
  * Consecutive values as `type`. F32 is a view of the values, not a copy.
  *

@@ -183,9 +183,13 @@ export function readSafetensors(path: string): Weights {
 }
 
 /** Writes float32 tensors and syncs them to the disk. Not atomic: write to a temporary name where that matters. */
-export function writeSafetensors(path: string, weights: ReadonlyMap<string, Weight>): void {
-  const tensors = [...weights].map(([name, { shape }]) => ({ name, shape, type: "F32" as const }));
-  const steps = writeTensors(path, tensors, (name) => encodeWeights(weights.get(name)!.data, "F32"));
+export function writeSafetensors(
+  path: string,
+  weights: ReadonlyMap<string, Weight>,
+  type: "F32" | "BF16" = "F32",
+): void {
+  const tensors = [...weights].map(([name, { shape }]) => ({ name, shape, type }));
+  const steps = writeTensors(path, tensors, (name) => encodeWeights(weights.get(name)!.data, type));
   while (!steps.next().done);
 }
 

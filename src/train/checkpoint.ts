@@ -65,6 +65,8 @@ export interface Checkpoint extends SavedModel {
   values: Json;
   /** Further tensors, by group; group names become file names. */
   tensors: Record<string, Weights>;
+  /** Groups whose values all are of bfloat16, and are stored so. */
+  halves?: readonly string[];
 }
 
 /** Checkpoints that stay in a run: the newest, and one to fall back on. */
@@ -164,13 +166,13 @@ function writeModel(folder: string, { llm, predictor, tokenizer, chatTemplate }:
 }
 
 /** Writes and syncs all files but the manifest. @returns their paths within `folder` */
-function writeContents(folder: string, { tensors, ...rest }: Checkpoint): string[] {
+function writeContents(folder: string, { tensors, halves = [], ...rest }: Checkpoint): string[] {
   const { step, stage, metricsBytes, recipe, values } = rest;
   const files = writeModel(folder, rest);
   for (const [group, weights] of Object.entries(tensors)) {
     const file = `${group}.safetensors`;
     if (!groupFile.test(file)) throw new Error(`internal: tensor group "${group}" is not a file name`);
-    writeSafetensors(join(folder, file), weights);
+    writeSafetensors(join(folder, file), weights, halves.includes(group) ? "BF16" : "F32");
     files.push(file);
   }
   const state = stateSchema.parse({ step, stage, metricsBytes, recipe, values });

@@ -1,6 +1,7 @@
 /** What a run is at between two steps: begun from its recipe or found in its newest checkpoint, and saved to the next one. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { roundToBfloat16 } from "../formats/quantize.ts";
 import type { Parts } from "../net/parameters.ts";
 import { DEFAULT_PROMPT_TEMPLATE, type PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -13,7 +14,7 @@ import {
   saveCheckpoint,
 } from "./checkpoint.ts";
 import type { RecipeFile } from "./recipe/read.ts";
-import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
+import { hasFixedMasks, llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
 import { initialParts, loadBackbone, loadInit, makeTokenizer } from "./runStart.ts";
 import type { StageState } from "./stage.ts";
 
@@ -84,7 +85,12 @@ export class RunState {
   /** Saves a checkpoint in a stage, or at its end. @returns its folder */
   async save(stage: number, { state, losses }: StageProgress, metricsBytes: number): Promise<string> {
     const { recipe, runDir, parts } = this.#start;
-    const isDone = state.step === recipe.stages[stage]!.steps;
+    const { kind, steps } = recipe.stages[stage]!;
+    const isDone = state.step === steps;
+    // Moments of a pretrained model would make a checkpoint of three times its weights. They are rounded where they are, so that a run that goes on and one that
+    // resumes have the same.
+    const halvesMoments = kind === "distil" && !isDone;
+    if (halvesMoments) for (const { data } of [...state.m.values(), ...state.v.values()]) roundToBfloat16(data);
     this.#checkpoint = await saveCheckpoint(runDir, {
       ...savedModel(this.#start),
       step: stepsBefore(recipe, stage) + state.step,
@@ -96,6 +102,7 @@ export class RunState {
         ...(!isDone && { "adam-m": state.m, "adam-v": state.v }),
         ...(parts.static && { static: parts.static }),
       },
+      ...(halvesMoments && { halves: ["adam-m", "adam-v"] }),
     });
     return this.#checkpoint;
   }
@@ -141,13 +148,18 @@ function savedModel({ recipe, runDir, format, chatTemplate, parts, inherited }: 
   };
 }
 
+/** Whether a stage trains on kept channels as they are, without λ. */
+function hasHardMasks({ mask, predictor }: Recipe, { kind, train }: Recipe["stages"][number]): boolean {
+  return mask?.kind === "random-per-domain" || (kind === "distil" && hasFixedMasks({ mask, predictor }, train));
+}
+
 function modelCard(recipe: Recipe, { bosId, eosId }: Tokenizer, inherited: RunStart["inherited"]): ModelCard {
-  const { mask } = recipe;
-  const own = recipe.stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence })));
+  const { mask, stages } = recipe;
+  const own = stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence })));
   const origins = new Map([...inherited, ...own].map((origin) => [JSON.stringify(origin), origin]));
   return {
     ...(mask?.kind === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
-    lambda: mask && mask.kind !== "random-per-domain" ? "soft" : "hard",
+    lambda: mask && !stages.some((stage) => hasHardMasks(recipe, stage)) ? "soft" : "hard",
     predictorInput: recipe.predictor?.input ?? "prompt",
     predictorPooling: recipe.predictor?.pooling ?? "last",
     promptTemplate: DEFAULT_PROMPT_TEMPLATE,

@@ -12,7 +12,7 @@
  * Shapes: B rows at a time · T tokens of a row · Dt width of the teacher · V vocabulary
  */
 import { createHash } from "node:crypto";
-import { closeSync, constants, ftruncateSync, mkdirSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { FileError, OptionError } from "../errors.ts";
@@ -62,7 +62,7 @@ export class Teacher implements Disposable {
     const open = (name: string, bytes: number): number =>
       writing(join(folder, name), () => {
         const descriptor = openSync(join(folder, name), constants.O_RDWR | constants.O_CREAT);
-        ftruncateSync(descriptor, bytes); // what has not been written reads as 0 and takes no space
+        if (fstatSync(descriptor).size !== bytes) ftruncateSync(descriptor, bytes); // what has not been written reads as 0 and takes no space
         return descriptor;
       });
     writing(folder, () => mkdirSync(folder, { recursive: true }));
