@@ -77,7 +77,7 @@ export const STORY_BOOKS = ["bryant-stories", "burgess-busterbrown", "carroll-al
 const MAX_BEGINNING = 160;
 const MAX_CONTINUATION = 220;
 /** Words by which books of their time run people down; what holds them is left out. */
-const DEMEANING = /\b(jews?|gips(y|ies)|mammy|negro(es)?|slaves?|savages?)\b/i;
+export const DEMEANING = /\b(jews?|gips(y|ies)|mammy|negro(es)?|slaves?|savages?)\b/i;
 /** A line of a play: "Just. Yes, sir", "Lord J. (aside). Well", "Enter MR. BURSAL". */
 const PLAY = /^(\(|Enter |Exit |Exeunt |([A-Z]\w+\.? )?[A-Z]\w*( \([^)]*\))?\. (?=["(A-Z']))/;
 
