@@ -50,6 +50,21 @@ test("prompts for the model's own answers: any beginning has twice as many plain
   }
 });
 
+test("own answers are to prompts of their side", () => {
+  for (const [answers, asked] of [
+    ["own.jsonl.gz", prompts],
+    ["own-heldout.jsonl.gz", heldOut],
+  ] as const) {
+    const known = new Set(asked.map(promptOf));
+    const rows = read<Row>(answers);
+    expect(rows.length, answers).toBeGreaterThan(0);
+    expect(
+      rows.filter((row) => !known.has(promptOf(row)) || !row.output),
+      answers,
+    ).toEqual([]);
+  }
+});
+
 test("plain questions for evaluation: 200, with answers, none among the plain prompts", () => {
   const questions = read<unknown>("questions.jsonl").map((row) => evalRow.parse(row));
   const asked = questions.map(({ instruction }) => sameWording(instruction));

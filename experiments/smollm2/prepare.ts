@@ -18,7 +18,7 @@ import { loadTokenizer } from "../../src/text/tokenizer.ts";
 import { jsonLines } from "../suite/prepare.ts";
 import { hash } from "../suite/split.ts";
 import { contentWords, vocabularies } from "../suite/unseen.ts";
-import { KINDS, type Kind, type Row, readLines, readSplits, type Split } from "./sources.ts";
+import { KINDS, type Kind, type Row, readLines, readSplits } from "./sources.ts";
 
 /** Of a prompt and its answer; ChatML adds 9. */
 const MAX_TOKENS = 211;
@@ -27,10 +27,15 @@ const MAX_TRAINED = 4000;
 const NUM_HELD_OUT = 60;
 
 /**
- * In which order the dense model is asked, so that it may be stopped anywhere: plain prompts twice as often as the others. Stories and code seldom end
- * within an answer's length, and what is cut is left out.
+ * In which order the dense model is asked, so that it may be stopped anywhere: plain prompts twice as often as the others, or three times. Code seldom
+ * ends within an answer's length, and what is cut is left out.
  */
 const ASKED: readonly Kind[] = ["plain", "rules", "math", "roleplay", "plain", "python", "tools", "sql", "stories"];
+const ASKED_HELD_OUT: readonly Kind[] = [
+  ...(["plain", "rules", "sql", "math", "plain", "python"] as const),
+  ...(["roleplay", "tools", "plain", "stories", "code"] as const),
+];
+/** Rows of a kind that is not plain. */
 const NUM_ASKED = 150;
 const NUM_ASKED_HELD_OUT = 20;
 
@@ -94,23 +99,25 @@ export function checkDisjoint(trained: readonly Row[], heldOut: readonly Row[]):
   }
 }
 
-/** Training rows in the order in which the dense model is asked. */
-function ownPrompts(splits: Record<Kind, Split>): Row[] {
+/** All plain rows and `n` of each other kind, taking turns in this order. */
+function inTurn(rowsOf: (kind: Kind) => readonly Row[], order: readonly Kind[], n: number): Row[] {
   const queues = new Map(
-    KINDS.map((kind) => {
-      const { train } = splits[kind];
-      return [kind, (kind === "plain" ? train : train.slice(0, NUM_ASKED)).values()];
-    }),
+    order.map((kind) => [
+      kind,
+      rowsOf(kind)
+        .slice(0, kind === "plain" ? undefined : n)
+        .values(),
+    ]),
   );
-  const order: Row[] = [];
-  for (let before = -1; before < order.length; ) {
-    before = order.length;
-    for (const kind of ASKED) {
+  const rows: Row[] = [];
+  for (let before = -1; before < rows.length; ) {
+    before = rows.length;
+    for (const kind of order) {
       const { value } = queues.get(kind)!.next();
-      if (value) order.push(value);
+      if (value) rows.push(value);
     }
   }
-  return order;
+  return rows;
 }
 
 function main([sourceDir, outDir, modelDir]: readonly string[]): void {
@@ -139,10 +146,13 @@ function main([sourceDir, outDir, modelDir]: readonly string[]): void {
     write(`heldout/${kind}.jsonl`, splits[kind].heldOut);
     if (kind !== "plain") write(`train/${kind}.jsonl.gz`, splits[kind].train); // its answers are the dense model's
   }
-  write("prompts.jsonl.gz", ownPrompts(splits));
+  write(
+    "prompts.jsonl.gz",
+    inTurn((kind) => splits[kind].train, ASKED, NUM_ASKED),
+  );
   write(
     "prompts-heldout.jsonl",
-    KINDS.flatMap((kind) => splits[kind].heldOut.slice(0, kind === "plain" ? NUM_HELD_OUT : NUM_ASKED_HELD_OUT)),
+    inTurn((kind) => splits[kind].heldOut, ASKED_HELD_OUT, NUM_ASKED_HELD_OUT),
   );
 }
 
