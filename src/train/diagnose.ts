@@ -6,7 +6,7 @@
 import { foreignPartners, genericMask } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
-import type { Divergence } from "../net/divergence.ts";
+import type { Divergence } from "../net/divergenceMeter.ts";
 import type { Evaluator, SequenceScore } from "../net/evaluator.ts";
 import type { PredictorInput } from "./data.ts";
 import type { HeldOutExample } from "./heldOut.ts";

@@ -102,7 +102,7 @@ async function heldOut(
   statesOf: (ids: readonly Int32Array[]) => Teacher,
 ): Promise<DistilStage["heldOut"]> {
   if (!evaluate) return undefined;
-  const examples = await heldOutExamples(pathOf(evaluate.path), format, sequenceLength, evaluate.examples);
+  const examples = await heldOutExamples([evaluate.path].flat().map(pathOf), format, sequenceLength, evaluate.examples);
   return {
     every: evaluate.every,
     examples,

@@ -14,31 +14,33 @@ export interface HeldOutExample extends LabelledSequence {
 }
 
 /**
- * Questions of an evaluation file as token ids; those longer than `maxTokens` are left out. With a `limit`, that many, spread
- * evenly over the file.
+ * Questions of evaluation files as token ids; those longer than `maxTokens` are left out. With a `limit`, that many, spread
+ * evenly over the files.
  *
  * @throws {FileError} that names file and line
  */
 export async function heldOutExamples(
-  path: string,
+  paths: string | readonly string[],
   format: PromptFormat,
   maxTokens: number,
   limit = Infinity,
 ): Promise<HeldOutExample[]> {
   const examples: HeldOutExample[] = [];
-  for await (const { row } of readJsonLines(path, evalRow)) {
-    const text = composePrompt(row.instruction, row.input, row.examples);
-    const prompt = format.promptIds(text);
-    const answer = format.answerIds(row.answers[0]!);
-    const ids = Int32Array.of(...prompt, ...answer.subarray(0, -1));
-    if (ids.length > maxTokens) continue;
-    examples.push({
-      domain: row.task,
-      ids,
-      labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
-      predictorPrompt: predictorIds(format.tokenizer, text),
-      predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
-    });
+  for (const path of [paths].flat()) {
+    for await (const { row } of readJsonLines(path, evalRow)) {
+      const text = composePrompt(row.instruction, row.input, row.examples);
+      const prompt = format.promptIds(text);
+      const answer = format.answerIds(row.answers[0]!);
+      const ids = Int32Array.of(...prompt, ...answer.subarray(0, -1));
+      if (ids.length > maxTokens) continue;
+      examples.push({
+        domain: row.task,
+        ids,
+        labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
+        predictorPrompt: predictorIds(format.tokenizer, text),
+        predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
+      });
+    }
   }
   const count = Math.min(limit, examples.length);
   return Array.from({ length: count }, (_, i) => examples[Math.floor((i * examples.length) / count)]!);

@@ -5,8 +5,7 @@
 import type { SessionOptions } from "../graph/session.ts";
 import type { Mask } from "../mask/mask.ts";
 import type { Weights } from "../model/config.ts";
-import { joinParts, type Parts, parameterArrays } from "../net/parameters.ts";
-import { PREFIX } from "../net/step.ts";
+import { joinParts, type Parts } from "../net/parameters.ts";
 import { Random } from "../random.ts";
 import type { Batch, BatchStream } from "./batches.ts";
 import { GradientStep, type StepSums } from "./gradientStep.ts";

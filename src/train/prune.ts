@@ -87,7 +87,7 @@ export async function prune(
       `prune: wanted blocks that divide ${F} channels and t_ffn = ${tFfn} of them, got blocks of ${block}.`,
     );
   const { questions, domainOf } = sample(data, options.prompts, new Random(`prune/${seed}/prompts`));
-  const perChannel = await importanceOf(model, data, questions, options);
+  const perChannel = await importanceOf(model, data, questions, domainOf, options);
 
   const profiles = means(perChannel, domainOf, Math.max(...domainOf) + 1);
   const order = block === 1 ? storedOrder(L, F) : groupChannels(profiles, { dFfn: F, block });
@@ -156,45 +156,64 @@ export async function prune(
 /** Keeps logarithms finite. */
 const TINY = 1e-12;
 
-/** Importance of each question's channels for its answer, each layer of each question with the sum 1. */
+/** Importance of each question's channels for its answer, each layer of each question with the sum 1. Kept domain by domain. */
 async function importanceOf(
   { llm }: SavedModel,
   data: SftData,
   questions: readonly Question[],
-  { importance: folder, ...options }: PruneOptions,
+  domainOf: Int32Array,
+  { importance: folder, signal, onProgress, threads, spinning }: PruneOptions,
 ): Promise<Float32Array[]> {
-  const sequences = questions.map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
   const { ffnWidth: F, numLayers: L } = llm.config;
-  const compute = async () => {
-    const scores = await importanceScores(
-      { llm: llm.config, parameters: parameterArrays({ llm: llm.weights }) },
-      sequences,
-      options,
-    );
-    for (const row of scores) {
-      for (let start = 0; start < row.length; start += F) {
-        const layer = row.subarray(start, start + F);
-        const sum = layer.reduce((total, value) => total + value, 0);
-        for (let i = 0; i < F; i++) layer[i]! /= sum || 1;
-      }
+  const model = { llm: llm.config, parameters: parameterArrays({ llm: llm.weights }) };
+  const weights = createHash("sha256");
+  for (const { data } of llm.weights.values()) weights.update(bytesOf(data));
+  const identity = weights.digest("hex");
+  const all: Float32Array[] = [];
+  for (let domain = 0; all.length < questions.length; domain++) {
+    const sequences = questions
+      .filter((_, i) => domainOf[i] === domain)
+      .map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
+    const hash = createHash("sha256").update(identity);
+    for (const { ids, labels } of sequences) hash.update(bytesOf(ids)).update(bytesOf(labels));
+    const path = folder && join(folder, `importance-${hash.digest("hex").slice(0, 32)}.safetensors`);
+    if (path && existsSync(path)) {
+      const { data } = readSafetensors(path).get("importance")!;
+      all.push(...sequences.map((_, i) => data.subarray(i * L * F, (i + 1) * L * F)));
+    } else {
+      const done = all.length;
+      const scores = await importanceScores(model, sequences, {
+        ...(threads !== undefined && { threads }),
+        ...(spinning !== undefined && { spinning }),
+        signal,
+        onProgress: (count) => onProgress?.(done + count, questions.length),
+      });
+      for (const row of scores) normaliseLayers(row, F);
+      if (path) writeImportance(path, scores);
+      all.push(...scores);
     }
-    return scores;
-  };
-  if (folder === undefined) return compute();
-  const hash = createHash("sha256");
-  for (const { data } of llm.weights.values())
-    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-  for (const { ids, labels } of sequences) hash.update(new Uint8Array(ids)).update(new Uint8Array(labels));
-  const path = join(folder, `importance-${hash.digest("hex").slice(0, 32)}.safetensors`);
-  if (!existsSync(path)) {
-    const all = new Float32Array(sequences.length * L * F);
-    for (const [i, row] of (await compute()).entries()) all.set(row, i * L * F);
-    const shape = [sequences.length, L * F];
-    writeSafetensors(`${path}.partial`, new Map([["importance", { shape, data: all }]]));
-    renameSync(`${path}.partial`, path);
   }
-  const { data: all } = readSafetensors(path).get("importance")!;
-  return sequences.map((_, i) => all.subarray(i * L * F, (i + 1) * L * F));
+  return all;
+}
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array) =>
+  new Uint8Array(buffer, byteOffset, byteLength);
+
+/** Divides each layer [F] of a prompt's scores by its sum. */
+function normaliseLayers(scores: Float32Array, F: number): void {
+  for (let start = 0; start < scores.length; start += F) {
+    const layer = scores.subarray(start, start + F);
+    const sum = layer.reduce((total, value) => total + value, 0);
+    for (let i = 0; i < F; i++) layer[i]! /= sum || 1;
+  }
+}
+
+function writeImportance(path: string, scores: readonly Float32Array[]): void {
+  const shape = [scores.length, scores[0]!.length];
+  const data = new Float32Array(shape[0]! * shape[1]!);
+  for (const [i, row] of scores.entries()) data.set(row, i * row.length);
+  writeSafetensors(`${path}.partial`, new Map([["importance", { shape, data }]]));
+  renameSync(`${path}.partial`, path);
 }
 
 /** Scores of channels [L, F] as those of blocks [L, k], in the given order. */
@@ -263,21 +282,21 @@ function learnRouter(
     return Math.max(STD_FLOOR, Math.sqrt(variance));
   });
   for (const feature of all) for (let d = 0; d < D; d++) feature[d] = (feature[d]! - mean[d]!) / std[d]!;
-  const fit = (some: typeof points) =>
+  const learn = (some: typeof points) =>
     softmaxRegression(
       some.map(({ feature }) => feature),
       some.map(({ group }) => group),
       R,
     );
   const [known, unknown] = [points.filter(({ isTest }) => !isTest), points.filter(({ isTest }) => isTest)];
-  const tried = fit(known);
+  const tried = learn(known);
   const found = unknown.filter(({ feature, group }) => mostLikely(tried, feature, R) === group);
   const codebook = new Float32Array(entries[0]!.length * R);
   for (const [entry, scores] of entries.entries())
     for (const [i, score] of scores.entries()) codebook[i * R + entry] = score;
   return {
     head: new Map([
-      ["router.weight", { shape: [R, D], data: fit(points) }],
+      ["router.weight", { shape: [R, D], data: learn(points) }],
       ["codebook.weight", { shape: [entries[0]!.length, R], data: codebook }],
       ["feature.mean", { shape: [D], data: mean }],
       ["feature.std", { shape: [D], data: std }],

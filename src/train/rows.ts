@@ -7,7 +7,7 @@
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
 import { addTurns, type Batch, type BatchStream, DomainDraws, questionBatch, type Row } from "./batches.ts";
-import { exampleLength, type Question, rowLength, type SftData, type Turn } from "./data.ts";
+import { type Question, rowLength, type SftData, type Turn } from "./data.ts";
 
 /**
  * Every question of the data once, in one of its wordings, in conversations of up to T tokens with others of its domain.

@@ -3,7 +3,7 @@ import type { SessionOptions } from "../graph/session.ts";
 import { foreignPartners } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
-import { DivergenceMeter } from "../net/divergence.ts";
+import { DivergenceMeter } from "../net/divergenceMeter.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type LearnedStaticMask, PREFIX } from "../net/step.ts";
 import { diagnoseMasks, type Score, summarize, summarizeDivergence } from "./diagnose.ts";

@@ -159,13 +159,13 @@ async function evaluationOf(
 ): Promise<AnyStage["evaluation"]> {
   if (!evaluate) return undefined;
   const { every, path, examples: limit } = evaluate;
-  const examples = await heldOutExamples(pathOf(path), format, recipe.llm.contextLength, limit);
+  const examples = await heldOutExamples([path].flat().map(pathOf), format, recipe.llm.contextLength, limit);
   if (masks.kind === "given") {
     const known = masks.domains.map(({ domain }) => domain);
     const stray = examples.find(({ domain }) => !known.includes(domain));
     if (stray)
       throw new OptionError(
-        `stage "${name}": wanted questions of its own domains (${known.join(", ")}) in "${path}", as each domain has a mask, got "${stray.domain}".`,
+        `stage "${name}": wanted questions of its own domains (${known.join(", ")}) in "${[path].flat().join(", ")}", as each domain has a mask, got "${stray.domain}".`,
       );
   }
   return { every, examples };

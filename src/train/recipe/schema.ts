@@ -220,8 +220,10 @@ const stageShape = {
   clipNorm: positive.default(1).describe("Largest global gradient norm."),
   evaluate: section({
     every: integer(1).describe("Steps."),
-    path: path.describe("Questions, JSON Lines."),
-    examples: integer(1).optional().describe("At most so many, spread evenly over the file."),
+    path: z
+      .union([path, list(path, "a path, or a list of them")], "a path, or a list of them")
+      .describe("Questions, JSON Lines; one file or several."),
+    examples: integer(1).optional().describe("At most so many, spread evenly over the files."),
   })
     .optional()
     .describe("Held-out questions to be asked during the stage."),
@@ -438,7 +440,7 @@ export function dataFiles({ stages }: Recipe): string[] {
   return stages.flatMap(({ data, instructions, evaluate }) => [
     ...data.map(({ path }) => path),
     ...(instructions === undefined ? [] : [instructions]),
-    ...(evaluate ? [evaluate.path] : []),
+    ...(evaluate ? [evaluate.path].flat() : []),
   ]);
 }
 
