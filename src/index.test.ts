@@ -81,6 +81,7 @@ test("the surface is what it was", () => {
     type ExportOptions
     type ExportType
     type FeatureEngine
+    type FeatureOptions
     type GenerateAnswersOptions
     type GenerateOptions
     type GeneratedAnswers

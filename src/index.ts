@@ -37,6 +37,7 @@ export type {
   EngineOptions,
   EngineProvider,
   FeatureEngine,
+  FeatureOptions,
   GenerateOptions,
   ScoredToken,
 } from "./engine/engine.ts";

@@ -10,10 +10,11 @@ import { featureWidth, type Pooling } from "../model/predictorConfig.ts";
 import type { Bundle } from "./bundle.ts";
 
 const EMBEDDING = "model.embed_tokens.weight";
+/** Of decoded rows that are kept, as texts use few tokens often: the oldest go first. */
+const keptBytes = 16 << 20;
 
 /**
- * What makes the feature [D, or 2·D of both] of an instruction's token ids. Rows are read by position, each once for an instruction, and none is kept: the
- * page cache has them.
+ * What makes the feature [D, or 2·D of both] of an instruction's token ids. Rows are read by position.
  *
  * @throws {FileError} if the bundle has no embedding of its shape
  */
@@ -23,9 +24,16 @@ export function embeddingFeature(bundle: Bundle, pooling: Pooling): (ids: Int32A
   const tensor = base.tensor(ggufName(config, EMBEDDING));
   const { width: D, vocabSize: V } = config;
   const bytes = new Uint8Array(tensor.bytes / V);
-  const read = (id: number): Float32Array => {
+  const rows = new Map<number, Float32Array>();
+  const mostRows = Math.max(1, Math.floor(keptBytes / (4 * D)));
+  const rowOf = (id: number): Float32Array => {
+    const known = rows.get(id);
+    if (known) return known;
     base.readInto(bytes, tensor, id * bytes.length);
-    return decodeBlocks(bytes, tensor.type as BlockType);
+    const row = decodeBlocks(bytes, tensor.type as BlockType).slice(); // of F32 it lies in `bytes`
+    if (rows.size === mostRows) rows.delete(rows.keys().next().value!);
+    rows.set(id, row);
+    return row;
   };
   return (ids) => {
     if (ids.length === 0) throw new InputError("predictor: wanted at least one token, got none.");
@@ -36,13 +44,13 @@ export function embeddingFeature(bundle: Bundle, pooling: Pooling): (ids: Int32A
     const stranger = ids.find((id) => id < 0 || id >= V);
     if (stranger !== undefined)
       throw new InputError(`predictor: wanted token ids below ${V}, got ${stranger}. Is the tokenizer the model's?`);
-    const last = () => read(ids.at(-1)!);
-    if (pooling === "last") return Float32Array.from(last());
+    const last = () => rowOf(ids.at(-1)!);
+    if (pooling === "last") return last().slice();
     const counts = new Map<number, number>();
     for (const id of ids) counts.set(id, (counts.get(id) ?? 0) + 1);
     const sum = new Float64Array(D);
     for (const [id, count] of counts) {
-      const row = read(id);
+      const row = rowOf(id);
       for (let i = 0; i < D; i++) sum[i]! += count * row[i]!;
     }
     const feature = new Float32Array(featureWidth({ backbone: config, pooling }));

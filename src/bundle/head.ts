@@ -59,14 +59,17 @@ export function scoreFeature(
   if (feature.length !== Dp) throw new ShapeError("predictor", `a feature [Dp=${Dp}]`, [feature.length]);
   const centred = Float64Array.from(feature, (value, i) => (value - featureMean[i]!) / featureStd[i]!);
   const logits = matVec(inner, centred);
-  const entry = logits.indexOf(Math.max(...logits));
-  const z =
-    head === "codebook"
-      ? Float64Array.from({ length: outer.length / rank }, (_, i) => outer[i * rank + entry]!)
-      : matVec(outer, logits);
+  const z = head === "codebook" ? column(outer, rank, logits.indexOf(Math.max(...logits))) : matVec(outer, logits);
   const scores = standardizeScores(z, z.length / numLayers);
   const own = importance ? scores.map((score, i) => score + importance[i]!) : scores;
   return spreadBlocks(own, block);
+}
+
+/** One of a matrix of so many columns. */
+function column(matrix: Float32Array, columns: number, index: number): Float64Array {
+  const values = new Float64Array(matrix.length / columns);
+  for (let row = 0; row < values.length; row++) values[row] = matrix[row * columns + index]!;
+  return values;
 }
 
 /** `[rows, columns] · [columns]`, summed in float64. */

@@ -5,7 +5,7 @@
  * Shapes: L layers · F channels of a layer (d_ffn) · K kept ones (t_ffn)
  */
 import { OptionError, ShapeError } from "../errors.ts";
-import { softTopK } from "./softTopK.ts";
+import { softTopK, topK } from "./softTopK.ts";
 
 /** Which channels are kept, layer by layer. */
 export interface Mask {
@@ -93,9 +93,14 @@ export function maskFromScores(
     throw new ShapeError("maskFromScores", `scores [L, F=${dFfn}]`, [scores.length]);
   const layers: Int32Array[] = [];
   const lambdas: Float32Array[] = [];
+  const all = new Float64Array(scores);
   for (let layer = 0; layer < numLayers; layer++) {
-    const row = Array.prototype.slice.call(scores, layer * dFfn, (layer + 1) * dFfn);
-    const { kept, lambda } = softTopK(row, tFfn, epsilon ?? 1); // what is kept does not depend on ε
+    const row = all.subarray(layer * dFfn, (layer + 1) * dFfn);
+    if (epsilon === undefined) {
+      layers.push(topK(row, tFfn));
+      continue;
+    }
+    const { kept, lambda } = softTopK(row, tFfn, epsilon);
     layers.push(kept);
     lambdas.push(Float32Array.from(kept, (channel) => lambda[channel]!));
   }

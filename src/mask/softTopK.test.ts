@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { golden } from "../../test/support/softTopK.ts";
 import { OptionError, ShapeError } from "../errors.ts";
-import { softTopK, softTopKGradient } from "./softTopK.ts";
+import { softTopK, softTopKGradient, topK } from "./softTopK.ts";
 
 const sum = (values: ArrayLike<number>): number => Array.from(values).reduce((a, b) => a + b, 0);
 const largestDifference = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
@@ -144,6 +144,28 @@ describe("softTopK", () => {
     }
     expect(() => softTopK([], 1, 1)).toThrow(OptionError);
     expect(() => softTopKGradient([1, 2], 1, 1, [1])).toThrow(ShapeError);
+  });
+});
+
+describe("topK", () => {
+  test("is what SoftTopK keeps, ties and signs of zero included", () => {
+    fc.assert(
+      fc.property(cases, ({ scores, k, epsilon }) => {
+        expect(topK(scores, k)).toEqual(softTopK(scores, k, epsilon).kept);
+      }),
+      runs,
+    );
+    expect(topK([0, -0, -1, 0], 2)).toEqual(Int32Array.of(0, 1));
+  });
+
+  test("refuses what SoftTopK does", () => {
+    for (const [scores, k] of [
+      [[1, 2], 0],
+      [[1, 2], 3],
+      [[1, 2], 1.5],
+      [[1, Number.NaN], 1],
+    ] as const)
+      expect(() => topK(scores, k)).toThrow(OptionError);
   });
 });
 

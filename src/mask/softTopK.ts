@@ -32,6 +32,44 @@ export function softTopK(scores: ArrayLike<number>, K: number, epsilon: number):
 }
 
 /**
+ * The K channels of highest score, ascending; of equal scores the lower index: what SoftTopK keeps, whatever its ε, without sorting.
+ *
+ * @throws {OptionError} as `softTopK`
+ */
+export function topK(scores: ArrayLike<number>, K: number): Int32Array {
+  checkScores(scores, K);
+  const F = scores.length;
+  const threshold = ranked(new Float64Array(scores), F - K);
+  let ties = K;
+  for (let i = 0; i < F; i++) if (scores[i]! > threshold) ties--;
+  const kept = new Int32Array(K);
+  for (let i = 0, count = 0; count < K; i++) {
+    if (scores[i]! > threshold || (scores[i]! === threshold && ties-- > 0)) kept[count++] = i;
+  }
+  return kept;
+}
+
+/** What stands at `rank` once values are sorted (Hoare's selection). Reorders them. */
+function ranked(values: Float64Array, rank: number): number {
+  for (let from = 0, to = values.length - 1; from < to; ) {
+    const pivot = values[(from + to) >> 1]!;
+    let [low, high] = [from, to];
+    while (low <= high) {
+      while (values[low]! < pivot) low++;
+      while (values[high]! > pivot) high--;
+      if (low > high) break;
+      const value = values[low]!;
+      values[low++] = values[high]!;
+      values[high--] = value;
+    }
+    if (rank <= high) to = high;
+    else if (rank >= low) from = low;
+    else break;
+  }
+  return values[rank]!;
+}
+
+/**
  * Gradient of a loss with respect to the scores. Top is a constant here, yet dropped channels do get a gradient: all unsaturated
  * channels share the normaliser c.
  *
@@ -76,12 +114,10 @@ interface Solution {
   numSaturated: number;
 }
 
-function solve(scores: ArrayLike<number>, K: number, epsilon: number): Solution {
+function checkScores(scores: ArrayLike<number>, K: number): void {
   const F = scores.length;
   if (!Number.isInteger(K) || K < 1 || K > F)
     throw new OptionError(`softTopK: K must be an integer in 1..${F}, got ${K}.`);
-  if (!(epsilon > 0 && epsilon < Infinity))
-    throw new OptionError(`softTopK: ε must be positive and finite, got ${epsilon}.`);
   for (let i = 0; i < F; i++) {
     if (!Number.isFinite(scores[i])) {
       throw new OptionError(
@@ -89,6 +125,13 @@ function solve(scores: ArrayLike<number>, K: number, epsilon: number): Solution 
       );
     }
   }
+}
+
+function solve(scores: ArrayLike<number>, K: number, epsilon: number): Solution {
+  const F = scores.length;
+  checkScores(scores, K);
+  if (!(epsilon > 0 && epsilon < Infinity))
+    throw new OptionError(`softTopK: ε must be positive and finite, got ${epsilon}.`);
   const order = Int32Array.from({ length: F }, (_, i) => i).sort((a, b) => scores[b]! - scores[a]! || a - b);
 
   // Weights w = exp(s/ε) relative to the K-th score, whose own λ is at least 1/(F − K + 1): each of the F − K + 1 lowest has at most

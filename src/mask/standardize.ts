@@ -6,9 +6,10 @@
 
 /** Scores of blocks of channels [L, F/block] as scores of channels [L, F]. */
 export function spreadBlocks(scores: Float32Array, block: number): Float32Array {
-  return block === 1
-    ? scores
-    : Float32Array.from({ length: scores.length * block }, (_, i) => scores[Math.floor(i / block)]!);
+  if (block === 1) return scores;
+  const spread = new Float32Array(scores.length * block);
+  for (let i = 0; i < scores.length; i++) spread.fill(scores[i]!, i * block, (i + 1) * block);
+  return spread;
 }
 
 /** Added to the variance when scores are standardised, in the graph and outside it. */

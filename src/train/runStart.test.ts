@@ -1,9 +1,14 @@
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
+import { randomModel, writeCheckpoint } from "../../test/support/models.ts";
+import { OptionError } from "../errors.ts";
 import type { ModelCard, SavedModel } from "./checkpoint.ts";
 import { readRecipe } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
-import { initialParts } from "./runStart.ts";
+import { initialParts, loadBackbone } from "./runStart.ts";
 
 const V = 320;
 const { recipe } = readRecipe(fileURLToPath(new URL("../../test/fixtures/tiny/recipe.json", import.meta.url)));
@@ -35,6 +40,16 @@ describe("a run that starts from another", () => {
     expect(parts.predictor!.head).toBe(init.predictor!.head);
   });
 
+  test("does not go on with another pooling, nor with another LM for its predictor", () => {
+    const init = saved(recipe);
+    expect(() => initialParts(withPredictor({ pooling: "mean" }), init, V)).toThrow(
+      /wanted "predictor\.pooling": "last" as in the model that "init" names, got "mean"/,
+    );
+    expect(() => initialParts(recipe, init, V, init.predictor!.backbone)).toThrow(
+      /wanted no "predictor\.init", as the model that "init" names has a predictor/,
+    );
+  });
+
   test.each([
     ["a rank", {}, { rank: 4 }, /"w1\.weight" \[8, 32\] as in the model that "init" names, got \[4, 32\]/],
     ["a kind of head", {}, { head: "codebook" }, /"router\.weight" \[absent\] as in the model that "init" names/],
@@ -42,5 +57,47 @@ describe("a run that starts from another", () => {
     ["an importance term more", {}, { importance: true }, /"importance" \[absent\] as in the model that "init" names/],
   ] as const)("does not go on with %s of its own", (_, before, now, message) => {
     expect(() => initialParts(withPredictor(now), saved(withPredictor(before)), V)).toThrow(message);
+  });
+});
+
+describe("a predictor that starts from an LM", () => {
+  const folder = mkdtempSync(join(tmpdir(), "run-start-"));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const file = (init: string) => ({
+    recipe: withPredictor({ init: { run: init } }),
+    pathOf: (path: string) => join(folder, path),
+  });
+  const lm = randomModel({ family: "qwen3", vocabSize: V }, 3);
+  const tokenizerPath = join(folder, "tokenizer.json");
+
+  test("takes its weights, and its shape into the recipe", async () => {
+    await writeCheckpoint(join(folder, "lm"), lm);
+    copyFileSync(join(folder, "lm/llm/tokenizer.json"), tokenizerPath);
+    const backbone = await loadBackbone(file("lm"), tokenizerPath);
+    expect(backbone!.config).toEqual(lm.config);
+    writeFileSync(
+      join(folder, "recipe.json"),
+      JSON.stringify({ ...recipe, predictor: { init: { run: "lm" }, head: "codebook", rank: 3 } }),
+    );
+    const read = readRecipe(join(folder, "recipe.json")).recipe;
+    const parts = initialParts(read, undefined, V, backbone);
+    expect(parts.predictor!.backbone).toBe(backbone!.weights);
+    expect(predictorConfig(read, V)!.backbone).toEqual(lm.config);
+    expect(() => initialParts(withPredictor({}), undefined, V, backbone)).toThrow(
+      /wanted in "predictor\.backbone" the shape of the model that "predictor\.init" names/,
+    );
+  });
+
+  test("refuses one of another tokenizer, and one that is not there", async () => {
+    await writeCheckpoint(join(folder, "other"), randomModel({ family: "llama", vocabSize: V + 1 }, 3));
+    await expect(loadBackbone(file("other"), tokenizerPath)).rejects.toThrow(OptionError);
+    await expect(loadBackbone(file("other"), tokenizerPath)).rejects.toThrow(
+      /wanted in "predictor\.init" a model with the tokenizer of the LLM, got another's/,
+    );
+    const missing = { ...recipe, predictor: { init: { run: "none" } } };
+    writeFileSync(join(folder, "missing.json"), JSON.stringify(missing));
+    expect(() => readRecipe(join(folder, "missing.json"))).toThrow(
+      /recipe "predictor\.init": wanted a run or a checkp/,
+    );
   });
 });

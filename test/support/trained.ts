@@ -10,7 +10,7 @@ import { createTokenizer, type Tokenizer } from "../../src/text/tokenizer.ts";
 import { loadLatestCheckpoint, type SavedModel } from "../../src/train/checkpoint.ts";
 import { readRunLog } from "../../src/train/runLog.ts";
 import { channelWeights, forward, lead, matVec } from "../reference/decoder.ts";
-import { scoreInstruction } from "../reference/predictor.ts";
+import { featureOf, scoreInstruction } from "../reference/predictor.ts";
 
 /** A prompt and the answer that was to be learned. */
 export interface Asked {
@@ -62,26 +62,23 @@ async function learned(runDir: string, asked: readonly Asked[]): Promise<Learned
 const tokenizerOf = ({ tokenizer }: SavedModel) =>
   createTokenizer(JSON.parse(new TextDecoder().decode(tokenizer)), "checkpoint");
 
-/** Fails where a codebook's router wavers between two entries for what the predictor reads. */
-export function expectRouted(model: SavedModel, texts: readonly string[]): void {
+/** By how much a codebook's router prefers the entry of a text to the next. */
+export function routerLead(model: SavedModel, text: string): number {
   const { backbone, head } = model.predictor!;
   const [mean, std, router] = ["feature.mean", "feature.std", "router.weight"].map((name) => head.get(name)!.data);
-  const own = Object.fromEntries([...head].map(([name, { data }]) => [name, data]));
-  for (const text of texts) {
-    const { feature } = scoreInstruction(
-      backbone,
-      own,
-      model.llm.config.numLayers,
-      predictorIds(tokenizerOf(model), text),
-    );
-    const entries = matVec(
-      router!,
-      feature.map((value, i) => (value - mean![i]!) / std![i]!),
-    );
-    const margin = lead(entries, entries.indexOf(Math.max(...entries)));
-    if (margin < 0.1)
-      throw new Error(`not trained enough here: two entries of the codebook are ${margin} apart; wanted 0.1.`);
-  }
+  const feature = featureOf(backbone, predictorIds(tokenizerOf(model), text), model.card.predictorPooling);
+  const entries = matVec(
+    router!,
+    feature.map((value, i) => (value - mean![i]!) / std![i]!),
+  );
+  return lead(entries, entries.indexOf(Math.max(...entries)));
+}
+
+/** Fails where a codebook's router wavers between two entries for what the predictor reads. */
+export function expectRouted(model: SavedModel, texts: readonly string[]): void {
+  const margin = Math.min(...texts.map((text) => routerLead(model, text)));
+  if (margin < 0.1)
+    throw new Error(`not trained enough here: two entries of the codebook are ${margin} apart; wanted 0.1.`);
 }
 
 /** What counts as learned: far beyond what rounding moves, in float32 or in 8 bits. A run that has converged has a margin of about 10. */
@@ -98,12 +95,13 @@ export async function expectTrained(runDir: string, asked: readonly Asked[]): Pr
 }
 
 function marginOf({ llm, predictor, card }: SavedModel, tokenizer: Tokenizer, { prompt, answer }: Asked): number {
-  const { tFfn, epsilon, lambda, promptTemplate } = card;
+  const { tFfn, epsilon, lambda, promptTemplate, predictorPooling } = card;
   const format = new PromptFormat(tokenizer, promptTemplate);
   const [read, wanted] = [format.promptIds(prompt), format.answerIds(answer)];
   const { numLayers, ffnWidth: dFfn } = llm.config;
   const head = Object.fromEntries([...predictor!.head].map(([name, { data }]) => [name, data]));
-  const { scores } = scoreInstruction(predictor!.backbone, head, numLayers, predictorIds(tokenizer, prompt));
+  const asked = predictorIds(tokenizer, prompt);
+  const { scores } = scoreInstruction(predictor!.backbone, head, numLayers, asked, 1, undefined, predictorPooling);
   const mask = maskFromScores(scores, { dFfn, tFfn: tFfn!, epsilon: lambda === "soft" ? epsilon : undefined });
   const { logits } = forward(llm, [...read, ...wanted.slice(0, -1)], channelWeights(mask));
   return Math.min(...Array.from(wanted, (id, i) => lead(logits[read.length - 1 + i]!, id)));

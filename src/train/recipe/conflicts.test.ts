@@ -117,6 +117,26 @@ for (const [what, recipe, message] of [
     changed(["stages", 2], { ...warmStart, learningRate: { predictor: 1e-3, downShare: 0.5 } }),
     /learningRate\.downShare": wanted nothing, as the LLM does not learn, got 0\.5/,
   ],
+  [
+    "the LLM's layers without a model that has them",
+    changed(["predictor", "backbone"], { llmLayers: 1 }),
+    /"predictor\.backbone\.llmLayers": wanted "init", the run whose model has the layers, got none/,
+  ],
+  [
+    "more layers than there are, and an LM beside them",
+    changed(["predictor"], { backbone: { llmLayers: 3 }, init: { run: "x" } }),
+    /"predictor\.init": wanted none beside "predictor\.backbone\.llmLayers", got one[\s\S]*at most llm\.numLayers = 2, got 3/,
+  ],
+  [
+    "to pre-train the LLM's layers in the predictor",
+    changed(["stages", 0, "train"], "predictor", changed(["predictor", "backbone"], { llmLayers: 1 })),
+    /"stages\[0\]\.train": wanted llm, as the LLM's own layers do not learn in the predictor, got "predictor"/,
+  ],
+  [
+    "an embedding that learns while the predictor reads it",
+    changed(["predictor", "backbone"], { llmLayers: 0 }),
+    /"stages\[2\]\.embedding": wanted frozen, as the predictor reads it, got "trained"/,
+  ],
   ["two LMs at once", changed(["stages", 0, "train"], "both"), /"stages\[0\]\.train": wanted llm or predictor/],
 ] as const) {
   test(`refused: ${what}`, () => {
