@@ -27,6 +27,7 @@ test("the surface is what it was", () => {
     class DependencyError
     class DivergenceError
     class FileError
+    class HubError
     class IfpruneError
     class InputError
     class InstructionModel
@@ -58,6 +59,7 @@ test("the surface is what it was", () => {
     function overlap
     function packBundle
     function parseRecipe
+    function pullModel
     function readRecipe
     function softTopK
     function softTopKGradient
@@ -115,6 +117,8 @@ test("the surface is what it was", () => {
     type Prompt
     type PromptFormat
     type PromptedModel
+    type PullOptions
+    type Pulled
     type ReadRecipeOptions
     type Recipe
     type RecipeFile

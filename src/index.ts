@@ -70,6 +70,7 @@ export type {
 export { Bundle } from "./bundle/bundle.ts";
 export { type Imported, type ImportOptions, importModel } from "./bundle/importModel.ts";
 export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
+export { type Pulled, type PullOptions, pullModel } from "./bundle/pullModel.ts";
 export type { WeightType } from "./formats/quantize.ts";
 export type { ModelConfig, RopeScaling, Weight } from "./model/config.ts";
 export type { ModelSource } from "./model/source.ts";

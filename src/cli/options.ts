@@ -14,7 +14,9 @@ import { numberFlag } from "./numberFlag.ts";
 import { Progress } from "./progress.ts";
 
 export { DEFAULT_MODEL };
-export const MODEL_HELP = "bundle folder (default: the model in this package)";
+/** What stands for a model. */
+export const MODEL_NAME = "bundle folder, or id of a model that was pulled";
+export const MODEL_HELP = `${MODEL_NAME} (default: the model in this package)`;
 
 export function integer(min: number): (text: string) => number {
   return (text) => {
