@@ -1,4 +1,4 @@
-import { readdirSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../test/support/models.ts";
@@ -13,13 +13,16 @@ test("more than a buffer can hold is a MemoryError", () => {
   expect(() => file.read(0, file.size, "tensor")).toThrow(MemoryError);
 });
 
-test("a folder that the disk has no room for is a FileError, and nothing of it is left", async () => {
-  const parent = temporaryFolder();
-  const making = makeFolder(join(parent, "out"), "import", async (partial) => {
-    writeFileSync(join(partial, "small"), "x");
-    writeFileSync("/dev/full", "x"); // fails as on a full disk
-  });
-  await expect(making).rejects.toThrow(FileError);
-  await expect(making).rejects.toThrow(/wanted room on its disk/);
-  expect(readdirSync(parent)).toEqual([]);
-});
+test.skipIf(!existsSync("/dev/full"))(
+  "a folder that the disk has no room for is a FileError, and nothing of it is left",
+  async () => {
+    const parent = temporaryFolder();
+    const making = makeFolder(join(parent, "out"), "import", async (partial) => {
+      writeFileSync(join(partial, "small"), "x");
+      writeFileSync("/dev/full", "x"); // fails as on a full disk
+    });
+    await expect(making).rejects.toThrow(FileError);
+    await expect(making).rejects.toThrow(/wanted room on its disk/);
+    expect(readdirSync(parent)).toEqual([]);
+  },
+);

@@ -39,6 +39,7 @@ test("the surface is what it was", () => {
     const DEFAULT_MODEL
     const SCOPES
     const SOURCE_NAMES
+    function compareAnswers
     function composePrompt
     function createApp
     function evaluateTasks
@@ -74,6 +75,9 @@ test("the surface is what it was", () => {
     type ChatMessage
     type ChatTemplate
     type ChosenMask
+    type CompareOptions
+    type ComparedAnswer
+    type Comparison
     type Control
     type Engine
     type EngineOptions

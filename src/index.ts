@@ -8,6 +8,7 @@
 // Answer
 
 export type { StageTimes } from "./answer/answer.ts";
+export { type ComparedAnswer, type CompareOptions, type Comparison, compareAnswers } from "./answer/compareAnswers.ts";
 export { type GenerateAnswersOptions, type GeneratedAnswers, generateAnswers } from "./answer/generate.ts";
 export {
   type AskOptions,

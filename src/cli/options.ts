@@ -100,6 +100,11 @@ export function scoresLine({ source, cached }: Omit<ChosenMask, "mask">, ms: num
   return `${milliseconds(source, ms)}${cached ? " (cached)" : ""}`;
 }
 
+/** `50 %`, `6.3 %` */
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+}
+
 export function milliseconds(what: string, ms: number): string {
   return `${what} ${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 }
