@@ -64,14 +64,17 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   const path = out ?? join(pulledFolder(id), name);
   if (out === undefined) makeCacheFolder(dirname(path));
   if (out !== undefined || !existsSync(path)) {
-    const licence = cardLicence(folder);
-    const imported = await importModel(source, path, {
-      name: id,
-      licence,
-      signal,
-      onProgress: (done, total) => onProgress?.("import", done, total),
-    });
-    notes.push(...imported.notes);
+    try {
+      const imported = await importModel(source, path, {
+        name: id,
+        licence: cardLicence(folder),
+        signal,
+        onProgress: (done, total) => onProgress?.("import", done, total),
+      });
+      notes.push(...imported.notes);
+    } catch (error) {
+      if (out !== undefined || !existsSync(path)) throw error; // else another process was faster
+    }
   }
   if (out === undefined) setPulled(id, path);
   return { path, commit, notes };

@@ -108,6 +108,14 @@ describe("the cache", () => {
   });
 });
 
+test("two that bring the same at a time end with one whole file", async () => {
+  const { cache, open } = await startHub();
+  const both = await Promise.all([open(), open()]);
+  await Promise.all(both.map((snapshot) => snapshot.bring(names)));
+  expectWeights(both[0]);
+  expect(readdirSync(join(cache, "blobs"))).toHaveLength(2);
+});
+
 describe("an interrupted download", () => {
   test("goes on where it stopped, with the bytes of before told as done", async () => {
     const { open, incomplete, downloads } = await startHub();

@@ -200,7 +200,7 @@ export class HubSnapshot {
   async #complete(name: string, blob: string, onBytes: (bytes: number) => void): Promise<void> {
     const { bytes, hash } = this.#file(name);
     const incomplete = this.#incomplete(name);
-    for (let breaks = 0; ; ) {
+    for (let breaks = 0; sizeOf(blob) !== bytes; ) {
       const start = this.#begun(name);
       try {
         await this.#stream(name, start, onBytes);
@@ -212,14 +212,14 @@ export class HubSnapshot {
         continue;
       }
       const got = await hashOf(incomplete, hash, bytes);
-      if (got === hash) break;
+      if (got === hash) rename(incomplete, blob);
+      if (got === hash || got === undefined) continue; // undefined: another process was faster
       rmSync(incomplete, { force: true });
       onBytes(-bytes);
       if (start > 0) continue; // what came before may have been of something else
       const words = `wanted the hash ${hash}, got ${got}. The download was damaged and is removed: pull again.`;
       throw new FileError(incomplete, words);
     }
-    written(blob, () => renameSync(incomplete, blob));
   }
 
   /** Writes what is missing of a file from `start` on. Two processes that do write the same bytes to the same places. */
@@ -259,12 +259,28 @@ function filesBelow(folder: string): string[] {
     .map((name) => name.replaceAll("\\", "/"));
 }
 
-/** The hash of a file, of the kind of `like`: SHA-256, or that of a blob of git. */
-async function hashOf(path: string, like: string, bytes: number): Promise<string> {
+/** The hash of a file, of the kind of `like`: SHA-256, or that of a blob of git. Undefined where there is no such file. */
+async function hashOf(path: string, like: string, bytes: number): Promise<string | undefined> {
   const hash = like.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${bytes}\0`);
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  try {
+    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
   return hash.digest("hex");
 }
+
+/** Renames a file, unless another process did. */
+function rename(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if (!isMissing(error)) throw error;
+  }
+}
+
+const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "ENOENT";
 
 /** Writes into the cache. @throws {FileError} if the system refuses */
 function written<T>(path: string, write: () => T): T {
