@@ -79,6 +79,17 @@ export class MemoryError extends IfpruneError {
   }
 }
 
+/** What the Hugging Face Hub refuses or lacks, or that it does not answer. */
+export class HubError extends IfpruneError {
+  override readonly name = "HubError";
+  /** Whether the same may work a little later. */
+  readonly isTransient: boolean;
+  constructor(message: string, { isTransient = false, ...options }: ErrorOptions & { isTransient?: boolean } = {}) {
+    super("hub", message, options);
+    this.isTransient = isTransient;
+  }
+}
+
 /** A package that only some uses need, and that is not installed. */
 export class DependencyError extends IfpruneError {
   override readonly name = "DependencyError";

@@ -86,18 +86,8 @@ export function writeFully(descriptor: number, bytes: Uint8Array, position?: num
   }
 }
 
-/**
- * Makes a folder that appears whole or not at all.
- *
- * @param operation for the message
- * @param write fills a folder of another name, which is then renamed; if it throws, nothing is left
- * @throws {OptionError} if `path` exists
- */
-export async function makeFolder(
-  path: string,
-  operation: string,
-  write: (partial: string) => Promise<void>,
-): Promise<void> {
+/** @param operation for the message @throws {OptionError} if there is something of that name, or nothing to make it in */
+export function checkNewFolder(path: string, operation: string): void {
   if (existsSync(path)) {
     throw new OptionError(`${operation}: wanted a new folder, got "${path}", which exists. Remove it first.`);
   }
@@ -105,6 +95,21 @@ export async function makeFolder(
     throw new OptionError(
       `${operation}: wanted a new folder in one that exists, got "${path}". Make the outer one first.`,
     );
+}
+
+/**
+ * Makes a folder that appears whole or not at all.
+ *
+ * @param write fills a folder of another name, which is then renamed; if it throws, nothing is left
+ * @throws {OptionError} as {@link checkNewFolder}
+ * @throws {FileError} if the disk is full
+ */
+export async function makeFolder(
+  path: string,
+  operation: string,
+  write: (partial: string) => Promise<void>,
+): Promise<void> {
+  checkNewFolder(path, operation);
   const partial = `${resolve(path)}.partial-${process.pid}`; // not in it, should the path end in a slash
   rmSync(partial, { recursive: true, force: true });
   try {
@@ -113,6 +118,16 @@ export async function makeFolder(
     renameSync(partial, path);
   } catch (error) {
     rmSync(partial, { recursive: true, force: true });
+    if (isDiskFull(error))
+      throw new FileError(path, "wanted room on its disk, got no more. Make room. Nothing of it is left.", {
+        cause: error,
+      });
     throw error;
   }
+}
+
+/** Whether the system refused to write for want of room. */
+export function isDiskFull(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === "ENOSPC" || code === "EDQUOT";
 }

@@ -27,6 +27,7 @@ test("the surface is what it was", () => {
     class DependencyError
     class DivergenceError
     class FileError
+    class HubError
     class IfpruneError
     class InputError
     class InstructionModel
@@ -38,6 +39,7 @@ test("the surface is what it was", () => {
     const DEFAULT_MODEL
     const SCOPES
     const SOURCE_NAMES
+    function compareAnswers
     function composePrompt
     function createApp
     function evaluateTasks
@@ -58,6 +60,7 @@ test("the surface is what it was", () => {
     function overlap
     function packBundle
     function parseRecipe
+    function pullModel
     function readRecipe
     function softTopK
     function softTopKGradient
@@ -72,6 +75,9 @@ test("the surface is what it was", () => {
     type ChatMessage
     type ChatTemplate
     type ChosenMask
+    type CompareOptions
+    type ComparedAnswer
+    type Comparison
     type Control
     type Engine
     type EngineOptions
@@ -116,6 +122,8 @@ test("the surface is what it was", () => {
     type Prompt
     type PromptFormat
     type PromptedModel
+    type PullOptions
+    type Pulled
     type ReadRecipeOptions
     type Recipe
     type RecipeFile

@@ -8,6 +8,7 @@
 // Answer
 
 export type { StageTimes } from "./answer/answer.ts";
+export { type ComparedAnswer, type CompareOptions, type Comparison, compareAnswers } from "./answer/compareAnswers.ts";
 export { type GenerateAnswersOptions, type GeneratedAnswers, generateAnswers } from "./answer/generate.ts";
 export {
   type AskOptions,
@@ -71,6 +72,7 @@ export type {
 export { Bundle } from "./bundle/bundle.ts";
 export { type Imported, type ImportOptions, importModel } from "./bundle/importModel.ts";
 export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
+export { type Pulled, type PullOptions, pullModel } from "./bundle/pullModel.ts";
 export type { WeightType } from "./formats/quantize.ts";
 export type { ModelConfig, RopeScaling, Weight } from "./model/config.ts";
 export type { ModelSource } from "./model/source.ts";

@@ -76,6 +76,13 @@ export type BundleManifest = Manifest<"ifprune-bundle">;
  * @throws {FileError} if the manifest is missing, of another kind or version, or a file is missing or of another size
  */
 export function readManifest<Format extends ManifestFormat>(folder: string, format: Format): Manifest<Format> {
+  const manifest = parseManifest(folder, format);
+  checkSizes(folder, manifest);
+  return manifest;
+}
+
+/** The manifest alone, where its files are still to come. @throws {FileError} if it is missing, or of another kind or version */
+export function parseManifest<Format extends ManifestFormat>(folder: string, format: Format): Manifest<Format> {
   const path = join(folder, manifestName);
   const wanted = format.replace("ifprune-", "");
   if (!existsSync(path)) throw new FileError(folder, `wanted a ${wanted} folder, got ${whatIs(folder)}`);
@@ -89,9 +96,7 @@ export function readManifest<Format extends ManifestFormat>(folder: string, form
       `wanted the manifest of a ${wanted}, got: ${zodWords(parsed.error)}. Is it the right folder?`,
     );
   }
-  const manifest = parsed.data as Manifest<Format>;
-  checkSizes(folder, manifest);
-  return manifest;
+  return parsed.data as Manifest<Format>;
 }
 
 /** What to do with a folder of the other kind. */

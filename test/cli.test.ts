@@ -52,7 +52,20 @@ beforeAll(async () => {
 }, minutes(10));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-const commands = ["run", "serve", "mask", "train", "eval", "generate", "estimate", "bench", "report", "pack", "import"];
+const commands = [
+  "run",
+  "serve",
+  "mask",
+  "train",
+  "eval",
+  "generate",
+  "estimate",
+  "bench",
+  "report",
+  "pack",
+  "pull",
+  "import",
+];
 
 test("help lists every command, and every command has help", async () => {
   const { stdout } = await inProcess("--help");

@@ -8,7 +8,7 @@ const source = fileURLToPath(new URL("../src", import.meta.url));
 
 const ground = ["mask", "model", "text", "formats"];
 const learn = [...ground, "graph", "net"];
-const use = [...ground, "bundle", "engine", "answer"];
+const use = [...ground, "hub", "bundle", "engine", "answer"];
 
 /** Rooms, and those that each may import from; files directly in `src` belong to all. */
 const edges: Record<string, readonly string[]> = {
@@ -21,7 +21,8 @@ const edges: Record<string, readonly string[]> = {
   net: [...ground, "graph"],
   train: learn,
   // use
-  bundle: ground,
+  hub: [],
+  bundle: [...ground, "hub"],
   engine: [...ground, "bundle"],
   answer: [...ground, "bundle", "engine", "net"], // `net` for masks from activations alone, and only once they are wanted: see below
   serve: use,

@@ -91,12 +91,15 @@ export class InstructionModel implements PromptedModel, Disposable {
   readonly bundle: Bundle;
   readonly format: PromptFormat;
 
-  /** @throws {FileError} if the folder is not a whole bundle */
-  constructor(path = DEFAULT_MODEL, { engines = DEFAULT_ENGINES }: ModelOptions = {}) {
+  /**
+   * @param name a bundle's folder, or the id of a model that was pulled
+   * @throws {FileError} if it is not a whole bundle
+   */
+  constructor(name = DEFAULT_MODEL, { engines = DEFAULT_ENGINES }: ModelOptions = {}) {
     this.engines = engines;
-    this.bundle = new Bundle(path);
+    this.bundle = new Bundle(name);
     try {
-      const { manifest, tokenizerPath } = this.bundle;
+      const { manifest, tokenizerPath, path } = this.bundle;
       const tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest, this.bundle.config));
       const template = this.bundle.text(chatTemplateName);
       this.format = new PromptFormat(

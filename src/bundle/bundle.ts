@@ -22,6 +22,7 @@ import { type BundleManifest, manifestHash, manifestName, readManifest, verifyFi
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
+import { modelFolder } from "./pulledModels.ts";
 import { transposeInto } from "./transpose.ts";
 
 /** Files of a sub-network: metadata, what is shared, FFN. */
@@ -29,6 +30,8 @@ export const splitCount = 3;
 
 /** An open bundle. Holds file descriptors until disposed. */
 export class Bundle implements ModelSource {
+  /** Of its folder. */
+  readonly path: string;
   readonly manifest: BundleManifest;
   /** Identity. */
   readonly hash: string;
@@ -41,11 +44,14 @@ export class Bundle implements ModelSource {
   readonly layouts: readonly ChannelLayout[];
 
   /**
-   * Opens a bundle folder. Sizes are checked, hashes only by {@link verify}.
+   * Opens a bundle. Sizes are checked, hashes only by {@link verify}.
    *
+   * @param name its folder, or the id of a model that was pulled
    * @throws {FileError} if a file is missing, of the wrong size, or not what a bundle holds
    */
-  constructor(readonly path: string) {
+  constructor(name: string) {
+    const path = modelFolder(name);
+    this.path = path;
     this.manifest = readManifest(path, "ifprune-bundle");
     this.hash = manifestHash(path);
     for (const name of ["base.gguf", "ffn.gguf", "tokenizer.json"]) {

@@ -17,6 +17,7 @@ import { Bundle } from "./bundle.ts";
 import { type ChannelTypes, downType } from "./channels.ts";
 import { computeBytes, DEFAULT_KV_TYPE, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
 import { modelFile } from "./packBundle.ts";
+import { modelFolder } from "./pulledModels.ts";
 
 /** The stored tensors of a model, as they are or would be in a bundle. */
 export interface StoredModel {
@@ -34,10 +35,11 @@ export interface StoredModel {
 /**
  * Reads the headers of a model.
  *
- * @param path bundle folder; or Hugging Face folder or GGUF file, which are taken as `import` would store them
+ * @param name bundle folder, or id of a model that was pulled; or Hugging Face folder or GGUF file, which are taken as `import` would store them
  * @throws {FileError} if it is none of these
  */
-export function readStoredModel(path: string): StoredModel {
+export function readStoredModel(name: string): StoredModel {
+  const path = modelFolder(name);
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat) throw new FileError(path, "wanted a model, got nothing of that name. Check the path.");
   if (stat.isDirectory() && existsSync(join(path, manifestName))) {

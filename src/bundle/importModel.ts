@@ -30,6 +30,8 @@ import { type PackOptions, writeBundle } from "./packBundle.ts";
 
 /** How {@link importModel} writes a model. */
 export interface ImportOptions extends Partial<PackOptions> {
+  /** Of the model, for its provenance. Default: that of its folder or file. */
+  name?: string | undefined;
   /** Of the weights. Default: what the model says of itself, else "unknown". */
   licence?: string | undefined;
   /** llama2.c only: its tokenizer. */
@@ -83,7 +85,9 @@ export async function importModel(source: string, outFolder: string, options: Im
     eosId,
     provenance: {
       recipe: IMPORT_RECIPE,
-      data: [{ name: basename(resolve(source)), licence: options.licence ?? opened.licence ?? "unknown" }],
+      data: [
+        { name: options.name ?? basename(resolve(source)), licence: options.licence ?? opened.licence ?? "unknown" },
+      ],
       created: new Date().toISOString(),
     },
   };
@@ -194,7 +198,7 @@ function openFolder(folder: string): Opened {
       bosId: ids.bosId,
       eosId: eosIds[0],
       texts,
-      licence: /^license: *(\S+) *$/m.exec(frontMatter(join(folder, "README.md")))?.[1],
+      licence: cardLicence(folder),
       notes: llm.notes,
       [Symbol.dispose]: () => llm[Symbol.dispose](),
     };
@@ -242,6 +246,11 @@ const template = {
 const postProcessorSchema = z.object({
   post_processor: z.object({ ...template, processors: z.array(z.object(template)).optional() }).nullish(),
 });
+
+/** The licence that a folder's model card names, if it does. */
+export function cardLicence(folder: string): string | undefined {
+  return /^license: *(\S+) *$/m.exec(frontMatter(join(folder, "README.md")))?.[1];
+}
 
 /** The YAML at the top of a model card, or nothing, also of one that is no text. */
 function frontMatter(path: string): string {

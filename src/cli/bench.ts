@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { BENCH_OPTIONS, PROMPT_LENGTHS, runBench } from "../bench/bench.ts";
 import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { interruption, printJson } from "./options.ts";
+import { interruption, MODEL_NAME, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {
@@ -22,7 +22,7 @@ export function benchCommand(): Command {
     .description(
       "Measure the dense model, an ordinary model of the sub-network's shape, and the sub-network: time to first token, speed, memory, beside what bytes and arithmetic allow.",
     )
-    .argument("<bundle>", "bundle folder; the dense model must fit into memory, and into the cache folder on disk")
+    .argument("<bundle>", `${MODEL_NAME}; the dense model must fit into memory, and into the cache folder on disk`)
     .addOption(numberFlag("--t-ffn <n>", BENCH_OPTIONS.tFfn))
     .option(
       "--prompt-lengths <list>",

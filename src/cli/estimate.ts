@@ -5,7 +5,7 @@ import { DEFAULT_CONTEXT_LENGTH, estimate, type ModelBytes, readStoredModel, T_F
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { printJson } from "./options.ts";
+import { MODEL_NAME, printJson } from "./options.ts";
 
 interface Options {
   tFfn?: number;
@@ -22,7 +22,7 @@ export function estimateCommand(): Command {
     .description(
       "Say what a model and its sub-networks would take, from the headers of its files, before anything is loaded.",
     )
-    .argument("<model>", "bundle folder; or Hugging Face folder or GGUF file, taken as `import` would store it")
+    .argument("<model>", `${MODEL_NAME}; or Hugging Face folder or GGUF file, taken as "import" would store it`)
     .addOption(numberFlag("--t-ffn <n>", T_FFN))
     .addOption(numberFlag("--context <n>", CONTEXT))
     .addOption(numberFlag("--threads <n>", READERS))

@@ -20,6 +20,7 @@ import {
   integer,
   interruption,
   type MaskFlags,
+  MODEL_NAME,
   oneOf,
   printJson,
   readMask,
@@ -42,7 +43,7 @@ export function evalCommand(): Command {
     .description(
       "Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served. Prompts and masks are made as `run` makes them.",
     )
-    .argument("<model>", "checkpoint folder, run folder (its newest checkpoint), or bundle folder")
+    .argument("<model>", `checkpoint folder, run folder (its newest checkpoint), ${MODEL_NAME}`)
     .argument(
       "<data>",
       'task file (.jsonl, .jsonl.gz) of {"instruction", "input"?, "examples"?, "output" or "answers": [], "task"?, "scorer"?}, or plain text',

@@ -6,7 +6,16 @@ import { EXPORT_FORMATS, type ExportFormat, exportSubnetwork } from "../export/e
 import { EXPORT_TYPES, type ExportType } from "../export/exportManifest.ts";
 import { composePrompt } from "../text/prompt.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { addMaskFlags, integer, interruption, type MaskFlags, oneOf, readMask, withMaskFlags } from "./options.ts";
+import {
+  addMaskFlags,
+  integer,
+  interruption,
+  type MaskFlags,
+  MODEL_NAME,
+  oneOf,
+  readMask,
+  withMaskFlags,
+} from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -24,7 +33,7 @@ export function exportCommand(): Command {
     .description(
       "Write a sub-network as an ordinary small model: a Hugging Face folder and a GGUF file, with a model card.",
     )
-    .argument("<model>", "bundle folder")
+    .argument("<model>", MODEL_NAME)
     .argument("<out>", "folder to make")
     .addOption(
       new Option("--task <description>", "keep what this kind of task needs, described in words").conflicts([

@@ -3,7 +3,15 @@ import { GENERATE_OPTIONS, type GeneratedAnswers, generateAnswers } from "../ans
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { addMaskFlags, interruption, type MaskFlags, printJson, readMask, withMaskFlags } from "./options.ts";
+import {
+  addMaskFlags,
+  interruption,
+  type MaskFlags,
+  MODEL_NAME,
+  printJson,
+  readMask,
+  withMaskFlags,
+} from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -25,7 +33,7 @@ export function generateCommand(): Command {
     .description(
       "Write a model's own answers to a file of prompts, as training data. The dense model answers, unless a mask is given or how to make one. The same model, prompts and options give the same file; stopped or killed, the same command goes on.",
     )
-    .argument("<model>", "bundle folder")
+    .argument("<model>", MODEL_NAME)
     .argument(
       "<prompts>",
       'prompts (.jsonl, .jsonl.gz) of {"instruction", "input"?, "task"?, "examples"?}; rows of training data and task files are some, their own answers are not read',

@@ -14,7 +14,9 @@ import { numberFlag } from "./numberFlag.ts";
 import { Progress } from "./progress.ts";
 
 export { DEFAULT_MODEL };
-export const MODEL_HELP = "bundle folder (default: the model in this package)";
+/** What stands for a model. */
+export const MODEL_NAME = "bundle folder, or id of a model that was pulled";
+export const MODEL_HELP = `${MODEL_NAME} (default: the model in this package)`;
 
 export function integer(min: number): (text: string) => number {
   return (text) => {
@@ -96,6 +98,11 @@ export async function withMaskFlags<T>(
 /** `griffin 120 ms`, `griffin 0.4 ms (cached)` */
 export function scoresLine({ source, cached }: Omit<ChosenMask, "mask">, ms: number): string {
   return `${milliseconds(source, ms)}${cached ? " (cached)" : ""}`;
+}
+
+/** `50 %`, `6.3 %` */
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
 }
 
 export function milliseconds(what: string, ms: number): string {

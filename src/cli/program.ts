@@ -12,6 +12,7 @@ import { importCommand } from "./import.ts";
 import { maskCommand } from "./mask.ts";
 import { packCommand } from "./pack.ts";
 import { pruneCommand } from "./prune.ts";
+import { pullCommand } from "./pull.ts";
 import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
 import { serveCommand } from "./serve.ts";
@@ -40,6 +41,7 @@ export function ifprune(): Command {
     reportCommand,
     packCommand,
     pruneCommand,
+    pullCommand,
     importCommand,
     exportCommand,
     verifyCommand,

@@ -28,9 +28,10 @@ test("elsewhere than on a terminal: the first step, one every 10 s, and the last
 test("a resumed job judges its speed by its own steps only", () => {
   const { written, clock, stream, now } = setUp({});
   const progress = new Progress({ label: "sft", total: 1000, done: 900, stream, now });
+  progress.update(900);
   clock.ms = 60_000;
   progress.update(901);
-  expect(written).toEqual(["sft 901/1000 (90 %)  ETA 1:39:00\n"]);
+  expect(written).toEqual(["sft 900/1000 (90 %)  ETA ?\n", "sft 901/1000 (90 %)  ETA 1:39:00\n"]);
 });
 
 test("on a terminal one line is redrawn, never longer than the screen, and notes go above it", () => {

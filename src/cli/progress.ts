@@ -47,10 +47,10 @@ export class Progress {
     if (done < total && time - this.#shown < (stream.isTTY ? TERMINAL_INTERVAL_MS : PLAIN_INTERVAL_MS)) return;
     this.#shown = time;
     const seconds = (time - this.#started) / 1000;
-    const left = (seconds / (done - doneBefore)) * (total - done);
+    const left = (seconds / (done - doneBefore)) * (total - done); // of no meaning until something was done
     const share = Math.floor((100 * done) / total);
     const count = unit === "bytes" ? inBytes(done, total) : `${done}/${total}`;
-    const end = done < total ? `ETA ${duration(left)}` : `done in ${duration(seconds)}`;
+    const end = done < total ? `ETA ${done > doneBefore ? duration(left) : "?"}` : `done in ${duration(seconds)}`;
     this.#line = [`${label} ${count} (${share} %)`, ...(detail ? [detail(seconds)] : []), end].join("  ");
     if (stream.isTTY) this.#redraw();
     else stream.write(`${this.#line}\n`);

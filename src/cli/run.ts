@@ -1,7 +1,9 @@
 import { Command, Option } from "commander";
+import { compareAnswers } from "../answer/compareAnswers.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../engine/sampling.ts";
+import { printComparison } from "./comparison.ts";
 import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
@@ -10,6 +12,7 @@ import {
   type MaskFlags,
   MODEL_HELP,
   milliseconds,
+  percent,
   printJson,
   readMask,
   scoresLine,
@@ -23,6 +26,7 @@ interface Options extends MaskFlags {
   temperature: number;
   seed: number;
   dense?: boolean;
+  compare?: boolean;
   mask?: string;
   threads?: number;
   force?: boolean;
@@ -39,6 +43,12 @@ export function runCommand(): Command {
     .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
     .addOption(numberFlag("--seed <n>", { ...SAMPLING_OPTIONS.seed, words: "of sampling, and of --source random" }))
     .option("--dense", "run the unpruned model")
+    .addOption(
+      new Option(
+        "--compare",
+        "run both, greedily, and show both answers, how far they agree and what each took",
+      ).conflicts(["dense", "temperature"]),
+    )
     .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
@@ -48,10 +58,30 @@ export function runCommand(): Command {
 }
 
 async function run(instruction: string, options: Options): Promise<void> {
-  const { model: path = DEFAULT_MODEL, input, dense, mask, json, source, tFfn, text, examples, ...engine } = options;
+  const {
+    model: path = DEFAULT_MODEL,
+    input,
+    dense,
+    compare,
+    mask,
+    json,
+    source,
+    tFfn,
+    text,
+    examples,
+    ...engine
+  } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), model.engines.start()]); // a damaged file is told from a bad answer; both take a while
+  if (compare) {
+    const { temperature: _, ...greedy } = engine;
+    const given = mask === undefined ? undefined : readMask(mask);
+    const comparison = await withMaskFlags({ source, tFfn, text, examples }, (how) =>
+      compareAnswers(model, instruction, { ...greedy, ...how, input, mask: given, signal }),
+    );
+    return json ? printJson(comparison) : printComparison(comparison, process.stdout);
+  }
   const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
   await using answer = await withMaskFlags({ source, tFfn, text, examples }, (how) =>
     model.ask(instruction, { ...engine, ...how, input, mask: choice, signal }),
@@ -77,7 +107,7 @@ async function run(instruction: string, options: Options): Promise<void> {
   ];
   // The first token comes out of prefill.
   const speed = answerTokens > 1 ? ` · ${((1000 * (answerTokens - 1)) / decode).toFixed(0)} tokens/s` : "";
-  const line = `${(100 * keptShare).toFixed(keptShare < 0.1 ? 1 : 0)} % of the FFN (${kept} of ${dFfn} channels) · ${stages.join(" · ")}${speed}`;
+  const line = `${percent(keptShare)} of the FFN (${kept} of ${dFfn} channels) · ${stages.join(" · ")}${speed}`;
   process.stdout.write("\n");
   process.stderr.write(process.stderr.isTTY ? `\x1b[2m${line}\x1b[0m\n` : `${line}\n`);
 }

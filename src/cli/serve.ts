@@ -27,7 +27,10 @@ const PORT = { words: "port to listen on; 0: any free one", isInteger: true, min
 export function serveCommand(): Command {
   return new Command("serve")
     .description("Serve models over HTTP as OpenAI's API does, and a page to chat with them.")
-    .argument("[models...]", "bundle folders, each known by its folder's name (default: the model in this package)")
+    .argument(
+      "[models...]",
+      "bundle folders, or ids of models that were pulled; each is known by the last part of its name (default: the model in this package)",
+    )
     .option("--host <address>", "address to listen on; beyond this machine only with --api-key", "127.0.0.1")
     .addOption(numberFlag("--port <n>", PORT))
     .addOption(new Option("--api-key <key>", "key that every request must have").env("IFPRUNE_API_KEY"))

@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, InputError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
@@ -19,8 +20,14 @@ import { parseRecipe } from "../train/recipe/read.ts";
 import { BundleEvaluator } from "./bundleEvaluator.ts";
 import type { MaskedModel, OpenedModel } from "./evaluate.ts";
 
-/** Opens a checkpoint, a run or a bundle. @throws {FileError} if the path is none of these, or damaged */
-export async function openModel(path: string, session: SessionOptions): Promise<OpenedModel> {
+/**
+ * Opens a checkpoint, a run or a bundle.
+ *
+ * @param name its folder, or the id of a model that was pulled
+ * @throws {FileError} if it is none of these, or damaged
+ */
+export async function openModel(name: string, session: SessionOptions): Promise<OpenedModel> {
+  const path = modelFolder(name);
   if (existsSync(join(path, "base.gguf"))) return openBundle(path, session);
   const format = formatOfFolder(path);
   if (format === undefined && !existsSync(join(path, manifestName)) && checkpointFolders(path).length === 0)

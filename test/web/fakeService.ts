@@ -20,10 +20,11 @@ import type {
 
 const [L, F, K] = [4, 512, 64];
 
-/** What the model says, by the prompt's first word; "word" without end to "endless", whatever the limit; else the prompt again. */
+/** What the model says, by the prompt's first word (to "parting" the dense model says something else); "word" without end to "endless", whatever the limit; else the prompt again. */
 const answers: Record<string, string> = {
   markdown:
     "# A heading\n\nSome **bold** text, `code`, and a [link](https://example.org).\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
+  parting: "One thing here",
   hostile: [
     "<script>window.wasHacked = true</script>",
     '<img src="x" onerror="window.wasHacked = true">',
@@ -63,7 +64,8 @@ export class FakeService implements InferenceService {
     const question = prompt.messages.findLast(({ role }) => role === "user")!.content as string;
     const first = prompt.messages.find(({ role }) => role === "user")!.content as string;
     const info = this.#info(model, mask, first);
-    const text = answers[question.split(" ")[0]!] ?? `You said: ${question}`;
+    const said = answers[question.split(" ")[0]!] ?? `You said: ${question}`;
+    const text = question === "parting" && info.id === "dense" ? "One thing there, and more" : said;
     const tokenMs = info.id === "dense" ? this.tokenMs * 3 : this.tokenMs;
     const isEndless = question === "endless";
     const pieces = isEndless ? ["word "] : text.match(/\s*\S+\s*?/g)!.slice(0, maxTokens);
@@ -102,7 +104,7 @@ export class FakeService implements InferenceService {
     throw new InputError("the fake service scores nothing");
   }
 
-  /** Half of the channels are everybody's, the rest belong to the instruction's first word. */
+  /** Half of the channels are everybody's, the rest belong to the instruction's first word; that of "blocks" is made of blocks of 16. */
   async mask(model: string, instruction: string): Promise<{ info: MaskInfo; mask: Mask }> {
     const info = this.#info(model, { kind: "auto" }, instruction);
     return { info, mask: this.maskById(model, info.id) };
@@ -157,6 +159,7 @@ export class FakeService implements InferenceService {
     const shape = { numLayers: L, dFfn: F };
     const scores = randomScores(shape, 1, entry);
     for (const [i, score] of randomScores(shape, 1, "everybody").entries()) if (score > -K / 2) scores[i] = 1;
+    if (entry === "blocks") for (const i of scores.keys()) scores[i] = scores[i - (i % 16)]!;
     this.#masks.set(id, maskFromScores(scores, { dFfn: F, tFfn: K }));
     return { id, source: "predictor", tFfn: K, dFfn: F, from };
   }

@@ -122,6 +122,17 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     expect(complaints).toEqual([]);
   });
 
+  test("a mask made of blocks is shown and told by its blocks", async () => {
+    await open();
+    await ask("blocks");
+    await page.getByText("4 layers of 512 channels in blocks of 16.").waitFor();
+    const strip = page.getByRole("slider");
+    await strip.focus();
+    await page.getByText("Layer 0: 4 of 32 blocks of 16 channels").waitFor();
+    await strip.hover({ position: { x: 2, y: 40 } });
+    await page.getByText(/Layer 2: .* block 0: (not )?kept/).waitFor();
+  });
+
   test("the conversation and its mask are what the server is asked", async () => {
     await open("tasks");
     await addTask("animals", "plural of the word");
@@ -203,8 +214,18 @@ describe.skipIf(isChromiumMissing)("the page", () => {
         expect.stringMatching(/ms$/),
       ]);
     }
+    await page.getByText("Both gave the same answer.").waitFor();
     expect(service.asked.map(({ mask }) => mask.kind).sort()).toEqual(["auto", "dense"]);
     expect(complaints).toEqual([]);
+  });
+
+  test("a race shows where the answers part", async () => {
+    await open("race");
+    await page.getByRole("textbox", { name: "Prompt" }).fill("parting");
+    await page.keyboard.press("Enter");
+    await page.getByText("The answers part at ▸, after 2 of the dense answer's 5 tokens.").waitFor();
+    await page.getByRole("region", { name: "Dense model" }).getByText("One thing▸ there, and more").waitFor();
+    await page.getByRole("region", { name: "Sub-network" }).getByText("One thing▸ here").waitFor();
   });
 
   test("a race that is stopped or left stops at the server", async () => {

@@ -1,10 +1,11 @@
 /**
- * A mask as a picture: a row per layer, a mark per kept channel, coloured by how few other prompts keep it.
+ * A mask as a picture: a row per layer, a mark per kept channel, or block of channels where the mask is made of blocks, coloured by how few other
+ * prompts keep it.
  *
  * Shapes: L layers · F channels of a layer (d_ffn)
  */
-import { useEffect, useRef, useState } from "preact/hooks";
-import { type Bits, isKept, keptChannels, mean, type PerChannel } from "./channels.ts";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { type Bits, blockOf, isKept, keptBlocks, mean, type PerChannel } from "./channels.ts";
 import { count, percent } from "./format.ts";
 
 export interface StripProps {
@@ -17,6 +18,9 @@ export interface StripProps {
   label: string;
 }
 
+/** With the channels of a mark: 1, or as many as the mask's blocks have. Numbers of marks are numbers of blocks then. */
+type Marks = StripProps & { block: number };
+
 /** Steps of the colour scale: a fill style each, so that a strip needs no parsing of colours per mark. */
 const steps = 8;
 
@@ -25,7 +29,7 @@ function rowGeometry(L: number): { height: number; gap: number } {
   return { height, gap: height > 6 ? 3 : 1 };
 }
 
-function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common }: StripProps): void {
+function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common, block }: Marks): void {
   const ratio = devicePixelRatio;
   const { height, gap } = rowGeometry(layers.length);
   const width = Math.round(canvas.clientWidth * ratio);
@@ -46,13 +50,16 @@ function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common }: StripProps
     context.globalAlpha = 1;
     context.fillStyle = track!;
     context.fillRect(0, top, width, rowHeight);
-    if (F <= width) {
-      // A channel is a pixel or more: its mark ends a pixel before the next one's where there is room.
-      const room = Math.floor(width / F) >= 3 ? 1 : 0;
-      for (const c of keptChannels(bits)) {
-        const left = Math.round((c * width) / F);
-        context.fillStyle = common ? shades[Math.round((1 - common[layer]![c]!) * steps)]! : shades[steps / 2]!;
-        context.fillRect(left, top, Math.max(1, Math.round(((c + 1) * width) / F) - left - room), rowHeight);
+    const marks = F / block;
+    if (marks <= width) {
+      // A mark is a pixel or more: it ends a pixel before the next one where there is room.
+      const room = Math.floor(width / marks) >= 3 ? 1 : 0;
+      for (const i of keptBlocks(bits, block)) {
+        const left = Math.round((i * width) / marks);
+        context.fillStyle = common
+          ? shades[Math.round((1 - meanOf(common[layer]!, i, block)) * steps)]!
+          : shades[steps / 2]!;
+        context.fillRect(left, top, Math.max(1, Math.round(((i + 1) * width) / marks) - left - room), rowHeight);
       }
       continue;
     }
@@ -74,31 +81,39 @@ function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common }: StripProps
   }
 }
 
+/** Of the channels of a mark. */
+const meanOf = (row: Float32Array, mark: number, block: number): number =>
+  mean([...row.subarray(mark * block, (mark + 1) * block)]);
+
 /** Numbers of one layer in words. */
-function layerText({ layers, dFfn, common, describe }: StripProps, layer: number, channel?: number): string {
-  const kept = keptChannels(layers[layer]!);
-  const parts = [`Layer ${layer}: ${count(kept.length)} of ${count(dFfn)} channels`];
+function layerText({ layers, dFfn, common, describe, block }: Marks, layer: number, at?: number): string {
+  const bits = layers[layer]!;
+  const kept = keptBlocks(bits, block);
+  const [unit, units] = block === 1 ? ["channel", "channels"] : ["block", `blocks of ${block} channels`];
+  const parts = [`Layer ${layer}: ${count(kept.length)} of ${count(dFfn / block)} ${units}`];
+  const isMarked = at !== undefined && isKept(bits, at * block);
   if (common) {
-    const row = common[layer]!;
-    parts.push(`${percent(1 - mean(kept.map((c) => row[c]!)))} specific`);
-    const [first, ...others] = kept.toSorted((a, b) => row[a]! - row[b]!).slice(0, 3);
-    if (channel === undefined) parts.push(`most specific ${[first, ...others].join(", ")} (${describe(row[first!]!)})`);
-    else parts.push(`channel ${channel}: ${isKept(layers[layer]!, channel) ? describe(row[channel]!) : "not kept"}`);
-  } else if (channel !== undefined)
-    parts.push(`channel ${channel}: ${isKept(layers[layer]!, channel) ? "" : "not "}kept`);
+    const share = (i: number) => meanOf(common[layer]!, i, block);
+    parts.push(`${percent(1 - mean(kept.map(share)))} specific`);
+    const [first, ...others] = kept.toSorted((a, b) => share(a) - share(b)).slice(0, 3);
+    if (at === undefined) parts.push(`most specific ${[first, ...others].join(", ")} (${describe(share(first!))})`);
+    else parts.push(`${unit} ${at}: ${isMarked ? describe(share(at)) : "not kept"}`);
+  } else if (at !== undefined) parts.push(`${unit} ${at}: ${isMarked ? "" : "not "}kept`);
   return parts.join(" · ");
 }
 
 export function MaskStrip(props: StripProps) {
   const { layers, dFfn: F, label } = props;
   const L = layers.length;
+  const block = useMemo(() => blockOf(layers, F), [layers, F]);
+  const marks: Marks = { ...props, block };
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [at, setAt] = useState<{ layer: number; channel?: number }>();
+  const [at, setAt] = useState<{ layer: number; mark?: number }>();
   const { height, gap } = rowGeometry(L);
 
   useEffect(() => {
     const element = canvas.current!;
-    const redraw = () => draw(element, props);
+    const redraw = () => draw(element, marks);
     const sizes = new ResizeObserver(redraw); // calls once at the start
     sizes.observe(element);
     const scheme = matchMedia("(prefers-color-scheme: dark)");
@@ -115,13 +130,14 @@ export function MaskStrip(props: StripProps) {
   const point = (event: PointerEvent) => {
     const box = canvas.current!.getBoundingClientRect();
     const clamp = (value: number, limit: number) => Math.max(0, Math.min(limit - 1, Math.floor(value)));
-    const channel = clamp(((event.clientX - box.left) / box.width) * F, F);
+    const numMarks = F / block;
+    const mark = clamp(((event.clientX - box.left) / box.width) * numMarks, numMarks);
     const layer = clamp((event.clientY - box.top) / (height + gap), L);
-    // The nearest kept channel within a few pixels: a mark may be narrower than a pointer is exact.
-    const reach = Math.ceil((4 * F) / box.width);
-    const near = keptChannels(layers[layer]!).filter((c) => Math.abs(c - channel) <= reach);
-    near.sort((a, b) => Math.abs(a - channel) - Math.abs(b - channel));
-    setAt({ layer, channel: near[0] ?? channel });
+    // The nearest mark within a few pixels: it may be narrower than a pointer is exact.
+    const reach = Math.ceil((4 * numMarks) / box.width);
+    const near = keptBlocks(layers[layer]!, block).filter((i) => Math.abs(i - mark) <= reach);
+    near.sort((a, b) => Math.abs(a - mark) - Math.abs(b - mark));
+    setAt({ layer, mark: near[0] ?? mark });
   };
   const walk = (event: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
@@ -129,7 +145,7 @@ export function MaskStrip(props: StripProps) {
     event.preventDefault();
     setAt({ layer: Math.max(0, Math.min(L - 1, (at?.layer ?? 0) + step)) });
   };
-  const text = at && at.layer < L ? layerText(props, at.layer, at.channel) : undefined;
+  const text = at && at.layer < L ? layerText(marks, at.layer, at.mark) : undefined;
   return (
     <div class="strip">
       <div
@@ -141,7 +157,7 @@ export function MaskStrip(props: StripProps) {
         aria-valuemin={0}
         aria-valuemax={L - 1}
         aria-valuenow={at?.layer ?? 0}
-        aria-valuetext={text ?? layerText(props, 0)}
+        aria-valuetext={text ?? layerText(marks, 0)}
         onPointerMove={point}
         onPointerDown={point}
         onPointerLeave={() => setAt(undefined)}
@@ -153,7 +169,8 @@ export function MaskStrip(props: StripProps) {
         {at && <span class="strip-row" style={{ top: `${at.layer * (height + gap)}px`, height: `${height}px` }} />}
       </div>
       <p class="strip-text" aria-hidden="true">
-        {text ?? `${L} layers of ${count(F)} channels. Point at a mark for its numbers.`}
+        {text ??
+          `${L} layers of ${count(F)} channels${block === 1 ? "" : ` in blocks of ${block}`}. Point at a mark for its numbers.`}
       </p>
     </div>
   );

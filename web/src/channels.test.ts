@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { randomMask } from "../../src/mask/baselines.ts";
 import { overlap } from "../../src/mask/overlap.ts";
-import { decodeLayers, fits, keptChannels, overlapPerLayer, shareKeeping } from "./channels.ts";
+import { blockOf, decodeLayers, fits, keptBlocks, keptChannels, overlapPerLayer, shareKeeping } from "./channels.ts";
 
 const encode = (mask: ReturnType<typeof randomMask>): string[] =>
   mask.layers.map((kept) => {
@@ -38,4 +38,20 @@ test("two masks: kept channels, overlap and shares", () => {
       }
     }),
   );
+});
+
+test("a mask made of blocks is seen as such, and free channels are not", () => {
+  const layers = (...rows: string[]) =>
+    rows.map((row) => {
+      const bits = new Uint8Array(Math.ceil(row.length / 8));
+      for (let c = 0; c < row.length; c++) if (row[c] === "#") bits[c >> 3]! |= 1 << (c & 7);
+      return bits;
+    });
+  const blocks = layers("####....####", "........####");
+  expect(blockOf(blocks, 12)).toBe(4);
+  expect(blocks.map((bits) => keptBlocks(bits, 4))).toEqual([[0, 2], [2]]);
+  expect(blockOf(layers("####....####", "......######"), 12)).toBe(2); // one layer has smaller ones
+  expect(blockOf(layers("####....####", ".#......####"), 12)).toBe(1);
+  expect(blockOf(layers("###...", "...###"), 6)).toBe(1); // three are no power of two
+  expect(blockOf(layers("########"), 8)).toBe(1); // nothing is left out
 });

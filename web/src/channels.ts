@@ -23,6 +23,27 @@ export function keptChannels(bits: Uint8Array): number[] {
   return kept;
 }
 
+/**
+ * How many neighbouring channels a mask keeps or leaves together: the largest power of two of which that is so in every layer. 1 where channels are
+ * free, and where all are kept.
+ */
+export function blockOf(layers: Bits, F: number): number {
+  const isWhole = (block: number) =>
+    layers.every((bits) => {
+      for (let c = 0; c < F; c++) if (isKept(bits, c) !== isKept(bits, c - (c % block))) return false;
+      return true;
+    });
+  let block = 1;
+  while (F % (2 * block) === 0 && isWhole(2 * block)) block *= 2;
+  return isWhole(F) ? 1 : block;
+}
+
+/** Kept blocks of one layer, ascending. */
+export const keptBlocks = (bits: Uint8Array, block: number): number[] =>
+  keptChannels(bits)
+    .filter((c) => c % block === 0)
+    .map((c) => c / block);
+
 /** Share of `a`'s kept channels that `b` keeps too, per layer. [L] Chance is K/F. The same as `overlap` of `src/mask/overlap.ts`. */
 export const overlapPerLayer = (a: Bits, b: Bits): number[] =>
   a.map((bits, layer) => {

@@ -2,8 +2,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ServedModel, streamChat } from "../api.ts";
 import { type AnswerInfo, settings } from "../conversations.ts";
-import { count, milliseconds, perSecond } from "../format.ts";
+import { count, milliseconds, perSecond, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
+import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
 import { answerFacts, Empty, Failure, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
 import { askServer } from "../session.ts";
 import { useStore } from "../store.ts";
@@ -13,8 +14,9 @@ const laneNames: readonly LaneName[] = ["dense", "subnetwork"];
 const titles: Record<LaneName, string> = { dense: "Dense model", subnetwork: "Sub-network" };
 
 interface Lane {
-  text: string;
-  /** Milliseconds since the request of each piece of text: about a token each. */
+  /** Text as it came: about a token each. */
+  pieces: string[];
+  /** Milliseconds since the request of each piece. */
   times: number[];
   /** Milliseconds from the request to now, or to the end. */
   elapsed: number;
@@ -23,7 +25,7 @@ interface Lane {
   error?: unknown;
 }
 
-const newLane = (): Lane => ({ text: "", times: [], elapsed: 0, state: "waiting" });
+const newLane = (): Lane => ({ pieces: [], times: [], elapsed: 0, state: "waiting" });
 
 export function Race({ model }: { model: ServedModel }) {
   const [prompt, setPrompt] = useKept("race.prompt", "");
@@ -97,6 +99,7 @@ export function Race({ model }: { model: ServedModel }) {
       {lanes ? (
         <>
           <RaceChart lanes={lanes} maxTokens={maxTokens} />
+          <Agreement lanes={lanes} />
           <div class="lanes" aria-live="polite" aria-busy={isRunning}>
             {laneNames.map((name) => (
               <LaneCard key={name} name={name} lane={lanes[name]} lanes={lanes} />
@@ -112,6 +115,25 @@ export function Race({ model }: { model: ServedModel }) {
         </Empty>
       )}
     </div>
+  );
+}
+
+const haveAnswered = (lanes: Record<LaneName, Lane>): boolean =>
+  laneNames.every((name) => lanes[name].state === "done" && lanes[name].error === undefined);
+
+/** Where the two answers part; undefined until both are there, and where they do not. */
+const partingOfLanes = (lanes: Record<LaneName, Lane>): Parting | undefined =>
+  haveAnswered(lanes) ? partingOf(lanes.dense.pieces, lanes.subnetwork.pieces) : undefined;
+
+function Agreement({ lanes }: { lanes: Record<LaneName, Lane> }) {
+  if (!haveAnswered(lanes)) return null;
+  const parting = partingOfLanes(lanes);
+  const same =
+    parting && `${count(parting.pieces)} of the dense answer's ${plural(lanes.dense.pieces.length, "token")}`;
+  return (
+    <p class="note" role="status">
+      {same ? `The answers part at ${partingMark}, after ${same}.` : "Both gave the same answer."}
+    </p>
   );
 }
 
@@ -138,7 +160,7 @@ async function runLane(
     const messages = [{ role: "user" as const, content: prompt.trim() }];
     for await (const event of streamChat({ model, mask, messages, max_tokens: maxTokens, temperature: 0 }, signal)) {
       if (event.type === "text") {
-        lane.text += event.text;
+        lane.pieces.push(event.text);
         lane.times.push(performance.now() - started);
       } else if (event.type === "usage") info.completionTokens = event.completionTokens;
       else {
@@ -258,7 +280,7 @@ function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Re
       </dl>
       {info?.ms && <StageBar ms={info.ms} slowest={slowest} />}
       {state === "waiting" && <p class="note">Not started.</p>}
-      <Markdown text={lane.text} />
+      <Markdown text={marked(lane.pieces.join(""), partingOfLanes(lanes))} />
       {lane.error !== undefined && <Failure error={lane.error} />}
       {info && <p class="facts">{answerFacts({ ...info, ms: undefined })}</p>}
     </section>

@@ -1,0 +1,93 @@
+/**
+ * Bringing a model from the Hugging Face Hub. A repository that is a bundle is used where it lies in the Hub's cache; of a Hugging Face checkpoint or a
+ * GGUF file a bundle is made in ours.
+ */
+import { copyFileSync, existsSync, mkdirSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { checkNewFolder, makeFolder } from "../files.ts";
+import { HubSnapshot } from "../hub/hubSnapshot.ts";
+import { readManifest } from "../manifest.ts";
+import { makeCacheFolder } from "./cacheFolder.ts";
+import { cardLicence, importModel } from "./importModel.ts";
+import { pulledFolder, setPulled } from "./pulledModels.ts";
+import { choosePullFiles } from "./pullFiles.ts";
+
+/** How {@link pullModel} brings a model. */
+export interface PullOptions {
+  /** Branch, tag or commit. Default: "main". */
+  revision?: string | undefined;
+  /** Of a repository with GGUF files, the one to take. Default: Q8_0, else the next best type there is. */
+  file?: string | undefined;
+  /** A folder to make the bundle in. Default: one in our cache, where the id stands for it. */
+  out?: string | undefined;
+  /** Ask nobody, and make it of what is in the Hub's cache. Default: as `HF_HUB_OFFLINE` says, else false. */
+  offline?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+  /** Bytes done and all of a stage, first those that were done before. */
+  onProgress?: ((stage: "download" | "import", done: number, total: number) => void) | undefined;
+}
+
+/** A model that was brought. */
+export interface Pulled {
+  /** Folder of the bundle. */
+  path: string;
+  /** 40 hexadecimal digits. */
+  commit: string;
+  /** What was left out or chosen, for people. */
+  notes: string[];
+}
+
+/**
+ * Brings a model from the Hugging Face Hub into the cache that its Python tools share (`HF_HUB_CACHE`, `HF_HOME`), and makes a bundle of it; from then on
+ * its id names that bundle wherever a bundle's folder is wanted. `HF_TOKEN` and `HF_ENDPOINT` are theirs too. Interrupted, it goes on where it stopped.
+ *
+ * @param id `OWNER/NAME`
+ * @throws {HubError} if the Hub does not answer or refuses, or the repository has nothing that we read
+ * @throws {FileError} if what came is damaged, of a model that we do not compute, or the disk is full
+ * @throws {OptionError} if `out` exists, or the id or revision is not one
+ */
+export async function pullModel(id: string, options: PullOptions = {}): Promise<Pulled> {
+  const { revision = "main", file, out, offline = isOfflineSet(), signal, onProgress } = options;
+  if (out !== undefined) checkNewFolder(out, "pull"); // before anything is downloaded
+  const snapshot = await HubSnapshot.open(id, { revision, offline, signal });
+  const { names, kind, notes } = await choosePullFiles(snapshot, file);
+  await snapshot.bring(names, (done, total) => onProgress?.("download", done, total));
+  const { commit, folder } = snapshot;
+  if (kind === "bundle") {
+    readManifest(folder, "ifprune-bundle"); // with the sizes of what came
+    if (out !== undefined) await makeFolder(out, "pull", async (partial) => copyFiles(folder, partial, names));
+    else setPulled(id, folder);
+    return { path: out ?? folder, commit, notes };
+  }
+  const source = kind === "checkpoint" ? folder : join(folder, kind.gguf);
+  const name = kind === "checkpoint" ? commit : `${commit}-${basename(kind.gguf, ".gguf")}`;
+  const path = out ?? join(pulledFolder(id), name);
+  if (out === undefined) makeCacheFolder(dirname(path));
+  if (out !== undefined || !existsSync(path)) {
+    try {
+      const imported = await importModel(source, path, {
+        name: id,
+        licence: cardLicence(folder),
+        signal,
+        onProgress: (done, total) => onProgress?.("import", done, total),
+      });
+      notes.push(...imported.notes);
+    } catch (error) {
+      if (out !== undefined || !existsSync(path)) throw error; // else another process was faster
+    }
+  }
+  if (out === undefined) setPulled(id, path);
+  return { path, commit, notes };
+}
+
+/** As the Hub's Python tools read it. */
+function isOfflineSet(): boolean {
+  return /^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "");
+}
+
+function copyFiles(from: string, to: string, names: readonly string[]): void {
+  for (const name of names) {
+    mkdirSync(dirname(join(to, name)), { recursive: true });
+    copyFileSync(join(from, name), join(to, name));
+  }
+}

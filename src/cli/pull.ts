@@ -1,0 +1,53 @@
+import { Command } from "commander";
+import { pullModel } from "../bundle/pullModel.ts";
+import { interruption } from "./options.ts";
+import { Progress } from "./progress.ts";
+
+interface Options {
+  revision?: string;
+  file?: string;
+  out?: string;
+  offline?: boolean;
+}
+
+export function pullCommand(): Command {
+  return new Command("pull")
+    .description(
+      "Bring a model from the Hugging Face Hub: a bundle, or what becomes one, a checkpoint in safetensors or a GGUF file. Its id then names it wherever a model is wanted.",
+    )
+    .argument("<id>", "OWNER/NAME on the Hub")
+    .option("--revision <name>", "branch, tag or commit (default: main)")
+    .option(
+      "--file <name>",
+      "of a repository with GGUF files, the one to take (default: that of Q8_0, else of the next best type)",
+    )
+    .option("--out <folder>", "folder to make the bundle in (default: one in the cache, which the id names)")
+    .option("--offline", "ask nobody: make it of what is in the Hub's cache (default: as HF_HUB_OFFLINE says)")
+    .addHelpText(
+      "after",
+      `
+Files come into the cache that the Hub's Python tools share (HF_HUB_CACHE, HF_HOME). Gated and private models need HF_TOKEN, another Hub HF_ENDPOINT.
+
+Examples:
+  ifprune pull HuggingFaceTB/SmolLM2-135M-Instruct
+  ifprune run --model HuggingFaceTB/SmolLM2-135M-Instruct "Name three rivers."
+`,
+    )
+    .action(pull);
+}
+
+async function pull(id: string, options: Options): Promise<void> {
+  const signal = interruption("pull: stopped. What came stays: run it again to go on.");
+  let shown: { stage: string; progress: Progress } | undefined;
+  const onProgress = (stage: "download" | "import", done: number, total: number) => {
+    if (shown?.stage === stage) return shown.progress.update(done);
+    shown?.progress.finish();
+    shown = { stage, progress: new Progress({ label: stage, total, done, unit: "bytes" }) };
+  };
+  const { path, notes } = await pullModel(id, { ...options, signal, onProgress }).finally(() =>
+    shown?.progress.finish(),
+  );
+  for (const note of notes) process.stderr.write(`${note}\n`);
+  const name = options.out ?? id;
+  process.stderr.write(`${path}: bundle. Ask it: ifprune run --model ${name} "Name three rivers."\n`);
+}
