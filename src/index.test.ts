@@ -64,6 +64,7 @@ test("the surface is what it was", () => {
     function trainRecipe
     function verifyExport
     function writeReport
+    type AnswerToken
     type App
     type AppOptions
     type AskOptions
@@ -114,6 +115,7 @@ test("the surface is what it was", () => {
     type PredictorOptions
     type Prompt
     type PromptFormat
+    type PromptToken
     type PromptedModel
     type ReadRecipeOptions
     type Recipe

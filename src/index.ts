@@ -33,6 +33,7 @@ export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 export type { KvType } from "./bundle/memory.ts";
 export type { CacheOptions } from "./bundle/subnetworkCache.ts";
 export type {
+  AnswerToken,
   Engine,
   EngineOptions,
   EngineProvider,
@@ -58,6 +59,7 @@ export type {
   MaskInfo,
   MaskRequest,
   Prompt,
+  PromptToken,
   Sampling,
   SavedTask,
   ServedModel,
