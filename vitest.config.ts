@@ -10,6 +10,6 @@ export default defineConfig({
     hookTimeout: 180_000,
     teardownTimeout: 60_000,
     expect: { poll: { timeout: 60_000 } },
-    reporters: ["default", "./test/web/skipped.ts"],
+    reporters: ["default", "./test/support/skipped.ts"],
   },
 });

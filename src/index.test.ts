@@ -67,6 +67,7 @@ test("the surface is what it was", () => {
     function trainRecipe
     function verifyExport
     function writeReport
+    type AnswerToken
     type App
     type AppOptions
     type AskOptions
@@ -121,6 +122,7 @@ test("the surface is what it was", () => {
     type PredictorOptions
     type Prompt
     type PromptFormat
+    type PromptToken
     type PromptedModel
     type PullOptions
     type Pulled

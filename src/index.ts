@@ -34,6 +34,7 @@ export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 export type { KvType } from "./bundle/memory.ts";
 export type { CacheOptions } from "./bundle/subnetworkCache.ts";
 export type {
+  AnswerToken,
   Engine,
   EngineOptions,
   EngineProvider,
@@ -60,6 +61,7 @@ export type {
   MaskInfo,
   MaskRequest,
   Prompt,
+  PromptToken,
   Sampling,
   SavedTask,
   ServedModel,

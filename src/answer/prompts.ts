@@ -10,7 +10,7 @@ import type { PromptedModel } from "./promptedModel.ts";
 export type Prompt =
   /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
-  /** Continued as it is, without a chat template; BOS before it where the model has one. */
+  /** Continued as it is, without a chat template; BOS before it where the model has one, unless the text begins with its name. */
   | { kind: "text"; text: string }
   /** Nothing is added to them. */
   | { kind: "ids"; ids: Int32Array };
@@ -64,7 +64,10 @@ function encodePrompt(model: PromptedModel, prompt: Prompt): ReadPrompt {
   const { tokenizer } = model.format;
   switch (prompt.kind) {
     case "text": {
-      const ids = withBos(tokenizer, tokenizer.encode(prompt.text));
+      const { bosToken } = tokenizer;
+      const isOpened = bosToken !== undefined && prompt.text.startsWith(bosToken); // clients that decode ids have it
+      const text = isOpened ? prompt.text.slice(bosToken.length) : prompt.text;
+      const ids = withBos(tokenizer, tokenizer.encode(text));
       return continued(ids, prompt.text, tokenizer);
     }
     case "ids":

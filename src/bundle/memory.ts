@@ -12,7 +12,8 @@ import type { ModelConfig } from "../model/config.ts";
 import { familyOf, isLocalLayer } from "../model/families.ts";
 
 /** Type of the cached keys and values. */
-export type KvType = "F16" | "F32";
+export const KV_TYPES = ["F16", "F32"] as const;
+export type KvType = (typeof KV_TYPES)[number];
 export const DEFAULT_KV_TYPE: KvType = "F16";
 
 const maxBatch = 512;

@@ -1,8 +1,10 @@
 import { basename, resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { DEFAULT_KV_TYPE, KV_TYPES, type KvType } from "../bundle/memory.ts";
 import { OptionError } from "../errors.ts";
 import { isLoopback } from "../serve/http/security.ts";
+import type { InferenceService, MaskRequest } from "../serve/service.ts";
 import { SERVICE_OPTIONS } from "../serve/serviceOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
 import { DEFAULT_MODEL } from "./options.ts";
@@ -17,6 +19,8 @@ interface Options {
   threads?: number;
   context?: number;
   reuseOverlap?: number;
+  kvType: KvType;
+  mask: string;
   cors?: string;
   logPrompts: boolean;
   quiet: boolean;
@@ -40,6 +44,12 @@ export function serveCommand(): Command {
     .addOption(numberFlag("--threads <n>", SERVICE_OPTIONS.threads))
     .addOption(numberFlag("--context <n>", SERVICE_OPTIONS.contextLength))
     .addOption(numberFlag("--reuse-overlap <share>", SERVICE_OPTIONS.reuseOverlap))
+    .addOption(
+      new Option("--kv-type <type>", "type of the cached keys and values; with F32, probabilities are the model's own")
+        .choices(KV_TYPES)
+        .default(DEFAULT_KV_TYPE),
+    )
+    .option("--mask <mask>", "mask of requests that name none: auto, dense, task:NAME or id:ID", "auto")
     .option("--cors <origin>", "let pages of this origin ask, as https://chat.example", origin)
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
@@ -57,12 +67,14 @@ async function serve(folders: string[], options: Options): Promise<void> {
   // Answers leave garbage all the time. Unless told so, V8 collects it once it is three times what is in use, and resident memory swings by 100 MB.
   setFlagsFromString("--heap-growing-percent=50");
   // Only here, as the other commands would wait for it too.
-  const [{ openLocalService }, { createApp }, { openPage }, { listen }] = await Promise.all([
+  const [{ openLocalService }, { createApp }, { readMaskRequest }, { openPage }, { listen }] = await Promise.all([
     import("../serve/localService.ts"),
     import("../serve/http/app.ts"),
+    import("../serve/http/schemas.ts"),
     import("../serve/http/page.ts"),
     import("../serve/http/server.ts"),
   ]);
+  const mask = readMaskRequest("--mask", options.mask);
   const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
   const models = paths.map((path) => ({ id: basename(resolve(path)), path }));
   await using service = await openLocalService(models, {
@@ -72,14 +84,23 @@ async function serve(folders: string[], options: Options): Promise<void> {
     threads: options.threads,
     contextLength: options.context,
     reuseOverlap: options.reuseOverlap,
+    kvType: options.kvType,
   });
+  for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
-  const app = createApp(service, { host, apiKey, cors, log, logPrompts, page: await openPage() });
+  const app = createApp(service, { host, apiKey, cors, log, logPrompts, mask, page: await openPage() });
   await using server = await listen(app.fetch, { host, port });
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
   if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");
   await Promise.all([server.close(), service.drain()]);
+}
+
+/** A mask that a model does not have would refuse every request. @throws {OptionError} @throws {InputError} */
+function checkMask(service: InferenceService, model: string, mask: MaskRequest): void {
+  if (mask.kind === "id") service.maskById(model, mask.id);
+  if (mask.kind === "task" && !service.tasks(model).some(({ name }) => name === mask.name))
+    throw new OptionError(`serve: wanted a task of "${model}" for --mask, got "${mask.name}". Save it first.`);
 }
 
 function welcome(url: string, model: string, needsKey: boolean): string {

@@ -67,6 +67,11 @@ export interface ScoredToken {
   top: readonly { id: number; logprob: number }[];
 }
 
+/** A token of a scored answer: read of the prompt, said, or the one that ends the answer. */
+export interface AnswerToken extends ScoredToken {
+  part: "prompt" | "answer" | "end";
+}
+
 /** A loaded model. As many calls at a time as it has sequences. None sees what another has read. */
 export interface Engine extends AsyncDisposable {
   /**
@@ -77,13 +82,15 @@ export interface Engine extends AsyncDisposable {
    */
   generate(ids: Int32Array, options: GenerateOptions): AsyncGenerator<number, void, void>;
   /**
-   * The same with log-probabilities. At a temperature above 0 the same seed draws other tokens than without, as the drawing is not llama.cpp's; it
-   * takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript.
+   * The same with log-probabilities, and with the end-of-sequence token where that ends it. At a temperature above 0 the same seed draws other tokens
+   * than without, as the drawing is not llama.cpp's; it takes no schema. Slower than {@link Engine.generate}: all logits pass through JavaScript.
+   *
+   * @param options `echo`: what {@link Engine.score} gives of `ids` comes first, read once for both
    */
   generateScored(
     ids: Int32Array,
-    options: Omit<GenerateOptions, "schema"> & { top: number },
-  ): AsyncGenerator<ScoredToken, void, void>;
+    options: Omit<GenerateOptions, "schema"> & { top: number; echo?: boolean },
+  ): AsyncGenerator<AnswerToken, void, void>;
   /** Log-probabilities of all of `ids` but the first. @throws {InputError} as {@link Engine.generate} */
   score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
   /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */

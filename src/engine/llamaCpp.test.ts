@@ -1,7 +1,7 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { greedy } from "../../test/reference/decoder.ts";
+import { forward, greedy } from "../../test/reference/decoder.ts";
 import {
   goldenModel,
   storiesCheckpoint,
@@ -17,7 +17,7 @@ import { FileError, InputError, OptionError } from "../errors.ts";
 import { writeGguf } from "../formats/gguf.ts";
 import { fullMask } from "../mask/mask.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
-import type { Engine, ScoredToken } from "./engine.ts";
+import type { AnswerToken, Engine, ScoredToken } from "./engine.ts";
 import { llamaCpp } from "./llamaCpp.ts";
 import { largest, logProbabilities } from "./sampling.ts";
 
@@ -77,7 +77,7 @@ describe("generate", () => {
     expect(await take(engine.generate(bos, { maxTokens: 5 }))).toEqual(storiesReference().greedy_ids.slice(1, 6));
   });
 
-  test("ends before the end-of-sequence token", async () => {
+  test("ends before the end-of-sequence token, which comes last where answers are scored", async () => {
     const model = goldenModel("qwen2");
     const prompt = [1, 53];
     expect(greedy(model, prompt, 3)).toEqual([8, 27, 2]); // 2 is EOS
@@ -86,7 +86,21 @@ describe("generate", () => {
     using bundle = new Bundle(folder);
     const { path } = await openSubnetwork(bundle, fullMask(2, 48), { root: temporaryFolder() });
     await using engine = await llamaCpp.open(path, { contextLength: 64, threads: 1, kvType: "F32" });
-    expect(await take(engine.generate(Int32Array.from(prompt), { maxTokens: 10 }))).toEqual([8, 27]);
+    const ids = Int32Array.from(prompt);
+    expect(await take(engine.generate(ids, { maxTokens: 10 }))).toEqual([8, 27]);
+    const echoed: AnswerToken[] = [];
+    for await (const token of engine.generateScored(ids, { maxTokens: 10, top: 1, echo: true })) echoed.push(token);
+    expect(echoed.map(({ id, part }) => [id, part])).toEqual([
+      ...[[53, "prompt"]],
+      ...[
+        [8, "answer"],
+        [27, "answer"],
+      ],
+      ...[[2, "end"]],
+    ]);
+    const { logits } = forward(model, [1, 53, 8, 27, 2]);
+    for (const [i, { id, logprob }] of echoed.entries())
+      expect(logprob).toBeCloseTo(logProbabilities(Float32Array.from(logits[i]!))[id]!, 4);
   });
 
   test("ends at a full context, with the tokens of a larger one until there", async () => {

@@ -7,7 +7,7 @@ import type { ControlledEvaluateInputItem, LlamaContext, LlamaEmbeddingContext, 
 import { InputError } from "../errors.ts";
 import { checkNumber } from "../options.ts";
 import { Random } from "../random.ts";
-import type { Engine, EngineProvider, FeatureEngine, GenerateOptions, ScoredToken } from "./engine.ts";
+import type { AnswerToken, Engine, EngineProvider, FeatureEngine, GenerateOptions, ScoredToken } from "./engine.ts";
 import { MAX_TOKENS } from "./engineOptions.ts";
 import { type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
 import { checkBias, llamaSampling } from "./llamaSampling.ts";
@@ -80,25 +80,29 @@ class LlamaEngine implements Engine {
 
   async *generateScored(
     ids: Int32Array,
-    { maxTokens, signal, ignoreEos = false, top, ...given }: Omit<GenerateOptions, "schema"> & { top: number },
-  ): AsyncGenerator<ScoredToken, void, void> {
+    { maxTokens, signal, ignoreEos = false, top, echo = false, ...given }: Parameters<Engine["generateScored"]>[1],
+  ): AsyncGenerator<AnswerToken, void, void> {
     const room = this.#roomFor(maxTokens, ids);
     const sampling = completeSampling(given);
     const random = new Random(sampling.seed);
     using sequence = await this.#take(ids, signal, sampling);
     const answer: Token[] = [];
-    let input = await sequence.read(ids, signal);
+    if (echo) {
+      for await (const token of this.#scores(sequence, ids, { top, signal })) yield { ...token, part: "prompt" };
+    }
+    let input = echo ? [ids.at(-1) as Token] : await sequence.read(ids, signal);
     while (answer.length < room) {
       const last: ControlledEvaluateInputItem = [input.pop()!, { generateNext: { logits: true, options: rawLogits } }];
       const outputs = await sequence.evaluate([...input, last]);
       signal?.throwIfAborted();
       const logits = toArray(outputs[input.length]!.next.logits!, this.#file.vocabSize);
       const id = drawToken(logits, sampling, answer, random.float()) as Token;
-      if (this.#file.model.isEogToken(id) && !ignoreEos) return;
+      const isEnd = this.#file.model.isEogToken(id) && !ignoreEos;
       answer.push(id);
       const logprobs = logProbabilities(logits);
       const alternatives = largest(logprobs, top).map((other) => ({ id: other, logprob: logprobs[other]! }));
-      yield { id, logprob: logprobs[id]!, top: alternatives };
+      yield { id, logprob: logprobs[id]!, top: alternatives, part: isEnd ? "end" : "answer" };
+      if (isEnd) return;
       input = [id];
     }
   }
@@ -106,6 +110,16 @@ class LlamaEngine implements Engine {
   async score(ids: Int32Array, { top, signal }: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]> {
     using sequence = await this.#take(ids, signal);
     const scored: ScoredToken[] = [];
+    for await (const token of this.#scores(sequence, ids, { top, signal })) scored.push(token);
+    return scored;
+  }
+
+  /** Reads all of `ids` but the last one, and tells of each what it made of the next. */
+  async *#scores(
+    sequence: TakenSequence,
+    ids: Int32Array,
+    { top, signal }: { top: number; signal: AbortSignal | undefined },
+  ): AsyncGenerator<ScoredToken, void, void> {
     for (let from = 0; from < ids.length - 1; from += scoredTokens) {
       signal?.throwIfAborted();
       const next = ids.subarray(from + 1, Math.min(ids.length, from + 1 + scoredTokens));
@@ -120,10 +134,9 @@ class LlamaEngine implements Engine {
         const shift = best[0]![1] + Math.log(totalLogitWeight!);
         const alternatives = best.slice(0, top).map(([id, logit]) => ({ id, logprob: logit - shift }));
         const id = next[i]!;
-        scored.push({ id, logprob: logits!.get(id as Token)! - shift, top: alternatives });
+        yield { id, logprob: logits!.get(id as Token)! - shift, top: alternatives };
       }
     }
-    return scored;
   }
 
   async logits(ids: Int32Array): Promise<Float32Array[]> {

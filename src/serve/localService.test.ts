@@ -219,12 +219,17 @@ describe("answers", () => {
     const prompt = { kind: "text", text: "Once upon" } as const;
     const mask = { kind: "dense" } as const;
     const plain = await ask(service, "", { prompt, mask }, "s");
-    const { text, pieces, start } = await ask(service, "", { prompt, mask, logprobs: 2 }, "s");
+    const { text, pieces, start } = await ask(service, "", { prompt, mask, logprobs: 2, echo: true }, "s");
     expect(text).toBe(plain.text);
     const tokens = pieces.flatMap(({ logprobs = [] }) => logprobs);
     expect(tokens.map((token) => token.text).join("")).toBe(text);
     const read = await service.score("s", { prompt, mask, top: 0, signal: new AbortController().signal });
     expect([read.length, read[0]!.text, read[0]!.logprob]).toEqual([start.promptTokens, "<s>", null]);
+    const opened = { kind: "text", text: `<s>${prompt.text}` } as const; // BOS once, as clients that decode ids write it
+    const { signal } = new AbortController();
+    expect(await service.score("s", { prompt: opened, mask, top: 0, signal })).toEqual(read);
+    expect(start.echo!.map((token) => [token.id, token.text])).toEqual(read.map((token) => [token.id, token.text]));
+    for (const [i, { logprob }] of start.echo!.entries()) if (i > 0) expect(logprob).toBeCloseTo(read[i]!.logprob!, 4);
     const ids = Int32Array.from([...read, ...tokens].map(({ id }) => id));
     const scored = await service.score("s", {
       prompt: { kind: "ids", ids },
@@ -236,6 +241,24 @@ describe("answers", () => {
       expect(token.logprob!).toBeCloseTo(tokens[i]!.logprob, 3);
       expect(token.top.map(({ id }) => id)).toEqual(tokens[i]!.top.map(({ id }) => id));
     }
+  });
+
+  test("tell of the token that ended them, where log-probabilities are asked for", async () => {
+    await using service = await openDefault();
+    const asked = { logprobs: 1, mask: { kind: "dense" } } as const;
+    const { start, pieces, end } = await ask(service, instructions[0]!, asked);
+    expect([end.finishReason, end.endToken!.top[0]!.id]).toEqual(["stop", end.endToken!.id]);
+    using model = new InstructionModel(defaultModel);
+    const answer = pieces.flatMap(({ logprobs = [] }) => logprobs.map(({ id }) => id));
+    const ids = Int32Array.from([...model.promptIds(instructions[0]!), ...answer, end.endToken!.id]);
+    const { signal } = new AbortController();
+    const scored = await service.score("m", { prompt: { kind: "ids", ids }, mask: { kind: "dense" }, top: 0, signal });
+    expect([scored.length, scored.at(-1)!.id]).toEqual([start.promptTokens + answer.length + 1, model.tokenizer.eosId]);
+    expect(end.endToken!.logprob).toBeCloseTo(scored.at(-1)!.logprob!, 3);
+    const cut = await ask(service, instructions[0]!, { ...asked, maxTokens: 1 });
+    expect([cut.end.finishReason, cut.end.endToken]).toEqual(["length", undefined]);
+    expect((await ask(service, instructions[0]!)).end.endToken).toBeUndefined();
+    await expect(ask(service, instructions[0]!, { echo: true })).rejects.toThrow(OptionError);
   });
 
   test("are refused to prompts that are too long or of another vocabulary, and to names that are not known", async () => {

@@ -31,13 +31,14 @@ import type {
   InferenceService,
   MaskInfo,
   MaskRequest,
+  PromptToken,
   ServedModel,
   TokenLogprob,
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
 import { subnetworkBytes } from "./subnetworkBytes.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
-import { plainTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
+import { plainTokens, promptTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
 /** Limits of {@link openLocalService}, and how it runs models. Numbers are those of `serviceOptions.ts`. */
 export interface LocalServiceOptions
@@ -198,13 +199,14 @@ export class LocalService implements InferenceService {
 
   async #answer(id: string, request: GenerationRequest, emit: (event: GenerationEvent) => void): Promise<void> {
     const served = this.#find(id);
-    const { prompt, mask, maxTokens, stop, logprobs, schema, signal } = request;
+    const { prompt, mask, maxTokens, stop, logprobs, echo = false, schema, signal } = request;
     const { tokenizer } = served.model;
     checkNumber("generate", "maxTokens", maxTokens, MAX_TOKENS);
     if (logprobs !== undefined && schema)
       throw new OptionError(
         "generate: log-probabilities are not known of an answer that follows a schema. Leave one out.",
       );
+    if (echo && logprobs === undefined) throw new OptionError("generate: wanted logprobs beside echo. Give them.");
     const sampling = completeSampling(request.sampling);
     const read = this.#read(served, prompt);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
@@ -218,7 +220,9 @@ export class LocalService implements InferenceService {
       const tokens =
         logprobs === undefined
           ? plainTokens(engine, read.ids, { ...options, schema })
-          : scoredTokens(engine, read.ids, { ...options, top: logprobs }, tokenizer);
+          : scoredTokens(engine, read.ids, { ...options, top: logprobs, echo }, tokenizer);
+      const echoed: TokenLogprob[] = [];
+      let endToken: TokenLogprob | undefined;
       let completionTokens = 0;
       let stage: "prefill" | "decode" = "prefill";
       let since = performance.now();
@@ -228,8 +232,22 @@ export class LocalService implements InferenceService {
         [since, stage] = [now, "decode"];
       };
       // What the engine refuses, it refuses before the first token.
-      const start = () => emit({ type: "start", mask: info, promptTokens: read.ids.length });
-      for await (const { id: token, scored } of tokens) {
+      const start = () =>
+        emit({
+          type: "start",
+          mask: info,
+          promptTokens: read.ids.length,
+          ...(echo && { echo: promptTokens(read.ids[0]!, echoed, tokenizer) }),
+        });
+      for await (const { id: token, part, scored } of tokens) {
+        if (part === "prompt") {
+          echoed.push(scored!);
+          continue;
+        }
+        if (part === "end") {
+          endToken = scored!;
+          break;
+        }
         tick();
         if (completionTokens++ === 0) start();
         give(text.push(token, scored));
@@ -239,23 +257,30 @@ export class LocalService implements InferenceService {
       if (completionTokens === 0) start();
       const isCut = !text.isDone && completionTokens >= room;
       give(text.end());
-      emit({ type: "end", finishReason: isCut ? "length" : "stop", completionTokens, ms });
+      emit({
+        type: "end",
+        finishReason: isCut ? "length" : "stop",
+        completionTokens,
+        ...(endToken && { endToken }),
+        ms,
+      });
     });
   }
 
   async score(
     id: string,
     request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
-  ): Promise<{ id: number; text: string; logprob: number | null; top: TokenLogprob["top"] }[]> {
+  ): Promise<PromptToken[]> {
     const served = this.#find(id);
     const { prompt, mask, top } = request;
     const read = this.#read(served, prompt);
-    const textOf = tokenTexts(served.model.tokenizer);
+    const { tokenizer } = served.model;
+    const textOf = tokenTexts(tokenizer);
     return this.#stoppable(request.signal, (signal) =>
       this.#withEngine(served, read, mask, signal, async (engine) => {
         const scored = await engine.score(read.ids, { top, signal });
-        const first = { id: read.ids[0]!, text: textOf(read.ids[0]!), logprob: null, top: [] };
-        return [first, ...scored.map((token) => withText(token, textOf))];
+        const withTexts = scored.map((token) => withText(token, textOf));
+        return promptTokens(read.ids[0]!, withTexts, tokenizer);
       }),
     );
   }

@@ -34,6 +34,8 @@ export interface GenerationRequest {
    * another answer with than without.
    */
   logprobs?: number | undefined;
+  /** Whether the prompt's own tokens are given back with their log-probabilities. Only with `logprobs`. */
+  echo?: boolean | undefined;
   /** JSON schema that the answer must follow, in what node-llama-cpp knows of JSON Schema. The answer ends with the JSON. */
   schema?: object | undefined;
   signal: AbortSignal;
@@ -47,6 +49,11 @@ export interface TokenLogprob {
   /** Natural logarithm of the model's own probability, before temperature, penalties and the rest of sampling. */
   logprob: number;
   top: readonly { id: number; text: string; logprob: number }[];
+}
+
+/** A token of a prompt, with its probability after those before it. The first has none; it is BOS if one was added. */
+export interface PromptToken extends Omit<TokenLogprob, "logprob"> {
+  logprob: number | null;
 }
 
 /** The mask of an answer. */
@@ -65,15 +72,23 @@ export interface MaskInfo {
 
 /** An answer under way: a start, its text, an end. */
 export type GenerationEvent =
-  | { type: "start"; mask: MaskInfo; promptTokens: number }
+  | {
+      type: "start";
+      mask: MaskInfo;
+      promptTokens: number;
+      /** The prompt's own tokens, where asked for. */
+      echo?: readonly PromptToken[];
+    }
   /** A piece of the answer, whole characters; `logprobs` of the tokens that it ends, where asked for. May be empty where it has them. */
   | { type: "text"; text: string; logprobs?: readonly TokenLogprob[] }
   | {
       type: "end";
       /** "stop" at the end of the model's answer, of its JSON, or before a stop text; "length" at `maxTokens` or a full context. */
       finishReason: "stop" | "length";
-      /** All that were generated, those of a stop text too. */
+      /** All that were generated, those of a stop text too; not the one that ends the answer. */
       completionTokens: number;
+      /** The token that ended the answer, which adds no text, where log-probabilities were asked for. */
+      endToken?: TokenLogprob;
       /** Milliseconds of each stage. */
       ms: { queue: number; predict: number; gather: number; load: number; prefill: number; decode: number };
     };
@@ -127,11 +142,11 @@ export interface InferenceService extends AsyncDisposable {
    * yet read are kept. Throws the signal's reason when that aborts, within a token; leaving the generator ends it too.
    */
   generate(model: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void>;
-  /** Log-probabilities of a prompt's own tokens, the first of which has none (`echo` of the completions API). The first is BOS if one was added. */
+  /** A prompt's own tokens (`echo` of the completions API, where nothing is generated). */
   score(
     model: string,
     request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
-  ): Promise<{ id: number; text: string; logprob: number | null; top: TokenLogprob["top"] }[]>;
+  ): Promise<PromptToken[]>;
   /** The mask of an instruction, made or remembered. */
   mask(model: string, instruction: string, signal?: AbortSignal): Promise<{ info: MaskInfo; mask: Mask }>;
   /** A mask by its id, as long as it is remembered: the latest ones, and those of tasks. */

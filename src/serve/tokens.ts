@@ -1,29 +1,35 @@
 /** Tokens of an answer with what a client is told of each: its text, and its probability where that was asked for. */
-import type { Engine } from "../engine/engine.ts";
+import type { AnswerToken, Engine } from "../engine/engine.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import type { TokenLogprob } from "./service.ts";
+import type { PromptToken, TokenLogprob } from "./service.ts";
 
 export interface Token {
   id: number;
+  part: AnswerToken["part"];
   scored?: TokenLogprob;
 }
 
 export async function* plainTokens(
   ...[engine, ids, options]: [Engine, ...Parameters<Engine["generate"]>]
 ): AsyncGenerator<Token> {
-  for await (const id of engine.generate(ids, options)) yield { id };
+  for await (const id of engine.generate(ids, options)) yield { id, part: "answer" };
 }
 
 export async function* scoredTokens(
   engine: Engine,
   ids: Int32Array,
-  options: Sampling & { maxTokens: number; signal: AbortSignal; top: number },
+  options: Sampling & { maxTokens: number; signal: AbortSignal; top: number; echo: boolean },
   tokenizer: Tokenizer,
 ): AsyncGenerator<Token> {
   const textOf = tokenTexts(tokenizer);
   for await (const token of engine.generateScored(ids, options))
-    yield { id: token.id, scored: withText(token, textOf) };
+    yield { id: token.id, part: token.part, scored: withText(token, textOf) };
+}
+
+/** A prompt's own tokens: the first, which nothing tells the probability of, and those after it. */
+export function promptTokens(first: number, scored: readonly TokenLogprob[], tokenizer: Tokenizer): PromptToken[] {
+  return [{ id: first, text: tokenTexts(tokenizer)(first), logprob: null, top: [] }, ...scored];
 }
 
 type Scored = { id: number; logprob: number };

@@ -54,10 +54,17 @@ test("refuses to be reached from elsewhere without a key, and options out of ran
     [["--reuse-overlap", "2"], "Wanted a number above 0"],
     [["--cors", "https://chat.example/path"], "Wanted an origin"],
     [["--cors", "*"], "Wanted an origin"],
+    [["--mask", "task:"], 'wanted "auto"'],
     [["/nowhere"], "/nowhere"],
   ] as const) {
     const { code, stdout, stderr } = await inProcess("serve", ...args);
     expect([args, code, stdout]).toEqual([args, 1, ""]);
     expect(stderr).toMatch(message);
   }
+});
+
+test("refuses a mask that the model does not have before it listens", async () => {
+  const { code, stdout, stderr } = await inProcess("serve", "--mask", "task:nobody-saved-it");
+  expect([code, stdout]).toEqual([1, ""]);
+  expect(stderr).toMatch('wanted a task of "default" for --mask');
 });

@@ -6,6 +6,7 @@ import type {
   GenerationEvent,
   GenerationRequest,
   InferenceService,
+  PromptToken,
   SavedTask,
   ServedModel,
 } from "../../src/serve/service.ts";
@@ -19,6 +20,8 @@ export class FakeService implements InferenceService {
   isDraining = false;
   /** What is thrown instead of an answer, or after some words of it. */
   failure: { error: Error; afterWords: number } | undefined;
+  /** Whether answers that are whole end with a token. */
+  hasEnd = false;
   /** Of scored texts. */
   bos: string | undefined;
   /** Milliseconds per word. */
@@ -43,7 +46,8 @@ export class FakeService implements InferenceService {
       const kind = request.mask.kind;
       const source = { auto: "predictor", task: "task", dense: "dense", id: "predictor" }[kind];
       const mask = { id: kind === "dense" ? "dense" : MASK_ID, source, tFfn: 6, dFfn: 20, from: "cold" as const };
-      yield { type: "start", mask, promptTokens: 7 };
+      const echo = request.echo && this.#promptTokens(request.prompt, request.logprobs!);
+      yield { type: "start", mask, promptTokens: 7, ...(echo && { echo }) };
       const words = this.answer(request).match(/\s*\S+|\s+$/g) ?? [];
       let said = 0;
       for (const text of words) {
@@ -61,13 +65,21 @@ export class FakeService implements InferenceService {
         yield { type: "text", text, logprobs };
       }
       const ms = { queue: 0, predict: 1, gather: 2, load: 3, prefill: 4, decode: 5 };
-      yield { type: "end", finishReason: said < words.length ? "length" : "stop", completionTokens: said, ms };
+      const isWhole = said === words.length && said < request.maxTokens;
+      const endToken = { id: 2, text: "</s>", logprob: -0.75, top: [{ id: 2, text: "</s>", logprob: -0.75 }] };
+      const hasEnd = this.hasEnd && isWhole && request.logprobs !== undefined;
+      const finishReason = said < words.length ? "length" : "stop";
+      yield { type: "end", finishReason, completionTokens: said, ...(hasEnd && { endToken }), ms };
     } finally {
       this.running--;
     }
   }
 
   async score(_: string, { prompt, top }: Parameters<InferenceService["score"]>[1]) {
+    return this.#promptTokens(prompt, top);
+  }
+
+  #promptTokens(prompt: GenerationRequest["prompt"], top: number): PromptToken[] {
     const texts =
       prompt.kind === "ids"
         ? Array.from(prompt.ids, (id) => ` ${id}`)

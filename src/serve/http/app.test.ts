@@ -354,6 +354,42 @@ test("echo with log-probabilities scores the prompt, as evaluation harnesses ask
   expect((await complete({ prompt: "a b", echo: true })).choices[0].text).toBe("a bone two three");
 });
 
+test("log-probabilities of completions have an entry for the token that ends the answer, as harnesses leave out the last one", async () => {
+  service.hasEnd = true;
+  service.answer = () => "";
+  const asked = { prompt: [[4, 5, 6]], max_tokens: 1, logprobs: 1, echo: true, seed: 1234, temperature: 0 };
+  const { choices, usage } = await complete(asked);
+  expect(choices[0]).toEqual({
+    index: 0,
+    text: " 4 5 6",
+    logprobs: {
+      tokens: [" 4", " 5", " 6", ""],
+      token_logprobs: [null, -0.25, -0.25, -0.75],
+      top_logprobs: [null, { t0: -1, " 5": -0.25 }, { t0: -1, " 6": -0.25 }, { "": -0.75 }],
+      text_offset: [0, 2, 4, 6],
+    },
+    finish_reason: "stop",
+  });
+  expect(usage.completion_tokens).toBe(0);
+  service.answer = () => "one two";
+  const whole = (await complete({ prompt: "a", logprobs: 0 })).choices[0];
+  expect([whole.text, whole.logprobs.tokens]).toEqual(["one two", ["one", " two", ""]]);
+  const cut = (await complete({ prompt: "a", logprobs: 0, max_tokens: 2 })).choices[0];
+  expect([cut.text, cut.logprobs.tokens]).toEqual(["one two", ["one", " two"]]);
+  const chunks = await events("/v1/completions", { ...asked, prompt: "a", max_tokens: 16 });
+  expect(chunks.at(-2).choices[0]).toMatchObject({ finish_reason: "stop", logprobs: { token_logprobs: [-0.75] } });
+  const said = (await chat({ logprobs: true })).choices[0]; // the chat API tells of what is said
+  expect(said.logprobs.content).toHaveLength(2);
+});
+
+test("requests that name no mask get the server's", async () => {
+  const ask = (path: string, body: object) => send(path, { model: "tiny", ...body }, {}, { mask: { kind: "dense" } });
+  await ask("/v1/completions", { prompt: "a" });
+  await ask("/v1/chat/completions", { messages: user });
+  await ask("/v1/completions", { prompt: "a", mask: "auto" });
+  expect(service.requests.map((request) => request.mask.kind)).toEqual(["dense", "dense", "auto"]);
+});
+
 test("streamed completions add up to whole ones", async () => {
   const body = { prompt: ["a b", "c"], echo: true, logprobs: 0, seed: 1 };
   const want = await complete(body);
@@ -513,7 +549,7 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ["half a token", { max_tokens: 1.5 }, 400, "invalid_type", "max_tokens"],
   ["no tokens", { max_tokens: 0 }, 400, "invalid_value", "max_tokens"],
   ["two limits", { max_tokens: 1, max_completion_tokens: 1 }, 400, "invalid_value", "max_tokens"],
-  ["too many stops", { stop: ["a", "b", "c", "d", "e"] }, 400, "invalid_value", "stop"],
+  ["too many stops", { stop: Array.from({ length: 17 }, (_, i) => `${i}`) }, 400, "invalid_value", "stop"],
   ["a long stop", { stop: "x".repeat(257) }, 400, "invalid_value", "stop"],
   ["a bias of no token", { logit_bias: { hello: 1 } }, 400, "invalid_value", "logit_bias.hello"],
   [

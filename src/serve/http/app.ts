@@ -1,7 +1,7 @@
 /** The whole HTTP side as one function from a request to a response; `server.ts` puts it on a socket. */
 import { Hono } from "hono";
 import { matchedRoutes } from "hono/route";
-import type { InferenceService, ServedModel } from "../service.ts";
+import type { InferenceService, MaskRequest, ServedModel } from "../service.ts";
 import { ApiError } from "./apiErrors.ts";
 import { chat } from "./chat.ts";
 import { completions } from "./completions.ts";
@@ -19,6 +19,8 @@ export interface AppOptions extends SecurityOptions {
   /** Whether prompts are in the log. */
   logPrompts?: boolean;
   page?: PageFiles;
+  /** Of requests that name none. Default: the one that their prompt asks for. */
+  mask?: MaskRequest;
 }
 
 /** A web-standard handler: goes on a socket with {@link listen}, or into another server. */
@@ -56,6 +58,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
     c.set("service", service);
     c.set("metrics", metrics);
     c.set("logPrompts", options.logPrompts ?? false);
+    c.set("mask", options.mask ?? { kind: "auto" });
     c.set("entry", entry);
     c.set("finish", () => {
       entry.ms = Math.round(performance.now() - start);

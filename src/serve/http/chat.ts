@@ -30,7 +30,7 @@ export async function chat(c: Handled): Promise<Response> {
     throw invalid("max_tokens", "wanted this or max_completion_tokens, got both.");
   const request = {
     prompt: { kind: "chat" as const, messages: plainMessages(body.messages), ...(use && { tools: use.tools }) },
-    mask: knownMask(service, model.id, body.mask),
+    mask: knownMask(service, model.id, body.mask ?? c.var.mask),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? model.contextLength,
     stop: use && !use.schema && body.parallel_tool_calls === false ? [...body.stop, "</tool_call>"] : body.stop,
     logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,

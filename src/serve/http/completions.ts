@@ -1,5 +1,5 @@
 /** `POST /v1/completions`: text or tokens, continued as they are. With `echo` and `logprobs`, what evaluation harnesses score prompts by. */
-import type { GenerationEvent, InferenceService, Prompt, Sampling, TokenLogprob } from "../service.ts";
+import type { GenerationEvent, Prompt, PromptToken, Sampling, TokenLogprob } from "../service.ts";
 import { invalid } from "./apiErrors.ts";
 import { finite } from "./chat.ts";
 import type { Handled } from "./context.ts";
@@ -9,14 +9,12 @@ import { type CompletionBody, parseCompletion } from "./schemas.ts";
 
 const DEFAULT_MAX_TOKENS = 16; // OpenAI's
 
-type ScoredToken = Awaited<ReturnType<InferenceService["score"]>>[number];
-
 /** The prompt, given back before its continuation. */
 interface EchoEvent {
   type: "echo";
   text: string;
   /** Absent: nobody asked. */
-  tokens?: readonly ScoredToken[];
+  tokens?: readonly PromptToken[];
   numTokens: number;
 }
 
@@ -31,24 +29,32 @@ export async function completions(c: Handled): Promise<Response> {
     throw invalid("best_of", "wanted what n is: all are given back.");
   if (body.stream_options && !body.stream) throw invalid("stream_options", "wanted stream to be true.");
   if (n * body.prompt.length > limits.prompts) throw tooMany("n", "answers of all prompts", limits.prompts);
-  const mask = knownMask(service, model.id, body.mask);
+  const mask = knownMask(service, model.id, body.mask ?? c.var.mask);
   const answers = new Answers<EchoEvent>(c, model, "cmpl");
 
   async function* answer(prompt: Prompt, sampling: Sampling): AsyncGenerator<GenerationEvent | EchoEvent, void, void> {
-    if (echo) {
-      const needsTokens = logprobs !== undefined || prompt.kind === "ids" || maxTokens === 0;
-      const tokens = needsTokens
-        ? await service.score(model.id, { prompt, mask, signal: answers.signal, top: logprobs ?? 0 })
-        : undefined;
-      const text = prompt.kind === "text" ? prompt.text : tokens!.map((token) => token.text).join("");
-      yield { type: "echo", text, numTokens: tokens?.length ?? 0, ...(logprobs !== undefined && { tokens }) };
-    }
+    const echoOf = (tokens: readonly PromptToken[]): EchoEvent => {
+      const text = prompt.kind === "text" ? prompt.text : tokens.map((token) => token.text).join("");
+      return { type: "echo", text, numTokens: tokens.length, ...(logprobs !== undefined && { tokens }) };
+    };
+    const score = () => service.score(model.id, { prompt, mask, signal: answers.signal, top: logprobs ?? 0 });
     if (maxTokens === 0) {
+      yield echoOf(await score());
       const ms = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
       yield { type: "end", finishReason: "length", completionTokens: 0, ms };
       return;
     }
-    yield* answers.generate({ prompt, mask, maxTokens, stop: body.stop, sampling, logprobs });
+    const request = { prompt, mask, maxTokens, stop: body.stop, sampling, logprobs };
+    if (!echo) {
+      yield* answers.generate(request);
+      return;
+    }
+    const isScored = logprobs !== undefined;
+    if (!isScored) yield echoOf(prompt.kind === "ids" ? await score() : []);
+    for await (const event of answers.generate({ ...request, echo: isScored })) {
+      yield event;
+      if (event.type === "start" && isScored) yield echoOf(event.echo!);
+    }
   }
 
   const prompts = body.prompt.map(
@@ -82,15 +88,18 @@ class Choice {
 
   /** @returns what the event adds */
   read(event: GenerationEvent | EchoEvent): { text: string; logprobs: Logprobs | undefined } {
-    if (event.type === "end") this.finish = event.finishReason;
-    if (event.type === "start" || event.type === "end") return { text: "", logprobs: undefined };
+    if (event.type === "start") return { text: "", logprobs: undefined };
+    if (event.type === "end") {
+      this.finish = event.finishReason;
+      return { text: "", logprobs: event.endToken && this.#logprobs([withoutText(event.endToken)]) };
+    }
     if (event.type === "echo") this.numEchoed = event.numTokens;
     this.text += event.text;
     const tokens = event.type === "echo" ? event.tokens : event.logprobs;
     return { text: event.text, logprobs: tokens && this.#logprobs(tokens) };
   }
 
-  #logprobs(tokens: readonly (ScoredToken | TokenLogprob)[]): Logprobs {
+  #logprobs(tokens: readonly (PromptToken | TokenLogprob)[]): Logprobs {
     const all: Logprobs = { tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] };
     for (const { text, logprob, top } of tokens) {
       all.tokens.push(text);
@@ -103,6 +112,12 @@ class Choice {
     }
     return all;
   }
+}
+
+/** A token that ends an answer, as it is in it: harnesses take the last entry for the one token that they have said, and leave it out. */
+function withoutText(token: TokenLogprob): TokenLogprob {
+  const text = "";
+  return { ...token, text, top: token.top.map((other) => (other.id === token.id ? { ...other, text } : other)) };
 }
 
 /** By text; of tokens with the same text, the likeliest. The token itself is always there. */

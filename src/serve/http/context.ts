@@ -1,6 +1,6 @@
 /** What handlers share: the service, what is measured, and what the log says of a request. */
 import type { Context } from "hono";
-import type { InferenceService } from "../service.ts";
+import type { InferenceService, MaskRequest } from "../service.ts";
 import type { Metrics } from "./metrics.ts";
 
 /** A line of the log. Prompts are in it only where asked for. */
@@ -30,6 +30,8 @@ export interface Env {
     finish: () => void;
     isStream: boolean;
     logPrompts: boolean;
+    /** Of requests that name none. */
+    mask: MaskRequest;
   };
 }
 export type Handled = Context<Env>;

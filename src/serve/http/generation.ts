@@ -28,7 +28,7 @@ export function servedModel(service: InferenceService, id: string): ServedModel 
 }
 
 /** @throws {ApiError} if there is no such task or mask */
-export function knownMask(service: InferenceService, model: string, mask: MaskRequest = { kind: "auto" }): MaskRequest {
+export function knownMask(service: InferenceService, model: string, mask: MaskRequest): MaskRequest {
   if (mask.kind === "task" && !service.tasks(model).some((task) => task.name === mask.name))
     throw new ApiError(404, "task_not_found", `The task "${mask.name}" does not exist.`, { param: "mask" });
   if (mask.kind === "id") storedMask(service, model, mask.id);

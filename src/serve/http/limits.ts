@@ -20,7 +20,7 @@ export const limits = {
   prompts: 64,
   /** Answers of one request that run at a time. */
   concurrent: 4,
-  stops: 4,
+  stops: 16,
   stopLength: 256,
   logitBiases: 300,
   topLogprobs: 20,

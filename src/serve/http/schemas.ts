@@ -5,6 +5,7 @@
 import { z } from "zod";
 import { MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
+import { OptionError } from "../../errors.ts";
 import type { NumberOption } from "../../options.ts";
 import { type MaskRequest, taskName } from "../service.ts";
 import { ApiError, fromZod } from "./apiErrors.ts";
@@ -37,14 +38,22 @@ const field = ({ isInteger, min = -count, max = count }: NumberOption) =>
 /** Of masks, which clients choose too; none is a path. */
 const maskId = /^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$/;
 
+const maskWords = 'wanted "auto", "dense", "task:NAME" or "id:ID"';
 const maskField = text(256).transform((value, context): MaskRequest => {
   const [, kind = "id", name = ""] = /^(?:(task|id):)?(.*)$/s.exec(value)!;
   if (value === "auto" || value === "dense") return { kind: value };
   if (kind === "task" && taskName.test(name)) return { kind, name };
   if (kind === "id" && maskId.test(name)) return { kind, id: name };
-  context.addIssue('wanted "auto", "dense", "task:NAME" or "id:ID"');
+  context.addIssue(maskWords);
   return z.NEVER;
 });
+
+/** A mask as requests name it. @throws {OptionError} if it is none */
+export function readMaskRequest(where: string, value: string): MaskRequest {
+  const { data } = maskField.safeParse(value);
+  if (!data) throw new OptionError(`${where}: ${maskWords}, got ${JSON.stringify(value)}.`);
+  return data;
+}
 
 const stop = z.union([text(limits.stopLength), z.array(text(limits.stopLength)).max(limits.stops)], {
   error: `wanted a text, or up to ${limits.stops} of them, of at most ${limits.stopLength} characters`,
