@@ -71,7 +71,7 @@ for (const [kind, file] of Object.entries(KINDS)) {
   }
 }
 
-using teacher = new Teacher(
+await using teacher = new Teacher(
   dense.llm,
   examples.map(({ ids }) => ids),
   { folder: values.states, sequenceLength: MAX_TOKENS, session },
@@ -86,7 +86,6 @@ for (const [i, { ids, labels }] of examples.entries()) {
     states: states.subarray(0, ids.length * Dt),
   });
 }
-await teacher.release();
 
 interface Scores {
   kl: number;

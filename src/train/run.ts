@@ -92,7 +92,9 @@ async function* trainStage(
   };
 
   const { format, parts } = run;
-  const { config, stream, numTooLong, clusters } = await prepareStage(stage, { file, format, parts, session, runDir });
+  const prepared = await prepareStage(stage, { file, format, parts, session, runDir });
+  await using _held = closedTogether(prepared.held);
+  const { config, stream, numTooLong, clusters } = prepared;
   yield { kind: "stage", name: stage.name, steps: stage.steps, numTooLong };
   const stageParts = partsOf(parts, recipe, stage);
   const interrupted = index === run.stage ? run.progress : undefined;
@@ -114,6 +116,14 @@ async function* trainStage(
     }
     if (signal?.aborted) return;
   }
+}
+
+function closedTogether(held: readonly AsyncDisposable[] = []): AsyncDisposable {
+  return {
+    async [Symbol.asyncDispose]() {
+      for (const one of held) await one[Symbol.asyncDispose]();
+    },
+  };
 }
 
 /** Looks for what the run will read now, not hours later, when a stage begins. */

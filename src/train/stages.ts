@@ -28,6 +28,8 @@ export interface PreparedStage {
   numTooLong: number;
   /** For the warm start of a codebook: what was found in the LLM's activations, and how its entries are set where the stage begins. */
   clusters?: { row: Omit<ClusterRow, "stage" | "step">; setEntries(): void };
+  /** What the stage holds open. */
+  held?: readonly AsyncDisposable[];
 }
 
 /** Where a stage comes from, and what it finds. */
@@ -89,6 +91,7 @@ async function prepareForTeacher(stage: StageOf<"distil">, setting: StageSetting
     },
     stream,
     numTooLong,
+    held: config.heldOut ? [config.states, config.heldOut.states] : [config.states],
   };
 }
 

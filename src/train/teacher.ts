@@ -35,7 +35,7 @@ export interface TeacherOptions {
 /** Rows that the teacher reads at a time: always as many, so that states do not depend on which rows are asked for together. */
 const BATCH = 4;
 
-export class Teacher implements Disposable {
+export class Teacher implements AsyncDisposable {
   readonly head: TeacherHead;
   /** Output matrix [V, Dt]. */
   readonly headWeight: Float32Array;
@@ -96,13 +96,8 @@ export class Teacher implements Disposable {
     return all;
   }
 
-  /** Ends the teacher's own session; states can still be asked for. */
-  async release(): Promise<void> {
+  async [Symbol.asyncDispose](): Promise<void> {
     await this.#session?.release();
-    this.#session = undefined;
-  }
-
-  [Symbol.dispose](): void {
     closeSync(this.#files.states);
     closeSync(this.#files.checksums);
   }

@@ -1,0 +1,97 @@
+/**
+ * The arms of the comparison, one after the other: pruned, healed on the same tokens with the same loss, measured. What is finished stays, what was interrupted goes on, so the
+ * command may be stopped at any time and started again.
+ *
+ *     npx ifprune import SmolLM2-135M-Instruct.gguf runs/smollm2/dense --checkpoint --licence Apache-2.0
+ *     npx tsx experiments/smollm2/suite.ts [ARM…] [--steps 250] [--seed 1] [--keep 0.5] [--threads 2]
+ *
+ * Without names all arms, the most telling first. Results: `results/NAME.json` and the table of all, on stdout, by `evaluate.ts`. An arm of 250 steps takes one to two hours on two cores.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync } from "node:fs";
+import { join, relative } from "node:path";
+import { parseArgs } from "node:util";
+import { OptionError } from "../../src/errors.ts";
+import { readSafetensors } from "../../src/formats/safetensors.ts";
+
+/** What `prune` is told, beside the data. */
+const ARMS: Readonly<Record<string, readonly string[]>> = {
+  static: ["--masks", "1"],
+  codebook: ["--masks", "16"],
+  random: ["--masks", "16", "--random"],
+  domains: ["--masks", "domains"],
+  "codebook-free": ["--masks", "16", "--block", "1"],
+  "static-free": ["--masks", "1", "--block", "1"],
+  "codebook-16": ["--masks", "16", "--block", "16"],
+  "codebook-32": ["--masks", "16", "--block", "32"],
+  "codebook-128": ["--masks", "16", "--block", "128"],
+};
+const KINDS = ["rules", "sql", "math", "python", "roleplay", "tools", "stories", "code", "plain"];
+const FULL_WIDTH = 1536;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    steps: { type: "string", default: "250" },
+    seed: { type: "string", default: "1" },
+    keep: { type: "string", default: "0.5" },
+    threads: { type: "string", default: "2" },
+  },
+});
+const unknown = positionals.find((name) => !Object.hasOwn(ARMS, name));
+if (unknown !== undefined)
+  throw new OptionError(`suite.ts: wanted arms of ${Object.keys(ARMS).join(", ")}, got "${unknown}".`);
+
+const here = import.meta.dirname;
+const root = join(here, "../..");
+const runs = join(root, "runs/smollm2");
+const dense = join(runs, "dense");
+const { steps, seed, keep, threads } = values;
+const tFfn = Number(keep) * FULL_WIDTH;
+
+/** Ends the suite where a part of it fails or is interrupted. */
+function run(program: string, args: readonly string[]): void {
+  console.error(`\n${program} ${args.join(" ")}`);
+  const { status } = spawnSync(process.execPath, [program, ...args], { cwd: here, stdio: "inherit" });
+  if (status !== 0) process.exit(status ?? 1);
+}
+const ifprune = (...args: readonly string[]) => run(join(root, "bin/ifprune.js"), args);
+
+/** Entries of a pruned model's codebook. */
+const entriesOf = (pruned: string) =>
+  readSafetensors(join(pruned, "predictor/head.safetensors")).get("router.weight")!.shape[0]!;
+
+mkdirSync(join(runs, "importance"), { recursive: true });
+mkdirSync(join(here, "results"), { recursive: true });
+for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
+  const pruned = join(runs, `pruned-${arm}`);
+  const files = KINDS.map((kind) => `data/train/${kind}.jsonl.gz`);
+  const importance = ["--prompts", "513", "--importance", join(runs, "importance"), "--threads", threads];
+  if (!existsSync(pruned)) ifprune("prune", dense, pruned, "--data", ...files, ...importance, ...ARMS[arm]!);
+  const block = ARMS[arm]![ARMS[arm]!.indexOf("--block") + 1];
+  const name = `smollm2-${arm}-${keep}-${steps}-s${seed}`;
+  const changes = {
+    name,
+    "init.run": relative(here, pruned),
+    "predictor.rank": entriesOf(pruned),
+    "mask.tFfn": tFfn,
+    "mask.block": ARMS[arm]!.includes("--block") ? Number(block) : 64,
+    "stages.heal.steps": Number(steps),
+    "stages.heal.budgets": null,
+  };
+  const set = Object.entries(changes).flatMap(([path, value]) => ["--set", `${path}=${JSON.stringify(value)}`]);
+  ifprune("train", "heal.json", "--seed", seed, "--threads", threads, "--runs", join(root, "runs"), ...set);
+  const result = join(here, "results", `${name}.json`);
+  const states = ["--states", join(runs, "states"), "--threads", threads];
+  if (!existsSync(result))
+    run(join(root, "node_modules/tsx/dist/cli.mjs"), [
+      join(here, "evaluate.ts"),
+      dense,
+      join(root, "runs", name),
+      "--keep",
+      keep,
+      ...states,
+      "--out",
+      result,
+    ]);
+}
