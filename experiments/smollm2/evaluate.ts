@@ -16,7 +16,7 @@ import { boundaryOf } from "../../src/manifest.ts";
 import { foreignPartners, meanScores } from "../../src/mask/baselines.ts";
 import { type Mask, maskFromScores } from "../../src/mask/mask.ts";
 import { headConfig } from "../../src/model/predictorConfig.ts";
-import { DivergenceMeter } from "../../src/net/divergenceMeter.ts";
+import { DivergenceMeter, type TaughtSequence } from "../../src/net/divergenceMeter.ts";
 import { Evaluator } from "../../src/net/evaluator.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
 import { createTokenizer } from "../../src/text/tokenizer.ts";
@@ -77,7 +77,7 @@ await using teacher = new Teacher(
   { folder: values.states, sequenceLength: MAX_TOKENS, session },
 );
 const Dt = teacher.head.width;
-const sequences = [];
+const sequences: TaughtSequence[] = [];
 for (const [i, { ids, labels }] of examples.entries()) {
   const states = await teacher.states(Int32Array.of(i));
   sequences.push({
