@@ -125,7 +125,7 @@ export async function openMaskSource(
       return {
         name,
         async scores({ ids }, how) {
-          const ofText = await griffin(windows, how);
+          const ofText = await griffin(windows, how); // the long pass: where it runs, its progress is what is shown
           const ofPrompt = await griffin(
             promptWindows(weights.config, ids),
             ofText.cached ? how : { signal: how?.signal },
