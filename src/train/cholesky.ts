@@ -7,7 +7,7 @@
 /**
  * Solves A X = B by Cholesky's factorisation A = L Lᵀ, where both stand: L comes to the lower half of `a`, X to `b`.
  *
- * Time: n³/3 + 2·m·n² multiplications and additions; 2 to 3 s for n = 1,536 and m = 576.
+ * Time: n³/6 + m·n² multiplications, each with an addition.
  *
  * @param a A, [n, n]; only its lower half is read
  * @param b B, [n, m]
@@ -22,13 +22,15 @@ export function choleskySolve(a: Float64Array, b: Float64Array, n: number): void
     if (!(square > 0)) throw new Error(`internal: choleskySolve: row ${i} leaves ${square}, not positive`);
     row[i] = Math.sqrt(square);
   }
-  for (const [i, row] of rowsOfA.entries()) {
-    for (let j = 0; j < i; j++) addTo(rowsOfB[i]!, -row[j]!, rowsOfB[j]!);
-    scale(rowsOfB[i]!, 1 / row[i]!);
+  for (let i = 0; i < n; i++) {
+    subtractRows(rowsOfB[i]!, rowsOfA[i]!, rowsOfB, 0, i);
+    scale(rowsOfB[i]!, 1 / a[i * n + i]!);
   }
-  for (const [i, row] of [...rowsOfA.entries()].reverse()) {
-    scale(rowsOfB[i]!, 1 / row[i]!);
-    for (let j = 0; j < i; j++) addTo(rowsOfB[j]!, -row[j]!, rowsOfB[i]!);
+  const column = new Float64Array(n);
+  for (let i = n - 1; i >= 0; i--) {
+    for (let j = i + 1; j < n; j++) column[j] = a[j * n + i]!;
+    subtractRows(rowsOfB[i]!, column, rowsOfB, i + 1, n);
+    scale(rowsOfB[i]!, 1 / a[i * n + i]!);
   }
 }
 
@@ -46,8 +48,18 @@ function dot(x: Float64Array, y: Float64Array, length: number): number {
   return a + b + (c + d);
 }
 
-function addTo(target: Float64Array, factor: number, values: Float64Array): void {
-  for (let i = 0; i < target.length; i++) target[i]! += factor * values[i]!;
+/** target −= Σ factors[j]·rows[j] for j in from..to−1; four rows at a time, as each time the target is read and written. */
+function subtractRows(target: Float64Array, factors: Float64Array, rows: Float64Array[], from: number, to: number) {
+  let j = from;
+  for (; j + 3 < to; j += 4) {
+    const [a, b, c, d] = [rows[j]!, rows[j + 1]!, rows[j + 2]!, rows[j + 3]!];
+    const [p, q, r, s] = [factors[j]!, factors[j + 1]!, factors[j + 2]!, factors[j + 3]!];
+    for (let i = 0; i < target.length; i++) target[i]! -= p * a[i]! + q * b[i]! + r * c[i]! + s * d[i]!;
+  }
+  for (; j < to; j++) {
+    const [row, factor] = [rows[j]!, factors[j]!];
+    for (let i = 0; i < target.length; i++) target[i]! -= factor * row[i]!;
+  }
 }
 
 function scale(target: Float64Array, factor: number): void {
