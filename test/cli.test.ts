@@ -116,7 +116,8 @@ describe("an imported model", () => {
     const base = ["run", "Once upon a time", "--model", at("stories-F16"), "--max-tokens", "20", ...oneThread];
     const ask = async (...options: string[]) => JSON.parse(await succeed(...base, "--json", ...options));
     const { answer: dense } = await ask("--dense");
-    const sources = { griffin: [], text: ["--text", at("story.txt")], weights: [], random: ["--seed", "3"] };
+    const text = ["--text", at("story.txt")];
+    const sources = { griffin: [], glass: text, text, weights: [], random: ["--seed", "3"] };
     for (const [source, options] of Object.entries(sources)) {
       const first = await ask("--source", source, ...options);
       expect(first).toMatchObject({ source, cached: false, keptShare: 96 / 172, answer: expect.stringMatching(/./) });
@@ -235,12 +236,16 @@ describe("a model of our own training", () => {
     for (const model of [at("runs/tiny"), at("F32")]) {
       const dense = await lossOf(model, "--dense");
       const losses: number[] = [];
-      for (const source of ["griffin", "weights", "random", "text"]) {
-        const flags = ["--source", source, ...(source === "text" ? ["--text", at("story.txt")] : [])];
+      for (const source of ["griffin", "glass", "weights", "random", "text"]) {
+        const flags = [
+          "--source",
+          source,
+          ...(source === "text" || source === "glass" ? ["--text", at("story.txt")] : []),
+        ];
         losses.push(await lossOf(model, ...flags)); // t_ffn of the model
         expect(await lossOf(model, ...flags, "--t-ffn", "64")).toBeCloseTo(dense, 5);
       }
-      expect(new Set(losses).size).toBe(4);
+      expect(new Set(losses).size).toBe(5);
     }
   });
 
@@ -348,7 +353,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a source of masks that does not exist",
     () => ["run", "Hello", "--source", "luck"],
-    /'luck' is invalid\. Wanted one of predictor, griffin, text, weights, random/,
+    /'luck' is invalid\. Wanted one of predictor, griffin, glass, text, weights, random/,
   ],
   ...(["--source=griffin", "--t-ffn=32", "--text=a.txt"] as const).flatMap((flag): typeof refused => [
     [`${flag} beside a mask`, () => ["run", "Hello", flag, "--mask", "m.json"], /cannot be used with option '--mask/],

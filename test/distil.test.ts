@@ -66,11 +66,14 @@ beforeAll(async () => {
   const { config, ...rest } = shapes.SmolLM2!;
   await writeCheckpointFolder(at("source"), { ...rest, config: { ...config, contextLength: 256 } });
   await importModel(at("source"), at("dense"), { as: "checkpoint" });
-  const data = ["--data", at("tiny/train.jsonl"), "--instructions", at("tiny/instructions.json")];
-  const options = ["--masks", "2", "--block", "16", "--t-ffn", "48", "--prompts", "12", "--threads", "1"];
-  const report = await succeed("prune", at("dense"), at("pruned"), ...data, ...options, "--json");
+  const report = await succeed("prune", at("dense"), at("pruned"), ...pruning(), "--json");
   expect(JSON.parse(report).entries).toHaveLength(2);
 }, 300_000);
+
+function pruning(): string[] {
+  const data = ["--data", at("tiny/train.jsonl"), "--instructions", at("tiny/instructions.json")];
+  return [...data, "--masks", "2", "--block", "16", "--t-ffn", "48", "--prompts", "12", "--threads", "1"];
+}
 
 /** What a command that fails says. */
 async function fail(...args: readonly string[]): Promise<string> {
@@ -87,6 +90,18 @@ test("pruned: the dense model is the same but for the order of its channels", as
   const sorted = (model: typeof dense, name: string) => model.llm.weights.get(name)!.data.toSorted();
   for (const name of dense.llm.weights.keys()) expect(sorted(pruned, name)).toEqual(sorted(dense, name));
   expect(pruned.card).toMatchObject({ tFfn: 48, lambda: "hard", predictorPooling: "mean" });
+});
+
+test("reconstructed: FFN outputs under the masks are nearer to the dense ones; of the weights only down is another", async () => {
+  const { stderr } = await inProcess("prune", at("dense"), at("reconstructed"), ...pruning(), "--reconstruct");
+  const [, before, after] = /error of FFN outputs .+: (.+) %, reconstructed (.+) %/.exec(stderr)!;
+  expect(Number(after)).toBeLessThan(0.9 * Number(before));
+  const [plain, fitted] = [await loadModel(at("pruned")), await loadModel(at("reconstructed"))];
+  expect(fitted.predictor!.head).toEqual(plain.predictor!.head);
+  for (const [name, { data }] of fitted.llm.weights) {
+    const isSame = data.every((value, i) => value === plain.llm.weights.get(name)!.data[i]);
+    expect([name, isSame]).toEqual([name, !name.includes("down_proj")]);
+  }
 });
 
 test("healed: closer to the teacher under each prompt's mask, and served as it was trained", {

@@ -71,6 +71,7 @@ async function evaluated(name: string, options: EvaluationOptions) {
 
 const sources = {
   griffin: {},
+  glass: { text },
   text: { text },
   weights: {},
   random: { seed: 3 },
@@ -157,6 +158,7 @@ describe("options that do not go together are refused:", () => {
     ["a budget without a source", "checkpoint", { tFfn: 32 }, /wanted a source of masks for tFfn/],
     ["a seed for griffin", "bundle", { source: "griffin", seed: 1 }, /wanted no seed/],
     ["no text", "bundle", { source: "text" }, /wanted a text for the source text/],
+    ["no text for glass", "checkpoint", { source: "glass" }, /wanted a text for the source glass/],
     ["too many channels", "bundle", { source: "weights", tFfn: 97 }, /wanted t_ffn in 1\.\.96/],
   ])("%s", async (_, name, options, message) => {
     await using opened = await openModel(at(name), session);

@@ -9,7 +9,7 @@ import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/suppor
 import { Bundle } from "../bundle/bundle.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { InputError, OptionError } from "../errors.ts";
-import { randomMask, weightNorms } from "../mask/baselines.ts";
+import { meanRanks, randomMask, weightNorms } from "../mask/baselines.ts";
 import { maskFromScores } from "../mask/mask.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -83,6 +83,20 @@ describe("scores of a bundle", () => {
     expect(await scoresOf(choice, integers("another", 5, V))).toEqual({ scores, cached: true });
     expect(await scoresOf({ ...choice, maxTokens: 149 })).toMatchObject({ cached: false });
     await expect(open({ source: "text", text: "" })).rejects.toThrow(InputError);
+  });
+
+  test("glass: the mean of ranks on the prompt and on a text, of one pass for each", async () => {
+    const text = "The quick brown fox jumps over the lazy dog.";
+    const ofPrompt = forward(model, prompt.ids).activations.flatMap((tokens) => [...griffinReference(tokens, F)]);
+    const { activations } = forward(model, [BOS, ...tokenizer.encode(text)]);
+    const ofText = activations.flatMap((tokens) => [...griffinReference(tokens.slice(1), F)]);
+    const wanted = meanRanks([Float32Array.from(ofPrompt), Float32Array.from(ofText)], F);
+    const { scores, cached } = await scoresOf({ source: "glass", text });
+    expect({ scores, cached }).toEqual({ scores: wanted, cached: false });
+    expect((await scoresOf({ source: "griffin" })).cached).toBe(true);
+    expect(await scoresOf({ source: "glass", text })).toEqual({ scores, cached: true });
+    expect(await scoresOf({ source: "glass", text: "Another." })).toMatchObject({ cached: false });
+    await expect(open({ source: "glass", text: "" })).rejects.toThrow(InputError);
   });
 
   test("weights and random: by the norms of the weights, and as the control of that name", async () => {

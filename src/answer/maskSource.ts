@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto";
 import { defaultTFfn } from "../bundle/estimate.ts";
 import { FileError, OptionError } from "../errors.ts";
-import { randomScores, weightNorms } from "../mask/baselines.ts";
+import { meanRanks, randomScores, weightNorms } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
 import type { Window } from "../net/activations.ts";
 import { instructionOf, predictorIds } from "../text/prompt.ts";
@@ -16,25 +16,26 @@ import { cachedScores, type ScoreCacheOptions } from "./scoreCache.ts";
 import { promptWindows, textWindows } from "./windows.ts";
 
 /** What can make a mask at use; see {@link SourceChoice}. */
-export const SOURCE_NAMES = ["predictor", "griffin", "text", "weights", "random"] as const;
+export const SOURCE_NAMES = ["predictor", "griffin", "glass", "text", "weights", "random"] as const;
 /** One of {@link SOURCE_NAMES}. */
 export type SourceName = (typeof SOURCE_NAMES)[number];
 
 /**
  * - `predictor`: learned, from the instruction
  * - `griffin`: the channels that are most active when the dense model reads the prompt
- * - `text`: the channels that contribute most when it reads a text, for all prompts; `maxTokens` of it count (default: 4096)
+ * - `glass`: those that are most active on the prompt and on a text together, by the mean of their ranks; `maxTokens` of the text count (default: 4096)
+ * - `text`: the channels that contribute most when it reads a text, for all prompts; `maxTokens` as for glass
  * - `weights`: the channels of largest weights
  * - `random`: the same for the same seed (default: 0)
  */
 export type SourceChoice =
   | { source: "predictor" | "griffin" | "weights" }
-  | { source: "text"; text: string; maxTokens?: number | undefined }
+  | { source: "glass" | "text"; text: string; maxTokens?: number | undefined }
   | { source: "random"; seed?: number | undefined };
 
 /** How a {@link MaskSource} is opened. */
 export interface SourceOptions extends PredictorOptions {
-  /** Of the scores of griffin, text and weights. */
+  /** Of the scores of griffin, glass, text and weights. */
   cache?: ScoreCacheOptions | undefined;
 }
 
@@ -47,7 +48,7 @@ export interface Instruction {
 /** How scores are made. */
 export interface ScoreOptions {
   signal?: AbortSignal | undefined;
-  /** Of griffin and text: parts done, and all. */
+  /** Of griffin, glass and text: parts done, and all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -77,7 +78,7 @@ export interface ChosenMask {
 export interface SourceFlags {
   /** Default: the predictor where the model has one, else griffin. An open source is used as it is, and stays open. */
   source?: SourceName | MaskSource | undefined;
-  /** What the source `text` takes activations from. */
+  /** What the sources `glass` and `text` take activations from. */
   text?: string | undefined;
   /** Of the source `random`. Default: 0. */
   seed?: number | undefined;
@@ -89,7 +90,7 @@ const scoresVersion = 1;
 /**
  * @throws {OptionError} if there is no such source
  * @throws {FileError} if the model has no predictor where one is wanted, or it is damaged
- * @throws {InputError} if the text of `text` is empty
+ * @throws {InputError} if the text of `glass` or `text` is empty
  */
 export async function openMaskSource(
   model: PromptedModel,
@@ -101,9 +102,14 @@ export async function openMaskSource(
   const { numLayers, ffnWidth } = weights.config;
   const name = choice.source;
   const none = async () => {};
-  const cached = (windows: readonly Window[], make: () => Promise<Float32Array>) =>
+  const cached = (name: SourceName, windows: readonly Window[], make: () => Promise<Float32Array>) =>
     cachedScores({ hash: model.hash, numLayers, ffnWidth }, scoresKey(name, windows), cache, make);
   const run = { threads: engine.threads, spinning: false };
+  const griffin = (windows: readonly Window[], how: ScoreOptions | undefined) =>
+    cached("griffin", windows, async () => {
+      const { griffinScores } = await import("../net/activations.ts"); // ONNX Runtime, which other sources do not need
+      return griffinScores(weights, windows, { ...run, ...how });
+    });
 
   switch (choice.source) {
     case "predictor":
@@ -111,21 +117,33 @@ export async function openMaskSource(
     case "griffin":
       return {
         name,
-        scores({ ids }, how) {
-          const windows = promptWindows(weights.config, ids);
-          return cached(windows, async () => {
-            const { griffinScores } = await import("../net/activations.ts"); // ONNX Runtime, which other sources do not need
-            return griffinScores(weights, windows, { ...run, ...how });
-          });
+        scores: ({ ids }, how) => griffin(promptWindows(weights.config, ids), how),
+        [Symbol.asyncDispose]: none,
+      };
+    case "glass": {
+      const windows = textWindows(weights.config, model.format.tokenizer, choice.text, choice.maxTokens);
+      return {
+        name,
+        async scores({ ids }, how) {
+          const ofText = await griffin(windows, how); // the long pass: where it runs, its progress is what is shown
+          const ofPrompt = await griffin(
+            promptWindows(weights.config, ids),
+            ofText.cached ? how : { signal: how?.signal },
+          );
+          return {
+            scores: meanRanks([ofText.scores, ofPrompt.scores], ffnWidth),
+            cached: ofText.cached && ofPrompt.cached,
+          };
         },
         [Symbol.asyncDispose]: none,
       };
+    }
     case "text": {
       const windows = textWindows(weights.config, model.format.tokenizer, choice.text, choice.maxTokens);
       return {
         name,
         scores: (_, how) =>
-          cached(windows, async () => {
+          cached(name, windows, async () => {
             const { contributionScores } = await import("../net/activations.ts");
             return contributionScores(weights, windows, { ...run, ...how });
           }),
@@ -135,7 +153,7 @@ export async function openMaskSource(
     case "weights":
       return {
         name,
-        scores: () => cached([], async () => weightNorms((parameter) => weights.read(parameter), weights.config)),
+        scores: () => cached(name, [], async () => weightNorms((parameter) => weights.read(parameter), weights.config)),
         [Symbol.asyncDispose]: none,
       };
     case "random": {
@@ -192,14 +210,15 @@ export async function openFlaggedSource(
 }
 
 function choiceOf(source: SourceName, text: string | undefined, seed: number | undefined): SourceChoice {
-  if (text !== undefined && source !== "text")
-    throw new OptionError(`mask: wanted no text for the source ${source}, got one. Only the source text takes it.`);
+  const readsText = source === "text" || source === "glass";
+  if (text !== undefined && !readsText)
+    throw new OptionError(`mask: wanted no text for the source ${source}, got one. Only glass and text take one.`);
   if (seed !== undefined && source !== "random")
     throw new OptionError(`mask: wanted no seed for the source ${source}, got ${seed}. Only random takes it.`);
   if (source === "random") return { source, seed };
-  if (source !== "text") return { source };
+  if (!readsText) return { source };
   if (text === undefined)
-    throw new OptionError("mask: wanted a text for the source text, got none. On the command line: --text FILE.");
+    throw new OptionError(`mask: wanted a text for the source ${source}, got none. On the command line: --text FILE.`);
   return { source, text };
 }
 

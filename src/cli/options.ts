@@ -55,10 +55,10 @@ export function addMaskFlags(
   const flags = [
     new Option(
       "--source <name>",
-      `what makes masks: ${SOURCE_NAMES.join(", ")} (default: ${defaultSource}). griffin: channels most active when the dense model reads the prompt; text: those that contribute most to --text; weights: those of the largest weights`,
+      `what makes masks: ${SOURCE_NAMES.join(", ")} (default: ${defaultSource}). griffin: channels most active when the dense model reads the prompt; glass: on the prompt and on --text, by the mean of ranks; text: those that contribute most to --text; weights: those of the largest weights`,
     ).argParser(oneOf(SOURCE_NAMES)),
     numberFlag("--t-ffn <n>", T_FFN),
-    new Option("--text <file>", "text that --source text takes activations from"),
+    new Option("--text <file>", "text that --source glass and text take activations from"),
   ];
   for (const flag of flags) command.addOption(flag.conflicts(["dense", "mask"]));
   return command.option(

@@ -4,7 +4,7 @@ import { boundaryOf } from "../manifest.ts";
 import { createTokenizer } from "../text/tokenizer.ts";
 import { formatOf, loadModel, saveModel } from "../train/checkpoint.ts";
 import { encodeQuestions, readQuestions } from "../train/data.ts";
-import { type PruneReport, prune } from "../train/prune.ts";
+import { type PrunePhase, type PruneReport, prune } from "../train/prune.ts";
 import { integer, interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -16,6 +16,7 @@ interface Options {
   block: number;
   masks: "domains" | number;
   random?: boolean;
+  reconstruct?: boolean;
   prompts: number;
   maxTokens: number;
   seed: number;
@@ -38,6 +39,10 @@ export function pruneCommand(): Command {
     .option("--block <n>", "channels that are kept or dropped together; they are regrouped for that", integer(1), 64)
     .option("--masks <n>", "masks: at most so many, of clusters of prompts; or domains, one for each", masksOf, 16)
     .option("--random", "control: random blocks for each group of prompts")
+    .option(
+      "--reconstruct",
+      "fit each layer's down projection, by least squares, so that the channels kept at --t-ffn give what all gave on these prompts and answers",
+    )
     .option("--prompts <n>", "prompts whose answers importance is taken over, in all; domains alike", integer(2), 480)
     .option("--max-tokens <n>", "longest prompt with its answer", integer(8), 256)
     .option("--seed <n>", "of what is drawn", integer(0), 1)
@@ -70,10 +75,13 @@ async function run(checkpoint: string, out: string, options: Options): Promise<v
     predictorInput: "prompt",
     maxTokens,
   });
-  let progress: Progress | undefined;
-  const onProgress = (done: number, total: number) => {
-    progress ??= new Progress({ label: "importance", total });
-    progress.update(done);
+  let shown: { phase: PrunePhase; progress: Progress } | undefined;
+  const onProgress = (phase: PrunePhase, done: number, total: number) => {
+    if (shown?.phase !== phase) {
+      shown?.progress.finish();
+      shown = { phase, progress: new Progress({ label: phase, total }) };
+    }
+    shown.progress.update(done);
   };
   const { model: pruned, report } = await prune(model, data, {
     ...rest,
@@ -83,13 +91,13 @@ async function run(checkpoint: string, out: string, options: Options): Promise<v
     spinning: false,
     signal,
     onProgress,
-  }).finally(() => progress?.finish());
+  }).finally(() => shown?.progress.finish());
   await saveModel(out, pruned);
   if (json) printJson(report);
   else process.stderr.write(summary(report, out));
 }
 
-function summary({ prompts, entries, routed, kept }: PruneReport, out: string): string {
+function summary({ prompts, entries, routed, kept, reconstruction }: PruneReport, out: string): string {
   const share = (value: number) => `${(100 * value).toFixed(1)} %`;
   const rows = entries.map(({ prompts, domains }, entry) => {
     const names = Object.entries(domains).map(([name, count]) => `${name} ${count}`);
@@ -99,6 +107,11 @@ function summary({ prompts, entries, routed, kept }: PruneReport, out: string): 
     ...rows,
     `importance kept, mean of ${prompts} prompts: own mask ${share(kept.own)}, one for all ${share(kept.generic)}, another's ${share(kept.foreign)}`,
     `the router finds the group of ${share(routed)} of prompts that it has not seen`,
+    ...(reconstruction
+      ? [
+          `error of FFN outputs under each prompt's mask, mean over layers: ${share(reconstruction.before)}, reconstructed ${share(reconstruction.after)}`,
+        ]
+      : []),
     `${out}: checkpoint. Heal it: name it in a recipe as "init", with a stage of kind distil.`,
     "",
   ].join("\n");

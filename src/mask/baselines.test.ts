@@ -1,8 +1,9 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { OptionError, ShapeError } from "../errors.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
-import { randomMask, shuffledScores, weightNorms } from "./baselines.ts";
-import { checkMask } from "./mask.ts";
+import { meanRanks, randomMask, shuffledScores, weightNorms } from "./baselines.ts";
+import { checkMask, maskFromScores } from "./mask.ts";
 
 test("shuffled scores are each layer's own in another order, the same for the same seed and label", () => {
   const scores = Float32Array.from({ length: 60 }, (_, i) => i);
@@ -12,6 +13,40 @@ test("shuffled scores are each layer's own in another order, the same for the sa
     expect(shuffled).not.toEqual(other);
   for (const start of [0, 20, 40])
     expect(shuffled.slice(start, start + 20).sort()).toEqual(scores.slice(start, start + 20));
+});
+
+describe("mean ranks", () => {
+  test("are of each layer; channels of equal score share theirs", () => {
+    const first = Float32Array.of(5, 1, 3, 3, 0, 0, 0, 9);
+    expect([...meanRanks([first], 4)]).toEqual([3, 0, 1.5, 1.5, 1, 1, 1, 3]);
+    const second = Float32Array.of(1, 2, 3, 4, 4, 3, 2, 1);
+    expect([...meanRanks([first, second], 4)]).toEqual([1.5, 0.5, 1.75, 2.25, 2, 1.5, 1, 1.5]);
+  });
+
+  const [L, F] = [2, 9];
+  const view = fc
+    .array(fc.integer({ min: 0, max: 12 }), { minLength: L * F, maxLength: L * F })
+    .map((values) => Float32Array.from(values));
+
+  test("depend on order alone, count all views alike, and rank no channel below one that it beats in every view", () => {
+    fc.assert(
+      fc.property(view, view, (a, b) => {
+        const ranks = meanRanks([a, b], F);
+        expect(meanRanks([b, a], F)).toEqual(ranks);
+        expect(meanRanks([a.map((value) => Math.exp(value)), b.map((value) => 7 * value - 3)], F)).toEqual(ranks);
+        for (let start = 0; start < L * F; start += F) {
+          const layer = ranks.slice(start, start + F);
+          expect(layer.reduce((sum, rank) => sum + rank, 0)).toBe((F * (F - 1)) / 2);
+          for (let i = start; i < start + F; i++)
+            for (let j = start; j < start + F; j++)
+              if (a[i]! > a[j]! && b[i]! >= b[j]!) expect(ranks[i]!).toBeGreaterThan(ranks[j]!);
+        }
+        const shape = { dFfn: F, tFfn: 4 };
+        expect(maskFromScores(meanRanks([a, a], F), shape)).toEqual(maskFromScores(a, shape));
+      }),
+      { seed: 17, numRuns: 50 },
+    );
+  });
 });
 
 describe("randomMask", () => {

@@ -86,6 +86,29 @@ export function columnNorms(matrix: Float32Array, columns: number): Float64Array
 }
 
 /**
+ * Several views of channels as one: the mean of a channel's ranks within its layer, from 0 for the lowest score; channels of equal score share the mean of
+ * their ranks. With the activations on a prompt and on a text as views this is GLASS, with equal weights.
+ *
+ * @param views each [L·F]
+ * @returns [L·F], in 0..F−1
+ * @see Sattarifard et al. 2025, arXiv:2508.14302 (local and global importance of neurons, by weighted rank aggregation). Ours: the statistic of GRIFFIN for both.
+ */
+export function meanRanks(views: readonly Float32Array[], dFfn: number): Float32Array {
+  const ranks = new Float32Array(views[0]!.length);
+  for (const scores of views) {
+    for (let start = 0; start < scores.length; start += dFfn) {
+      const layer = scores.subarray(start, start + dFfn);
+      const order = Array.from(layer.keys()).sort((a, b) => layer[a]! - layer[b]!);
+      for (let from = 0, to = 0; from < dFfn; from = to) {
+        while (to < dFfn && layer[order[to]!] === layer[order[from]!]) to++;
+        for (const channel of order.slice(from, to)) ranks[start + channel]! += (from + to - 1) / 2;
+      }
+    }
+  }
+  return ranks.map((sum) => sum / views.length);
+}
+
+/**
  * The scores of each layer in a random order: they keep as many channels, with the same weights λ, of no choice. The same seed and label give
  * the same order.
  */

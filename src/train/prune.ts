@@ -7,6 +7,7 @@
  *   3. prompts in groups: all, by domain, or Ward's clusters of their blocks' importance
  *   4. an entry of the codebook for each group: the mean importance of its prompts, and as much of all prompts' as it has few of its own
  *   5. the router: softmax regression on the features of the prompts in several wordings
+ *   6. if wanted, a new `down` that makes up for what the masks drop (`reconstruct.ts`)
  *
  * Shapes: N prompts · L layers · F channels of a layer, in k = F/block blocks · R entries · D width
  */
@@ -17,9 +18,12 @@ import { OptionError } from "../errors.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { type ChannelOrder, groupChannels, storedOrder } from "../mask/blocks.ts";
+import { maskFromScores } from "../mask/mask.ts";
+import { spreadBlocks } from "../mask/standardize.ts";
 import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
-import type { Weights } from "../model/config.ts";
+import type { ModelConfig, Weights } from "../model/config.ts";
 import { permuteChannels } from "../model/permute.ts";
+import type { LabelledSequence } from "../net/evaluator.ts";
 import { importanceScores } from "../net/importance.ts";
 import { parameterArrays } from "../net/parameters.ts";
 import { Random } from "../random.ts";
@@ -28,6 +32,7 @@ import type { SavedModel } from "./checkpoint.ts";
 import { means, wardClusters } from "./cluster.ts";
 import { labelledTurns, type Question, type SftData } from "./data.ts";
 import { STD_FLOOR } from "./featureStatistics.ts";
+import { type ReconstructionError, reconstructDown } from "./reconstruct.ts";
 import { mostLikely, softmaxRegression } from "./softmaxRegression.ts";
 
 export interface PruneOptions extends SessionOptions {
@@ -41,14 +46,19 @@ export interface PruneOptions extends SessionOptions {
   masks: "domains" | number;
   /** Control: entries of random blocks for the same groups. */
   random?: boolean;
+  /** Fit each layer's `down` to the masks at `tFfn`, on the sampled prompts and their answers. */
+  reconstruct?: boolean;
   seed: number;
   /** Folder in which importance is kept, under a hash of model and prompts, and found again. Absent: it is not. */
   importance?: string | undefined;
   /** Data that the prompts are from, for the provenance. */
   data: readonly { name: string; licence: string }[];
   signal?: AbortSignal | undefined;
-  onProgress?: ((done: number, total: number) => void) | undefined;
+  onProgress?: ((phase: PrunePhase, done: number, total: number) => void) | undefined;
 }
+
+/** What takes its time. */
+export type PrunePhase = "importance" | "reconstruction";
 
 /** What was found. */
 export interface PruneReport {
@@ -59,6 +69,8 @@ export interface PruneReport {
   routed: number;
   /** Share of its own importance that a prompt's entry keeps, mean over prompts; that one mask for all would, and that of another group. */
   kept: { own: number; generic: number; foreign: number };
+  /** Of FFN outputs, each prompt and answer under its group's mask. */
+  reconstruction?: ReconstructionError;
 }
 
 /** Temperature of SoftTopK that the codebook's scores are good for, should masks be soft. */
@@ -106,7 +118,11 @@ export async function prune(
     mean.map((value) => (options.random ? random.normal() : Math.log(value + TINY))),
   );
 
-  const llm = block === 1 ? model.llm : { config, weights: permuteChannels(model.llm.weights, order) };
+  const permuted = block === 1 ? model.llm : { config, weights: permuteChannels(model.llm.weights, order) };
+  const reconstructed = options.reconstruct
+    ? await reconstruct(permuted, sequencesOf(data, questions), groupOf, entries, options)
+    : undefined;
+  const llm = { config, weights: reconstructed?.weights ?? permuted.weights };
   const { head, routed } = learnRouter(llm.weights, data, questions, groupOf, entries);
   const counted = Array.from({ length: numGroups }, (_, group) => {
     const domains: Record<string, number> = {};
@@ -149,8 +165,36 @@ export async function prune(
         generic: mean((i) => keeps(perBlock[i]!, general)),
         foreign: mean((i) => keeps(perBlock[i]!, entries[(groupOf[i]! + (numGroups >> 1)) % numGroups]!)),
       },
+      ...(reconstructed && { reconstruction: reconstructed.error }),
     },
   };
+}
+
+/** `down` fitted to the masks of the entries, blocks of which are as many channels each. */
+function reconstruct(
+  llm: { config: ModelConfig; weights: Weights },
+  sequences: readonly LabelledSequence[],
+  groupOf: Int32Array,
+  entries: readonly Float64Array[],
+  { tFfn, block, signal, onProgress, threads, spinning }: PruneOptions,
+) {
+  const dFfn = llm.config.ffnWidth;
+  return reconstructDown(
+    llm,
+    sequences.map(({ ids }, i) => ({ ids, mask: groupOf[i]! })),
+    entries.map((scores) => maskFromScores(spreadBlocks(Float32Array.from(scores), block), { dFfn, tFfn })),
+    {
+      ...(threads !== undefined && { threads }),
+      ...(spinning !== undefined && { spinning }),
+      signal,
+      onProgress: (done, total) => onProgress?.("reconstruction", done, total),
+    },
+  );
+}
+
+/** Prompts, in the first wording of their questions, with their answers. */
+function sequencesOf(data: SftData, questions: readonly Question[]): LabelledSequence[] {
+  return questions.map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
 }
 
 /** Keeps logarithms finite. */
@@ -171,9 +215,10 @@ async function importanceOf(
   const identity = weights.digest("hex");
   const all: Float32Array[] = [];
   for (let domain = 0; all.length < questions.length; domain++) {
-    const sequences = questions
-      .filter((_, i) => domainOf[i] === domain)
-      .map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
+    const sequences = sequencesOf(
+      data,
+      questions.filter((_, i) => domainOf[i] === domain),
+    );
     const hash = createHash("sha256").update(identity);
     for (const { ids, labels } of sequences) hash.update(bytesOf(ids)).update(bytesOf(labels));
     const path = folder && join(folder, `importance-${hash.digest("hex").slice(0, 32)}.safetensors`);
@@ -186,7 +231,7 @@ async function importanceOf(
         ...(threads !== undefined && { threads }),
         ...(spinning !== undefined && { spinning }),
         signal,
-        onProgress: (count) => onProgress?.(done + count, questions.length),
+        onProgress: (count) => onProgress?.("importance", done + count, questions.length),
       });
       for (const row of scores) normaliseLayers(row, F);
       if (path) writeImportance(path, scores);
