@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Interpreter, Template } from "@huggingface/jinja";
 import fc from "fast-check";
 import { Tokenizer as NativeTokenizer } from "tokenizers";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { FileError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds, readChatTemplate } from "./chatTemplate.ts";
 import { PromptFormat, withBos } from "./prompt.ts";
@@ -152,6 +153,57 @@ test("the texts are what the families read", () => {
   );
   expect(textOf("gemma", user)).toBe("<s><start_of_turn>user\nabc<end_of_turn>\n<start_of_turn>model\n");
   expect(textOf("mistral", user)).toBe("<s>[INST]  abc  [/INST]");
+});
+
+/** What Jinja itself makes of messages. */
+const jinja = (source: string, messages: readonly ChatMessage[]): string =>
+  new Template(source).render({
+    ...{ messages, bos_token: "<s>", eos_token: "</s>", add_generation_prompt: true },
+    strftime_now: () => "", // templates are not told the date
+  });
+
+test.each(names)("%s is rendered once for all contents, and says of each what Jinja does (seed 2)", (name) => {
+  const own = template(name);
+  const run = vi.spyOn(Interpreter.prototype, "run");
+  for (const length of [1, 2, 3]) {
+    const before = run.mock.calls.length;
+    for (const all of fc.sample(conversation, { seed: 2, numRuns: 40 })) {
+      const messages = all.slice(0, length);
+      if (messages.length < length) continue;
+      const calls = run.mock.calls.length;
+      const parts = own.render(messages, tokenizer);
+      expect(run.mock.calls.length - calls).toBe(calls === before ? 1 : 0);
+      expect(parts.map(({ text }) => text).join("")).toBe(jinja(templates[name], messages));
+    }
+  }
+  run.mockRestore();
+});
+
+test("a template that looks into contents is rendered for each; where it says otherwise than of others, it is refused", () => {
+  const source = `{% for m in messages %}{% if m.content.startswith('/think') %}T{% endif %}<s>{{ m.content }}</s>{% endfor %}`;
+  const own = new ChatTemplate(source, "x.jinja");
+  for (const text of ["abc", "abc /think", " /think", '"abc"']) {
+    const messages: ChatMessage[] = [{ role: "user", content: text }];
+    const parts = own.render(messages, tokenizer);
+    expect(parts.map((part) => part.text).join("")).toBe(jinja(source, messages));
+    expect(() => own.render([{ role: "user", content: `/think${text}` }], tokenizer)).toThrow(InputError);
+  }
+});
+
+test("blank contents are rendered: what is trimmed away together with them shows", () => {
+  const source = "{{ (messages[0].content + ' x ' + messages[1].content) | trim }}";
+  const own = new ChatTemplate(source, "x.jinja");
+  const say = (first: string, second: string) =>
+    own.render(
+      [
+        { role: "user", content: first },
+        { role: "assistant", content: second },
+      ],
+      tokenizer,
+    );
+  expect(say(" a ", " b ").map(({ text }) => text)).toEqual(["", "a ", " x ", " b", ""]);
+  expect(() => say("", "b")).toThrow(InputError);
+  expect(() => say("a", " ")).toThrow(InputError);
 });
 
 describe("refuses", () => {

@@ -13,6 +13,7 @@ import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FileError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
 import { oneLine } from "../words.ts";
+import { watchContents } from "./contentUse.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
 /** A turn of a conversation. */
@@ -33,9 +34,12 @@ const MAX_RENDER_MS = 2000;
 /** Characters and items of all values together that a rendering computes beyond so many times the contents. */
 const MAX_COMPUTED = 1 << 26;
 const MAX_COMPUTED_PER_CHARACTER = 200;
+/** Sequences of roles whose frames are kept. */
+const MAX_FRAMES = 64;
 
 /** Private-use characters, which no template writes, around the number of a message. */
-const placeholder = (index: number): string => `\u{f0000}${index}\u{f0001}`;
+const placeholderMark = "\u{f0000}";
+const placeholder = (index: number): string => `${placeholderMark}${index}\u{f0001}`;
 /** White space around placeholders shows on which side a template trims; none writes this one. */
 const margin = "\u2003";
 const placeholders = new RegExp(`(${margin}?)\u{f0000}(\\d+)\u{f0001}(${margin}?)`, "u");
@@ -46,6 +50,8 @@ class Refusal extends Error {}
 /** A model's chat template: messages to what the model reads. */
 export class ChatTemplate {
   readonly #template: Template;
+  /** By roles and what else they depend on. */
+  readonly #frames = new Map<string, Frame>();
 
   /**
    * @param source Jinja text
@@ -83,31 +89,13 @@ export class ChatTemplate {
    * @throws {InputError} if the template refuses the messages, or does more to their contents than trim them, or takes no tools
    * @throws {FileError} if the template fails
    */
-  render(
-    messages: readonly ChatMessage[],
-    { bosToken, eosToken }: Pick<Tokenizer, "bosToken" | "eosToken">,
-    tools: readonly object[] = [],
-  ): TextPart[] {
+  render(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[] = []): TextPart[] {
     if (tools.length > 0 && !this.hasTools)
       throw new InputError(`chat template: wanted one for tools, got one without. Give no tools.`);
     const plainTools: object[] = JSON.parse(JSON.stringify(tools)); // Jinja knows no undefined fields
-    const variables = { add_generation_prompt: true, bos_token: bosToken ?? "", eos_token: eosToken };
-    const render = (messageTexts: readonly string[], shown: readonly unknown[]) =>
-      this.#run({
-        ...variables,
-        ...(tools.length > 0 && { tools: shown }),
-        messages: messages.map(({ role }, i) => ({ role, content: messageTexts[i]! })),
-      });
+    const roles = messages.map(({ role }) => role);
+    const { pieces, isPlain } = this.#frame(roles, ends, tools.length);
     const contents = [...messages.map(({ content }) => content), ...plainTools.map(toJson)];
-    const toolPlaceholders = tools.map((_, i) => placeholder(messages.length + i));
-    let text = render(
-      messages.map((_, i) => margin + placeholder(i) + margin),
-      toolPlaceholders,
-    );
-    // As JSON they stand in quotes. Margins go with what is not to be trimmed.
-    for (const one of toolPlaceholders) text = text.replaceAll(`"${one}"`, margin + one + margin);
-    // Of a split by a pattern with three groups: text, margin, number, margin, text, …
-    const pieces = text.split(placeholders);
     const parts: TextPart[] = [];
     for (let at = 0; at < pieces.length; at += 4) {
       const [text, before, index, after] = pieces.slice(at, at + 4);
@@ -118,7 +106,9 @@ export class ChatTemplate {
       if (!after) content = content.trimEnd();
       parts.push({ text: content, isTrusted: false });
     }
-    if (parts.map(({ text }) => text).join("") !== render(contents, plainTools)) {
+    if (isPlain && contents.every((content) => content.trim() !== "")) return parts;
+    const { text } = this.#run(roles, contents.slice(0, roles.length), ends, plainTools);
+    if (parts.map((part) => part.text).join("") !== text) {
       throw new InputError(
         `chat template: wanted messages that it leaves as they are, got some that it changes. Give the prompt without it.`,
       );
@@ -126,7 +116,30 @@ export class ChatTemplate {
     return parts;
   }
 
-  #run(variables: Record<string, unknown>): string {
+  /** What the template writes around contents in such roles. */
+  #frame(roles: readonly string[], ends: Ends, numTools: number): Frame {
+    const key = JSON.stringify([roles, ends.bosToken, ends.eosToken, numTools]);
+    const known = this.#frames.get(key);
+    if (known) return known;
+    const own = roles.map((_, i) => margin + placeholder(i) + margin);
+    const ofTools = Array.from({ length: numTools }, (_, i) => placeholder(roles.length + i));
+    let { text, isLookedInto } = this.#run(roles, own, ends, ofTools);
+    // As JSON they stand in quotes. Margins go with what is not to be trimmed.
+    for (const one of ofTools) text = text.replaceAll(`"${one}"`, margin + one + margin);
+    const pieces = text.split(placeholders);
+    const indices = pieces.filter((_, i) => i % 4 === 2);
+    const frame = { pieces, isPlain: !isLookedInto && new Set(indices).size === indices.length };
+    if (this.#frames.size >= MAX_FRAMES) this.#frames.clear();
+    this.#frames.set(key, frame);
+    return frame;
+  }
+
+  #run(
+    roles: readonly string[],
+    contents: readonly string[],
+    { bosToken, eosToken }: Ends,
+    tools: readonly unknown[],
+  ): { text: string; isLookedInto: boolean } {
     const environment = new Environment();
     const globals = {
       ...{ true: true, false: false, none: null, True: true, False: false, None: null },
@@ -134,11 +147,14 @@ export class ChatTemplate {
       raise_exception: (message: unknown) => {
         throw new Refusal(String(message));
       },
-      ...variables,
+      ...{ add_generation_prompt: true, bos_token: bosToken ?? "", eos_token: eosToken },
+      ...(tools.length > 0 && { tools }),
+      messages: roles.map((role, i) => ({ role, content: contents[i]! })),
     };
     for (const [name, value] of Object.entries(globals)) environment.set(name, value);
-    const contentLength = (variables.messages as ChatMessage[]).reduce((sum, { content }) => sum + content.length, 0);
+    const contentLength = contents.reduce((sum, content) => sum + content.length, 0);
     const interpreter = frugal(new Interpreter(environment), MAX_COMPUTED + MAX_COMPUTED_PER_CHARACTER * contentLength);
+    const watch = watchContents(interpreter, placeholderMark);
     let output: unknown;
     try {
       output = withinTime(() => interpreter.run(this.#template.parsed).value);
@@ -151,8 +167,18 @@ export class ChatTemplate {
     }
     if (typeof output !== "string" || output.length > MAX_OUTPUT_LENGTH + 2 * contentLength)
       throw new FileError(this.where, `chat template: wanted at most ${MAX_OUTPUT_LENGTH} characters of its own.`);
-    return output;
+    return { text: output, isLookedInto: watch.isLookedInto };
   }
+}
+
+type Ends = Pick<Tokenizer, "bosToken" | "eosToken">;
+
+/** What a template writes around contents. */
+interface Frame {
+  /** Of a split by `placeholders`: text, margin, number of the content, margin, text, … */
+  pieces: readonly (string | undefined)[];
+  /** Whether it writes the same around all contents that are not blank, each once at most: then they need not be rendered. */
+  isPlain: boolean;
 }
 
 /** The ids of a conversation in a template: those of its whole text, except that special tokens are not read from the messages. */

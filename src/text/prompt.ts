@@ -86,8 +86,6 @@ export function predictorIds(tokenizer: Tokenizer, text: string): Int32Array {
 /** How an LLM is prompted and how it answers, in token ids. */
 export class PromptFormat {
   #frame: AnswerFrame | undefined;
-  /** Ids of texts in a chat template, by how it was asked: rendering takes a millisecond, and training asks the same again and again. */
-  readonly #rendered = { prompt: new Map<string, Int32Array>(), turn: new Map<string, Int32Array>() };
 
   /**
    * @param template a text with "{prompt}" in it, or the chat template of the model's makers
@@ -111,9 +109,7 @@ export class PromptFormat {
     checkText(prompt);
     const { tokenizer, template } = this;
     if (template instanceof ChatTemplate)
-      return remembered(this.#rendered.prompt, prompt, () =>
-        withBos(tokenizer, chatIds(tokenizer, template, [{ role: "user", content: prompt }])),
-      );
+      return withBos(tokenizer, chatIds(tokenizer, template, [{ role: "user", content: prompt }]));
     return withBos(tokenizer, tokenizer.encode(filled(template, prompt)));
   }
 
@@ -126,15 +122,13 @@ export class PromptFormat {
   turnIds(prompt: string): Int32Array {
     const { tokenizer, template } = this;
     if (!(template instanceof ChatTemplate)) return tokenizer.encode(filled(template, prompt));
-    return remembered(this.#rendered.turn, prompt, () => {
-      const parts = template.render(conversation(prompt), tokenizer);
-      if (parts.length !== conversationParts)
-        throw new FileError(
-          template.where,
-          "chat template: wanted one for conversations, got one that shows no answers.",
-        );
-      return tokenizer.encodeParts(parts.slice(4)).slice(this.#answerFrame(template).end.length);
-    });
+    const parts = template.render(conversation(prompt), tokenizer);
+    if (parts.length !== conversationParts)
+      throw new FileError(
+        template.where,
+        "chat template: wanted one for conversations, got one that shows no answers.",
+      );
+    return tokenizer.encodeParts(parts.slice(4)).slice(this.#answerFrame(template).end.length);
   }
 
   /** What it is to say: the answer, and the token that ends it. @throws {FileError} when the chat template fails */
@@ -142,15 +136,14 @@ export class PromptFormat {
     const { tokenizer, template } = this;
     const frame = template instanceof ChatTemplate ? this.#answerFrame(template) : undefined;
     if (!frame || frame.end.length === 0) return Int32Array.of(...tokenizer.encode(answer), tokenizer.eosId);
-    const [opening, before, after] = [frame.opening, frame.before, frame.after].map((text) => ({
-      text,
-      isTrusted: true,
-    }));
-    const rest = [before!, { text: answer, isTrusted: false }, after!];
+    const { opening, openingIds, before, after } = frame;
+    const trusted = (text: string): TextPart => ({ text, isTrusted: true });
+    const rest = [trusted(before), { text: answer, isTrusted: false }, trusted(after)];
     // Where it begins after text, its tokens may be others than where it stands alone.
-    const asked = tokenizer.encodeParts([opening!]);
-    const whole = tokenizer.encodeParts([opening!, ...rest]);
-    const ids = asked.every((id, i) => whole[i] === id) ? whole.subarray(asked.length) : tokenizer.encodeParts(rest);
+    const whole = tokenizer.encodeParts([trusted(opening), ...rest]);
+    const ids = openingIds.every((id, i) => whole[i] === id)
+      ? whole.subarray(openingIds.length)
+      : tokenizer.encodeParts(rest);
     return ids.slice(0, ids.length - frame.lengthAfterEnd);
   }
 
@@ -180,6 +173,8 @@ export class PromptFormat {
 interface AnswerFrame {
   /** After the user's message, where the answer is asked for. */
   opening: string;
+  /** Of that alone. */
+  openingIds: Int32Array;
   /** Between that and the answer, in some a space. */
   before: string;
   /** Between the answer and the next message of the user. */
@@ -198,7 +193,10 @@ const conversation = (prompt: string): ChatMessage[] => [
 const conversationParts = 7;
 
 function answerFrame(tokenizer: Tokenizer, template: ChatTemplate): AnswerFrame {
-  const none = { opening: "", before: "", after: "", end: new Int32Array(), lengthAfterEnd: 0 };
+  const none = {
+    ...{ opening: "", openingIds: new Int32Array(), before: "", after: "" },
+    ...{ end: new Int32Array(), lengthAfterEnd: 0 },
+  };
   let parts: TextPart[];
   try {
     parts = template.render(conversation("c"), tokenizer);
@@ -213,21 +211,8 @@ function answerFrame(tokenizer: Tokenizer, template: ChatTemplate): AnswerFrame 
   const end = ids.subarray(0, ids.findIndex((id) => tokenizer.specialIds.has(id)) + 1);
   if (tokenizer.decode(end).trim() !== "") return none;
   const before = between.startsWith(opening) ? between.slice(opening.length) : "";
-  return { opening, before, after, end, lengthAfterEnd: ids.length - end.length };
-}
-
-/** Texts up to this many characters are remembered, … */
-const MAX_REMEMBERED_LENGTH = 512;
-/** … this many of them. */
-const MAX_REMEMBERED = 1 << 15;
-
-function remembered(known: Map<string, Int32Array>, text: string, make: () => Int32Array): Int32Array {
-  const found = known.get(text);
-  if (found) return found;
-  const ids = make();
-  if (known.size >= MAX_REMEMBERED) known.clear();
-  if (text.length <= MAX_REMEMBERED_LENGTH) known.set(text, ids);
-  return ids;
+  const openingIds = tokenizer.encodeParts([{ text: opening, isTrusted: true }]);
+  return { opening, openingIds, before, after, end, lengthAfterEnd: ids.length - end.length };
 }
 
 function filled(template: string, prompt: string): string {

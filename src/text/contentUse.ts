@@ -1,0 +1,110 @@
+/**
+ * Whether a Jinja template does more with the contents of messages than to write them, joined with other text and trimmed: then what it writes around some
+ * contents is what it writes around all that are not blank. What looks into them is found as the template runs on placeholders.
+ */
+import type { Interpreter } from "@huggingface/jinja";
+
+type Evaluate = Interpreter["evaluate"];
+type Value = ReturnType<Evaluate>;
+
+/** What is read here of the nodes of a template. */
+interface Node {
+  type: string;
+  operator?: { value: string };
+  filter?: { value?: string };
+  test?: { value?: string };
+  property?: { value?: unknown };
+  computed?: boolean;
+  body?: Node[];
+  alternate?: Node[];
+  defaultBlock?: Node[];
+}
+
+/** A part of a node, and its value. */
+interface Operand {
+  part: Node;
+  value: Value;
+}
+
+/**
+ * Watches what an interpreter does, from now on, with texts in which `mark` is.
+ *
+ * @returns `isLookedInto`: whether it did anything with them that may depend on what else they are. When in doubt, yes.
+ */
+export function watchContents(interpreter: Interpreter, mark: string): { isLookedInto: boolean } {
+  const evaluate = interpreter.evaluate.bind(interpreter);
+  const found = { isLookedInto: false };
+  let operands: Operand[] = [];
+  interpreter.evaluate = (...[node, environment]: Parameters<Evaluate>) => {
+    const outer = operands;
+    operands = [];
+    try {
+      const value = evaluate(node, environment);
+      if (node) {
+        found.isLookedInto ||= looksInto(node as Node, operands, mark);
+        outer.push({ part: node as Node, value });
+      }
+      return value;
+    } finally {
+      operands = outer; // loops are left by exceptions
+    }
+  };
+  return found;
+}
+
+const STRIPS: readonly unknown[] = ["strip", "lstrip", "rstrip"];
+/** Tests of a text, and filters of a list, that do not depend on what is in it. */
+const TYPE_TESTS: readonly unknown[] = ["string", "defined", "undefined", "none", "mapping", "iterable", "number"];
+const COUNTS: readonly unknown[] = ["length", "first", "last"];
+
+function looksInto(node: Node, operands: readonly Operand[], mark: string): boolean {
+  const isText = ({ value }: Value) => typeof value === "string";
+  const holding = operands.filter(({ value }) => holds(value, mark));
+  const texts = holding.filter(({ value }) => isText(value));
+  const others = holding.filter(({ value }) => !isText(value)); // lists and objects of messages
+  switch (node.type) {
+    case "Program":
+    case "If":
+    case "For":
+    case "Set": {
+      const written = [node.body, node.alternate, node.defaultBlock].flat();
+      return others.some(({ part }) => written.includes(part));
+    }
+    case "UnaryExpression":
+    case "Ternary":
+    case "SelectExpression":
+      return false; // they ask whether a text is empty
+    case "MemberExpression":
+      return texts.length > 0 && (node.computed === true || !STRIPS.includes(node.property?.value));
+    case "TestExpression":
+      return texts.length > 0 && !TYPE_TESTS.includes(node.test?.value);
+    case "FilterExpression":
+      return texts.length > 0
+        ? node.filter?.value !== "trim"
+        : others.length > 0 && !COUNTS.includes(node.filter?.value);
+    case "BinaryExpression":
+      switch (node.operator?.value) {
+        case "and":
+        case "or":
+          return false;
+        case "+":
+        case "~":
+          return others.length > 0;
+        case "in":
+        case "not in":
+          return texts.length > 0 || others.some(({ value }) => !(value.value instanceof Map)); // of an object: a key
+        default:
+          return holding.length > 0;
+      }
+    default:
+      return holding.length > 0;
+  }
+}
+
+/** Whether a text has the mark in it, or anything in a list or object. */
+function holds({ value }: Value, mark: string): boolean {
+  if (typeof value === "string") return value.includes(mark);
+  const items: Iterable<Value> = Array.isArray(value) ? value : value instanceof Map ? value.values() : [];
+  for (const item of items) if (holds(item, mark)) return true;
+  return false;
+}
