@@ -106,7 +106,7 @@ function summary({ prompts, entries, routed, kept, reconstruction }: PruneReport
   return [
     ...rows,
     `importance kept, mean of ${prompts} prompts: own mask ${share(kept.own)}, one for all ${share(kept.generic)}, another's ${share(kept.foreign)}`,
-    `the router finds the group of ${share(routed)} of prompts that it has not seen`,
+    ...(routed === undefined ? [] : [`the router finds the group of ${share(routed)} of prompts that it has not seen`]),
     ...(reconstruction
       ? [
           `error of FFN outputs under each prompt's mask, mean over layers: ${share(reconstruction.before)}, reconstructed ${share(reconstruction.after)}`,

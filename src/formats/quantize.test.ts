@@ -12,6 +12,7 @@ import {
   fromHalf,
   isBlockType,
   roundAwayFromZero,
+  roundToBfloat16,
   rowBytes,
   scaleBlocks,
   toHalf,
@@ -60,6 +61,17 @@ describe("bfloat16", () => {
     );
     const got = [...encodeBfloat16(new Float32Array(words.buffer))];
     expect(got).toEqual([0x3f80, 0x3f80, 0x3f82, 0xbf81, 0x7f80, 0x7fc0, 0xff80]);
+  });
+
+  test("rounding in place is encoding and decoding, of all upper halves and of what is between them", () => {
+    const lower = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
+    for (const low of lower) {
+      const words = Uint32Array.from({ length: 1 << 16 }, (_, high) => ((high << 16) | low) >>> 0);
+      const values = new Float32Array(words.buffer);
+      const expected = decodeBfloat16(encodeBfloat16(values));
+      roundToBfloat16(values);
+      expect(Buffer.compare(new Uint8Array(words.buffer), new Uint8Array(expected.buffer))).toBe(0); // bits: NaN equals NaN
+    }
   });
 });
 

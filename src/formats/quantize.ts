@@ -102,22 +102,20 @@ export function decodeBfloat16(halves: Uint16Array): Float32Array {
 export function encodeBfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
   const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const halves = new Uint16Array(words.length);
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i]!;
-    const isNumber = (word & 0x7fffffff) <= 0x7f800000;
-    halves[i] = isNumber ? (word + 0x7fff + ((word >>> 16) & 1)) >>> 16 : (word >>> 16) | 64;
-  }
+  for (let i = 0; i < words.length; i++) halves[i] = bfloat16Word(words[i]!) >>> 16;
   return halves;
 }
 
 /** Rounds values to ones that bfloat16 has, in place. */
 export function roundToBfloat16(values: Float32Array): void {
   const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i]!;
-    words[i] = word + 0x7fff + ((word >>> 16) & 1);
-    words[i]! &= 0xffff0000;
-  }
+  for (let i = 0; i < words.length; i++) words[i] = bfloat16Word(words[i]!) & 0xffff0000;
+}
+
+/** A float32's bits; the upper half of the result are those of its bfloat16. NaN becomes a quiet one: rounded, some would become 0 or infinity. */
+function bfloat16Word(word: number): number {
+  const isNumber = (word & 0x7fffffff) <= 0x7f800000;
+  return isNumber ? word + 0x7fff + ((word >>> 16) & 1) : word | 0x400000;
 }
 
 /**

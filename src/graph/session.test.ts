@@ -62,6 +62,29 @@ test("a cache builds and compiles each key once, even when asked twice at once",
   await cache.release();
 });
 
+test("a cache of 24: the 25th takes the place of the one that was not asked for the longest, which is built again when asked", async () => {
+  const cache = new SessionCache(quiet);
+  const built: number[] = [];
+  const get = (factor: number) =>
+    cache.get(String(factor), () => {
+      built.push(factor);
+      return scaling(factor);
+    });
+  const first = await get(0);
+  const second = await get(1);
+  for (let factor = 2; factor < 24; factor++) await get(factor);
+  expect(await get(0)).toBe(first); // so that 1 is the oldest
+  await get(24);
+  expect(built).toEqual(Array.from({ length: 25 }, (_, i) => i));
+  expect(await get(0)).toBe(first);
+  await expect(second.run({ x })).rejects.toThrow(); // released
+  const again = await get(1);
+  expect(built.at(-1)).toBe(1);
+  expect(again).not.toBe(second);
+  expect([...(await again.run({ x })).y!]).toEqual([1, 2, 3]);
+  await cache.release();
+});
+
 test("a compiled graph is an ONNX file of the stated name; equal constants are stored once", () => {
   const graph = new Graph("constants");
   const y = ops.scale(ops.scale(graph.input("x", [3]), 2), 2);

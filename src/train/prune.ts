@@ -14,7 +14,7 @@
 import { createHash } from "node:crypto";
 import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
-import { OptionError } from "../errors.ts";
+import { FileError, OptionError } from "../errors.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { type ChannelOrder, groupChannels, storedOrder } from "../mask/blocks.ts";
@@ -65,8 +65,8 @@ export interface PruneReport {
   prompts: number;
   /** Entries of the codebook, with the domains of their prompts, most frequent first. */
   entries: readonly { prompts: number; domains: Readonly<Record<string, number>> }[];
-  /** Share of prompts, in wordings that the router has not learned from, whose group it finds. */
-  routed: number;
+  /** Share of a fifth of the prompts, which the router has not learned from, whose group it finds. Absent: there are fewer than five. */
+  routed?: number;
   /** Share of its own importance that a prompt's entry keeps, mean over prompts; that one mask for all would, and that of another group. */
   kept: { own: number; generic: number; foreign: number };
   /** Of FFN outputs, each prompt and answer under its group's mask. */
@@ -123,7 +123,7 @@ export async function prune(
     ? await reconstruct(permuted, sequencesOf(data, questions), groupOf, entries, options)
     : undefined;
   const llm = { config, weights: reconstructed?.weights ?? permuted.weights };
-  const { head, routed } = learnRouter(llm.weights, data, questions, groupOf, entries);
+  const { head, ...router } = learnRouter(llm.weights, data, questions, groupOf, entries);
   const counted = Array.from({ length: numGroups }, (_, group) => {
     const domains: Record<string, number> = {};
     for (const [i, of] of groupOf.entries()) {
@@ -159,7 +159,7 @@ export async function prune(
     report: {
       prompts: questions.length,
       entries: counted,
-      routed,
+      ...router,
       kept: {
         own: mean((i) => keeps(perBlock[i]!, entries[groupOf[i]!]!)),
         generic: mean((i) => keeps(perBlock[i]!, general)),
@@ -222,10 +222,9 @@ async function importanceOf(
     const hash = createHash("sha256").update(identity);
     for (const { ids, labels } of sequences) hash.update(bytesOf(ids)).update(bytesOf(labels));
     const path = folder && join(folder, `importance-${hash.digest("hex").slice(0, 32)}.safetensors`);
-    if (path && existsSync(path)) {
-      const { data } = readSafetensors(path).get("importance")!;
-      all.push(...sequences.map((_, i) => data.subarray(i * L * F, (i + 1) * L * F)));
-    } else {
+    const known = path && readImportance(path, [sequences.length, L * F]);
+    if (known) all.push(...sequences.map((_, i) => known.subarray(i * L * F, (i + 1) * L * F)));
+    else {
       const done = all.length;
       const scores = await importanceScores(model, sequences, {
         ...(threads !== undefined && { threads }),
@@ -250,6 +249,18 @@ function normaliseLayers(scores: Float32Array, F: number): void {
     const layer = scores.subarray(start, start + F);
     const sum = layer.reduce((total, value) => total + value, 0);
     for (let i = 0; i < F; i++) layer[i]! /= sum || 1;
+  }
+}
+
+/** What was kept, if that is sound and of this shape: else it is found and kept anew. */
+function readImportance(path: string, [N, LF]: readonly [number, number]): Float32Array | undefined {
+  if (!existsSync(path)) return undefined;
+  try {
+    const kept = readSafetensors(path).get("importance");
+    return kept?.shape[0] === N && kept.shape[1] === LF ? kept.data : undefined;
+  } catch (error) {
+    if (error instanceof FileError) return undefined;
+    throw error;
   }
 }
 
@@ -309,7 +320,7 @@ function learnRouter(
   questions: readonly Question[],
   groupOf: Int32Array,
   entries: readonly Float64Array[],
-): { head: Weights; routed: number } {
+): { head: Weights; routed?: number } {
   const R = entries.length;
   const { shape, data: table } = llm.get("model.embed_tokens.weight")!;
   const D = shape[1]!;
@@ -346,7 +357,7 @@ function learnRouter(
       ["feature.mean", { shape: [D], data: mean }],
       ["feature.std", { shape: [D], data: std }],
     ]),
-    routed: found.length / unknown.length,
+    ...(unknown.length > 0 && { routed: found.length / unknown.length }),
   };
 }
 

@@ -16,7 +16,7 @@ import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync, re
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { FileError, OptionError } from "../errors.ts";
-import { writeFully } from "../files.ts";
+import { isDiskFull, writeFully } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { decodeBlocks, encodeWeights } from "../formats/quantize.ts";
 import { Graph } from "../graph/graph.ts";
@@ -179,8 +179,9 @@ function writing<T>(path: string, write: () => T): T {
     return write();
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException;
-    const hint =
-      code === "ENOSPC" ? " Make room, or choose another folder; what is there stays and is used again." : "";
+    const hint = isDiskFull(cause)
+      ? " Make room, or choose another folder; what is there stays and is used again."
+      : "";
     throw new FileError(path, `wanted to keep the teacher's states here, got ${code ?? cause}.${hint}`, { cause });
   }
 }

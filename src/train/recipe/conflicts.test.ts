@@ -28,7 +28,64 @@ test("a backbone is pre-trained by a dense recipe with a predictor", () => {
   );
 });
 
+const distil = { ...dense, name: "distil", kind: "distil", train: "llm", teacher: { run: "runs/x" } };
+const distilling = (changes: object, from?: unknown) => changed(["stages"], [{ ...distil, ...changes }], from);
+const codebook = changed(["predictor", "head"], "codebook");
+const onDomains = changed(["mask", "kind"], "random-per-domain", changed(["predictor"], undefined));
+
+test("a distil stage draws budgets where masks stay as they are; its embedding is frozen unless it says otherwise", () => {
+  for (const from of [codebook, onDomains])
+    expect(parseRecipe(distilling({ budgets: [16, 256] }, from), "r.json").stages[0]).toMatchObject({
+      budgets: [16, 256],
+    });
+  const embeddingOf = (changes: object) => parseRecipe(distilling(changes), "r.json").stages[0]!.embedding;
+  expect([embeddingOf({}), embeddingOf({ embedding: "trained" })]).toEqual(["frozen", "trained"]);
+  const ofInit = changed(
+    ["init"],
+    { run: "runs/x" },
+    changed(["tokenizer"], undefined, distilling({ teacher: undefined })),
+  );
+  expect(parseRecipe(ofInit, "r.json").stages[0]).not.toHaveProperty("teacher");
+});
+
 for (const [what, recipe, message] of [
+  [
+    "to learn from nobody",
+    distilling({ teacher: undefined }),
+    /"stages\[0\]\.teacher": wanted one, or "init", whose model then teaches, got neither/,
+  ],
+  [
+    "budgets without masks",
+    distilling({ budgets: [32] }, changed(["mask"], undefined, changed(["predictor"], undefined))),
+    /"stages\[0\]\.budgets": wanted nothing, as the recipe has no mask, got \[32\]/,
+  ],
+  [
+    "budgets of masks that learn",
+    distilling({ budgets: [32] }),
+    /"stages\[0\]\.budgets": wanted masks that stay as they are .*, got masks that learn/,
+  ],
+  [
+    "budgets of a codebook whose router learns",
+    distilling({ budgets: [32], train: "both", learningRate: { llm: 1e-3, predictor: 1e-3 } }, codebook),
+    /"stages\[0\]\.budgets": wanted masks that stay as they are .*, got masks that learn/,
+  ],
+  [
+    "budgets above all channels",
+    distilling({ budgets: [32, 264] }, codebook),
+    /"stages\[0\]\.budgets": wanted multiples of mask\.block = 1 up to llm\.ffnWidth = 256, got 264/,
+  ],
+  [
+    "budgets of parts of blocks",
+    distilling({ budgets: [24] }, changed(["mask", "block"], 16, codebook)),
+    /"stages\[0\]\.budgets": wanted multiples of mask\.block = 16 up to llm\.ffnWidth = 256, got 24/,
+  ],
+  ["a budget of no channels", distilling({ budgets: [0] }, codebook), /budgets\[0\]": wanted an integer of at least 1/],
+  ["no budget at all", distilling({ budgets: [] }, codebook), /budgets": wanted a list of at least one t_ffn/],
+  [
+    "rows of a teacher longer than a batch",
+    distilling({ tokensPerBatch: 63 }),
+    /"stages\[0\]\.sequenceLength": wanted at most tokensPerBatch = 63, got 64/,
+  ],
   ["a tokenizer beside init", changed(["init"], { run: "runs/x" }), /"tokenizer": wanted none beside "init"/],
   ["no tokenizer", changed(["tokenizer"], undefined), /"tokenizer": wanted one, or "init"/],
   [

@@ -1,9 +1,11 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { base } from "../../../test/support/recipe.ts";
+import { goldenModel, writeCheckpoint } from "../../../test/support/models.ts";
+import { base, sft } from "../../../test/support/recipe.ts";
 import { FileError, OptionError } from "../../errors.ts";
+import { IMPORT_RECIPE, manifestName } from "../../manifest.ts";
 import { readRecipe, readRecipeJson } from "./read.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "recipe-file-"));
@@ -142,4 +144,31 @@ test("paths are relative to the recipe's file", () => {
   expect(() => readRecipe(join(folder, "none.json"))).toThrow(FileError);
   writeFileSync(file, "{");
   expect(() => readRecipe(file)).toThrow(/wanted JSON/);
+});
+
+test("of init come the shape, and a frozen embedding where it is an imported model and the stage does not say", async () => {
+  const model = goldenModel("llama");
+  const run = await writeCheckpoint(join(folder, "source"), model);
+  const recipe = {
+    ...{
+      name: "on",
+      seed: 1,
+      init: { run: "source" },
+      mask: { kind: "random-per-domain", tFfn: 8 },
+      checkpointEvery: 1,
+    },
+    stages: [
+      { ...sft, learningRate: { llm: 1e-3 } },
+      { ...sft, name: "all", learningRate: { llm: 1e-3 }, embedding: "trained" },
+    ],
+  };
+  const read = () => readRecipe(write({ "on.json": recipe })).recipe;
+  const embeddings = () => read().stages.map(({ embedding }) => embedding);
+  expect(read().llm).toMatchObject({ width: model.config.width, ffnWidth: model.config.ffnWidth });
+  expect(embeddings()).toEqual(["trained", "trained"]);
+  const path = join(run, manifestName);
+  const manifest = JSON.parse(readFileSync(path, "utf8"));
+  manifest.provenance.recipe = IMPORT_RECIPE;
+  writeFileSync(path, JSON.stringify(manifest));
+  expect(embeddings()).toEqual(["frozen", "trained"]);
 });

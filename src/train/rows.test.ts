@@ -1,0 +1,179 @@
+import { describe, expect, test } from "vitest";
+import { OptionError } from "../errors.ts";
+import { PromptFormat } from "../text/prompt.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
+import type { Row } from "./batches.ts";
+import { encodeQuestions, type Question, rowLength } from "./data.ts";
+import { packRows, RowStream, type RowStreamOptions } from "./rows.ts";
+
+/** One id per character: its code; BOS 0, EOS 1. */
+const tokenizer = {
+  bosId: 0,
+  eosId: 1,
+  encode: (text: string) => Int32Array.from(text, (character) => character.charCodeAt(0)),
+} as Tokenizer;
+const T = 64;
+
+/** Domains of so many questions, each with an input and answer of its own, some in two wordings. */
+function dataOf(counts: readonly number[], weights: readonly number[] = counts.map(() => 1)) {
+  const questions = counts.flatMap((count, d) =>
+    Array.from({ length: count }, (_, i): Question => {
+      const answer = `${d}-${i}-${"y".repeat((i * 7) % 30)}`;
+      return {
+        domain: `d${d}`,
+        weight: weights[d]!,
+        wordings: ["do", "or do"].slice(i % 2),
+        input: `${d}/${i}`,
+        answer,
+      };
+    }),
+  );
+  return encodeQuestions(questions, new PromptFormat(tokenizer, "{prompt}\n"), {
+    predictorInput: "prompt",
+    maxTokens: T,
+  });
+}
+const textOf = (ids: Int32Array) => String.fromCharCode(...ids);
+const asked = ({ turns }: Row) => turns.map(({ prompt }) => /Input: (.*)\n/.exec(textOf(prompt))![1]!);
+
+describe("packed rows", () => {
+  const data = dataOf([40, 1, 9]);
+  const pack = (seed: string) => packRows(data, { sequenceLength: T, seed });
+
+  test("hold every question once, in a wording of its own, with others of its domain, in at most T tokens", () => {
+    const rows = pack("a");
+    const inputs = rows.flatMap(asked);
+    expect(inputs.toSorted()).toEqual(
+      data.questions
+        .flat()
+        .map(({ input }) => input!)
+        .toSorted(),
+    );
+    for (const row of rows) {
+      expect(rowLength(row.turns)).toBeLessThanOrEqual(T);
+      for (const [i, { prompt, answer }] of row.turns.entries()) {
+        const [, d, n] = /(\d+)\/(\d+)\n$/.exec(textOf(prompt))!.map(Number);
+        const question = data.questions[d!]![n!]!;
+        expect(d).toBe(row.domain);
+        expect(question.wordings.map((wording) => `${wording} Input: ${question.input}\n`)).toContain(
+          textOf(prompt.subarray(i === 0 ? 1 : 0)), // BOS opens the row
+        );
+        expect(textOf(answer)).toBe(`${question.answer}\u0001`);
+      }
+      expect(textOf(row.predictorIds!)).toBe(textOf(row.turns[0]!.prompt).trimEnd());
+    }
+    expect(rows.length).toBeLessThan(50);
+    // a further question would not have fitted: at least 19 tokens, with the EOS before it
+    for (const [i, row] of rows.entries())
+      if (rows[i + 1]?.domain === row.domain) expect(rowLength(row.turns)).toBeGreaterThan(T - 55);
+  });
+
+  test("are the same for the same seed, others for another", () => {
+    expect(pack("a")).toEqual(pack("a"));
+    expect(pack("a").map(asked)).not.toEqual(pack("b").map(asked));
+  });
+});
+
+describe("a stream of rows", () => {
+  const options: RowStreamOptions = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T, accumulate: 1 };
+  const open = (
+    counts: readonly number[],
+    maskOf?: (row: Row) => number,
+    changes = {},
+    weights?: readonly number[],
+  ) => {
+    const data = dataOf(counts, weights);
+    const rows = packRows(data, { sequenceLength: T, seed: "rows" });
+    return { rows, stream: new RowStream(data, rows, { ...options, ...changes }, maskOf && ((i) => maskOf(rows[i]!))) };
+  };
+  const take = (stream: RowStream, count: number) => Array.from({ length: count }, () => stream.next());
+
+  test("every position of a row counts, no padding does", () => {
+    const { rows, stream } = open([30, 12]);
+    for (const batch of take(stream, 8)) {
+      expect([batch.B, batch.T, batch.mask]).toEqual([4, T, undefined]);
+      let tokens = 0;
+      for (const [row, place] of batch.rows!.entries()) {
+        const { turns, domain } = rows[place]!;
+        const length = rowLength(turns);
+        const labels = batch.labels.subarray(row * T, (row + 1) * T);
+        expect(labels.subarray(0, length).every((label) => label >= 0)).toBe(true);
+        expect(labels.subarray(length).every((label) => label < 0)).toBe(true);
+        expect(batch.ids[row * T]).toBe(0);
+        expect(batch.domains[row]).toBe(domain);
+        tokens += length;
+      }
+      expect([batch.tokens, batch.labelled]).toEqual([tokens, tokens]);
+    }
+  });
+
+  test("no row comes again before all others of its domain", () => {
+    const { rows, stream } = open([60, 20]);
+    const ofDomain: number[][] = [[], []];
+    for (const batch of take(stream, 80)) for (const place of batch.rows!) ofDomain[rows[place]!.domain]!.push(place);
+    for (const [d, places] of ofDomain.entries()) {
+      const count = rows.filter(({ domain }) => domain === d).length;
+      expect(places.length).toBeGreaterThan(2 * count);
+      for (let at = 0; at + count <= places.length; at += count)
+        expect(new Set(places.slice(at, at + count)).size).toBe(count);
+    }
+  });
+
+  test("domains get rows by weight", () => {
+    const { rows, stream } = open([30, 30], undefined, {}, [1, 3]);
+    const counts = [0, 0];
+    for (const batch of take(stream, 50)) for (const place of batch.rows!) counts[rows[place]!.domain]!++;
+    expect(counts).toEqual([50, 150]);
+  });
+
+  test.each([1, 3])("batches of a step of %i are of one mask, and of rows that are its own", (accumulate) => {
+    const maskOf = ({ turns, domain }: Row) => (turns.length % 2) + 2 * domain;
+    const { rows, stream } = open([60, 20], maskOf, { accumulate });
+    const seen = new Set<number>();
+    for (let step = 0; step < 40; step++) {
+      const batches = take(stream, accumulate);
+      for (const { mask, rows: places } of batches) {
+        expect(mask).toBe(batches[0]!.mask);
+        for (const place of places!) expect(maskOf(rows[place]!)).toBe(mask);
+      }
+      seen.add(batches[0]!.mask!);
+    }
+    expect(seen).toEqual(new Set(rows.map(maskOf)));
+  });
+
+  test("a mask of one row comes too, filled over epochs, about as often as its row is drawn; others do not wait for it", () => {
+    const data = dataOf([60]);
+    const rows = packRows(data, { sequenceLength: T, seed: "rows" });
+    const stream = new RowStream(data, rows, options, (row) => (row === 5 ? 1 : 0));
+    const batches = take(stream, rows.length * 3); // 12 epochs of four rows a batch
+    const rare = batches.flatMap(({ mask }, i) => (mask === 1 ? [i] : []));
+    expect(rare).toHaveLength(3);
+    expect(rare[0]).toBeLessThanOrEqual(rows.length); // its fourth draw
+    for (const i of rare) expect([...batches[i]!.rows!]).toEqual([5, 5, 5, 5]);
+    // as many draws as masks times rows of a step fill some batch, so asking for one ends
+    const many = new RowStream(data, rows, { ...options, accumulate: 8 }, (row) => row);
+    expect(new Set(take(many, 8).map(({ mask }) => mask)).size).toBe(1);
+  });
+
+  test.each([0, 1, 7, 50])("skip(%i) is as many times next, with and without masks", (count) => {
+    for (const maskOf of [undefined, ({ domain }: Row) => domain]) {
+      const [walked, skipped] = [open([30, 12], maskOf, { accumulate: 2 }), open([30, 12], maskOf, { accumulate: 2 })];
+      take(walked.stream, count);
+      skipped.stream.skip(count);
+      expect(take(skipped.stream, 5)).toEqual(take(walked.stream, 5));
+    }
+  });
+
+  test("another seed draws other rows; a batch has one row at least", () => {
+    const [one, other] = [open([60, 20]), open([60, 20], undefined, { seed: 2 })];
+    expect(take(one.stream, 3)).not.toEqual(take(other.stream, 3));
+    expect(open([30], undefined, { tokensPerBatch: T - 1 }).stream.next().B).toBe(1);
+  });
+
+  test("a domain without rows is refused", () => {
+    const data = { domains: ["a", "empty"], weights: [0.5, 0.5] };
+    const rows = packRows(dataOf([3]), { sequenceLength: T, seed: "rows" });
+    expect(() => new RowStream(data, rows, options)).toThrow(OptionError);
+    expect(() => new RowStream(data, rows, options)).toThrow(/wanted a row in domain "empty", got none/);
+  });
+});
