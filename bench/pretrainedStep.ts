@@ -4,7 +4,7 @@
  *
  *     npx tsx bench/pretrainedStep.ts [--small] [--steps 5] [--memory-steps 8] [--threads 2]
  *
- * Regime: the trainer's own steps (`openLearner`) on random weights of SmolLM2-135M's shape (--small: 12 M parameters), float32, embedding and head frozen, four rows of
+ * Regime: the trainer's own steps (`openLearner`) on random weights of SmolLM2-135M's shape (--small: d 256, 6 layers), float32, embedding and head frozen, four rows of
  * 256 tokens, masks of blocks of 64 at 0.5 and 0.25 of the channels, a new one each step; the teacher is another model of the same shape. "cached": its states
  * lie on the disk, "uncached": it reads the rows in the step.
  *
@@ -29,7 +29,7 @@ import { trainingGraph } from "../src/net/step.ts";
 import { Random } from "../src/random.ts";
 import { type Batch, IGNORED } from "../src/train/batches.ts";
 import { type Learner, openLearner } from "../src/train/learner.ts";
-import { type DistilStage, type NextTokenStage, newStageState, type StageConfig } from "../src/train/stage.ts";
+import { type DistilStage, type NextTokenStage, newStageState } from "../src/train/stage.ts";
 import { Teacher } from "../src/train/teacher.ts";
 
 const { values } = parseArgs({
@@ -49,8 +49,8 @@ const session = { threads: Number(values.threads) };
 
 const llm: ModelConfig = values.small
   ? {
-      ...{ family: "llama", width: 256, numLayers: 6, numHeads: 4, numKvHeads: 2, headWidth: 64, ffnWidth: 1536 },
-      ...{ vocabSize: 8192, contextLength: 256, normEps: 1e-5, ropeTheta: 10_000, tieEmbeddings: true },
+      ...{ family: "llama", width: 256, numLayers: 6, numHeads: 4, numKvHeads: 2, headWidth: 64, ffnWidth: 1024 },
+      ...{ vocabSize: 4096, contextLength: 256, normEps: 1e-5, ropeTheta: 10_000, tieEmbeddings: true },
     }
   : {
       ...{ family: "llama", width: 576, numLayers: 30, numHeads: 9, numKvHeads: 3, headWidth: 64, ffnWidth: 1536 },
@@ -69,7 +69,7 @@ const random = new Random("rows");
 const rows = Array.from({ length: numCached + B * (2 + Math.max(steps, memorySteps)) }, () =>
   Int32Array.from({ length: T }, () => random.int(llm.vocabSize)),
 );
-const cachedRows = Array.from({ length: numCached }, (_, place) => place);
+const cachedRows = Int32Array.from({ length: numCached }, (_, place) => place);
 
 const openTeacher = (folder: string) =>
   new Teacher({ config: llm, weights: randomDecoder(llm, new Random("teacher")) }, rows, {
@@ -101,14 +101,13 @@ class Steps {
     this.#learners.set(name, learner);
     const stream = { next: () => this.#batch(kind), skip: () => {} };
     await learner.step(stream, ++this.#step, { llm: 1e-5, down: 1e-5, predictor: 0 });
-    if (kind === "distil uncached") await this.#teacher!.release();
   }
 
   /** 2·m·n·k over the matrix products of a step. */
   flops(kind: Kind): number {
     const stage = this.#stageOf(kind);
     const ffnWidth = kind in keeps ? dFfn * keeps[kind as keyof typeof keeps] : dFfn;
-    const trained = new Set(newNames(stage, this.#parts));
+    const trained = new Set(trainedNames(this.#parts));
     return trainingGraph({ ...stage, llm: { ...llm, ffnWidth } }, { B, T, Tp: 1, chunks: 1 }, trained).flops;
   }
 
@@ -152,11 +151,9 @@ class Steps {
   }
 }
 
-const newNames = (stage: StageConfig, parts: Parts) => {
-  const isFrozen = (name: string) =>
-    /embed_tokens|lm_head/.test(name) && stage.kind !== "warm-start" && stage.freezesEmbedding;
-  return [...joinParts(parts).keys()].filter((name) => !isFrozen(name));
-};
+/** All but the embedding. */
+const trainedNames = (parts: Parts) =>
+  [...joinParts(parts).keys()].filter((name) => !/embed_tokens|lm_head/.test(name));
 
 const mb = (bytes: number) => Math.round(bytes / 1e6);
 
@@ -173,7 +170,7 @@ async function memoryOf(kind: Kind, folder: string): Promise<{ peakMb: number; r
 
 async function runJob(job: string, folder: string): Promise<object> {
   if (job !== "teach") return memoryOf(job as Kind, folder);
-  using teacher = openTeacher(folder);
+  await using teacher = openTeacher(folder);
   await teacher.states(cachedRows);
   return {};
 }

@@ -21,16 +21,14 @@ const T = 12;
 const model = randomModel({ family: "llama" }, 1);
 const { width: D, vocabSize } = model.config;
 const rows = [12, 3, 7, 12, 1, 9].map((length, i) => integers(`row ${i}`, length, vocabSize));
-const all = [...rows.keys()];
+const all = Int32Array.from(rows.keys());
 
 const open = (folder: string, { teacher = model, of = rows } = {}) =>
   new Teacher(teacher, of, { folder, sequenceLength: T, session: quiet });
 /** States of rows; how many runs of the teacher it took does not show. */
-async function statesOf(folder: string, places: readonly number[] = all, changes = {}): Promise<Float32Array> {
-  using teacher = open(folder, changes);
-  const states = await teacher.states(places);
-  await teacher.release();
-  return states;
+async function statesOf(folder: string, places: Int32Array = all, changes = {}): Promise<Float32Array> {
+  await using teacher = open(folder, changes);
+  return await teacher.states(places);
 }
 const fileOf = (folder: string, name: string) => join(folder, readdirSync(folder)[0]!, name);
 
@@ -48,9 +46,9 @@ test("states are those after the final norm, to half precision; zero beyond a ro
 
 test("a row's states are the same whatever it is asked for with, and kept: not computed or written again", async () => {
   const folder = temporaryFolder();
-  const few = await statesOf(folder, [4, 1]);
+  const few = await statesOf(folder, Int32Array.of(4, 1));
   const before = statSync(fileOf(folder, "checksums")).mtimeMs;
-  expect(await statesOf(folder, [4, 1])).toEqual(few);
+  expect(await statesOf(folder, Int32Array.of(4, 1))).toEqual(few);
   expect(statSync(fileOf(folder, "checksums")).mtimeMs).toBe(before);
   const whole = await statesOf(temporaryFolder());
   expect(few.subarray(0, T * D)).toEqual(whole.subarray(4 * T * D, 5 * T * D));
@@ -96,7 +94,7 @@ test("another teacher, other rows or another length use no states of these", asy
 
 test("a full disk is a FileError that says what to do; what is asked for when there is room again is right", async () => {
   const folder = temporaryFolder();
-  using teacher = open(folder);
+  await using teacher = open(folder);
   disk.isFull = true;
   try {
     const failed = teacher.states(all);
@@ -107,7 +105,6 @@ test("a full disk is a FileError that says what to do; what is asked for when th
   }
   const states = await teacher.states(all);
   expect(states).toEqual(await statesOf(temporaryFolder()));
-  await teacher.release();
 });
 
 test("a folder that cannot be made is a FileError", () => {
@@ -122,8 +119,9 @@ test("states that half precision does not hold are refused, and not kept", async
   const weights = new Map(model.weights);
   const { shape, data } = weights.get("model.norm.weight")!;
   weights.set("model.norm.weight", { shape, data: data.map((gain) => gain * 1e6) });
-  using teacher = open(folder, { teacher: { ...model, weights } });
-  await expect(teacher.states([0])).rejects.toThrow(/wanted hidden states below 65504, the largest of half precision/);
+  await using teacher = open(folder, { teacher: { ...model, weights } });
+  await expect(teacher.states(Int32Array.of(0))).rejects.toThrow(
+    /wanted hidden states below 65504, the largest of half precision/,
+  );
   expect(readFileSync(fileOf(folder, "checksums")).every((byte) => byte === 0)).toBe(true);
-  await teacher.release();
 });
