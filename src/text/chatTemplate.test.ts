@@ -154,6 +154,11 @@ test("the texts are what the families read", () => {
   expect(textOf("mistral", user)).toBe("<s>[INST]  abc  [/INST]");
 });
 
+test.each(names)("%s: an instruction says where the user's text is, with tokens that are partly of it", (name) => {
+  const { ids, user } = new PromptFormat(tokenizer, template(name)).instruction("abc, and what?");
+  expect(tokenizer.decode(ids.subarray(...user!)).trim()).toBe("abc, and what?");
+});
+
 describe("refuses", () => {
   const user: ChatMessage[] = [{ role: "user", content: "abc" }];
   const ids = (source: string, messages = user) => chatIds(tokenizer, new ChatTemplate(source, "x.jinja"), messages);
