@@ -263,16 +263,17 @@ function Welcome({ model, onChoose }: { model: ServedModel; onChoose: (text: str
         : [];
   return (
     <Empty title="Give an instruction">
-      {model.tFfn === model.dFfn && (
+      {model.tFfn === model.dFfn ? (
         <p>
-          This model has no trained masks, so all of it answers. Choose a share beside Keep to try masks that need no
-          training: those channels that are most active at your prompt.
+          This model has no trained masks, so all of it answers. Choose a share under Keep to try masks that need no
+          training: the channels that are most active at your prompt.
+        </p>
+      ) : (
+        <p>
+          The model reads it, keeps {count(model.tFfn)} of {count(model.dFfn)} channels in each of {model.numLayers}{" "}
+          layers ({percent(model.tFfn / model.dFfn)}), and answers with those. Beside the answer you see which.
         </p>
       )}
-      <p hidden={model.tFfn === model.dFfn}>
-        The model reads it, keeps {count(model.tFfn)} of {count(model.dFfn)} channels in each of {model.numLayers}{" "}
-        layers ({percent(model.tFfn / model.dFfn)}), and answers with those. Beside the answer you see which.
-      </p>
       {offered.length > 0 && (
         <ul class="examples">
           {offered.map((text) => (
