@@ -22,7 +22,7 @@ export interface MeasureOptions {
   text?: string | undefined;
   threads?: number | undefined;
   signal?: AbortSignal | undefined;
-  /** Prompts judged, and all of them, over all masks. */
+  /** Prompts answered and judged, and all of them, over all masks. */
   onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -50,7 +50,7 @@ interface Answered {
 /**
  * Measures a model under masks of every source that needs no training: `griffin` where ONNX Runtime is installed, `weights`, and `text` with a text.
  *
- * @returns undefined of a model that answers nothing
+ * @returns undefined of a model that answers nothing, or has no room for the prompts
  * @throws {MemoryError} if the dense model does not fit into memory
  */
 export async function measureQuality(
@@ -62,6 +62,7 @@ export async function measureQuality(
   const prompts = PROMPTS.map((prompt) => model.format.instruction(prompt)).filter(
     ({ ids }) => ids.length + ANSWER_TOKENS < longest,
   );
+  if (prompts.length === 0) return undefined;
   const contextLength = Math.max(...prompts.map(({ ids }) => ids.length)) + ANSWER_TOKENS + 1;
   const root = mkdtempSync(join(tmpdir(), "ifprune-measure-"));
   try {
@@ -71,21 +72,28 @@ export async function measureQuality(
     const score = async (engine: Engine, ids: Int32Array, { ids: { length } }: Instruction) =>
       (await engine.score(ids, { top: 1, signal })).slice(length - ids.length);
 
+    const choices: SourceChoice[] = [{ source: "griffin" }, { source: "weights" }];
+    if (text !== undefined) choices.push({ source: "text", text });
+    const judged = choices.length * SHARES.length; // masks of a prompt
+    let done = 0;
+    const report = (steps: number) => {
+      done += steps;
+      onProgress?.(done, prompts.length * (1 + judged));
+    };
+
     const dense = await engineOf(fullMask(numLayers, ffnWidth));
     const answered: Answered[] = [];
     for (const prompt of prompts) {
       const answer: number[] = [];
       for await (const id of dense.generate(prompt.ids, { maxTokens: ANSWER_TOKENS, signal })) answer.push(id);
+      report(answer.length === 0 ? 1 + judged : 1);
       if (answer.length === 0) continue;
       const ids = Int32Array.of(...prompt.ids, ...answer);
       answered.push({ prompt, ids, logprobs: (await score(dense, ids, prompt)).map(({ logprob }) => logprob) });
     }
     if (answered.length === 0) return undefined;
 
-    const choices: SourceChoice[] = [{ source: "griffin" }, { source: "weights" }];
-    if (text !== undefined) choices.push({ source: "text", text });
     const tokens = answered.reduce((sum, { logprobs }) => sum + logprobs.length, 0);
-    let done = 0;
     const rowsOf = async (choice: SourceChoice) => {
       await using source = await openMaskSource(model, choice, { threads, cache: { root: join(root, "scores") } });
       const rows: Quality["rows"] = [];
@@ -98,7 +106,7 @@ export async function measureQuality(
             loss += logprobs[i]! - logprob;
             if (top[0]!.id === id) agreed++;
           }
-          onProgress?.(++done, choices.length * SHARES.length * answered.length);
+          report(1);
         }
         rows.push({ source: source.name, tFfn, loss: loss / tokens, agreement: agreed / tokens });
       }

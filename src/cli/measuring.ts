@@ -22,7 +22,7 @@ export async function measureBundle(path: string, textPath?: string): Promise<vo
     if (quality) {
       addQuality(path, quality);
       process.stderr.write(table(quality, model.bundle.ffnWidth));
-    } else process.stderr.write("Not measured what masks cost: the model answers nothing.\n");
+    } else process.stderr.write("Not measured what masks cost: the model answers nothing, or has no room for the prompts.\n");
   } catch (error) {
     if (!(error instanceof IfpruneError || signal.aborted)) throw error;
     process.stderr.write(`Not measured what masks cost: ${(error as Error).message}\n`);
