@@ -23,10 +23,10 @@ test("a model is measured under every source without training; the manifest keep
     const { prompts, tokens, rows } = quality;
     expect([prompts, tokens]).toEqual([6, 6 * 24]); // a story does not end so soon
     expect(rows.map(({ source, tFfn }) => [source, tFfn])).toEqual(
-      ["griffin", "weights", "text"].flatMap((source) => [160, 128, 96].map((tFfn) => [source, tFfn])),
+      ["griffin", "weights", "glass", "text"].flatMap((source) => [160, 128, 96].map((tFfn) => [source, tFfn])),
     );
     expect(shown.at(-1)).toEqual([shown.length, shown.length]);
-    for (const source of ["griffin", "weights", "text"]) {
+    for (const source of ["griffin", "weights", "glass", "text"]) {
       const [most, , least] = rows.filter((row) => row.source === source);
       expect(most!.loss).toBeLessThan(least!.loss);
       expect(most!.agreement).toBeGreaterThan(least!.agreement);

@@ -18,7 +18,7 @@ import { OneEngine } from "./oneEngine.ts";
 
 /** How {@link measureQuality} asks. */
 export interface MeasureOptions {
-  /** For the source `text`, which is measured only with one. */
+  /** For the sources `glass` and `text`, which are measured only with one. */
   text?: string | undefined;
   threads?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -48,7 +48,7 @@ interface Answered {
 }
 
 /**
- * Measures a model under masks of every source that needs no training: `griffin` where ONNX Runtime is installed, `weights`, and `text` with a text.
+ * Measures a model under masks of every source that needs no training: `griffin` where ONNX Runtime is installed, `weights`, and `glass` and `text` with a text.
  *
  * @returns undefined of a model that answers nothing, or has no room for the prompts
  * @throws {MemoryError} if the dense model does not fit into memory
@@ -73,7 +73,7 @@ export async function measureQuality(
       (await engine.score(ids, { top: 1, signal })).slice(length - ids.length);
 
     const choices: SourceChoice[] = [{ source: "griffin" }, { source: "weights" }];
-    if (text !== undefined) choices.push({ source: "text", text });
+    if (text !== undefined) choices.push({ source: "glass", text }, { source: "text", text });
     const judged = choices.length * SHARES.length; // masks of a prompt
     let done = 0;
     const report = (steps: number) => {

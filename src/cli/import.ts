@@ -37,7 +37,7 @@ export function importCommand(): Command {
     )
     .option("--tokenizer <file>", "of a llama2.c checkpoint")
     .option("--licence <text>", "licence of the weights, for the provenance (default: what the model says)")
-    .option("--text <file>", "measure what masks by --source text cost too, made of this text")
+    .option("--text <file>", "measure what masks by --source glass and text cost too, made of this text")
     .option("--no-measure", "do not measure what masks that need no training cost")
     .action(importSource);
 }

@@ -19,10 +19,9 @@ export async function measureBundle(path: string, textPath?: string): Promise<vo
   try {
     using model = new InstructionModel(path);
     const quality = await measureQuality(model, { text, signal, onProgress }).finally(() => progress?.finish());
-    if (quality) {
-      addQuality(path, quality);
-      process.stderr.write(table(quality, model.bundle.ffnWidth));
-    } else process.stderr.write("Not measured what masks cost: the model answers nothing, or has no room for the prompts.\n");
+    if (quality) addQuality(path, quality);
+    const nothing = "Not measured what masks cost: the model answers nothing, or has no room for the prompts.\n";
+    process.stderr.write(quality ? table(quality, model.bundle.ffnWidth) : nothing);
   } catch (error) {
     if (!(error instanceof IfpruneError || signal.aborted)) throw error;
     process.stderr.write(`Not measured what masks cost: ${(error as Error).message}\n`);
