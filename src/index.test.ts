@@ -39,6 +39,7 @@ test("the surface is what it was", () => {
     const DEFAULT_MODEL
     const SCOPES
     const SOURCE_NAMES
+    function addQuality
     function compareAnswers
     function composePrompt
     function createApp
@@ -54,6 +55,7 @@ test("the surface is what it was", () => {
     function maskFromJson
     function maskFromScores
     function maskToJson
+    function measureQuality
     function openLocalService
     function openModel
     function openPage
@@ -72,6 +74,7 @@ test("the surface is what it was", () => {
     type AppOptions
     type AskOptions
     type Assignment
+    type Budget
     type CacheOptions
     type ChatMessage
     type ChatTemplate
@@ -107,9 +110,11 @@ test("the surface is what it was", () => {
     type MaskDiagnostics
     type MaskInfo
     type MaskOptions
+    type MaskQuality
     type MaskRequest
     type MaskSource
     type MaskedModel
+    type MeasureOptions
     type MetricsRow
     type ModelConfig
     type ModelOptions
@@ -126,6 +131,7 @@ test("the surface is what it was", () => {
     type PromptedModel
     type PullOptions
     type Pulled
+    type Quality
     type ReadRecipeOptions
     type Recipe
     type RecipeFile

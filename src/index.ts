@@ -12,7 +12,6 @@ export { type ComparedAnswer, type CompareOptions, type Comparison, compareAnswe
 export { type GenerateAnswersOptions, type GeneratedAnswers, generateAnswers } from "./answer/generate.ts";
 export {
   type AskOptions,
-  DEFAULT_MODEL,
   InstructionModel,
   type MaskOptions,
   type ModelOptions,
@@ -20,7 +19,7 @@ export {
 } from "./answer/instructionModel.ts";
 export {
   type ChosenMask,
-  type Instruction,
+  type MaskQuality,
   type MaskSource,
   type ScoreOptions,
   SOURCE_NAMES,
@@ -29,9 +28,12 @@ export {
   type SourceName,
   type SourceOptions,
 } from "./answer/maskSource.ts";
+export { type MeasureOptions, measureQuality } from "./answer/measure.ts";
 export type { OpenPredictor, PredictorOptions, PromptedModel } from "./answer/promptedModel.ts";
 export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
+export type { Budget } from "./bundle/estimate.ts";
 export type { KvType } from "./bundle/memory.ts";
+export { DEFAULT_MODEL } from "./bundle/pulledModels.ts";
 export type { CacheOptions } from "./bundle/subnetworkCache.ts";
 export type {
   AnswerToken,
@@ -44,7 +46,7 @@ export type {
   ScoredToken,
 } from "./engine/engine.ts";
 export type { ChatMessage, ChatTemplate } from "./text/chatTemplate.ts";
-export { composePrompt, type PromptFormat, type TaskExample } from "./text/prompt.ts";
+export { composePrompt, type Instruction, type PromptFormat, type TaskExample } from "./text/prompt.ts";
 export type { StreamDecoder, TextPart, Tokenizer } from "./text/tokenizer.ts";
 
 // Serve
@@ -76,6 +78,7 @@ export { type Imported, type ImportOptions, importModel } from "./bundle/importM
 export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
 export { type Pulled, type PullOptions, pullModel } from "./bundle/pullModel.ts";
 export type { WeightType } from "./formats/quantize.ts";
+export { addQuality, type Quality } from "./manifest.ts";
 export type { ModelConfig, RopeScaling, Weight } from "./model/config.ts";
 export type { ModelSource } from "./model/source.ts";
 

@@ -3,7 +3,17 @@
  * every file in it. It is written last, so a folder with a manifest is a whole one.
  */
 import { createHash } from "node:crypto";
-import { closeSync, createReadStream, existsSync, fsyncSync, openSync, readFileSync, statSync } from "node:fs";
+import {
+  closeSync,
+  createReadStream,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "./errors.ts";
@@ -59,9 +69,32 @@ const common = {
   files: filesSchema,
 };
 
+/** What masks that need no training cost a model, as it was measured on import: see `src/answer/measure.ts`. */
+const qualitySchema = z.strictObject({
+  /** That were answered, and tokens of the answers. */
+  prompts: z.number().int().positive(),
+  tokens: z.number().int().positive(),
+  rows: z.array(
+    z.strictObject({
+      source: z.string(),
+      tFfn: z.number().int().positive(),
+      /** Nats that a token of the dense model's own answers loses, in the mean: log-probability dense − under the mask. */
+      loss: z.number(),
+      /** Share of these tokens that are the likeliest under the mask too. */
+      agreement: z.number().min(0).max(1),
+    }),
+  ),
+});
+/** What masks that need no training cost a model, in prompts, tokens, and rows of source and size. */
+export type Quality = z.infer<typeof qualitySchema>;
+
 const schemas = {
   "ifprune-checkpoint": z.strictObject({ format: z.literal("ifprune-checkpoint"), ...common }),
-  "ifprune-bundle": z.strictObject({ format: z.literal("ifprune-bundle"), ...common }),
+  "ifprune-bundle": z.strictObject({
+    format: z.literal("ifprune-bundle"),
+    ...common,
+    quality: qualitySchema.optional(),
+  }),
 };
 
 export type ManifestFormat = keyof typeof schemas;
@@ -187,9 +220,24 @@ export function boundaryOf(
   return { bosId, eosIds: [eosId], vocabSize };
 }
 
+/** Adds to the manifest of a bundle what was measured of it; it is there whole or not at all. It makes another hash: nothing should know the bundle yet. */
+export function addQuality(folder: string, quality: Quality): void {
+  const partial = `${manifestName}.partial`;
+  try {
+    writeManifest(folder, { ...readManifest(folder, "ifprune-bundle"), quality }, partial);
+    renameSync(join(folder, partial), join(folder, manifestName));
+  } finally {
+    rmSync(join(folder, partial), { force: true });
+  }
+}
+
 /** Writes a manifest, synced to the disk. */
-export function writeManifest(folder: string, manifest: CheckpointManifest | BundleManifest): void {
-  const descriptor = openSync(join(folder, manifestName), "w");
+export function writeManifest(
+  folder: string,
+  manifest: CheckpointManifest | BundleManifest,
+  name = manifestName,
+): void {
+  const descriptor = openSync(join(folder, name), "w");
   try {
     writeFully(descriptor, Buffer.from(`${JSON.stringify(schemas[manifest.format].parse(manifest), null, 2)}\n`));
     fsyncSync(descriptor);

@@ -16,6 +16,8 @@ export interface NumberOption {
   fallback?: number;
   /** The same in words, where it follows from something else. */
   otherwise?: string;
+  /** As someone may write it, where that is more than a number. */
+  example?: string;
 }
 
 /** What may be given of a table. */

@@ -124,13 +124,47 @@ describe("an imported model", () => {
       const all = await ask("--source", source, ...options, "--t-ffn", "172");
       expect(all).toMatchObject({ source, cached: source !== "random", keptShare: 1, answer: dense });
     }
-    const { stderr } = await inProcess(...base);
-    expect(stderr).toMatch(/^56 % of the FFN \(96 of 172 channels\) · griffin .+ ms \(cached\) · gather .+\n$/);
+    const { stderr } = await inProcess(...base, "--keep", "50%");
+    expect(stderr).toMatch(
+      /^56 % of the FFN \(96 of 172 channels, the whole blocks nearest to 50 %\) · griffin \(untrained\) .+ ms, cached · gather .+\n$/,
+    );
+  });
+
+  test("is asked in words, by standard input or about files", async () => {
+    for (const [name, text] of [
+      ["a.txt", "cat\n"],
+      ["b.txt", "dog"],
+    ] as const)
+      file(name, text);
+    const rest = ["--model", at("stories-F16"), "--dense", "--json", "--max-tokens", "3", ...oneThread];
+    const said = (json: string) => JSON.parse(json).answer as string;
+    const whole = said(await succeed("run", "Once upon a time", ...rest));
+    expect(said(await succeed("run", "Once", "upon", "a", "time", ...rest))).toBe(whole);
+    for (const words of [[], ["-"]])
+      expect(said((await ifprune(["run", ...words, ...rest], { env, input: "Once upon a time\n" })).stdout)).toBe(
+        whole,
+      );
+    const files = ["--file", at("a.txt"), "--file", at("b.txt")];
+    const listed = said(await succeed("run", "Tell", ...files, ...rest));
+    expect(listed).toBe(said(await succeed("run", "Tell", "--input", "cat\n\ndog", ...rest)));
+    expect((await ifprune(["run", "-", "--file", "-", ...rest], { env })).stderr).toContain(
+      "wanted standard input once",
+    );
+  });
+
+  test("runs dense unless told, and says why and what else there is", async () => {
+    const run = ["run", "Once upon a time", "--model", at("stories-F16"), "--max-tokens", "5", ...oneThread];
+    const [asked, dense] = [await inProcess(...run), await inProcess(...run, "--dense")];
+    expect(asked.stdout).toBe(dense.stdout);
+    expect(asked.stderr).toMatch(/^No trained masks: the whole model answers\. .+ --keep 75%\.\n100 % of the FFN /);
+    expect(dense.stderr).not.toContain("No trained masks");
   });
 
   test("shows the mask of a prompt, the one that it runs under", async () => {
     const args = ["mask", "Once upon a time", "--model", at("stories-F16"), "--t-ffn", "96", ...oneThread];
-    expect(await succeed(...args)).toMatch(/^96 of 172 channels kept .+ · griffin .+ ms \(cached\)\nlayer {2}0 /);
+    expect(await succeed(...args)).toMatch(
+      /^96 of 172 channels kept .+ · griffin \(untrained\) .+ ms, cached\nlayer {2}0 /,
+    );
     writeFileSync(at("griffin.json"), await succeed(...args, "--json"));
     const run = ["run", "Once upon a time", "--model", at("stories-F16"), "--json", ...oneThread];
     const given = JSON.parse(await succeed(...run, "--mask", at("griffin.json")));
@@ -348,14 +382,14 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a predictor in a bundle without one",
     () => [...hello, at("stories-F16"), "--source", "predictor"],
-    /wanted a model with a predictor, got one without\. Choose another source of masks/,
+    /wanted a model with a predictor, got one without\. Sources without training: griffin, text, weights, random/,
   ],
   [
     "a source of masks that does not exist",
     () => ["run", "Hello", "--source", "luck"],
     /'luck' is invalid\. Wanted one of predictor, griffin, glass, text, weights, random/,
   ],
-  ...(["--source=griffin", "--t-ffn=32", "--text=a.txt"] as const).flatMap((flag): typeof refused => [
+  ...(["--source=griffin", "--keep=50%", "--t-ffn=32", "--text=a.txt"] as const).flatMap((flag): typeof refused => [
     [`${flag} beside a mask`, () => ["run", "Hello", flag, "--mask", "m.json"], /cannot be used with option '--mask/],
     [`${flag} beside --dense`, () => ["run", "Hello", flag, "--dense"], /cannot be used with option '--dense'/],
   ]),
@@ -379,9 +413,24 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     () => [...hello, at("stories-F16"), "--t-ffn", "173"],
     /wanted t_ffn in 1\.\.172 \(d_ffn\), got 173/,
   ],
+  ...["0", "150%", "half", "75", ""].map((share): (typeof refused)[number] => [
+    `a share of "${share}"`,
+    () => ["run", "Hello", `--keep=${share}`],
+    /Wanted a number above 0, at most 1, such as 75% or 0\.75/,
+  ]),
+  [
+    "a share and a count",
+    () => ["run", "Hello", "--keep=50%", "--t-ffn=32"],
+    /'--keep <share>' cannot be used with option '--t-ffn <n>'/,
+  ],
+  [
+    "a mask of a model without trained ones, unless told how",
+    () => ["mask", "Hello", "--model", at("stories-F16")],
+    /wanted a source of masks, or a share to keep, .+ got neither\. Train some, or try keep = 0\.75 \(--keep 75%\)/,
+  ],
   [
     "a seed for a source without chance",
-    () => ["mask", "Hello", "--model", at("stories-F16"), "--seed", "3"],
+    () => ["mask", "Hello", "--model", at("stories-F16"), "--source", "griffin", "--seed", "3"],
     /wanted no seed for the source griffin, got 3/,
   ],
   [

@@ -124,9 +124,10 @@ describe.each(["bundle", "checkpoint"])("a %s", (name) => {
   });
 });
 
-test("unless told, a bundle is evaluated as it is served, and an imported checkpoint dense", async () => {
-  expect((await evaluated("bundle", {})).masks).toEqual((await evaluated("bundle", { source: "griffin" })).masks);
-  expect((await evaluated("checkpoint", {})).masks).toBeUndefined();
+test.each(["bundle", "checkpoint"])("unless told, an imported %s is evaluated dense, as it is served", async (name) => {
+  expect((await evaluated(name, {})).masks).toBeUndefined();
+  const griffin = (await evaluated(name, { source: "griffin", tFfn: 64 })).masks;
+  expect((await evaluated(name, { keep: 0.66 })).masks).toEqual(griffin);
 });
 
 test("bundle and checkpoint score alike under the same masks", async () => {
@@ -155,7 +156,7 @@ describe("options that do not go together are refused:", () => {
     ["a mask and a source", "bundle", { mask: "dense", source: "griffin" }, /wanted a mask, or how to make one/],
     ["a mask and a control", "bundle", { mask: "dense", control: "generic" }, /got both \(control\)/],
     ["a control without a source", "checkpoint", { control: "generic" }, /wanted a source of masks for control/],
-    ["a budget without a source", "checkpoint", { tFfn: 32 }, /wanted a source of masks for tFfn/],
+    ["two budgets", "checkpoint", { tFfn: 32, keep: 0.5 }, /wanted keep or t_ffn, got both/],
     ["a seed for griffin", "bundle", { source: "griffin", seed: 1 }, /wanted no seed/],
     ["no text", "bundle", { source: "text" }, /wanted a text for the source text/],
     ["no text for glass", "checkpoint", { source: "glass" }, /wanted a text for the source glass/],

@@ -194,6 +194,7 @@ describe("predictor", () => {
         manifest: bundle.manifest,
         format: new PromptFormat(tokenizer, "{prompt}"),
         hasPredictor: true,
+        block: 1,
         openPredictor: (options) => openBundlePredictor(llamaCpp, bundle, options),
       };
       await using source = await openMaskSource(prompted, { source: "predictor" }, engine);

@@ -5,6 +5,7 @@ import type { Mask } from "../mask/mask.ts";
 import { composePrompt } from "../text/prompt.ts";
 import type { StageTimes } from "./answer.ts";
 import type { AskOptions, InstructionModel, TextAnswer } from "./instructionModel.ts";
+import { checkMasked } from "./maskSource.ts";
 
 /** How {@link compareAnswers} asks; both answers are greedy. `seed` is that of random masks. */
 export interface CompareOptions extends Omit<AskOptions, "mask" | Exclude<keyof Sampling, "seed">> {
@@ -53,7 +54,8 @@ export async function compareAnswers(
   instruction: string,
   options: CompareOptions = {},
 ): Promise<Comparison> {
-  const { mask: _, source, tFfn, text, scoreCache, onProgress, ...plain } = options;
+  const { mask: given, source, keep, maxLoss, tFfn, text, scoreCache, onProgress, ...plain } = options;
+  if (!given) checkMasked("compare", model, options);
   await using asked = await model.ask(instruction, options); // first, as it may be refused
   const [ours, { mask, chosen, promptTokens }] = [await collect(asked), asked];
   await using whole = await model.ask(instruction, { ...plain, mask: "dense" });

@@ -5,9 +5,10 @@
  */
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import type { Budget } from "../bundle/estimate.ts";
 import { DEFAULT_KV_TYPE } from "../bundle/memory.ts";
-import { type CacheOptions, maskHash, openSubnetwork } from "../bundle/subnetworkCache.ts";
-import type { Engine, EngineOptions } from "../engine/engine.ts";
+import { type CacheOptions, maskHash } from "../bundle/subnetworkCache.ts";
+import type { EngineOptions } from "../engine/engine.ts";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../engine/sampling.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
@@ -16,9 +17,10 @@ import { type Given, type NumberOption, readNumbers } from "../options.ts";
 import { Random } from "../random.ts";
 import { taskExample } from "../text/examples.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, type TaskExample } from "../text/prompt.ts";
+import { composePrompt, type Instruction, type TaskExample } from "../text/prompt.ts";
 import type { InstructionModel } from "./instructionModel.ts";
-import { chooseMask, type Instruction, modelTFfn, openFlaggedSource, type SourceFlags } from "./maskSource.ts";
+import { chooseMask, modelTFfn, openFlaggedSource, type SourceFlags } from "./maskSource.ts";
+import { OneEngine } from "./oneEngine.ts";
 import { ResumableFile } from "./resumableFile.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
 
@@ -38,10 +40,9 @@ export const GENERATE_OPTIONS = {
 export interface GenerateAnswersOptions
   extends Given<typeof GENERATE_OPTIONS>,
     Pick<EngineOptions, "threads" | "kvType" | "gpu" | "force">,
-    Pick<SourceFlags, "source" | "text"> {
+    Pick<SourceFlags, "source" | "text">,
+    Budget {
   mask?: Mask | "dense" | undefined;
-  /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
-  tFfn?: number | undefined;
   /** Solved cases that every instruction shows; they become part of the instructions that are written. */
   examples?: readonly TaskExample[] | undefined;
   cache?: CacheOptions | undefined;
@@ -224,8 +225,8 @@ async function readPrompts(model: InstructionModel, path: string, examples?: rea
       const prompt = { row: count++, asked: { task, instruction, input } };
       hash.update(`${JSON.stringify(prompt.asked)}\n`);
       const text = composePrompt(instruction, input);
-      const ids = model.promptIds(text);
-      if (ids.length < model.bundle.contextLength) prompts.push({ ...prompt, read: { text, ids } });
+      const read = model.format.instruction(text);
+      if (read.ids.length < model.bundle.contextLength) prompts.push({ ...prompt, read });
     } catch (cause) {
       if (!(cause instanceof InputError)) throw cause;
       throw new FileError(path, `line ${line}: ${cause.message}`, { cause });
@@ -247,9 +248,9 @@ interface Masks extends AsyncDisposable {
 }
 
 async function openMasks(model: InstructionModel, options: GenerateAnswersOptions, seed: number): Promise<Masks> {
-  const { mask, source, tFfn, text, threads, kvType, gpu, scoreCache: cache, signal } = options;
+  const { mask, source, keep, maxLoss, tFfn, text, threads, kvType, gpu, scoreCache: cache, signal } = options;
   const { numLayers, ffnWidth } = model.bundle;
-  const isMade = [source, tFfn, text].some((option) => option !== undefined);
+  const isMade = [source, keep, maxLoss, tFfn, text].some((option) => option !== undefined);
   if (isMade && mask !== undefined) throw new OptionError("generate: wanted a mask, or how to make one, got both.");
   if (!isMade) {
     const one = mask === undefined || mask === "dense" ? fullMask(numLayers, ffnWidth) : mask;
@@ -258,42 +259,13 @@ async function openMasks(model: InstructionModel, options: GenerateAnswersOption
   }
   const flags = { source, text, seed: source === "random" ? seed : undefined };
   const open = await openFlaggedSource(model, flags, { threads, kvType, gpu, cache });
-  const how = { signal, tFfn: tFfn ?? modelTFfn(model), ffnWidth };
+  const how = { signal, tFfn: modelTFfn(model, { keep, maxLoss, tFfn }, source), ffnWidth };
   const textHash = text === undefined ? [] : [createHash("sha256").update(text).digest("hex").slice(0, 32)];
   return {
     name: [open.name, ...textHash, `${how.tFfn} channels`].join(" "),
     of: async (prompt) => (await chooseMask(open, prompt, how)).mask,
     [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
   };
-}
-
-/** Engines of sub-networks, one open at a time: it stays as long as the same mask is wanted. */
-class OneEngine implements AsyncDisposable {
-  readonly #model: InstructionModel;
-  readonly #cache: CacheOptions | undefined;
-  readonly #options: EngineOptions;
-  #open: { key: string; engine: Engine } | undefined;
-
-  constructor(model: InstructionModel, contextLength: number, sequences: number, options: GenerateAnswersOptions) {
-    const { threads, kvType, gpu, force, signal, cache } = options;
-    this.#model = model;
-    this.#cache = cache;
-    this.#options = { contextLength, sequences, threads, kvType, gpu, force, signal };
-  }
-
-  async of(key: string, mask: Mask): Promise<Engine> {
-    if (this.#open?.key === key) return this.#open.engine;
-    await this[Symbol.asyncDispose]();
-    const { path } = await openSubnetwork(this.#model.bundle, mask, { ...this.#cache, signal: this.#options.signal });
-    const engine = await this.#model.engines.open(path, this.#options);
-    this.#open = { key, engine };
-    return engine;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#open?.engine[Symbol.asyncDispose]();
-    this.#open = undefined;
-  }
 }
 
 /** Works on items in order, some at a time; what fails stops the others. Returns once all have ended. */

@@ -6,6 +6,7 @@ import { stories, temporaryFolder } from "../../test/support/models.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { OptionError } from "../errors.ts";
 import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
+import { compareAnswers } from "./compareAnswers.ts";
 import { InstructionModel } from "./instructionModel.ts";
 
 /** stories260K as a bundle, with small files added to it. */
@@ -30,23 +31,33 @@ describe("prompts", () => {
     expect(decode(plain.promptIds("Once upon"))).toBe("Once upon");
   });
 
-  test("as the LLM reads them make the mask: a chat template changes it", async () => {
-    const options = { source: "griffin", scoreCache: { root: temporaryFolder() }, threads: 1 } as const;
-    using plain = new InstructionModel(await storiesBundle());
-    using chat = new InstructionModel(
-      await storiesBundle({ "chat_template.jinja": "Tell: {{ messages[0].content }}" }),
-    );
-    const [raw, told] = [await plain.mask("Tell: a cat", options), await chat.mask("a cat", options)];
-    expect(told.mask).toEqual(raw.mask); // the same ids
-    expect((await chat.mask("Tell: a cat", options)).mask).not.toEqual(raw.mask);
+  test("make masks where the LLM reads them in its chat template, and the rest of the template does not count", async () => {
+    const maskIn = async (template: string) => {
+      const options = { source: "griffin", scoreCache: { root: temporaryFolder() }, threads: 1 } as const;
+      using model = new InstructionModel(await storiesBundle({ "chat_template.jinja": template }));
+      return (await model.mask("a big red cat", options)).mask;
+    };
+    const content = "{{ messages[0].content }}";
+    const told = await maskIn(`Tell: ${content}`);
+    expect(await maskIn(`Tell: ${content} This is the story that she told:`)).toEqual(told); // nothing of it is counted
+    expect(await maskIn(`Sing and dance, but do not tell: ${content}`)).not.toEqual(told); // the dense model has read it before
   });
 });
 
 describe("masks", () => {
-  test("by default are the prompt's own activations' in a bundle without predictor, and about half of the channels", async () => {
+  test("of a bundle without predictor are made only where something says how: without, it answers whole", async () => {
+    using model = new InstructionModel(await storiesBundle());
+    const options = { cache: { root: temporaryFolder() }, maxTokens: 2, threads: 1 };
+    await using answer = await model.ask("Once upon", options);
+    expect([answer.mask.tFfn, answer.chosen]).toEqual([172, undefined]);
+    for (const refused of [model.mask("Once upon"), compareAnswers(model, "Once upon")])
+      await expect(refused).rejects.toThrow(/wanted a source of masks, or a share to keep, as .+ has no trained masks/);
+  });
+
+  test("are of the prompt's own activations there, where only a size is given", async () => {
     using model = new InstructionModel(await storiesBundle());
     const scoreCache = { root: temporaryFolder() };
-    const { mask, ...chosen } = await model.mask("Once upon", { scoreCache, threads: 1 });
+    const { mask, ...chosen } = await model.mask("Once upon", { keep: 0.5, scoreCache, threads: 1 });
     expect(chosen).toEqual({ source: "griffin", cached: false });
     expect([mask.tFfn, mask.dFfn, mask.lambda]).toEqual([96, 172, undefined]);
     expect(await model.mask("Once upon", { source: "griffin", tFfn: 96, scoreCache })).toEqual({

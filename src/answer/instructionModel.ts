@@ -1,7 +1,8 @@
 /** The path from prompt to answer, with text at both ends: a bundle, its tokenizer, its masks and the engine joined. */
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { Bundle } from "../bundle/bundle.ts";
+import type { Budget } from "../bundle/estimate.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import type { EngineProvider } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { llamaCpp } from "../engine/llamaCpp.ts";
@@ -16,9 +17,12 @@ import { type Answer, type AnswerOptions, answer } from "./answer.ts";
 import { openBundlePredictor } from "./bundlePredictor.ts";
 import {
   type ChosenMask,
+  checkMasked,
   chooseMask,
   defaultSource,
+  isMasked,
   type MaskSource,
+  maskQuality,
   modelTFfn,
   openFlaggedSource,
   openMaskSource,
@@ -40,9 +44,7 @@ interface TaskOptions {
 }
 
 /** How a prompt's mask is made. */
-interface MaskChoice extends TaskOptions, ScoreOptions, Omit<SourceFlags, "seed"> {
-  /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
-  tFfn?: number | undefined;
+interface MaskChoice extends TaskOptions, ScoreOptions, Budget, Omit<SourceFlags, "seed"> {
   scoreCache?: ScoreCacheOptions | undefined;
 }
 
@@ -56,7 +58,10 @@ export interface MaskOptions extends MaskChoice, PredictorOptions {
 export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice {
   /** Default: {@link MAX_TOKENS} */
   maxTokens?: number;
-  /** A given mask instead of one that is made for the prompt; "dense" keeps every channel. */
+  /**
+   * A given mask instead of one that is made for the prompt; "dense" keeps every channel. Default: one that is made; of a model without trained masks
+   * "dense", unless something says how to make one.
+   */
   mask?: Mask | "dense";
 }
 
@@ -72,9 +77,6 @@ export interface TextAnswer extends AsyncIterable<string>, AsyncDisposable, Pick
   /** All of the text that is still to come. */
   text(): Promise<string>;
 }
-
-/** The bundle that comes with the package. */
-export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
 
 /** What runs models unless another is given: the one place that names it. */
 export const DEFAULT_ENGINES: EngineProvider = llamaCpp;
@@ -132,6 +134,10 @@ export class InstructionModel implements PromptedModel, Disposable {
     return this.bundle.predictor !== undefined;
   }
 
+  get block(): number {
+    return this.bundle.block;
+  }
+
   openPredictor(options: PredictorOptions): Promise<OpenPredictor> {
     return openBundlePredictor(this.engines, this.bundle, options);
   }
@@ -144,17 +150,21 @@ export class InstructionModel implements PromptedModel, Disposable {
   /**
    * The mask that a prompt gets.
    *
-   * @throws {OptionError} if an option is out of range, or not one of the source
+   * @throws {OptionError} if an option is out of range, or not one of the source, or nothing says how to mask a model that was not trained for it
    * @throws {InputError} on an empty prompt, or one longer than the predictor reads
    * @throws {FileError} if the bundle is damaged, or has no predictor where one is wanted
    */
   async mask(instruction: string, options: MaskOptions = {}): Promise<ChosenMask> {
-    const { input, examples, tFfn = modelTFfn(this), source, text, seed, scoreCache, ...rest } = options;
+    const { input, examples, keep, maxLoss, tFfn, source, text, seed, scoreCache, ...rest } = options;
     const { signal, onProgress, ...engine } = rest;
+    checkMasked("mask", this, options);
+    const kept = modelTFfn(this, { keep, maxLoss, tFfn }, source);
     const prompt = composePrompt(instruction, input, examples);
-    const read = { text: prompt, ids: this.promptIds(prompt) };
     await using open = await openFlaggedSource(this, { source, text, seed }, { ...engine, cache: scoreCache });
-    return await chooseMask(open, read, { signal, onProgress, tFfn, ffnWidth: this.bundle.ffnWidth });
+    const how = { signal, onProgress, tFfn: kept, ffnWidth: this.bundle.ffnWidth };
+    const chosen = await chooseMask(open, this.format.instruction(prompt), how);
+    const quality = maskQuality(this, chosen.source, kept);
+    return { ...chosen, ...(quality && { quality }) };
   }
 
   /**
@@ -179,10 +189,10 @@ export class InstructionModel implements PromptedModel, Disposable {
    * @throws as {@link InstructionModel.mask}
    */
   async ask(instruction: string, options: AskOptions = {}): Promise<TextAnswer> {
-    const { input, examples, mask, source, tFfn, text, scoreCache, onProgress, ...rest } = options;
+    const { input, examples, mask, source, keep, maxLoss, tFfn, text, scoreCache, onProgress, ...rest } = options;
     const { maxTokens = MAX_TOKENS.fallback, ...engine } = rest;
     checkNumber("ask", "maxTokens", maxTokens, MAX_TOKENS);
-    if (mask !== undefined && [source, tFfn, text].some((option) => option !== undefined))
+    if (mask !== undefined && [source, keep, maxLoss, tFfn, text].some((option) => option !== undefined))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
     const prompt = composePrompt(instruction, input, examples);
     const ids = this.promptIds(prompt);
@@ -190,14 +200,16 @@ export class InstructionModel implements PromptedModel, Disposable {
     const make = async () => {
       const { threads, kvType, gpu, signal } = engine;
       const seed = source === "random" ? engine.seed : undefined;
-      const how = { source, tFfn, text, seed, scoreCache, onProgress };
+      const how = { source, keep, maxLoss, tFfn, text, seed, scoreCache, onProgress };
       const { mask: made, ...rest } = await this.mask(prompt, { ...how, threads, kvType, gpu, signal });
       chosen = rest;
       return made;
     };
     const { numLayers, ffnWidth } = this.bundle;
     if (mask !== undefined && mask !== "dense") checkMask(mask, "ask: mask", { numLayers, ffnWidth });
-    const choice = mask === "dense" ? fullMask(numLayers, ffnWidth) : (mask ?? make);
+    const isWhole = () => keep === "auto" && modelTFfn(this, { keep, maxLoss, tFfn }, source) === this.bundle.ffnWidth;
+    const isDense = mask === "dense" || (mask === undefined && (!isMasked(this, options) || isWhole()));
+    const choice = isDense ? fullMask(numLayers, ffnWidth) : (mask ?? make);
     const result = await answer(this.engines, this.bundle, ids, choice, { ...engine, maxTokens });
     async function* counted(): Answer["tokens"] {
       for await (const id of result.tokens) {

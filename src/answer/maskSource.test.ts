@@ -7,13 +7,15 @@ import { griffinScores as griffinReference } from "../../test/reference/griffin.
 import { difference, integers } from "../../test/support/graphs.ts";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { Bundle } from "../bundle/bundle.ts";
+import type { Budget } from "../bundle/estimate.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { InputError, OptionError } from "../errors.ts";
+import type { Quality } from "../manifest.ts";
 import { meanRanks, randomMask, weightNorms } from "../mask/baselines.ts";
 import { maskFromScores } from "../mask/mask.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { chooseMask, modelTFfn, openMaskSource, type SourceChoice } from "./maskSource.ts";
+import { chooseMask, modelTFfn, openMaskSource, type SourceChoice, type SourceName } from "./maskSource.ts";
 import type { PromptedModel } from "./promptedModel.ts";
 
 const model = goldenModel("llama");
@@ -42,6 +44,7 @@ const prompted = (weights: Bundle): PromptedModel => ({
   manifest: weights.manifest,
   format: new PromptFormat(tokenizer, "{prompt}"),
   hasPredictor: false,
+  block: 1,
   openPredictor: () => expect.unreachable(),
 });
 const open = (choice: SourceChoice, maxBytes?: number) =>
@@ -56,6 +59,22 @@ describe("scores of a bundle", () => {
   test("griffin: of the prompt, from float64 activations", async () => {
     const wanted = forward(model, prompt.ids).activations.flatMap((tokens) => [...griffinReference(tokens, F)]);
     expect(difference((await scoresOf({ source: "griffin" })).scores, wanted)).toBeLessThan(1e-5);
+  });
+
+  test("griffin: of the user's text alone where a prompt says where it is, after all that is before it", async () => {
+    const activations = forward(model, prompt.ids).activations.map((tokens) => tokens.slice(3, 9));
+    const wanted = activations.flatMap((tokens) => [...griffinReference(tokens, F)]);
+    await using source = await open({ source: "griffin" });
+    const { scores } = await source.scores({ ...prompt, user: [3, 9] });
+    expect(difference(scores, wanted)).toBeLessThan(1e-5);
+    const longer = integers("longer", 3 * bundle.contextLength, V); // in windows, of which the user's text is in the second
+    const [from, end] = [bundle.contextLength + 2, bundle.contextLength + 7];
+    const second = longer.subarray(bundle.contextLength, end);
+    const [inWhole, alone] = await Promise.all([
+      source.scores({ text: "any", ids: longer, user: [from, end] }),
+      source.scores({ text: "any", ids: second, user: [2, 7] }),
+    ]);
+    expect(inWhole.scores).toEqual(alone.scores);
   });
 
   test("text: of a text and not of the prompt, in windows that BOS opens, up to a limit", async () => {
@@ -150,6 +169,105 @@ describe("masks", () => {
       modelTFfn({ weights: { config: { ffnWidth } }, manifest: { tFfn } } as PromptedModel);
     expect([1, 48, 64, 172, 11008].map((width) => of(width))).toEqual([1, 24, 32, 96, 5504]);
     expect(of(512, 48)).toBe(48);
+  });
+
+  test.each<[number, number, [keep: number, tFfn: number][]]>([
+    [
+      1536,
+      1,
+      [
+        [0.75, 1152],
+        [0.7, 1088],
+        [0.001, 32],
+        [0.999, 1536],
+        [1, 1536],
+      ],
+    ],
+    [
+      1536,
+      64,
+      [
+        [0.7, 1088],
+        [0.68, 1024],
+      ],
+    ], // of a predictor whose blocks are larger
+    [
+      1536,
+      48,
+      [
+        [0.5, 768],
+        [0.45, 672],
+      ],
+    ], // blocks of both: of 96
+    [
+      172,
+      1,
+      [
+        [0.5, 96],
+        [0.99, 160],
+        [1, 172],
+      ],
+    ],
+    [
+      48,
+      24,
+      [
+        [0.3, 24],
+        [0.8, 48],
+      ],
+    ], // no room for a block of both
+    [
+      20,
+      1,
+      [
+        [0.5, 10],
+        [0.01, 1],
+      ],
+    ],
+  ])("keep of %i channels in blocks of %i the nearest whole blocks", (ffnWidth, block, cases) => {
+    const model = { weights: { config: { ffnWidth } }, manifest: {}, block } as PromptedModel;
+    expect(cases.map(([keep]) => modelTFfn(model, { keep }))).toEqual(cases.map(([, tFfn]) => tFfn));
+  });
+
+  test("keep, where that is left to measurements, the fewest channels that lost no more than they may", () => {
+    const rows = [
+      { source: "griffin", tFfn: 96, loss: 0.03, agreement: 0.98 },
+      { source: "griffin", tFfn: 64, loss: 0.2, agreement: 0.9 },
+      { source: "weights", tFfn: 32, loss: 0.01, agreement: 0.99 },
+    ];
+    const quality = { prompts: 6, tokens: 100, rows };
+    const of = (quality: Quality | undefined, budget: Budget, source?: SourceName) =>
+      modelTFfn(
+        {
+          weights: { config: { ffnWidth: 128 } },
+          manifest: { quality },
+          block: 1,
+          hasPredictor: false,
+        } as PromptedModel,
+        budget,
+        source,
+      );
+    expect(of(quality, { keep: "auto" })).toBe(96); // 0.1 nats unless told
+    expect(of(quality, { keep: "auto", maxLoss: 0.2 })).toBe(64);
+    expect(of(quality, { keep: "auto", maxLoss: 0.02 })).toBe(128); // none of griffin
+    expect(of(quality, { keep: "auto", maxLoss: 0.02 }, "weights")).toBe(32);
+    expect(() => of(quality, { keep: "auto" }, "text")).toThrow(
+      /was measured under text for keep = "auto", got one that was not/,
+    );
+    expect(() => of(undefined, { keep: "auto" })).toThrow(OptionError);
+    expect(() => of(quality, { keep: 0.5, maxLoss: 0.2 })).toThrow(/wanted a largest loss beside keep = "auto" only/);
+  });
+
+  test.each([
+    [{ keep: 0 }, /"keep" must be a number above 0, at most 1, got 0/],
+    [{ keep: 1.5 }, /got 1\.5/],
+    [{ keep: Number.NaN }, /got NaN/],
+    [{ keep: 0.5, tFfn: 32 }, /wanted keep or t_ffn, got both/],
+  ])("of the budget %o are refused", (budget, message) => {
+    const of = () =>
+      modelTFfn({ weights: { config: { ffnWidth: 64 } }, manifest: {}, block: 1 } as PromptedModel, budget);
+    expect(of).toThrow(OptionError);
+    expect(of).toThrow(message);
   });
 });
 

@@ -5,12 +5,13 @@
  * Shapes: L layers · F FFN channels
  */
 import { createHash } from "node:crypto";
-import { defaultTFfn } from "../bundle/estimate.ts";
+import { type Budget, budgetTFfn, defaultTFfn } from "../bundle/estimate.ts";
 import { FileError, OptionError } from "../errors.ts";
+import type { BundleManifest, Quality } from "../manifest.ts";
 import { meanRanks, randomScores, weightNorms } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
 import type { Window } from "../net/activations.ts";
-import { instructionOf, predictorIds } from "../text/prompt.ts";
+import { type Instruction, instructionOf, predictorIds } from "../text/prompt.ts";
 import type { PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import { cachedScores, type ScoreCacheOptions } from "./scoreCache.ts";
 import { promptWindows, textWindows } from "./windows.ts";
@@ -22,8 +23,8 @@ export type SourceName = (typeof SOURCE_NAMES)[number];
 
 /**
  * - `predictor`: learned, from the instruction
- * - `griffin`: the channels that are most active when the dense model reads the prompt
- * - `glass`: those that are most active on the prompt and on a text together, by the mean of their ranks; `maxTokens` of the text count (default: 4096)
+ * - `griffin`: the channels that are most active at the user's text when the dense model reads the prompt
+ * - `glass`: those that are most active at the user's text and on another text together, by the mean of their ranks; `maxTokens` of the text count (default: 4096)
  * - `text`: the channels that contribute most when it reads a text, for all prompts; `maxTokens` as for glass
  * - `weights`: the channels of largest weights
  * - `random`: the same for the same seed (default: 0)
@@ -37,12 +38,6 @@ export type SourceChoice =
 export interface SourceOptions extends PredictorOptions {
   /** Of the scores of griffin, glass, text and weights. */
   cache?: ScoreCacheOptions | undefined;
-}
-
-/** What a mask is made for: the user's text, and the ids of it that the LLM reads. */
-export interface Instruction {
-  text: string;
-  ids: Int32Array;
 }
 
 /** How scores are made. */
@@ -72,6 +67,20 @@ export interface ChosenMask {
   source: SourceName;
   /** Whether its scores were in the cache. */
   cached: boolean;
+  /** What masks of this source and size cost the model, where that was measured. */
+  quality?: MaskQuality;
+}
+
+/** What masks of a source and size cost a model, by {@link Quality}. */
+export type MaskQuality = Pick<Quality["rows"][number], "loss" | "agreement">;
+
+export function maskQuality(
+  { manifest }: { manifest: Pick<BundleManifest, "quality"> },
+  source: string,
+  tFfn: number,
+): MaskQuality | undefined {
+  const row = manifest.quality?.rows.find((one) => one.source === source && one.tFfn === tFfn);
+  return row && { loss: row.loss, agreement: row.agreement };
 }
 
 /** How a mask source is made, as commands and calls say it. */
@@ -117,17 +126,17 @@ export async function openMaskSource(
     case "griffin":
       return {
         name,
-        scores: ({ ids }, how) => griffin(promptWindows(weights.config, ids), how),
+        scores: (prompt, how) => griffin(promptWindows(weights.config, prompt), how),
         [Symbol.asyncDispose]: none,
       };
     case "glass": {
       const windows = textWindows(weights.config, model.format.tokenizer, choice.text, choice.maxTokens);
       return {
         name,
-        async scores({ ids }, how) {
+        async scores(prompt, how) {
           const ofText = await griffin(windows, how); // the long pass: where it runs, its progress is what is shown
           const ofPrompt = await griffin(
-            promptWindows(weights.config, ids),
+            promptWindows(weights.config, prompt),
             ofText.cached ? how : { signal: how?.signal },
           );
           return {
@@ -171,8 +180,8 @@ export async function openMaskSource(
 async function openPredictor(model: PromptedModel, options: PredictorOptions): Promise<MaskSource> {
   const { manifest, format } = model;
   if (!model.hasPredictor || manifest.epsilon === undefined) {
-    const wanted = "wanted a model with a predictor, got one without. Choose another source of masks.";
-    throw new FileError(model.weights.path, wanted);
+    const wanted = "wanted a model with a predictor, got one without.";
+    throw new FileError(model.weights.path, `${wanted} Sources without training: ${untrained.join(", ")}.`);
   }
   const predictor = await model.openPredictor(options);
   return {
@@ -208,6 +217,25 @@ export async function openFlaggedSource(
   const scores: MaskSource["scores"] = (prompt, how) => source.scores(prompt, how);
   return { name, epsilon, scores, [Symbol.asyncDispose]: async () => {} };
 }
+
+/** What says how the masks of prompts are made. */
+type MaskFlags = Pick<SourceFlags, "source" | "text"> & Budget;
+
+/** Whether prompts get masks: unless told how, only those of a model that was trained under masks. Others would answer nonsense. */
+export function isMasked({ hasPredictor }: Pick<PromptedModel, "hasPredictor">, flags: MaskFlags): boolean {
+  const { source, text, keep, maxLoss, tFfn } = flags;
+  return hasPredictor || [source, text, keep, maxLoss, tFfn].some((option) => option !== undefined);
+}
+
+/** For what is of no use without a mask. @throws {OptionError} unless prompts get masks */
+export function checkMasked(where: string, model: Pick<PromptedModel, "hasPredictor">, flags: MaskFlags): void {
+  if (isMasked(model, flags)) return;
+  throw new OptionError(
+    `${where}: wanted a source of masks, or a share to keep, as the model has no trained masks, got neither. Train some, or try keep = 0.75 (--keep 75%).`,
+  );
+}
+
+const untrained = SOURCE_NAMES.filter((name) => name !== "predictor");
 
 function choiceOf(source: SourceName, text: string | undefined, seed: number | undefined): SourceChoice {
   const readsText = source === "text" || source === "glass";
@@ -245,9 +273,21 @@ export function checkTFfn(tFfn: number, ffnWidth: number): void {
     throw new OptionError(`mask: wanted t_ffn in 1..${ffnWidth} (d_ffn), got ${tFfn}.`);
 }
 
-/** Channels per layer that a model's masks keep unless told: as its predictor was trained, else about half of them. */
-export function modelTFfn({ manifest, weights }: Pick<PromptedModel, "manifest" | "weights">): number {
-  return manifest.tFfn ?? defaultTFfn(weights.config.ffnWidth);
+/**
+ * Channels per layer that a model's masks keep.
+ *
+ * @throws {OptionError} if the budget is out of range, or given in both ways
+ */
+export function modelTFfn(
+  model: Pick<PromptedModel, "manifest" | "weights" | "block" | "hasPredictor">,
+  budget: Budget = {},
+  source: SourceFlags["source"] = defaultSource(model),
+): number {
+  const { manifest, weights, block } = model;
+  const { ffnWidth } = weights.config;
+  const { quality } = manifest;
+  const name = typeof source === "string" ? source : source.name;
+  return budgetTFfn(budget, { ffnWidth, block, quality, source: name }) ?? manifest.tFfn ?? defaultTFfn(ffnWidth);
 }
 
 /** A name for scores by all that they depend on beside the model. */

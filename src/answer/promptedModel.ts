@@ -10,9 +10,11 @@ export interface PromptedModel {
   readonly weights: ModelSource;
   /** Identity: the hash of its manifest, which holds the hashes of all files. */
   readonly hash: string;
-  readonly manifest: Pick<BundleManifest, "tFfn" | "epsilon" | "lambda" | "predictorInput">;
+  readonly manifest: Pick<BundleManifest, "tFfn" | "epsilon" | "lambda" | "predictorInput" | "quality">;
   readonly format: PromptFormat;
   readonly hasPredictor: boolean;
+  /** Channels that the predictor keeps or drops together; 1 without. */
+  readonly block: number;
   /** Loads the predictor. @throws {FileError} if it is damaged */
   openPredictor(options: PredictorOptions): Promise<OpenPredictor>;
 }

@@ -1,9 +1,8 @@
 /** From a request's prompt to the ids that the LLM reads, and to the instruction that its mask is made for. */
 import { ContextLengthError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
-import { composeTurn, hasInput, withBos } from "../text/prompt.ts";
+import { chatInstruction, composeTurn, hasInput, type Instruction, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
-import type { Instruction } from "./maskSource.ts";
 import type { PromptedModel } from "./promptedModel.ts";
 
 /** What a model is asked. */
@@ -17,7 +16,7 @@ export type Prompt =
 
 export interface ReadPrompt {
   ids: Int32Array;
-  /** The first user message, and what the LLM reads up to it; of a prompt without a chat, all of it. */
+  /** The first user message, and what the LLM reads up to its answer; of a prompt without a chat, all of it. */
   instruction: Instruction;
   /** Of the answer. After a text that it continues, a space that it begins with is part of it. */
   decoder: StreamDecoder;
@@ -96,16 +95,16 @@ function readChat(
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
   if (messages.at(-1)!.role !== "user") throw new InputError("messages: wanted a user's message as the last one.");
   if (template instanceof ChatTemplate) {
-    const idsOf = (some: readonly ChatMessage[]) => withBos(tokenizer, chatIds(tokenizer, template, some, tools));
-    const ids = idsOf(messages);
+    const instruction = chatInstruction(tokenizer, template, messages.slice(0, first + 1), tools);
+    const isFirst = first === messages.length - 1;
     return {
-      ids,
-      instruction: { text, ids: first === messages.length - 1 ? ids : idsOf(messages.slice(0, first + 1)) },
+      ids: isFirst ? instruction.ids : withBos(tokenizer, chatIds(tokenizer, template, messages, tools)),
+      instruction,
     };
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
-  const firstTurn = model.format.promptIds(text);
-  return { ids: joinTurns(model, firstTurn, messages), instruction: { text, ids: firstTurn } };
+  const instruction = model.format.instruction(text);
+  return { ids: joinTurns(model, instruction.ids, messages), instruction };
 }
 
 /**

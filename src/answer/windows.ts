@@ -1,6 +1,7 @@
 /** What a dense model reads in one go when its activations are taken. */
 import { InputError } from "../errors.ts";
 import type { Window } from "../net/activations.ts";
+import type { Instruction } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 
 /** Longest window: attention takes memory by its square. Longer prompts and texts are cut, and the parts do not see each other. */
@@ -8,9 +9,13 @@ const maxWindow = 1024;
 /** Counted tokens of a text, unless told. */
 const textTokens = 4096;
 
-/** A prompt as the LLM reads it, all of it counted. */
-export function promptWindows({ contextLength }: { contextLength: number }, ids: Int32Array): Window[] {
-  return cut(ids, Math.min(maxWindow, contextLength)).map((part) => ({ ids: part, skipped: 0 }));
+/** A prompt as the LLM reads it, up to the end of the user's text, which alone is counted: what comes after changes nothing before it. */
+export function promptWindows({ contextLength }: { contextLength: number }, { ids, user }: Instruction): Window[] {
+  const [from, end] = user ?? [0, ids.length];
+  const length = Math.min(maxWindow, contextLength);
+  return cut(ids.subarray(0, end), length)
+    .map((part, i) => ({ ids: part, skipped: Math.max(0, from - i * length) }))
+    .filter((part) => part.skipped < part.ids.length);
 }
 
 /**

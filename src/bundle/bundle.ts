@@ -22,6 +22,7 @@ import { type BundleManifest, manifestHash, manifestName, readManifest, verifyFi
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
+import { headBlock } from "./head.ts";
 import { modelFolder } from "./pulledModels.ts";
 import { transposeInto } from "./transpose.ts";
 
@@ -42,6 +43,7 @@ export class Bundle implements ModelSource {
   readonly config: ModelConfig;
   /** How the channels of each layer are stored. @internal */
   readonly layouts: readonly ChannelLayout[];
+  #block: number | undefined;
 
   /**
    * Opens a bundle. Sizes are checked, hashes only by {@link verify}.
@@ -103,6 +105,12 @@ export class Bundle implements ModelSource {
     const pathOf = (name: string) => (this.manifest.files[name] ? join(this.path, name) : undefined);
     const head = pathOf("head.safetensors");
     return head === undefined ? undefined : { backbone: pathOf("predictor.gguf"), head };
+  }
+
+  /** Channels that the predictor keeps or drops together; 1 without. @throws {FileError} if it is damaged */
+  get block(): number {
+    this.#block ??= this.predictor ? headBlock(this.predictor.head, this.config) : 1;
+    return this.#block;
   }
 
   /** The text of a small file, or undefined where the bundle has none of that name. */

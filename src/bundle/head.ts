@@ -45,6 +45,13 @@ export function readHead(
   };
 }
 
+/** Channels that have one score. @throws {FileError} if the head is damaged, or scores another model's channels */
+export function headBlock(path: string, { numLayers, ffnWidth }: { numLayers: number; ffnWidth: number }): number {
+  using file = new SafetensorsFile(path);
+  const featureWidth = file.shapes.get("feature.mean")?.[0] ?? 0;
+  return headConfig(path, file.shapes, { featureWidth, numLayers, ffnWidth }).block;
+}
+
 /**
  * Masking scores z [L·F] of a feature [Dp], as `predictScores` makes them in the graph: `(feature − mean) / std` through both
  * matrices, or the codebook's entry of the largest logit; standardised per layer (population variance), plus importance.

@@ -13,6 +13,7 @@ import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.t
 import { ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { blockLength } from "../formats/quantize.ts";
+import { isHubId } from "../hub/hubSnapshot.ts";
 import {
   type BundleManifest,
   describeFiles,
@@ -135,7 +136,10 @@ async function writeCheckpoint(
 
 function open(source: string, options: ImportOptions): Opened {
   const stat = statSync(source, { throwIfNoEntry: false });
-  if (!stat) throw new FileError(source, "wanted a model to import, got nothing of that name. Check the path.");
+  if (!stat) {
+    const next = isHubId(source) ? `Check the path, or run: ifprune pull ${source}` : "Check the path.";
+    throw new FileError(source, `wanted a model to import, got nothing of that name. ${next}`);
+  }
   if (options.tokenizer !== undefined && !source.endsWith(".bin"))
     throw new OptionError("import: wanted --tokenizer with a llama2.c checkpoint only; other models bring theirs.");
   if (stat.isDirectory() && existsSync(join(source, manifestName)))

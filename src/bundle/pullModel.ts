@@ -33,6 +33,8 @@ export interface Pulled {
   path: string;
   /** 40 hexadecimal digits. */
   commit: string;
+  /** Whether the bundle was made here, of a checkpoint or a GGUF file. */
+  isImported: boolean;
   /** What was left out or chosen, for people. */
   notes: string[];
 }
@@ -57,7 +59,7 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
     readManifest(folder, "ifprune-bundle"); // with the sizes of what came
     if (out !== undefined) await makeFolder(out, "pull", async (partial) => copyFiles(folder, partial, names));
     else setPulled(id, folder);
-    return { path: out ?? folder, commit, notes };
+    return { path: out ?? folder, commit, isImported: false, notes };
   }
   const source = kind === "checkpoint" ? folder : join(folder, kind.gguf);
   const name = kind === "checkpoint" ? commit : `${commit}-${basename(kind.gguf, ".gguf")}`;
@@ -77,7 +79,7 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
     }
   }
   if (out === undefined) setPulled(id, path);
-  return { path, commit, notes };
+  return { path, commit, isImported: true, notes };
 }
 
 /** As the Hub's Python tools read it. */

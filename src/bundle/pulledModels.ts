@@ -1,11 +1,17 @@
-/** Models of the Hugging Face Hub that were pulled: which bundle an id stands for on this machine. */
-import { existsSync, renameSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+/** Names of models: that of this package, and ids of the Hugging Face Hub that were pulled; which bundle each stands for on this machine. */
+import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
 import { readJson } from "../json.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
+
+/** The bundle that comes with the package, … */
+export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
+/** … and its name. */
+const defaultName = basename(DEFAULT_MODEL);
 
 /** The pull that an id stands for: its last. */
 const pulledSchema = z.object({ bundle: z.string() });
@@ -26,18 +32,45 @@ export function setPulled(id: string, bundle: string): void {
   renameSync(partial, path);
 }
 
+/** Ids of the models that were pulled. */
+function pulledIds(): string[] {
+  const folder = cacheRoot("models");
+  const files = existsSync(folder) ? readdirSync(folder) : [];
+  const ids = files.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -5).replace("--", "/"));
+  return ids.filter((id) => bundleOf(id) !== undefined).sort();
+}
+
+function bundleOf(id: string): string | undefined {
+  const path = pulledFile(id);
+  const pulled = existsSync(path) ? pulledSchema.safeParse(readJson(path)).data : undefined;
+  return pulled && existsSync(pulled.bundle) ? pulled.bundle : undefined;
+}
+
 /**
- * The folder that a model's name stands for: a folder as it is, else what was pulled of the Hub by that id.
+ * The folder that a model's name stands for: a folder as it is, else what was pulled of the Hub by that id. The name that a server gives a model, the
+ * last part of these, stands for it too.
  *
- * @throws {FileError} if it looks like an id and is neither
+ * @throws {FileError} if it looks like a name and is none, or that of several
  */
 export function modelFolder(name: string): string {
-  if (!isHubId(name) || existsSync(name)) return name;
-  const path = pulledFile(name);
-  const pulled = existsSync(path) ? pulledSchema.safeParse(readJson(path)).data : undefined;
-  if (pulled && existsSync(pulled.bundle)) return pulled.bundle;
+  if (existsSync(name)) return name;
+  if (isHubId(name)) {
+    const pulled = bundleOf(name);
+    if (pulled !== undefined) return pulled;
+    throw new FileError(
+      name,
+      `wanted a folder, or a model of the Hub that was pulled, got neither. Check the path, or run: ifprune pull ${name}`,
+    );
+  }
+  if (!/^\w[\w.-]*$/.test(name)) return name; // a path
+  const ids = pulledIds();
+  const named = ids.filter((id) => basename(id) === name);
+  if (name === defaultName) return DEFAULT_MODEL;
+  if (named.length === 1) return bundleOf(named[0]!)!;
   throw new FileError(
     name,
-    `wanted a folder, or a model of the Hub that was pulled, got neither. Check the path, or run: ifprune pull ${name}`,
+    named.length > 1
+      ? `wanted the name of one model, got that of several. Say which: ${named.join(", ")}.`
+      : `wanted a folder, or the name of a model, got neither. Check the path; names are: ${[defaultName, ...ids].join(", ")}.`,
   );
 }

@@ -21,7 +21,7 @@ test("messages of a conversation go on, each answer among them; /new begins anot
   const service = new FakeService();
   const written = await typed(service, "first", "", "second", "/new", "third");
   expect(written).toContain("one two three");
-  expect(written).toContain("6 of 20 channels (predictor)");
+  expect(written).toContain("30 % of the FFN (6 of 20 channels), predictor (trained)");
   const asked = service.requests.map(({ prompt }) => prompt.kind === "chat" && prompt.messages.map((m) => m.content));
   const answer = "one two three";
   expect(asked).toEqual([
@@ -49,6 +49,9 @@ test("the part that answers can be chosen, saved and asked for", async () => {
     "go on",
     "/dense",
     "go on",
+    "/keep half",
+    "/keep 75%",
+    "go on",
     "/auto",
     "go on",
     "/task nothing",
@@ -63,8 +66,10 @@ test("the part that answers can be chosen, saved and asked for", async () => {
     { kind: "auto" },
     { kind: "task", name: "plurals" },
     { kind: "dense" },
+    { kind: "auto", keep: 0.75 },
     { kind: "auto" },
   ]);
+  expect(written).toContain('"share" must be a number above 0, at most 1, got NaN');
 });
 
 test("an error is said and the conversation goes on without the message; a fault of ours is not hidden", async () => {

@@ -1,15 +1,17 @@
 import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { Command } from "commander";
+import { type Budget, KEEP, parseShare } from "../bundle/estimate.ts";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
 import { greedySampling, SAMPLING_OPTIONS } from "../engine/sampling.ts";
 import { IfpruneError } from "../errors.ts";
+import { checkNumber } from "../options.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, Sampling } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { DEFAULT_MODEL, MODEL_HELP } from "./options.ts";
+import { budgetFlags, DEFAULT_MODEL, DENSE_NOTE, keptLine, MODEL_HELP, qualityWords, sourceWords } from "./options.ts";
 
-interface Options {
+interface Options extends Budget {
   maxTokens: number;
   temperature: number;
   seed: number;
@@ -18,7 +20,7 @@ interface Options {
 }
 
 export function chatCommand(): Command {
-  return new Command("chat")
+  const command = new Command("chat")
     .description("Talk to a model in the terminal. One conversation keeps the mask of its first message.")
     .argument("[model]", MODEL_HELP)
     .option("--system <text>", "what the model is told before the conversation, if its template has a place for it")
@@ -27,19 +29,24 @@ export function chatCommand(): Command {
     .addOption(numberFlag("--seed <n>", SAMPLING_OPTIONS.seed))
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .addHelpText("after", `\nIn the conversation:\n${COMMANDS.map(helpLine).join("\n")}`)
-    .action(async (model: string | undefined, { threads, ...options }: Options) => {
+    .action(async (model: string | undefined, { threads, keep, maxLoss, tFfn, ...options }: Options) => {
       const path = model ?? DEFAULT_MODEL;
       const id = basename(resolve(path));
       const { openLocalService } = await import("../serve/localService.ts"); // other commands do not need it
-      await using service = await openLocalService([{ id, path }], { threads, slots: 1 });
+      await using service = await openLocalService([{ id, path }], { threads, slots: 1, keep, maxLoss, tFfn });
+      const [served] = service.models();
+      if (!served!.isTrained && served!.tFfn === served!.dFfn) process.stderr.write(`${DENSE_NOTE}\n`);
       await converse(service, id, options, { input: process.stdin, output: process.stdout });
     });
+  for (const flag of budgetFlags()) command.addOption(flag);
+  return command;
 }
 
 const COMMANDS = [
   ["/auto", "the part of the model that this conversation's first message asks for (as at the start)"],
   ["/task NAME", "a saved part; /tasks lists them"],
   ["/save NAME", "save this conversation's part as a task"],
+  ["/keep SHARE", "so much of the model, as 75% or auto, by what the first message asks for"],
   ["/dense", "the whole model"],
   ["/mask", "which part answers now"],
   ["/new", "begin a new conversation"],
@@ -56,7 +63,7 @@ export interface ChatIo {
 export async function converse(
   service: InferenceService,
   model: string,
-  { maxTokens, temperature, seed, system }: Omit<Options, "threads">,
+  { maxTokens, temperature, seed, system }: Omit<Options, "threads" | keyof Budget>,
   { input, output }: ChatIo,
 ): Promise<void> {
   const sampling: Sampling = { ...greedySampling, temperature, seed };
@@ -82,7 +89,8 @@ export async function converse(
       const prompt = { kind: "chat", messages: asked } as const;
       const request = { prompt, mask, maxTokens, stop: [], sampling, signal: answering.signal };
       for await (const event of service.generate(model, request)) {
-        if (event.type === "start") kept = `${event.mask.tFfn} of ${event.mask.dFfn} channels (${event.mask.source})`;
+        if (event.type === "start")
+          kept = `${keptLine(event.mask)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
         else if (event.type === "end") end = event;
         else {
           said += event.text;
@@ -109,6 +117,12 @@ export async function converse(
       case "/dense":
         mask = { kind: "dense" };
         return;
+      case "/keep": {
+        const keep = name === "auto" ? name : parseShare(name);
+        if (keep !== "auto") checkNumber("/keep", "share", keep, KEEP);
+        mask = { kind: "auto", keep };
+        return;
+      }
       case "/new":
         messages = [...first];
         return;
@@ -126,7 +140,7 @@ export async function converse(
         return;
       case "/save": {
         const text = instruction();
-        if (text !== undefined) await service.saveTask(model, name, text);
+        if (text !== undefined) await service.saveTask(model, name, text, mask.kind === "auto" ? mask : {});
         say(text === undefined ? "  nothing to save yet: a task is made of a first message" : `  saved: /task ${name}`);
         return;
       }
@@ -134,7 +148,7 @@ export async function converse(
         const text = instruction();
         if (mask.kind !== "auto") return void say(mask.kind === "task" ? `  task ${mask.name}` : "  the whole model");
         if (text === undefined) return void say("  the part that your first message will ask for");
-        const { info } = await service.mask(model, text);
+        const { info } = await service.mask(model, text, mask);
         say(`  ${info.id}: ${info.tFfn} of ${info.dFfn} channels in each layer, by ${info.source}`);
         return;
       }

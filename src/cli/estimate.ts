@@ -1,14 +1,13 @@
 import { availableParallelism } from "node:os";
 import { Command } from "commander";
 import { measureBandwidth } from "../bundle/bandwidth.ts";
-import { DEFAULT_CONTEXT_LENGTH, estimate, type ModelBytes, readStoredModel, T_FFN } from "../bundle/estimate.ts";
+import { type Budget, DEFAULT_CONTEXT_LENGTH, estimate, type ModelBytes, readStoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { MODEL_NAME, printJson } from "./options.ts";
+import { budgetFlags, MODEL_NAME, printJson } from "./options.ts";
 
-interface Options {
-  tFfn?: number;
+interface Options extends Budget {
   context?: number;
   threads?: number;
   json?: boolean;
@@ -18,22 +17,26 @@ const CONTEXT = { ...ENGINE_OPTIONS.contextLength, otherwise: `the model's, at m
 const READERS = { ...ENGINE_OPTIONS.threads, words: "threads that read memory", otherwise: "one per core" };
 
 export function estimateCommand(): Command {
-  return new Command("estimate")
+  const command = new Command("estimate")
     .description(
       "Say what a model and its sub-networks would take, from the headers of its files, before anything is loaded.",
     )
     .argument("<model>", `${MODEL_NAME}; or Hugging Face folder or GGUF file, taken as "import" would store it`)
-    .addOption(numberFlag("--t-ffn <n>", T_FFN))
     .addOption(numberFlag("--context <n>", CONTEXT))
     .addOption(numberFlag("--threads <n>", READERS))
     .option("--json", "print one JSON document")
     .action(run);
+  for (const flag of budgetFlags()) command.addOption(flag);
+  return command;
 }
 
-async function run(path: string, { tFfn, context, threads = availableParallelism(), json }: Options): Promise<void> {
+async function run(
+  path: string,
+  { keep, maxLoss, tFfn, context, threads = availableParallelism(), json }: Options,
+): Promise<void> {
   const model = readStoredModel(path);
   const { config } = model;
-  const { dense, subnetwork, ...rest } = estimate(model, { tFfn, contextLength: context });
+  const { dense, subnetwork, ...rest } = estimate(model, { keep, maxLoss, tFfn, contextLength: context });
   const available = availableBytes();
   const bandwidth = await measureBandwidth(threads);
   const judged = (bytes: ModelBytes, predictor: number) => ({

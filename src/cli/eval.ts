@@ -48,7 +48,7 @@ export function evalCommand(): Command {
       "<data>",
       'task file (.jsonl, .jsonl.gz) of {"instruction", "input"?, "examples"?, "output" or "answers": [], "task"?, "scorer"?}, or plain text',
     );
-  addMaskFlags(command, "what the model was trained under; of a bundle without a predictor griffin");
+  addMaskFlags(command, "what the model was trained under; of others griffin for --keep or --t-ffn, else dense");
   const conflicting = [
     new Option("--seed <n>", "of --source random, and of --control random").argParser(integer(0)),
     new Option(
@@ -102,10 +102,11 @@ async function evaluate(path: string, data: string, options: Options): Promise<v
 }
 
 /** For reports: `own`, `dense`, a file, or what makes the masks, as `griffin, 64 channels, generic`. */
-function maskLabel({ source, tFfn, text, seed, per, control, dense, mask, examples }: Options): string {
+function maskLabel({ source, keep, tFfn, text, seed, per, control, dense, mask, examples }: Options): string {
   const words = [
     dense ? "dense" : (mask ?? source),
     text,
+    keep && `keep ${keep}`,
     tFfn && `${tFfn} channels`,
     seed !== undefined && `seed ${seed}`,
     per && `per ${per}`,

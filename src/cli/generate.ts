@@ -54,12 +54,12 @@ export function generateCommand(): Command {
     .action(generate);
   return addMaskFlags(
     command,
-    "none: the dense model answers; with --t-ffn predictor, or griffin in a model without one",
+    "none: the dense model answers; with --keep or --t-ffn predictor, or griffin in a model without one",
   );
 }
 
 async function generate(path: string, prompts: string, out: string, options: Options): Promise<void> {
-  const { mask, json, source, tFfn, text, examples, ...rest } = options;
+  const { mask, json, source, keep, maxLoss, tFfn, text, examples, ...rest } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), model.engines.start()]);
@@ -71,7 +71,7 @@ async function generate(path: string, prompts: string, out: string, options: Opt
   };
   let report: GeneratedAnswers;
   try {
-    report = await withMaskFlags({ source, tFfn, text, examples }, ({ onProgress: _, ...how }) =>
+    report = await withMaskFlags({ source, keep, maxLoss, tFfn, text, examples }, ({ onProgress: _, ...how }) =>
       generateAnswers(model, prompts, out, { ...rest, ...how, mask: given, signal, onProgress }),
     );
   } finally {

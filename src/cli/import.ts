@@ -1,7 +1,10 @@
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command } from "commander";
 import { importModel } from "../bundle/importModel.ts";
 import type { PackOptions } from "../bundle/packBundle.ts";
+import { FileError, OptionError } from "../errors.ts";
+import { measureBundle } from "./measuring.ts";
 import { interruption, oneOf } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -10,6 +13,8 @@ interface Options {
   checkpoint?: boolean;
   tokenizer?: string;
   licence?: string;
+  text?: string;
+  measure: boolean;
 }
 
 const TYPES = ["keep", "F32", "BF16", "F16", "Q8_0", "Q4_0"] as const satisfies PackOptions["type"][];
@@ -32,10 +37,19 @@ export function importCommand(): Command {
     )
     .option("--tokenizer <file>", "of a llama2.c checkpoint")
     .option("--licence <text>", "licence of the weights, for the provenance (default: what the model says)")
+    .option("--text <file>", "measure what masks by --source glass and text cost too, made of this text")
+    .option("--no-measure", "do not measure what masks that need no training cost")
     .action(importSource);
 }
 
-async function importSource(source: string, out: string, { checkpoint, ...options }: Options): Promise<void> {
+async function importSource(
+  source: string,
+  out: string,
+  { checkpoint, text, measure, ...options }: Options,
+): Promise<void> {
+  if (text !== undefined && (checkpoint || !measure))
+    throw new OptionError("import: wanted no --text where nothing is measured, got one. Leave it out.");
+  if (text !== undefined && !existsSync(text)) throw new FileError(text, "wanted a text, got no file. Check the path.");
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number) => {
     progress ??= new Progress({ label: "import", total, unit: "bytes" });
@@ -50,9 +64,10 @@ async function importSource(source: string, out: string, { checkpoint, ...option
   });
   const { notes } = await importing.finally(() => progress?.finish());
   for (const note of notes) process.stderr.write(`${note}\n`);
+  if (!checkpoint && measure) await measureBundle(out, text);
   process.stderr.write(
     checkpoint
       ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${resolve(out)}"}, or by its path from the recipe's folder.\n`
-      : `${out}: bundle. It has no predictor: masks come from the prompt's own activations, or --source.\n`,
+      : `${out}: bundle. It has no trained masks: \`ifprune run --model ${out} "…"\` answers with the whole model, with --keep 75% by what the prompt activates.\n`,
   );
 }

@@ -6,12 +6,14 @@ import { overlap } from "../mask/overlap.ts";
 import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
+  askedShare,
   DEFAULT_MODEL,
   integer,
   interruption,
   type MaskFlags,
   MODEL_HELP,
   printJson,
+  qualityWords,
   scoresLine,
   withMaskFlags,
 } from "./options.ts";
@@ -59,7 +61,7 @@ async function showMask(instruction: string, other: string | undefined, options:
   }
   if (options.json) return printJson(maskToJson(mask));
   process.stdout.write(
-    `${tFfn} of ${dFfn} channels kept in each layer (${percent(chance)}); one column is ${Math.ceil(dFfn / COLUMNS)} channels · ${scoresLine(chosen, ms)}\n`,
+    `${tFfn} of ${dFfn} channels kept in each layer (${percent(chance)}${askedShare(mask, options)}${qualityWords(chosen.quality)}); one column is ${Math.ceil(dFfn / COLUMNS)} channels · ${scoresLine(chosen, ms)}\n`,
   );
   for (const [layer, kept] of layers.entries()) {
     const mean = lambda ? ` mean λ ${(lambda[layer]!.reduce((a, b) => a + b, 0) / tFfn).toFixed(2)}` : "";

@@ -2,6 +2,8 @@
 import { InvalidArgumentError, Option } from "commander";
 import { isInRange, type NumberOption, rangeOf } from "../options.ts";
 
+const suchAs = ({ example }: NumberOption) => (example === undefined ? "" : `, such as ${example}`);
+
 /**
  * A flag with an option's words, range and default.
  *
@@ -12,7 +14,7 @@ export function numberFlag(flags: string, option: NumberOption, parse: (text: st
   const help = otherwise === undefined ? words : `${words} (default: ${otherwise})`;
   return new Option(flags, help).default(fallback).argParser((text) => {
     const value = text.trim() === "" ? Number.NaN : parse(text);
-    if (!isInRange(value, option)) throw new InvalidArgumentError(`Wanted ${rangeOf(option)}.`);
+    if (!isInRange(value, option)) throw new InvalidArgumentError(`Wanted ${rangeOf(option)}${suchAs(option)}.`);
     return value;
   });
 }

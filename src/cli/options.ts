@@ -2,9 +2,10 @@
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { DEFAULT_MODEL, type MaskOptions } from "../answer/instructionModel.ts";
-import { type ChosenMask, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
-import { T_FFN } from "../bundle/estimate.ts";
+import type { MaskOptions } from "../answer/instructionModel.ts";
+import { type ChosenMask, type MaskQuality, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
+import { type Budget, KEEP, MAX_LOSS, parseShare, T_FFN } from "../bundle/estimate.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -15,7 +16,7 @@ import { Progress } from "./progress.ts";
 
 export { DEFAULT_MODEL };
 /** What stands for a model. */
-export const MODEL_NAME = "bundle folder, or id of a model that was pulled";
+export const MODEL_NAME = "bundle folder, or id or name of a model that was pulled";
 export const MODEL_HELP = `${MODEL_NAME} (default: the model in this package)`;
 
 export function integer(min: number): (text: string) => number {
@@ -40,9 +41,8 @@ export function readMask(path: string): Mask {
 }
 
 /** How masks are made, from the command line. */
-export interface MaskFlags {
+export interface MaskFlags extends Budget {
   source?: SourceName;
-  tFfn?: number;
   text?: string;
   examples?: string;
 }
@@ -50,14 +50,14 @@ export interface MaskFlags {
 /** Adds the options of {@link MaskFlags}; what makes a mask does not go with one that is given (`--mask`, `--dense`). */
 export function addMaskFlags(
   command: Command,
-  defaultSource = "predictor, or griffin in a model without one",
+  defaultSource = "predictor; griffin for --keep or --t-ffn in a model without one",
 ): Command {
   const flags = [
     new Option(
       "--source <name>",
       `what makes masks: ${SOURCE_NAMES.join(", ")} (default: ${defaultSource}). griffin: channels most active when the dense model reads the prompt; glass: on the prompt and on --text, by the mean of ranks; text: those that contribute most to --text; weights: those of the largest weights`,
     ).argParser(oneOf(SOURCE_NAMES)),
-    numberFlag("--t-ffn <n>", T_FFN),
+    ...budgetFlags(),
     new Option("--text <file>", "text that --source glass and text take activations from"),
   ];
   for (const flag of flags) command.addOption(flag.conflicts(["dense", "mask"]));
@@ -67,13 +67,26 @@ export function addMaskFlags(
   );
 }
 
-type MaskFlagOptions = Pick<MaskOptions, "source" | "tFfn" | "text" | "onProgress"> & {
+/** `--keep` with `--max-loss`, and `--t-ffn`, of which one is given at most. */
+export function budgetFlags(): Option[] {
+  const keep = numberFlag("--keep <share>", KEEP, parseShare).conflicts("tFfn");
+  const share = keep.parseArg!;
+  keep.argParser((text) => (text === "auto" ? text : share(text, undefined)));
+  const { fallback, ...maxLoss } = MAX_LOSS;
+  return [
+    keep,
+    numberFlag("--max-loss <nats>", { ...maxLoss, otherwise: String(fallback) }),
+    numberFlag("--t-ffn <n>", T_FFN),
+  ];
+}
+
+type MaskFlagOptions = Pick<MaskOptions, "source" | keyof Budget | "text" | "onProgress"> & {
   examples: Awaited<ReturnType<typeof readExamples>> | undefined;
 };
 
 /** Makes masks as the flags say, and shows the progress of scores that take long. */
 export async function withMaskFlags<T>(
-  { source, tFfn, text, examples }: MaskFlags,
+  { source, keep, maxLoss, tFfn, text, examples }: MaskFlags,
   work: (options: MaskFlagOptions) => Promise<T>,
 ): Promise<T> {
   let progress: Progress | undefined;
@@ -85,6 +98,8 @@ export async function withMaskFlags<T>(
   try {
     return await work({
       source,
+      keep,
+      maxLoss,
       tFfn,
       text: text === undefined ? undefined : readText(text),
       examples: examples === undefined ? undefined : await readExamples(examples),
@@ -95,9 +110,37 @@ export async function withMaskFlags<T>(
   }
 }
 
-/** `griffin 120 ms`, `griffin 0.4 ms (cached)` */
+/** What made a mask, and whether it was trained to. */
+export function sourceWords(source: string): string {
+  if (source === "predictor") return `${source} (trained)`;
+  return SOURCE_NAMES.some((name) => name === source) ? `${source} (untrained)` : source; // a saved task, the dense model
+}
+
+/** `predictor (trained) 12 ms`, `griffin (untrained) 0.4 ms, cached` */
 export function scoresLine({ source, cached }: Omit<ChosenMask, "mask">, ms: number): string {
-  return `${milliseconds(source, ms)}${cached ? " (cached)" : ""}`;
+  return `${milliseconds(sourceWords(source), ms)}${cached ? ", cached" : ""}`;
+}
+
+/** What answers a model that has no trained masks and is not told how to make some, and what else there is. */
+export const DENSE_NOTE =
+  "No trained masks: the whole model answers. Train some (`ifprune prune`, then `ifprune train`), or try masks that need no training: --keep 75%.";
+
+/** `75 % of the FFN (1152 of 1536 channels)` */
+export function keptLine(mask: Pick<Mask, "tFfn" | "dFfn">, asked: Budget = {}): string {
+  const { tFfn, dFfn } = mask;
+  return `${percent(tFfn / dFfn)} of the FFN (${tFfn} of ${dFfn} channels${askedShare(mask, asked)})`;
+}
+
+/** What was asked, where it is not the very share. */
+export function askedShare({ tFfn, dFfn }: Pick<Mask, "tFfn" | "dFfn">, { keep, maxLoss }: Budget): string {
+  if (keep === "auto")
+    return `, the fewest that were measured to lose at most ${maxLoss ?? MAX_LOSS.fallback} nats a token`;
+  return keep === undefined || Math.round(keep * dFfn) === tFfn ? "" : `, the whole blocks nearest to ${percent(keep)}`;
+}
+
+/** `, measured: 0.21 nats lost a token, 87 % agree` */
+export function qualityWords(quality: MaskQuality | undefined): string {
+  return quality ? `, measured: ${quality.loss.toFixed(2)} nats lost a token, ${percent(quality.agreement)} agree` : "";
 }
 
 /** `50 %`, `6.3 %` */

@@ -1,10 +1,12 @@
 import { Command } from "commander";
+import { budgetTFfn, KEEP, parseShare } from "../bundle/estimate.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
 import { createTokenizer } from "../text/tokenizer.ts";
 import { formatOf, loadModel, saveModel } from "../train/checkpoint.ts";
 import { encodeQuestions, readQuestions } from "../train/data.ts";
 import { type PrunePhase, type PruneReport, prune } from "../train/prune.ts";
+import { numberFlag } from "./numberFlag.ts";
 import { integer, interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -12,6 +14,7 @@ interface Options {
   data: string[];
   instructions?: string;
   licence: string;
+  keep?: number;
   tFfn?: number;
   block: number;
   masks: "domains" | number;
@@ -35,13 +38,14 @@ export function pruneCommand(): Command {
     .requiredOption("--data <file...>", "questions with answers (.jsonl, .jsonl.gz), as training takes them")
     .option("--instructions <file>", "wordings of the tasks' instructions")
     .option("--licence <text>", "licence of the data, for the provenance", "unknown")
-    .option("--t-ffn <n>", "channels that masks keep in each layer (default: half)", integer(1))
+    .addOption(numberFlag("--keep <share>", { ...KEEP, otherwise: "half" }, parseShare).conflicts("tFfn"))
+    .option("--t-ffn <n>", "the same as channels in each layer", integer(1))
     .option("--block <n>", "channels that are kept or dropped together; they are regrouped for that", integer(1), 64)
     .option("--masks <n>", "masks: at most so many, of clusters of prompts; or domains, one for each", masksOf, 16)
     .option("--random", "control: random blocks for each group of prompts")
     .option(
       "--reconstruct",
-      "fit each layer's down projection, by least squares, so that the channels kept at --t-ffn give what all gave on these prompts and answers",
+      "fit each layer's down projection, by least squares, so that the channels kept give what all gave on these prompts and answers",
     )
     .option("--prompts <n>", "prompts whose answers importance is taken over, in all; domains alike", integer(2), 480)
     .option("--max-tokens <n>", "longest prompt with its answer", integer(8), 256)
@@ -57,7 +61,7 @@ function masksOf(text: string): "domains" | number {
 }
 
 async function run(checkpoint: string, out: string, options: Options): Promise<void> {
-  const { data: paths, instructions, licence, maxTokens, tFfn, json, threads, ...rest } = options;
+  const { data: paths, instructions, licence, maxTokens, keep, tFfn, json, threads, ...rest } = options;
   const signal = interruption("prune: stopped. Nothing was written.");
   const model = await loadModel(checkpoint);
   if (model.predictor)
@@ -85,7 +89,7 @@ async function run(checkpoint: string, out: string, options: Options): Promise<v
   };
   const { model: pruned, report } = await prune(model, data, {
     ...rest,
-    tFfn: tFfn ?? llm.config.ffnWidth / 2,
+    tFfn: budgetTFfn({ keep, tFfn }, { ffnWidth: llm.config.ffnWidth, block: rest.block }) ?? llm.config.ffnWidth / 2,
     data: paths.map((name) => ({ name, licence })),
     ...(threads !== undefined && { threads }),
     spinning: false,

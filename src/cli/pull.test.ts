@@ -25,11 +25,16 @@ test("a model is pulled with its progress, and then named by its id in every com
   const pulled = await inProcess("pull", "owner/name");
   expect(pulled).toMatchObject({ code: 0, stdout: "" });
   expect(pulled.stderr).toMatch(
-    /^download [\s\S]*\(100 %\).*\nimport [\s\S]*\(100 %\).*\n.*owner--name.*: bundle\. Ask it: ifprune run --model owner\/name /,
+    /^download [\s\S]*\(100 %\).*\nimport [\s\S]*\(100 %\).*\n[\s\S]*owner--name.*: bundle\. Ask it: ifprune run --model owner\/name /,
   );
   const mask = ["--t-ffn", "32", "--source", "weights"];
   expect(await succeed("mask", "hello", "--model", "owner/name", ...mask)).toMatch(/^32 of /);
   expect(JSON.parse(await succeed("estimate", "owner/name", "--t-ffn", "32", "--json"))).toMatchObject({ tFfn: 32 });
+  expect(await succeed("mask", "hello", "--model", "name", ...mask)).toMatch(/^32 of /); // as a server names it
+  const unknown = await inProcess("mask", "hello", "--model", "nome");
+  expect(unknown.stderr).toMatch(
+    /nome: wanted a folder, or the name of a model, got neither\. .+: default, owner\/name\.$/m,
+  );
   const exported = join(folder, "exported");
   await succeed("export", "owner/name", exported, "--task", "hello", "--format", "hf", ...mask);
   expect(readFileSync(join(exported, "README.md"), "utf8")).toContain("owner/name");

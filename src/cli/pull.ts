@@ -1,5 +1,7 @@
 import { Command } from "commander";
 import { pullModel } from "../bundle/pullModel.ts";
+import { readManifest } from "../manifest.ts";
+import { measureBundle } from "./measuring.ts";
 import { interruption } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -8,6 +10,7 @@ interface Options {
   file?: string;
   out?: string;
   offline?: boolean;
+  measure: boolean;
 }
 
 export function pullCommand(): Command {
@@ -22,6 +25,7 @@ export function pullCommand(): Command {
       "of a repository with GGUF files, the one to take (default: that of Q8_0, else of the next best type)",
     )
     .option("--out <folder>", "folder to make the bundle in (default: one in the cache, which the id names)")
+    .option("--no-measure", "do not measure what masks that need no training cost")
     .option("--offline", "ask nobody: make it of what is in the Hub's cache (default: as HF_HUB_OFFLINE says)")
     .addHelpText(
       "after",
@@ -36,7 +40,7 @@ Examples:
     .action(pull);
 }
 
-async function pull(id: string, options: Options): Promise<void> {
+async function pull(id: string, { measure, ...options }: Options): Promise<void> {
   const signal = interruption("pull: stopped. What came stays: run it again to go on.");
   let shown: { stage: string; progress: Progress } | undefined;
   const onProgress = (stage: "download" | "import", done: number, total: number) => {
@@ -44,10 +48,11 @@ async function pull(id: string, options: Options): Promise<void> {
     shown?.progress.finish();
     shown = { stage, progress: new Progress({ label: stage, total, done, unit: "bytes" }) };
   };
-  const { path, notes } = await pullModel(id, { ...options, signal, onProgress }).finally(() =>
+  const { path, notes, isImported } = await pullModel(id, { ...options, signal, onProgress }).finally(() =>
     shown?.progress.finish(),
   );
   for (const note of notes) process.stderr.write(`${note}\n`);
+  if (isImported && measure && readManifest(path, "ifprune-bundle").quality === undefined) await measureBundle(path);
   const name = options.out ?? id;
   process.stderr.write(`${path}: bundle. Ask it: ifprune run --model ${name} "Name three rivers."\n`);
 }

@@ -1,15 +1,16 @@
 import { basename, resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { Command, InvalidArgumentError, Option } from "commander";
+import type { Budget } from "../bundle/estimate.ts";
 import { DEFAULT_KV_TYPE, KV_TYPES, type KvType } from "../bundle/memory.ts";
 import { OptionError } from "../errors.ts";
 import { isLoopback } from "../serve/http/security.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
 import { SERVICE_OPTIONS } from "../serve/serviceOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { DEFAULT_MODEL } from "./options.ts";
+import { budgetFlags, DEFAULT_MODEL, DENSE_NOTE } from "./options.ts";
 
-interface Options {
+interface Options extends Budget {
   host: string;
   port: number;
   apiKey?: string;
@@ -29,7 +30,7 @@ interface Options {
 const PORT = { words: "port to listen on; 0: any free one", isInteger: true, min: 0, max: 65_535, fallback: 8080 };
 
 export function serveCommand(): Command {
-  return new Command("serve")
+  const command = new Command("serve")
     .description("Serve models over HTTP as OpenAI's API does, and a page to chat with them.")
     .argument(
       "[models...]",
@@ -54,6 +55,8 @@ export function serveCommand(): Command {
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
     .action(serve);
+  for (const flag of budgetFlags()) command.addOption(flag);
+  return command;
 }
 
 async function serve(folders: string[], options: Options): Promise<void> {
@@ -79,6 +82,9 @@ async function serve(folders: string[], options: Options): Promise<void> {
   const models = paths.map((path) => ({ id: basename(resolve(path)), path }));
   await using service = await openLocalService(models, {
     memoryBytes: options.memory,
+    keep: options.keep,
+    maxLoss: options.maxLoss,
+    tFfn: options.tFfn,
     slots: options.slots,
     maxQueued: options.queue,
     threads: options.threads,
@@ -90,6 +96,8 @@ async function serve(folders: string[], options: Options): Promise<void> {
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
   const app = createApp(service, { host, apiKey, cors, log, logPrompts, mask, page: await openPage() });
   await using server = await listen(app.fetch, { host, port });
+  for (const { id, isTrained, tFfn, dFfn } of service.models())
+    if (!isTrained && tFfn === dFfn) process.stderr.write(`${id}: ${DENSE_NOTE}\n`);
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
   if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");

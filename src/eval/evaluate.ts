@@ -5,7 +5,6 @@
 import { extname } from "node:path";
 import {
   checkTFfn,
-  type Instruction,
   type MaskSource,
   modelTFfn,
   openFlaggedSource,
@@ -15,6 +14,7 @@ import {
 } from "../answer/maskSource.ts";
 import type { PromptedModel } from "../answer/promptedModel.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
+import type { Budget } from "../bundle/estimate.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { foreignPartners, meanScores, shuffledScores } from "../mask/baselines.ts";
@@ -22,7 +22,7 @@ import { checkMask, type Mask, maskFromScores } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, instructionOf, type TaskExample } from "../text/prompt.ts";
+import { composePrompt, type Instruction, instructionOf, type TaskExample } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 
 /** What runs a model under masks, one per sequence, or dense without: the graph, exactly, or llama.cpp, as served. Ids in, ids out. */
@@ -66,11 +66,9 @@ export const SCOPES = ["input", "task"] as const;
 export type Scope = (typeof SCOPES)[number];
 
 /** The masks that a model is evaluated under. Without any of these they are the model's own. */
-export interface EvaluatedMasks extends SourceFlags {
+export interface EvaluatedMasks extends SourceFlags, Budget {
   /** One for all instead of those of a source; "dense" keeps every channel. */
   mask?: Mask | "dense" | undefined;
-  /** Channels kept per layer. Default: as the predictor was trained, else half of them. */
-  tFfn?: number | undefined;
   /** Default: "input", or what the predictor was trained to read. */
   per?: Scope | undefined;
   /** Default: each prompt has its own mask. */
@@ -111,8 +109,7 @@ export interface TaskReport {
 
 interface Case {
   row: EvalRow;
-  prompt: string;
-  promptIds: Int32Array;
+  read: Instruction;
   sequence: LabelledSequence;
 }
 
@@ -138,7 +135,8 @@ export async function evaluateTasks(
     if (row.examples && options.examples)
       throw new FileError(path, `line ${line}: wanted no examples in it beside those for all rows, got some.`);
     const prompt = composePrompt(row.instruction, row.input, row.examples ?? examplesOf(row.task, options.examples));
-    const ids = format.promptIds(prompt);
+    const read = format.instruction(prompt);
+    const { ids } = read;
     const answer = format.answerIds(row.answers[0]!);
     if (ids.length + answer.length - 1 > contextLength) {
       numTooLong++;
@@ -147,8 +145,7 @@ export async function evaluateTasks(
     const labels = Int32Array.of(...new Int32Array(ids.length - 1).fill(-100), ...answer);
     cases.push({
       row,
-      prompt,
-      promptIds: ids,
+      read,
       sequence: { ids: Int32Array.of(...ids, ...answer.subarray(0, -1)), labels },
     });
   }
@@ -156,7 +153,7 @@ export async function evaluateTasks(
 
   const { masks, diagnostics } = await chooseMasks(
     opened,
-    cases.map(({ row, prompt, promptIds }) => ({ task: row.task, text: prompt, ids: promptIds })),
+    cases.map(({ row, read }) => ({ task: row.task, ...read })),
     options,
   );
   const scores = await evaluator.score(
@@ -170,7 +167,7 @@ export async function evaluateTasks(
     names.map((task) => [task, Math.max(...membersOf(task).map((i) => drafts[i]!.length))] as const),
   );
   const outputs = await evaluator.generate(
-    cases.map(({ promptIds }) => promptIds),
+    cases.map(({ read }) => read.ids),
     {
       masks,
       drafts,
@@ -178,9 +175,9 @@ export async function evaluateTasks(
       endIds: format.endIds,
     },
   );
-  const answers = cases.map(({ row, prompt }, i) => {
+  const answers = cases.map(({ row, read }, i) => {
     const answer = format.tokenizer.decode(outputs[i]!);
-    return { task: row.task, prompt, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };
+    return { task: row.task, prompt: read.text, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };
   });
 
   const tasks = names.map((task) => {
@@ -221,8 +218,8 @@ async function chooseMasks(
   prompts: readonly Asked[],
   options: EvaluationOptions,
 ): Promise<{ masks?: Mask[]; diagnostics?: MaskDiagnostics }> {
-  const { mask, source, text, seed, per, control, tFfn = modelTFfn(model), signal, onProgress, scoreCache } = options;
-  const named = Object.entries({ source, text, seed, per, control, tFfn: options.tFfn });
+  const { mask, source, text, seed, per, control, keep, maxLoss, signal, onProgress, scoreCache } = options;
+  const named = Object.entries({ source, text, seed, per, control, keep, maxLoss, tFfn: options.tFfn });
   const given = named.flatMap(([name, value]) => (value === undefined ? [] : [name]));
   if (mask !== undefined && given.length > 0)
     throw new OptionError(`evaluation: wanted a mask, or how to make one, got both (${given.join(", ")}).`);
@@ -234,7 +231,8 @@ async function chooseMasks(
     checkMask(fixed, "evaluation", model.weights.config);
     return { masks: prompts.map(() => fixed) };
   }
-  if (source === undefined && own !== "source") {
+  const isBudgetOnly = own === "dense" && (keep ?? options.tFfn) !== undefined; // as such a model is served
+  if (source === undefined && own !== "source" && !isBudgetOnly) {
     const what = `${given.join(", ")}, as the model was trained without a predictor`;
     throw new OptionError(
       `evaluation: wanted a source of masks for ${what}, got none. Name one of ${SOURCE_NAMES.join(", ")}.`,
@@ -242,6 +240,7 @@ async function chooseMasks(
   }
 
   const { ffnWidth: dFfn } = model.weights.config;
+  const tFfn = modelTFfn(model, options, source);
   checkTFfn(tFfn, dFfn);
   const sourceSeed = control === "random" && source !== "random" ? undefined : seed;
   await using open = await openFlaggedSource(model, { source, text, seed: sourceSeed }, { threads, cache: scoreCache });
@@ -289,7 +288,7 @@ async function scoresOf(
     let scores = known.get(text);
     if (!scores) {
       options.signal?.throwIfAborted();
-      const read = text === prompt.text ? prompt : { text, ids: format.promptIds(text) };
+      const read = text === prompt.text ? prompt : format.instruction(text);
       ({ scores } = await source.scores(read, { signal: options.signal }));
       known.set(text, scores);
     }

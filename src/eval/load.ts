@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import { isMasked } from "../answer/maskSource.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, InputError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
@@ -40,7 +41,7 @@ function openBundle(path: string, { threads }: SessionOptions): OpenedModel {
   return {
     model,
     evaluator: new BundleEvaluator(model.engines, model.bundle, { threads }),
-    own: "source",
+    own: isMasked(model, {}) ? "source" : "dense",
     threads,
     [Symbol.asyncDispose]: async () => model[Symbol.dispose](),
   };
@@ -60,10 +61,11 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
     llm: llm.weights,
     ...(predictor && { predictor: { backbone: predictor.backbone.weights, head: predictor.head } }),
   };
+  const predictorConfig = predictorOf(saved, folder);
   const evaluator = new Evaluator(
     {
       llm: llm.config,
-      predictor: predictorOf(saved, folder),
+      predictor: predictorConfig,
       softTopK: card.tFfn && card.epsilon ? { tFfn: card.tFfn, epsilon: card.epsilon } : undefined,
       parameters: parameterArrays(parts),
     },
@@ -76,6 +78,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
       manifest: card,
       format: formatOf(saved, tokenizerOf(saved, folder), folder),
       hasPredictor: predictor !== undefined,
+      block: predictorConfig?.block ?? 1,
       openPredictor: async () => ({
         scores: (ids) => predictedScores(evaluator, ids, predictor!.backbone.config.contextLength),
         [Symbol.asyncDispose]: async () => {},

@@ -10,7 +10,7 @@ import type { ModelSource } from "../model/source.ts";
 import { type LayerOptions, layerByLayer } from "./layerByLayer.ts";
 import { activations, griffinShares } from "./statistics.ts";
 
-/** Token ids that are read together, the first `skipped` of them (BOS) without being counted. */
+/** Token ids that are read together, the first `skipped` of them (BOS, what is before the user's text) without being counted. */
 export interface Window {
   ids: Int32Array;
   skipped: number;

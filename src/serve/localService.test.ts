@@ -420,11 +420,22 @@ describe("masks", () => {
     expect([c, d]).toEqual([a, a]);
   });
 
-  test("without a predictor are made from activations", async () => {
+  test("without a predictor are made from activations, of the size that is asked for, else not at all", async () => {
     await using service = await openStories();
-    const { start } = await ask(service, "Once upon a time", {}, "s");
-    expect(start.mask).toMatchObject({ source: "griffin", tFfn: 96, dFfn: 172 });
-    expect(service.models()).toMatchObject([{ id: "s", contextLength: 512, numLayers: 5, hasTools: false }]);
+    const maskOf = async (budget: object, from = service) => {
+      const { start } = await ask(from, "Once upon a time", { mask: { kind: "auto", ...budget } }, "s");
+      return start.mask;
+    };
+    expect(await maskOf({})).toMatchObject({ id: "dense", source: "dense", tFfn: 172, dFfn: 172 });
+    expect(await maskOf({ keep: 0.5 })).toMatchObject({ source: "griffin", tFfn: 96, dFfn: 172 });
+    expect(await maskOf({ tFfn: 100 })).toMatchObject({ source: "griffin", tFfn: 100 });
+    await expect(maskOf({ keep: 0.5, tFfn: 100 })).rejects.toThrow(/got both/);
+    await expect(service.saveTask("s", "all", "Once")).rejects.toThrow(/wanted a mask to save, got all of "s"/);
+    const told = { numLayers: 5, hasTools: false, isTrained: false };
+    expect(service.models()).toMatchObject([{ id: "s", contextLength: 512, tFfn: 172, ...told }]);
+    await using half = await openStories({ keep: 0.5 });
+    expect(await maskOf({}, half)).toMatchObject({ source: "griffin", tFfn: 96 });
+    expect(half.models()).toMatchObject([{ tFfn: 96, ...told }]);
   });
 });
 

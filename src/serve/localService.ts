@@ -7,10 +7,10 @@
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
 import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
-import { type MaskSource, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
+import { isMasked, type MaskSource, maskQuality, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
-import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
+import { type Budget, defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { type CacheOptions, hasSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
@@ -40,11 +40,12 @@ import { subnetworkBytes } from "./subnetworkBytes.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
 import { plainTokens, promptTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
-/** Limits of {@link openLocalService}, and how it runs models. Numbers are those of `serviceOptions.ts`. */
+/** Limits of {@link openLocalService}, how it runs models, and what masks keep unless requests say so. Numbers are those of `serviceOptions.ts`. */
 export interface LocalServiceOptions
   extends ModelOptions,
     Pick<EngineOptions, "kvType" | "gpu">,
-    Given<typeof SERVICE_OPTIONS> {
+    Given<typeof SERVICE_OPTIONS>,
+    Budget {
   /** Of sub-networks on disk. */
   cache?: Omit<CacheOptions, "signal"> | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
@@ -99,11 +100,13 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   const model = new InstructionModel(path, options);
   try {
     const { bundle, format } = model;
-    const { contextLength = defaultContextLength(bundle), tFfn = modelTFfn(model) } = options;
-    const { threads, gpu, scoreCache, tasksRoot, slots, kvType = DEFAULT_KV_TYPE } = options;
+    const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
+    const { kvType = DEFAULT_KV_TYPE } = options;
+    const isDense = !isMasked(model, budgetIn(options));
+    const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options));
     const tasks = new TaskStore(bundle, tasksRoot);
     const stored = readStoredModel(path);
-    estimate(stored, { tFfn, contextLength }); // that they suit the model
+    estimate(stored, { tFfn: isDense ? undefined : tFfn, contextLength }); // that they suit the model
     checkBudget(id, stored, { tFfn, contextLength, slots, kvType }, options.memoryBytes);
     const source = await openFlaggedSource(model, {}, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
@@ -113,15 +116,19 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       numLayers: bundle.numLayers,
       dFfn: bundle.ffnWidth,
       tFfn,
+      isTrained: model.hasPredictor,
+      quality: bundle.manifest.quality,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
     };
-    const masks = new ServedMasks(bundle, source, tasks, tFfn);
+    const masks = new ServedMasks(bundle, source, tasks);
     return { info, model, source, stored, masks };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
   }
 }
+
+const budgetIn = ({ keep, maxLoss, tFfn }: Budget): Budget => ({ keep, maxLoss, tFfn });
 
 /** A limit that no sub-network fits into would refuse every request. */
 function checkBudget(
@@ -285,17 +292,21 @@ export class LocalService implements InferenceService {
     );
   }
 
-  async mask(id: string, instruction: string, signal?: AbortSignal): Promise<{ info: MaskInfo; mask: Mask }> {
+  async mask(
+    id: string,
+    instruction: string,
+    { signal, ...budget }: Budget & { signal?: AbortSignal } = {},
+  ): Promise<{ info: MaskInfo; mask: Mask }> {
     const served = this.#find(id);
     const read = this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] });
     const named = await this.#stoppable(signal, async (either) => {
       using _ = await this.#queue.enter(either);
-      return await served.masks.of(read.instruction, either);
+      return await this.#maskOf(served, read.instruction, budget, either);
     });
     const isLoaded = this.#pool.isLoaded(id, named.id);
     const { bundle } = served.model;
     const from = isLoaded ? "loaded" : hasSubnetwork(bundle, named.mask, this.#options.cache) ? "disk" : "cold";
-    return { info: infoOf(named, from), mask: named.mask };
+    return { info: infoOf(served.model, named, from), mask: named.mask };
   }
 
   maskById(id: string, maskId: string): Mask {
@@ -306,10 +317,15 @@ export class LocalService implements InferenceService {
     return this.#find(id).masks.tasks.list();
   }
 
-  async saveTask(id: string, name: string, instruction: string) {
-    const { tasks } = this.#find(id).masks;
+  async saveTask(id: string, name: string, instruction: string, budget: Budget = {}) {
+    const { masks, info: served } = this.#find(id);
+    const { tasks } = masks;
     tasks.checkName(name); // before anything is made
-    const { info, mask } = await this.mask(id, instruction);
+    const { info, mask } = await this.mask(id, instruction, budget);
+    if (mask.tFfn === served.dFfn)
+      throw new InputError(
+        `task: wanted a mask to save, got all of "${id}". Say how much it is to keep, as keep = 0.75.`,
+      );
     return tasks.save(name, instruction, { id: info.id, mask, source: info.source });
   }
 
@@ -369,21 +385,35 @@ export class LocalService implements InferenceService {
       const { gather, load } = lease.ms;
       const waited = Math.max(0, performance.now() - chosen - gather - load);
       Object.assign(ms, { queue: entered - start + waited, predict: chosen - entered, gather, load });
-      return await use(lease.value, infoOf(named, lease.from), ms);
+      return await use(lease.value, infoOf(served.model, named, lease.from), ms);
     } finally {
       lease.release();
     }
   }
 
+  /** The mask of an instruction, of the size that is asked for. */
+  async #maskOf(
+    { info, masks, model }: Served,
+    instruction: ReadPrompt["instruction"],
+    request: Budget,
+    signal: AbortSignal,
+  ): Promise<NamedMask> {
+    const budget = budgetIn(request);
+    const isTold = Object.values(budget).some((one) => one !== undefined);
+    const kept = isTold ? modelTFfn(model, budget) : info.tFfn;
+    return kept === info.dFfn ? masks.dense() : await masks.of(instruction, kept, signal);
+  }
+
   async #chooseMask(
-    { info, masks }: Served,
+    served: Served,
     request: MaskRequest,
     instruction: ReadPrompt["instruction"],
     signal: AbortSignal,
   ): Promise<NamedMask> {
+    const { info, masks } = served;
     switch (request.kind) {
       case "auto": {
-        const named = await masks.of(instruction, signal);
+        const named = await this.#maskOf(served, instruction, request, signal);
         const { reuseOverlap } = this.#options;
         return reuseOverlap === undefined ? named : this.#pool.nearest(info.id, named, reuseOverlap);
       }
@@ -399,6 +429,11 @@ export class LocalService implements InferenceService {
   }
 }
 
-function infoOf({ id, source, mask: { tFfn, dFfn } }: NamedMask, from: MaskInfo["from"]): MaskInfo {
-  return { id, source, tFfn, dFfn, from };
+function infoOf(
+  model: Pick<InstructionModel, "manifest">,
+  { id, source, mask: { tFfn, dFfn } }: NamedMask,
+  from: MaskInfo["from"],
+): MaskInfo {
+  const quality = maskQuality(model, source, tFfn);
+  return { id, source, tFfn, dFfn, from, ...(quality && { quality }) };
 }

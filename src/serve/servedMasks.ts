@@ -13,28 +13,29 @@ export class ServedMasks {
   readonly tasks: TaskStore;
   readonly #bundle: Bundle;
   readonly #source: MaskSource;
-  readonly #tFfn: number;
   readonly #memo = new MaskMemo();
   #making: Promise<unknown> = Promise.resolve();
 
   /** @param source stays its owner's */
-  constructor(bundle: Bundle, source: MaskSource, tasks: TaskStore, tFfn: number) {
+  constructor(bundle: Bundle, source: MaskSource, tasks: TaskStore) {
     this.#bundle = bundle;
     this.#source = source;
     this.tasks = tasks;
-    this.#tFfn = tFfn;
   }
 
   /** The mask of an instruction, remembered or made. */
-  async of(instruction: ReadPrompt["instruction"], signal: AbortSignal): Promise<NamedMask> {
+  async of(instruction: ReadPrompt["instruction"], tFfn: number, signal: AbortSignal): Promise<NamedMask> {
     const { ids, text } = instruction;
     const bytes = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
-    const key = createHash("sha256").update(JSON.stringify(text)).update(bytes).digest("base64");
+    const key = createHash("sha256")
+      .update(JSON.stringify([text, tFfn]))
+      .update(bytes)
+      .digest("base64");
     const make = async () => {
       signal.throwIfAborted();
       const since = this.#memo.find(key);
       if (since) return since;
-      const how = { tFfn: this.#tFfn, ffnWidth: this.#bundle.ffnWidth, signal };
+      const how = { tFfn, ffnWidth: this.#bundle.ffnWidth, signal };
       const { mask, source } = await chooseMask(this.#source, instruction, how);
       const named = nameMask(mask, source);
       this.#memo.add(key, named);

@@ -4,16 +4,22 @@
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
 
+import type { MaskQuality } from "../answer/maskSource.ts";
 import type { Prompt } from "../answer/prompts.ts";
+import type { Budget } from "../bundle/estimate.ts";
 import type { Sampling } from "../engine/sampling.ts";
+import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 
-export type { Prompt, Sampling };
+export type { Budget, Prompt, Sampling };
 
 /** Which part of the model answers. */
 export type MaskRequest =
-  /** The part that this prompt's instruction (its first user message) asks for. */
-  | { kind: "auto" }
+  /**
+   * The part that this prompt's instruction (its first user message) asks for, of the size that is asked for. Without a size, of a model
+   * without trained masks, every channel.
+   */
+  | ({ kind: "auto" } & Budget)
   /** A saved mask of a kind of task. */
   | { kind: "task"; name: string }
   /** Every channel. */
@@ -68,6 +74,8 @@ export interface MaskInfo {
   dFfn: number;
   /** Where its sub-network was: in memory, on disk, or nowhere yet. */
   from: "loaded" | "disk" | "cold";
+  /** What masks of this source and size were measured to cost the model. */
+  quality?: MaskQuality;
 }
 
 /** An answer under way: a start, its text, an end. */
@@ -101,8 +109,12 @@ export interface ServedModel {
   contextLength: number;
   numLayers: number;
   dFfn: number;
-  /** Channels that masks keep. */
+  /** Channels that masks keep unless told; F where prompts get no masks unless told. */
   tFfn: number;
+  /** Whether its masks were trained. */
+  isTrained: boolean;
+  /** What masks without training were measured to cost it. */
+  quality?: Quality | undefined;
   /** Whether it has a chat template that knows tools. */
   hasTools: boolean;
 }
@@ -148,13 +160,17 @@ export interface InferenceService extends AsyncDisposable {
     request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
   ): Promise<PromptToken[]>;
   /** The mask of an instruction, made or remembered. */
-  mask(model: string, instruction: string, signal?: AbortSignal): Promise<{ info: MaskInfo; mask: Mask }>;
+  mask(
+    model: string,
+    instruction: string,
+    options?: Budget & { signal?: AbortSignal },
+  ): Promise<{ info: MaskInfo; mask: Mask }>;
   /** A mask by its id, as long as it is remembered: the latest ones, and those of tasks. */
   maskById(model: string, id: string): Mask;
   /** Tasks that were saved. */
   tasks(model: string): readonly SavedTask[];
   /** Keeps an instruction's mask under a name. */
-  saveTask(model: string, name: string, instruction: string): Promise<SavedTask>;
+  saveTask(model: string, name: string, instruction: string, budget?: Budget): Promise<SavedTask>;
   /** Forgets a saved task. */
   deleteTask(model: string, name: string): void;
   /** What runs, waits and is loaded. */

@@ -1,5 +1,5 @@
 /** Numbers that a local service takes. */
-import { DEFAULT_CONTEXT_LENGTH, T_FFN } from "../bundle/estimate.ts";
+import { DEFAULT_CONTEXT_LENGTH } from "../bundle/estimate.ts";
 import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import type { NumberOption } from "../options.ts";
 
@@ -22,7 +22,6 @@ export const SERVICE_OPTIONS = {
   },
   maxRunning: { words: "requests that run at a time, loading included", isInteger: true, min: 1, fallback: 16 },
   maxQueued: { words: "requests that may wait; more are refused", isInteger: true, min: 0, fallback: 64 },
-  tFfn: T_FFN,
   /** A loaded sub-network that keeps at least so much of a new mask is taken instead, though its answers are another mask's. */
   reuseOverlap: {
     words: "take a loaded sub-network that keeps this share of a prompt's channels in each layer",

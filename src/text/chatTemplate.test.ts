@@ -155,6 +155,11 @@ test("the texts are what the families read", () => {
   expect(textOf("mistral", user)).toBe("<s>[INST]  abc  [/INST]");
 });
 
+test.each(names)("%s: an instruction says where the user's text is, with tokens that are partly of it", (name) => {
+  const { ids, user } = new PromptFormat(tokenizer, template(name)).instruction("abc, and what?");
+  expect(tokenizer.decode(ids.subarray(...user!)).trim()).toBe("abc, and what?");
+});
+
 /** What Jinja itself makes of messages; templates are not told the date. */
 const jinja = (source: string, messages: readonly ChatMessage[]): string => {
   const dateless = new Template(source.replaceAll("strftime_now is defined", "false"));

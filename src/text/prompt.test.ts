@@ -20,6 +20,17 @@ describe("prompts", () => {
     expect(composePrompt("Write a poem.")).toBe("Write a poem.");
   });
 
+  test("an instruction's ids are the prompt's, and it says where in them the user's text is", () => {
+    const of = (template: string, prompt: string) => {
+      const { text, ids, user } = new PromptFormat(tokenizer, template).instruction(prompt);
+      expect([text, ids]).toEqual([prompt, new PromptFormat(tokenizer, template).promptIds(prompt)]);
+      return user && String.fromCharCode(...ids.subarray(...user));
+    };
+    expect(of(DEFAULT_PROMPT_TEMPLATE, "a cat")).toBe("a cat");
+    expect(of("Ask: {prompt} Say: ", "Say: Ask: ")).toBe("Say: Ask: ");
+    expect(of("{prompt}", "a cat")).toBe("a cat");
+  });
+
   test("an instruction that has a place for its input takes it there, whole or in parts", () => {
     expect(composePrompt("What is the plural of {input}?", "wolf")).toBe("What is the plural of wolf?");
     expect(composePrompt("{input.2} from {input.1}", "94 29")).toBe("29 from 94");

@@ -83,6 +83,42 @@ export function predictorIds(tokenizer: Tokenizer, text: string): Int32Array {
   return withBos(tokenizer, tokenizer.encode(text));
 }
 
+/** What a mask is made for: the user's text, and what the LLM reads of it. */
+export interface Instruction {
+  text: string;
+  ids: Int32Array;
+  /**
+   * Where in `ids` the user's text is, from and up to: of a prompt, what is around it says nothing of what is asked. Absent: all of them.
+   */
+  user?: readonly [from: number, end: number] | undefined;
+}
+
+/**
+ * The instruction of a conversation that ends with a user's message: that message.
+ *
+ * @throws as {@link ChatTemplate.render}
+ */
+export function chatInstruction(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  messages: readonly ChatMessage[],
+  tools?: readonly object[],
+): Instruction {
+  const parts = template.render(messages, tokenizer, tools);
+  const at = parts.findLastIndex(({ isTrusted }) => !isTrusted);
+  const [ids, before] = [parts, parts.slice(0, at)].map((some) => withBos(tokenizer, tokenizer.encodeParts(some)));
+  const after = tokenizer.encodeParts(parts.slice(at + 1));
+  return { text: messages.at(-1)!.content, ids: ids!, user: userSpan(ids!, before!, after) };
+}
+
+/** Where the user's text is, given what is before and after it alone. A token that has some of it and some of those is none of theirs. */
+function userSpan(ids: Int32Array, before: Int32Array, after: Int32Array): Instruction["user"] {
+  const from = before.findIndex((id, i) => id !== ids[i]);
+  const shared = after.toReversed().findIndex((id, i) => id !== ids.at(-1 - i));
+  const span = [from < 0 ? before.length : from, ids.length - (shared < 0 ? after.length : shared)] as const;
+  return span[0] < span[1] ? span : undefined;
+}
+
 /** How an LLM is prompted and how it answers, in token ids. */
 export class PromptFormat {
   #frame: AnswerFrame | undefined;
@@ -111,6 +147,17 @@ export class PromptFormat {
     if (template instanceof ChatTemplate)
       return withBos(tokenizer, chatIds(tokenizer, template, [{ role: "user", content: prompt }]));
     return withBos(tokenizer, tokenizer.encode(filled(template, prompt)));
+  }
+
+  /** The same with where the prompt is in it, as masks are made for it. @throws as {@link PromptFormat.promptIds} */
+  instruction(prompt: string): Instruction {
+    checkText(prompt);
+    const { tokenizer, template } = this;
+    if (template instanceof ChatTemplate)
+      return chatInstruction(tokenizer, template, [{ role: "user", content: prompt }]);
+    const [before, after] = template.split("{prompt}").map((text) => tokenizer.encode(text));
+    const ids = this.promptIds(prompt);
+    return { text: prompt, ids, user: userSpan(ids, withBos(tokenizer, before!), after!) };
   }
 
   /**

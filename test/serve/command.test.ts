@@ -1,8 +1,12 @@
 /** `ifprune serve` as a user starts it, with the model of the package. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { expect, test } from "vitest";
+import { listen } from "../../src/serve/http/server.ts";
 import { inProcess } from "../support/cli.ts";
 import { temporaryFolder } from "../support/models.ts";
 
@@ -60,6 +64,20 @@ test("refuses to be reached from elsewhere without a key, and options out of ran
     const { code, stdout, stderr } = await inProcess("serve", ...args);
     expect([args, code, stdout]).toEqual([args, 1, ""]);
     expect(stderr).toMatch(message);
+  }
+});
+
+test("a port in use is said, and what to do", async () => {
+  const taken = createServer().listen(0, "127.0.0.1");
+  await once(taken, "listening");
+  const { port } = taken.address() as AddressInfo;
+  try {
+    const listening = listen(() => new Response(), { host: "127.0.0.1", port });
+    await expect(listening).rejects.toThrow(
+      `wanted port ${port} of 127.0.0.1, got one that is in use. Take another: --port `,
+    );
+  } finally {
+    taken.close();
   }
 });
 

@@ -15,12 +15,14 @@ export interface Ended {
 export interface CliOptions {
   cwd?: string;
   env?: Record<string, string>;
+  /** Standard input. */
+  input?: string;
 }
 
-export function ifprune(args: readonly string[], { cwd, env }: CliOptions = {}): Promise<Ended> {
+export function ifprune(args: readonly string[], { cwd, env, input }: CliOptions = {}): Promise<Ended> {
   const child = spawn(process.execPath, [entry, ...args], { cwd, env: { ...process.env, ...env }, stdio: "pipe" });
   const ended: Ended = { code: null, stdout: "", stderr: "" };
-  child.stdin.end();
+  child.stdin.end(input);
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     ended.stdout += text;
   });

@@ -11,7 +11,7 @@ import type {
   ServedModel,
 } from "../../src/serve/service.ts";
 
-const model = { created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6 };
+const model = { created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true };
 export const MASK_ID = "abc123";
 
 export class FakeService implements InferenceService {

@@ -46,8 +46,17 @@ export class FakeService implements InferenceService {
   /** Requests for text so far. */
   asked: GenerationRequest[] = [];
   served: ServedModel[] = [
-    { id: "default", created: 0, contextLength: 2048, numLayers: L, dFfn: F, tFfn: K, hasTools: false },
-    { id: "other", created: 0, contextLength: 2048, numLayers: L, dFfn: F, tFfn: K, hasTools: false },
+    {
+      id: "default",
+      created: 0,
+      contextLength: 2048,
+      numLayers: L,
+      dFfn: F,
+      tFfn: K,
+      isTrained: true,
+      hasTools: false,
+    },
+    { id: "other", created: 0, contextLength: 2048, numLayers: L, dFfn: F, tFfn: K, isTrained: true, hasTools: false },
   ];
   readonly #masks = new Map<string, Mask>();
   #running = 0;

@@ -149,6 +149,30 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     });
   });
 
+  test("how much of the model answers is chosen with what it costs, asked for, and remembered", async () => {
+    const quality = { prompts: 6, tokens: 100, rows: [{ source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 }] };
+    service.served = service.served.map((model) => ({ ...model, tFfn: 512, isTrained: false, quality }));
+    await open();
+    await page.getByText("This model has no trained masks").waitFor();
+    const keep = page.getByLabel("Keep");
+    expect(await keep.getByText("75").textContent()).toBe("75\u00a0%: 0.21 nats lost, 87\u00a0% agree");
+    await keep.selectOption("0.75");
+    await ask("first");
+    await page.getByText("You said: first").waitFor();
+    expect(service.asked.at(-1)!.mask).toEqual({ kind: "auto", keep: 0.75 });
+    await page.reload();
+    expect(await keep.inputValue()).toBe("0.75");
+    await keep.selectOption("auto");
+    await ask("second");
+    await page.getByText("You said: second").waitFor();
+    expect(service.asked.at(-1)!.mask).toEqual({ kind: "auto", keep: "auto" });
+    await page.getByLabel("Mask").selectOption("dense"); // whose size is known
+    expect(await keep.count()).toBe(0);
+    await ask("third");
+    await page.getByText("You said: third").waitFor();
+    expect(service.asked.at(-1)!.mask).toEqual({ kind: "dense" });
+  });
+
   test("Escape stops the answer, the server hears of it, and what came is kept", async () => {
     await open();
     await ask("endless");

@@ -100,6 +100,8 @@ export interface ChatRequest {
   messages: { role: "user" | "assistant"; content: string }[];
   /** `auto`, `dense`, `task:NAME` or a mask's id. */
   mask: string;
+  /** Share of the FFN, of `auto` alone. */
+  keep?: number | "auto";
   max_tokens: number;
   temperature: number;
 }

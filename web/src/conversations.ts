@@ -32,6 +32,8 @@ export interface Conversation {
 }
 
 export interface Settings {
+  /** Share of the FFN that masks keep, or `auto`. Absent: as the model does. */
+  keep?: number | "auto" | undefined;
   temperature: number;
   maxTokens: number;
 }
@@ -56,7 +58,10 @@ function isConversations(value: unknown): value is Conversation[] {
   return Array.isArray(value) && value.every(isConversation);
 }
 const isSettings = (value: unknown): value is Settings =>
-  isObject(value) && typeof value.temperature === "number" && typeof value.maxTokens === "number";
+  isObject(value) &&
+  typeof value.temperature === "number" &&
+  typeof value.maxTokens === "number" &&
+  (value.keep === undefined || value.keep === "auto" || typeof value.keep === "number");
 
 /** Latest first. */
 export const conversations = new Store<Conversation[]>(readStored("conversations", isConversations, []));
@@ -71,6 +76,12 @@ export const settings = new Store<Settings>(readStored("settings", isSettings, {
 export function setSettings(value: Settings): void {
   settings.set(value);
   writeStored("settings", value);
+}
+
+/** The share that a request for a mask asks for, where the reader has chosen one. */
+export function keptShare(): { keep?: number | "auto" } {
+  const { keep } = settings.value;
+  return keep === undefined ? {} : { keep };
 }
 
 /** `crypto.randomUUID` exists only on pages that came by TLS or from this machine. */
@@ -128,6 +139,7 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
   const { model, mask, messages } = conversations.value.find((other) => other.id === id)!;
   // A question that got no answer is not asked again with the next one: models know turns alone.
   const asked = messages.filter(({ role }, i) => role !== "user" || messages[i + 1]?.role !== "user");
+  const share = keptShare();
   const abort = new AbortController();
   running.set(new Map([...running.value, [id, abort]]));
   without(failures, id);
@@ -148,6 +160,7 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
     const request = {
       model,
       mask,
+      ...(mask === "auto" && share),
       messages: asked.map(({ role, content }) => ({ role, content })),
       max_tokens: settings.value.maxTokens,
       temperature: settings.value.temperature,
@@ -166,7 +179,7 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
     if (!abort.signal.aborted) failures.set(new Map([...failures.value, [id, error]]));
   }
   cancelAnimationFrame(frame);
-  if (abort.signal.aborted && content) info.mask = await maskOfStopped(model, mask, asked);
+  if (abort.signal.aborted && content) info.mask = await maskOfStopped(model, mask, asked, share);
   show();
   without(running, id);
   save();
@@ -181,10 +194,15 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
 }
 
 /** The last chunk names the mask; an answer that was stopped has none. */
-async function maskOfStopped(model: string, mask: string, messages: Message[]): Promise<AnswerInfo["mask"]> {
+async function maskOfStopped(
+  model: string,
+  mask: string,
+  messages: Message[],
+  share: ReturnType<typeof keptShare>,
+): Promise<AnswerInfo["mask"]> {
   try {
     if (mask === "auto") {
-      const { info } = await makeMask({ model, instruction: messages[0]!.content });
+      const { info } = await makeMask({ model, instruction: messages[0]!.content, ...share });
       return { id: info.id, t_ffn: info.tFfn, d_ffn: info.dFfn, kept_share: info.tFfn / info.dFfn };
     }
     if (mask === "dense") return { id: "dense" };

@@ -1,9 +1,9 @@
 /** Small parts that several views use. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiError, type CompletionExtension } from "./api.ts";
+import { ApiError, type CompletionExtension, type ServedModel } from "./api.ts";
 import { decodeLayers, fits, shareKeeping } from "./channels.ts";
-import type { AnswerInfo } from "./conversations.ts";
+import { type AnswerInfo, setSettings, settings } from "./conversations.ts";
 import { milliseconds, percent, perSecond, plural } from "./format.ts";
 import { Icon } from "./icons.tsx";
 import { MaskStrip, StripLegend } from "./MaskStrip.tsx";
@@ -154,6 +154,7 @@ export function answerFacts({ mask, ms, completionTokens, finishReason }: Answer
   const facts: string[] = [];
   if (mask?.id === "dense") facts.push("all channels kept");
   else if (mask?.kept_share !== undefined) facts.push(`${percent(mask.kept_share)} of the FFN`);
+  if (mask?.loss !== undefined) facts.push(`measured: ${mask.loss.toFixed(2)} nats lost a token`);
   if (mask?.from) facts.push(`${mask.id === "dense" ? "model" : "sub-network"} ${origins[mask.from]}`);
   if (ms) facts.push(...stages(ms).map(([name, time]) => `${name} ${milliseconds(time)}`));
   if (ms && completionTokens) facts.push(perSecond(completionTokens, ms.decode));
@@ -194,6 +195,39 @@ export function MaskChoice({ auto = "this prompt", ...props }: MaskChoiceProps) 
           </option>
         ))}
         {props.withDense !== false && <option value="dense">Dense: all channels</option>}
+      </select>
+    </label>
+  );
+}
+
+/** Shares that are offered; those that were measured on import are among them. */
+const shares = [0.9, 0.75, 0.5, 0.25];
+
+/** Chooses how much of the FFN masks keep, and says what that was measured to cost the model. */
+export function KeepChoice({ model }: { model: ServedModel }) {
+  const { keep, ...others } = useStore(settings);
+  const source = model.isTrained ? "predictor" : "griffin";
+  const rows = model.quality?.rows.filter((row) => row.source === source) ?? [];
+  const cost = (share: number) => {
+    const row = rows.find(({ tFfn }) => Math.abs(tFfn / model.dFfn - share) < 0.02); // in whole blocks
+    return row ? `: ${row.loss.toFixed(2)} nats lost, ${percent(row.agreement)} agree` : "";
+  };
+  const own = model.tFfn === model.dFfn ? "all: no trained masks" : percent(model.tFfn / model.dFfn);
+  const isOffered = keep === undefined || keep === "auto" || shares.includes(keep);
+  const choose = (value: string) =>
+    setSettings({ ...others, keep: value === "" ? undefined : value === "auto" ? value : Number(value) });
+  return (
+    <label class="field">
+      <span>Keep</span>
+      <select value={keep === undefined ? "" : String(keep)} onChange={(event) => choose(event.currentTarget.value)}>
+        <option value="">As the model does ({own})</option>
+        {(rows.length > 0 || keep === "auto") && <option value="auto">Auto: the least that costs little</option>}
+        {[...shares, ...(isOffered ? [] : [keep])].map((share) => (
+          <option key={share} value={String(share)}>
+            {percent(share)}
+            {cost(share)}
+          </option>
+        ))}
       </select>
     </label>
   );

@@ -217,6 +217,23 @@ test("a mask is asked for by task, by id, bare id, or not at all", async () => {
   }
 });
 
+test("a mask's size is asked for as a share or a count, also where another mask is the server's own", async () => {
+  for (const [fields, want] of [
+    [{ keep: 0.75 }, { kind: "auto", keep: 0.75 }],
+    [
+      { keep: "75%", mask: "auto" },
+      { kind: "auto", keep: 0.75 },
+    ],
+    [{ t_ffn: 8 }, { kind: "auto", tFfn: 8 }],
+  ] as const) {
+    for (const mask of ["auto", "dense"] as const) {
+      const body = { model: "tiny", messages: user, ...fields };
+      await send("/v1/chat/completions", body, {}, { mask: { kind: mask } });
+      expect(service.requests.at(-1)!.mask).toEqual(want);
+    }
+  }
+});
+
 const tools = [
   {
     type: "function",
@@ -565,6 +582,12 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ["storing", { store: true }, 400, "invalid_value", "store"],
   ["an unknown task", { mask: "task:none" }, 404, "task_not_found", "mask"],
   ["an unknown mask", { mask: "id:0123" }, 404, "mask_not_found", "mask"],
+  ["a share of nothing", { keep: 0 }, 400, "invalid_value", "keep"],
+  ["a share in words", { keep: "half" }, 400, "invalid_value", "keep"],
+  ["a share and a count", { keep: 0.5, t_ffn: 6 }, 400, "invalid_value", "keep"],
+  ["a share of a mask that is given", { keep: 0.5, mask: "dense" }, 400, "invalid_value", "keep"],
+  ["more channels than there are", { t_ffn: 21 }, 400, "invalid_value", "t_ffn"],
+  ["a share by what was not measured", { keep: "auto" }, 400, "invalid_value", "keep"],
   ["a path as a task", { mask: "task:../../etc" }, 400, "invalid_value", "mask"],
   ["a path as a mask", { mask: "/etc/passwd" }, 400, "invalid_value", "mask"],
   ["tools of a model that knows none", { model: "plain/model", tools }, 400, "unsupported_parameter", "tools"],
@@ -686,6 +709,7 @@ test("any JSON gets an answer or an error of OpenAI's shape, and leaves nothing 
     "tools",
     "tool_choice",
     "mask",
+    "keep",
     "stream",
     "logit_bias",
     "seed",

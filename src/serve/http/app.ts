@@ -105,7 +105,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
 }
 
 /** OpenAI's four fields, and ours. */
-function modelObject({ id, created, contextLength, dFfn, tFfn, hasTools }: ServedModel): object {
-  const ours = { context_length: contextLength, d_ffn: dFfn, t_ffn: tFfn, has_tools: hasTools };
+function modelObject({ id, created, contextLength, dFfn, tFfn, isTrained, hasTools }: ServedModel): object {
+  const ours = { context_length: contextLength, d_ffn: dFfn, t_ffn: tFfn, is_trained: isTrained, has_tools: hasTools };
   return { id, object: "model", created, owned_by: "ifprune", ifprune: ours };
 }

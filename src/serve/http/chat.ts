@@ -3,7 +3,7 @@
 import type { GenerationEvent, TokenLogprob } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
-import { Answers, knownMask, samplings, servedModel } from "./generation.ts";
+import { Answers, maskOf, samplings, servedModel } from "./generation.ts";
 import { grammarSchema } from "./jsonSchema.ts";
 import { readJsonBody } from "./limits.ts";
 import { type ChatBody, parseChat } from "./schemas.ts";
@@ -30,7 +30,7 @@ export async function chat(c: Handled): Promise<Response> {
     throw invalid("max_tokens", "wanted this or max_completion_tokens, got both.");
   const request = {
     prompt: { kind: "chat" as const, messages: plainMessages(body.messages), ...(use && { tools: use.tools }) },
-    mask: knownMask(service, model.id, body.mask ?? c.var.mask),
+    mask: maskOf(service, model, body, c.var.mask),
     maxTokens: body.max_completion_tokens ?? body.max_tokens ?? model.contextLength,
     stop: use && !use.schema && body.parallel_tool_calls === false ? [...body.stop, "</tool_call>"] : body.stop,
     logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,

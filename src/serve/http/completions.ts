@@ -3,7 +3,7 @@ import type { GenerationEvent, Prompt, PromptToken, Sampling, TokenLogprob } fro
 import { invalid } from "./apiErrors.ts";
 import { finite } from "./chat.ts";
 import type { Handled } from "./context.ts";
-import { Answers, knownMask, samplings, servedModel } from "./generation.ts";
+import { Answers, maskOf, samplings, servedModel } from "./generation.ts";
 import { limits, readJsonBody, tooMany } from "./limits.ts";
 import { type CompletionBody, parseCompletion } from "./schemas.ts";
 
@@ -29,7 +29,7 @@ export async function completions(c: Handled): Promise<Response> {
     throw invalid("best_of", "wanted what n is: all are given back.");
   if (body.stream_options && !body.stream) throw invalid("stream_options", "wanted stream to be true.");
   if (n * body.prompt.length > limits.prompts) throw tooMany("n", "answers of all prompts", limits.prompts);
-  const mask = knownMask(service, model.id, body.mask ?? c.var.mask);
+  const mask = maskOf(service, model, body, c.var.mask);
   const answers = new Answers<EchoEvent>(c, model, "cmpl");
 
   async function* answer(prompt: Prompt, sampling: Sampling): AsyncGenerator<GenerationEvent | EchoEvent, void, void> {

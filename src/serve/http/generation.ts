@@ -2,6 +2,7 @@
 import { randomInt, randomUUID } from "node:crypto";
 import { InputError } from "../../errors.ts";
 import type {
+  Budget,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
@@ -9,11 +10,11 @@ import type {
   Sampling,
   ServedModel,
 } from "../service.ts";
-import { ApiError, toApiError } from "./apiErrors.ts";
+import { ApiError, invalid, toApiError } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
 import { limits } from "./limits.ts";
 import type { CompletionExtension } from "./pageApi.ts";
-import { SAMPLING_FIELDS, type SamplingBody } from "./schemas.ts";
+import { type BudgetBody, SAMPLING_FIELDS, type SamplingBody } from "./schemas.ts";
 import { eventStream } from "./sse.ts";
 
 /** @throws {ApiError} if no model has the name */
@@ -27,8 +28,32 @@ export function servedModel(service: InferenceService, id: string): ServedModel 
   });
 }
 
-/** @throws {ApiError} if there is no such task or mask */
-export function knownMask(service: InferenceService, model: string, mask: MaskRequest): MaskRequest {
+/** Share or count that a body asks for. @throws {ApiError} if it has both, or more channels than the model */
+export function budgetOf(model: ServedModel, { keep, max_loss: maxLoss, t_ffn: tFfn }: BudgetBody): Budget {
+  if (keep !== undefined && tFfn !== undefined) throw invalid("keep", "wanted this or t_ffn, got both.");
+  if (maxLoss !== undefined && keep !== "auto") throw invalid("max_loss", 'wanted keep to be "auto".');
+  if (keep === "auto" && !model.quality) throw invalid("keep", `wanted a share: ${model.id} was not measured.`);
+  if (tFfn !== undefined && tFfn > model.dFfn)
+    throw invalid("t_ffn", `wanted at most ${model.dFfn}, the channels of a layer, got ${tFfn}.`);
+  return { keep, maxLoss, tFfn };
+}
+
+/** The mask that a request asks for. @param fallback of requests that say nothing @throws {ApiError} if there is no such task or mask, or it has a size already */
+export function maskOf(
+  service: InferenceService,
+  model: ServedModel,
+  body: BudgetBody & { mask?: MaskRequest | undefined },
+  fallback: MaskRequest,
+): MaskRequest {
+  const budget = budgetOf(model, body);
+  const isSized = (budget.keep ?? budget.tFfn) !== undefined;
+  const mask = body.mask ?? (isSized ? { kind: "auto" as const } : fallback);
+  if (isSized && mask.kind !== "auto")
+    throw invalid(body.keep === undefined ? "t_ffn" : "keep", `wanted none beside a mask that is given, got one.`);
+  return mask.kind === "auto" ? { ...mask, ...(isSized && budget) } : knownMask(service, model.id, mask);
+}
+
+function knownMask(service: InferenceService, model: string, mask: MaskRequest): MaskRequest {
   if (mask.kind === "task" && !service.tasks(model).some((task) => task.name === mask.name))
     throw new ApiError(404, "task_not_found", `The task "${mask.name}" does not exist.`, { param: "mask" });
   if (mask.kind === "id") storedMask(service, model, mask.id);
@@ -238,8 +263,8 @@ function extension(
   { mask }: Extract<GenerationEvent, { type: "start" }>,
   { ms }: Extract<GenerationEvent, { type: "end" }>,
 ): CompletionExtension {
-  const { id, source, tFfn, dFfn, from } = mask;
-  return { mask: { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, from }, ms };
+  const { id, source, tFfn, dFfn, from, quality } = mask;
+  return { mask: { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, from, ...quality }, ms };
 }
 
 /** 499, as servers say it in their logs: nobody reads the answer. */

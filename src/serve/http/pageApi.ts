@@ -21,12 +21,19 @@ import type { GenerationEvent, MaskInfo, SavedTask, ServedModel, ServiceState } 
 
 export type { MaskInfo, SavedTask, ServedModel, ServiceState };
 
-export interface MaskBody {
+/** Share of the FFN to keep, or channels per layer; as the model does unless told. */
+interface BudgetFields {
+  keep?: number | "auto";
+  max_loss?: number;
+  t_ffn?: number;
+}
+
+export interface MaskBody extends BudgetFields {
   model: string;
   instruction: string;
 }
 
-export interface TaskBody {
+export interface TaskBody extends BudgetFields {
   instruction: string;
 }
 
@@ -63,6 +70,9 @@ export interface CompletionExtension {
     /** K / F */
     kept_share: number;
     from: MaskInfo["from"];
+    /** Measured on import, where it was: nats that a token of the model's own answers loses, and share of them that stay the likeliest. */
+    loss?: number;
+    agreement?: number;
   };
   /** Milliseconds of each stage. */
   ms: Extract<GenerationEvent, { type: "end" }>["ms"];

@@ -5,7 +5,7 @@ import { maskToJson } from "../../mask/maskFile.ts";
 import { taskName } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 import type { Env } from "./context.ts";
-import { servedModel, storedMask } from "./generation.ts";
+import { budgetOf, servedModel, storedMask } from "./generation.ts";
 import { readJsonBody } from "./limits.ts";
 import type { PageMask, StoredMask } from "./pageApi.ts";
 import { parseMask, parseTask } from "./schemas.ts";
@@ -16,9 +16,10 @@ export function pageRoutes(): Hono<Env> {
   app.get("/state", (c) => c.json(c.var.service.state()));
 
   app.post("/mask", async (c) => {
-    const { model, instruction } = parseMask(await readJsonBody(c.req.raw));
-    const { id } = servedModel(c.var.service, model);
-    const { info, mask } = await c.var.service.mask(id, instruction, c.req.raw.signal);
+    const body = parseMask(await readJsonBody(c.req.raw));
+    const model = servedModel(c.var.service, body.model);
+    const how = { ...budgetOf(model, body), signal: c.req.raw.signal };
+    const { info, mask } = await c.var.service.mask(model.id, body.instruction, how);
     return c.json({ info, ...channels(mask) } satisfies PageMask);
   });
   const stored = (c: { var: Env["Variables"] }, model: string, id: string): Mask =>
@@ -42,8 +43,9 @@ export function pageRoutes(): Hono<Env> {
     const { model, name } = c.req.param();
     if (!taskName.test(name))
       throw invalid("name", "wanted up to 64 letters, digits, _ and -, a letter or digit first.");
-    const { instruction } = parseTask(await readJsonBody(c.req.raw));
-    return c.json(await c.var.service.saveTask(servedModel(c.var.service, model).id, name, instruction));
+    const body = parseTask(await readJsonBody(c.req.raw));
+    const served = servedModel(c.var.service, model);
+    return c.json(await c.var.service.saveTask(served.id, name, body.instruction, budgetOf(served, body)));
   });
   app.delete("/tasks/:model/:name", (c) => {
     const { model, name } = c.req.param();

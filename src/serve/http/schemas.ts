@@ -3,10 +3,11 @@
  * cannot are refused, as are unknown ones.
  */
 import { z } from "zod";
+import { KEEP, MAX_LOSS, parseShare } from "../../bundle/estimate.ts";
 import { MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
 import { OptionError } from "../../errors.ts";
-import type { NumberOption } from "../../options.ts";
+import { isInRange, type NumberOption } from "../../options.ts";
 import { type MaskRequest, taskName } from "../service.ts";
 import { ApiError, fromZod } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
@@ -55,6 +56,15 @@ export function readMaskRequest(where: string, value: string): MaskRequest {
   return data;
 }
 
+/** Shares are also taken as they are written on the command line. */
+const keep = z
+  .union([z.number(), z.string().transform((text) => (text === "auto" ? text : parseShare(text)))])
+  .refine(
+    (keep) => keep === "auto" || isInRange(keep, KEEP),
+    'wanted a share above 0, at most 1, or as "75%", or "auto"',
+  );
+const budget = { keep: optional(keep), max_loss: field(MAX_LOSS), t_ffn: optional(integer(1, count)) };
+
 const stop = z.union([text(limits.stopLength), z.array(text(limits.stopLength)).max(limits.stops)], {
   error: `wanted a text, or up to ${limits.stops} of them, of at most ${limits.stopLength} characters`,
 });
@@ -70,6 +80,7 @@ const metadata = z
 const sampling = {
   model: text(256),
   mask: optional(maskField),
+  ...budget,
   stream: optional(z.boolean("wanted a boolean")),
   stream_options: optional(
     z.strictObject({
@@ -205,11 +216,12 @@ const completion = z.strictObject({
   suffix: optional(z.literal("", "text after the answer is not supported")),
 });
 export type CompletionBody = z.output<typeof completion>;
+export type BudgetBody = Pick<ChatBody, keyof typeof budget>;
 export type SamplingBody = Pick<ChatBody, Exclude<keyof typeof sampling, "model">>;
 
 const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
-const maskBody = z.strictObject({ model: text(256), instruction });
-const taskBody = z.strictObject({ instruction });
+const maskBody = z.strictObject({ model: text(256), instruction, ...budget });
+const taskBody = z.strictObject({ instruction, ...budget });
 
 /** Fields of OpenAI's that are known, and that no model here has a use for. */
 const unsupported = new Set([

@@ -74,9 +74,12 @@ export async function listen(
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause: NodeJS.ErrnoException) =>
       reject(
-        new OptionError(`serve: wanted to listen on ${host}, port ${port}, got ${cause.code}. Choose others.`, {
-          cause,
-        }),
+        new OptionError(
+          cause.code === "EADDRINUSE"
+            ? `serve: wanted port ${port} of ${host}, got one that is in use. Take another: --port ${port + 1}, or --port 0 for any free one.`
+            : `serve: wanted to listen on ${host}, port ${port}, got ${cause.code}. Choose others.`,
+          { cause },
+        ),
       ),
     );
     server.listen(port, host, resolve);

@@ -17,7 +17,17 @@ import {
 } from "../conversations.ts";
 import { count, percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
-import { answerFacts, CopyButton, DeleteButton, Empty, Failure, Markdown, MaskById, MaskChoice } from "../parts.tsx";
+import {
+  answerFacts,
+  CopyButton,
+  DeleteButton,
+  Empty,
+  Failure,
+  KeepChoice,
+  Markdown,
+  MaskById,
+  MaskChoice,
+} from "../parts.tsx";
 import { tasks } from "../session.ts";
 import { useStore } from "../store.ts";
 
@@ -150,6 +160,7 @@ function Thread({ model, conversation, input }: ThreadProps) {
             onChange={setMask}
             auto={messages.length > 0 ? "the first message" : "this prompt"}
           />
+          {mask === "auto" && <KeepChoice model={model} />}
           <button
             type="button"
             class="button settings-toggle"
@@ -252,10 +263,17 @@ function Welcome({ model, onChoose }: { model: ServedModel; onChoose: (text: str
         : [];
   return (
     <Empty title="Give an instruction">
-      <p>
-        The model reads it, keeps {count(model.tFfn)} of {count(model.dFfn)} channels in each of {model.numLayers}{" "}
-        layers ({percent(model.tFfn / model.dFfn)}), and answers with those. Beside the answer you see which.
-      </p>
+      {model.tFfn === model.dFfn ? (
+        <p>
+          This model has no trained masks, so all of it answers. Choose a share under Keep to try masks that need no
+          training: the channels that are most active at your prompt.
+        </p>
+      ) : (
+        <p>
+          The model reads it, keeps {count(model.tFfn)} of {count(model.dFfn)} channels in each of {model.numLayers}{" "}
+          layers ({percent(model.tFfn / model.dFfn)}), and answers with those. Beside the answer you see which.
+        </p>
+      )}
       {offered.length > 0 && (
         <ul class="examples">
           {offered.map((text) => (

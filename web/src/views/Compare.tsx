@@ -2,9 +2,10 @@
 import { useRef, useState } from "preact/hooks";
 import { makeMask, type PageMask, type ServedModel } from "../api.ts";
 import { type Bits, decodeLayers, mean, overlapPerLayer, type PerChannel, shareKeeping } from "../channels.ts";
+import { keptShare } from "../conversations.ts";
 import { percent } from "../format.ts";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
-import { Empty, Failure, useKept } from "../parts.tsx";
+import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
 
 interface Compared {
   instructions: [string, string];
@@ -24,7 +25,9 @@ export function Compare({ model }: { model: ServedModel }) {
     setIsWaiting(true);
     setError(undefined);
     try {
-      const [first, second] = await Promise.all(texts.map((instruction) => makeMask({ model: model.id, instruction })));
+      const [first, second] = await Promise.all(
+        texts.map((instruction) => makeMask({ model: model.id, instruction, ...keptShare() })),
+      );
       if (turn === latest.current) setResult({ instructions: texts, masks: [first!, second!] });
     } catch (failure) {
       if (turn === latest.current) setError(failure);
@@ -50,6 +53,7 @@ export function Compare({ model }: { model: ServedModel }) {
             />
           </label>
         ))}
+        <KeepChoice model={model} />
         <button type="submit" class="button primary" disabled={isWaiting}>
           {isWaiting ? "Comparing …" : "Compare"}
         </button>

@@ -1,11 +1,11 @@
 /** One prompt on the dense model and on the sub-network: tokens over time, drawn while they come. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ServedModel, streamChat } from "../api.ts";
-import { type AnswerInfo, settings } from "../conversations.ts";
+import { type AnswerInfo, keptShare, settings } from "../conversations.ts";
 import { count, milliseconds, perSecond, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
-import { answerFacts, Empty, Failure, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
+import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
 import { askServer } from "../session.ts";
 import { useStore } from "../store.ts";
 
@@ -75,6 +75,7 @@ export function Race({ model }: { model: ServedModel }) {
         </label>
         <div class="composer-row">
           <MaskChoice value={mask} onChange={setMask} withDense={false} />
+          {mask === "auto" && <KeepChoice model={model} />}
           <fieldset class="choice">
             <legend>Order</legend>
             {([false, true] as const).map((value) => (
@@ -158,7 +159,15 @@ async function runLane(
   }, 50);
   try {
     const messages = [{ role: "user" as const, content: prompt.trim() }];
-    for await (const event of streamChat({ model, mask, messages, max_tokens: maxTokens, temperature: 0 }, signal)) {
+    const request = {
+      model,
+      mask,
+      ...(mask === "auto" && keptShare()),
+      messages,
+      max_tokens: maxTokens,
+      temperature: 0,
+    };
+    for await (const event of streamChat(request, signal)) {
       if (event.type === "text") {
         lane.pieces.push(event.text);
         lane.times.push(performance.now() - started);

@@ -2,10 +2,11 @@
 import { useState } from "preact/hooks";
 import { deleteTask, getMaskFile, type SavedTask, type ServedModel, saveTask } from "../api.ts";
 import { type Bits, decodeLayers, mean, overlapPerLayer } from "../channels.ts";
+import { keptShare } from "../conversations.ts";
 import { percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { maskLayers } from "../masks.ts";
-import { CopyButton, DeleteButton, Empty, Failure, MaskById, useLoaded } from "../parts.tsx";
+import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, MaskById, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
 import { useStore } from "../store.ts";
 
@@ -61,7 +62,7 @@ function NewTask({ model }: { model: ServedModel }) {
     setIsSaving(true);
     setError(undefined);
     try {
-      await saveTask(model.id, name.trim(), { instruction: instruction.trim() });
+      await saveTask(model.id, name.trim(), { instruction: instruction.trim(), ...keptShare() });
       setName("");
       setInstruction("");
       await loadTasks();
@@ -87,6 +88,7 @@ function NewTask({ model }: { model: ServedModel }) {
         <span>Instruction</span>
         <input required value={instruction} onInput={(event) => setInstruction(event.currentTarget.value)} />
       </label>
+      <KeepChoice model={model} />
       <button type="submit" class="button primary" disabled={isSaving || !name.trim() || !instruction.trim()}>
         <Icon name="plus" /> {isSaving ? "Saving …" : isKnown ? "Replace task" : "Save task"}
       </button>

@@ -1,0 +1,47 @@
+/** What `import` and `pull` do last: measure what masks that need no training cost the new model. */
+import { InstructionModel } from "../answer/instructionModel.ts";
+import { measureQuality } from "../answer/measure.ts";
+import { IfpruneError } from "../errors.ts";
+import { readText } from "../files.ts";
+import { addQuality, type Quality } from "../manifest.ts";
+import { interruption, percent } from "./options.ts";
+import { Progress } from "./progress.ts";
+
+/** Measures a bundle, writes it down there, and says it. What keeps it from that, Ctrl-C too, leaves the bundle as it was. */
+export async function measureBundle(path: string, textPath?: string): Promise<void> {
+  const signal = interruption("stopped");
+  const text = textPath === undefined ? undefined : readText(textPath);
+  let progress: Progress | undefined;
+  const onProgress = (done: number, total: number) => {
+    progress ??= new Progress({ label: "measure", total });
+    progress.update(done);
+  };
+  try {
+    using model = new InstructionModel(path);
+    const quality = await measureQuality(model, { text, signal, onProgress }).finally(() => progress?.finish());
+    if (quality) addQuality(path, quality);
+    const nothing = "Not measured what masks cost: the model answers nothing, or has no room for the prompts.\n";
+    process.stderr.write(quality ? table(quality, model.bundle.ffnWidth) : nothing);
+  } catch (error) {
+    if (!(error instanceof IfpruneError || signal.aborted)) throw error;
+    process.stderr.write(`Not measured what masks cost: ${(error as Error).message}\n`);
+  }
+}
+
+/** A row for each share, a column for each source. */
+function table({ prompts, tokens, rows }: Quality, dFfn: number): string {
+  const sources = [...new Set(rows.map(({ source }) => source))];
+  const cell = ({ loss, agreement }: Quality["rows"][number]) =>
+    `${loss.toFixed(2)} nats, ${percent(agreement)}`.padStart(20);
+  const lines = [...new Set(rows.map(({ tFfn }) => tFfn))].map((tFfn) => {
+    const cells = sources.map((source) => rows.find((row) => row.source === source && row.tFfn === tFfn)!);
+    return percent(tFfn / dFfn).padEnd(6) + cells.map(cell).join("");
+  });
+  return [
+    `What masks without training cost, measured on ${prompts} prompts and ${tokens} tokens of the model's own answers: nats that a token loses, and`,
+    "tokens that stay the likeliest.",
+    `keep  ${sources.map((source) => source.padStart(20)).join("")}`,
+    ...lines,
+    "",
+  ].join("\n");
+}
