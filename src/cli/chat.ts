@@ -9,7 +9,7 @@ import { checkNumber } from "../options.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, Sampling } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { budgetFlags, DEFAULT_MODEL, DENSE_NOTE, keptLine, MODEL_HELP, qualityWords, sourceWords } from "./options.ts";
+import { budgetFlags, DEFAULT_MODEL, denseNote, keptLine, MODEL_HELP, qualityWords, sourceWords } from "./options.ts";
 
 interface Options extends Budget {
   maxTokens: number;
@@ -35,7 +35,7 @@ export function chatCommand(): Command {
       const { openLocalService } = await import("../serve/localService.ts"); // other commands do not need it
       await using service = await openLocalService([{ id, path }], { threads, slots: 1, keep, maxLoss, tFfn });
       const [served] = service.models();
-      if (!served!.isTrained && served!.tFfn === served!.dFfn) process.stderr.write(`${DENSE_NOTE}\n`);
+      if (!served!.isTrained && served!.tFfn === served!.dFfn) process.stderr.write(denseNote(served!));
       await converse(service, id, options, { input: process.stdin, output: process.stdout });
     });
   for (const flag of budgetFlags()) command.addOption(flag);

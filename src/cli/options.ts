@@ -3,11 +3,12 @@ import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { MaskOptions } from "../answer/instructionModel.ts";
-import { type ChosenMask, type MaskQuality, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
-import { type Budget, KEEP, MAX_LOSS, parseShare, T_FFN } from "../bundle/estimate.ts";
+import { type ChosenMask, type MaskQuality, maskQuality, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
+import { type Budget, KEEP, keptChannels, MAX_LOSS, parseShare, T_FFN } from "../bundle/estimate.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
+import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
 import { readExamples } from "../text/examples.ts";
@@ -121,9 +122,11 @@ export function scoresLine({ source, cached }: Omit<ChosenMask, "mask">, ms: num
   return `${milliseconds(sourceWords(source), ms)}${cached ? ", cached" : ""}`;
 }
 
-/** What answers a model that has no trained masks and is not told how to make some, and what else there is. */
-export const DENSE_NOTE =
-  "No trained masks: the whole model answers. Train some (`ifprune prune`, then `ifprune train`), or try masks that need no training: --keep 75%.";
+/** Of a model without trained masks that is not told how to make some: what answers, and what else there is, with its measured cost. */
+export function denseNote({ dFfn, quality }: { dFfn: number; quality?: Quality | undefined }): string {
+  const cost = maskQuality({ manifest: { quality } }, "griffin", keptChannels(0.75, dFfn));
+  return `No trained masks: the whole model answers. Train some (\`ifprune prune\`, then \`ifprune train\`), or try masks that need no training: --keep 75%${qualityWords(cost)}.\n`;
+}
 
 /** `75 % of the FFN (1152 of 1536 channels)` */
 export function keptLine(mask: Pick<Mask, "tFfn" | "dFfn">, asked: Budget = {}): string {

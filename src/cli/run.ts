@@ -11,7 +11,7 @@ import { numberFlag } from "./numberFlag.ts";
 import {
   addMaskFlags,
   DEFAULT_MODEL,
-  DENSE_NOTE,
+  denseNote,
   interruption,
   keptLine,
   type MaskFlags,
@@ -126,7 +126,8 @@ async function run(words: string[], options: Options): Promise<void> {
     );
     return json ? printJson(comparison) : printComparison(comparison, process.stdout);
   }
-  if (!dense && mask === undefined && !isMasked(model, flags)) process.stderr.write(`${DENSE_NOTE}\n`);
+  if (!dense && mask === undefined && !isMasked(model, flags))
+    process.stderr.write(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
   const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
   await using answer = await withMaskFlags(flags, (how) =>
     model.ask(instruction, { ...engine, ...how, input, mask: choice, signal }),

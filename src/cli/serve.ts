@@ -8,7 +8,7 @@ import { isLoopback } from "../serve/http/security.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
 import { SERVICE_OPTIONS } from "../serve/serviceOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
-import { budgetFlags, DEFAULT_MODEL, DENSE_NOTE } from "./options.ts";
+import { budgetFlags, DEFAULT_MODEL, denseNote } from "./options.ts";
 
 interface Options extends Budget {
   host: string;
@@ -96,8 +96,8 @@ async function serve(folders: string[], options: Options): Promise<void> {
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
   const app = createApp(service, { host, apiKey, cors, log, logPrompts, mask, page: await openPage() });
   await using server = await listen(app.fetch, { host, port });
-  for (const { id, isTrained, tFfn, dFfn } of service.models())
-    if (!isTrained && tFfn === dFfn) process.stderr.write(`${id}: ${DENSE_NOTE}\n`);
+  for (const served of service.models())
+    if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(`${served.id}: ${denseNote(served)}`);
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
   if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");
