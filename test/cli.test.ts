@@ -382,7 +382,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a predictor in a bundle without one",
     () => [...hello, at("stories-F16"), "--source", "predictor"],
-    /wanted a model with a predictor, got one without\. Sources without training: griffin, text, weights, random/,
+    /wanted a model with a predictor, got one without\. Sources without training: griffin, glass, text, weights, random/,
   ],
   [
     "a source of masks that does not exist",

@@ -229,5 +229,6 @@ test("what was pulled and then removed is to be pulled again; a folder of the sa
   expect(() => modelFolder(id)).toThrow(/ifprune pull owner\/name/);
   expect(modelFolder("src/bundle")).toBe("src/bundle");
   expect(existsSync("src/bundle")).toBe(true);
-  for (const path of ["./a/b", "/a/b", "a", "a/b/c"]) expect(modelFolder(path)).toBe(path); // whoever opens it says more
+  expect(() => modelFolder("a")).toThrow(/wanted a folder, or the name of a model, got neither/);
+  for (const path of ["./a/b", "/a/b", "a/b/c"]) expect(modelFolder(path)).toBe(path); // whoever opens it says more
 });
