@@ -56,7 +56,8 @@ interface Document {
 /** Answers, among them one after which the model would end: what comes next is then no text. */
 function documents(encode: (text: string) => number[], { next }: Reference): Document[] {
   const letters = [..."abcdefghijklmnopqrstuvwxyz"];
-  const words = letters.flatMap((a) => letters.map((b) => a + b));
+  const pairs = letters.flatMap((a) => letters.map((b) => a + b));
+  const words = [...pairs, ...pairs.map((pair) => pair.toUpperCase()), ...pairs.map((pair) => `${pair} ${pair}`)];
   const ending = words.find((word) => endIds.includes(next(encode(`Who? ${word}`))));
   if (!ending) throw new Error("wanted an answer after which the model ends, got none. Take another model.");
   const choices = ["a", "cat", "two words", "é 名", ending];
@@ -170,7 +171,7 @@ describe.skipIf(isLmEvalMissing)("lm-eval", () => {
           tasksRoot: join(root, "saved"),
         },
       });
-      const { maskId } = await service.saveTask("m", "whose", "Say whose it is.");
+      const { maskId } = await service.saveTask("m", "whose", "Say whose it is.", { keep: 0.5 });
       const mask = isMasked ? ({ kind: "task", name: "whose" } as const) : ({ kind: "dense" } as const);
       await using server = await listen(createApp(service, { mask }).fetch, { host: "127.0.0.1", port: 0 });
 
