@@ -78,6 +78,11 @@ function allocate(length: number, what: string): Buffer<ArrayBuffer> {
   }
 }
 
+/** The bytes of an array of numbers, not copied. */
+export function asBytes({ buffer, byteOffset, byteLength }: Float32Array | Int32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}
+
 /** Writes all of `bytes`, at `position` or else at the current one: one write call may take only a part. */
 export function writeFully(descriptor: number, bytes: Uint8Array, position?: number): void {
   for (let done = 0; done < bytes.length; ) {

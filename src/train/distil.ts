@@ -183,7 +183,7 @@ async function fixedMasks(
 }
 
 /** Scores [L, F] of a codebook's entry, as the predictor's graph makes them. */
-export function entryScores(predictor: PredictorConfig, { predictor: own }: Parts, entry: number): Float32Array {
+function entryScores(predictor: PredictorConfig, { predictor: own }: Parts, entry: number): Float32Array {
   const { rank, block, ffnWidth } = predictor;
   const codebook = own!.head.get("codebook.weight")!.data;
   const column = Float32Array.from({ length: codebook.length / rank }, (_, i) => codebook[i * rank + entry]!);

@@ -15,6 +15,7 @@ import { createHash } from "node:crypto";
 import { existsSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
+import { asBytes } from "../files.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { type ChannelOrder, groupChannels, storedOrder } from "../mask/blocks.ts";
@@ -211,7 +212,7 @@ async function importanceOf(
   const { ffnWidth: F, numLayers: L } = llm.config;
   const model = { llm: llm.config, parameters: parameterArrays({ llm: llm.weights }) };
   const weights = createHash("sha256");
-  for (const { data } of llm.weights.values()) weights.update(bytesOf(data));
+  for (const { data } of llm.weights.values()) weights.update(asBytes(data));
   const identity = weights.digest("hex");
   const all: Float32Array[] = [];
   for (let domain = 0; all.length < questions.length; domain++) {
@@ -220,7 +221,7 @@ async function importanceOf(
       questions.filter((_, i) => domainOf[i] === domain),
     );
     const hash = createHash("sha256").update(identity);
-    for (const { ids, labels } of sequences) hash.update(bytesOf(ids)).update(bytesOf(labels));
+    for (const { ids, labels } of sequences) hash.update(asBytes(ids)).update(asBytes(labels));
     const path = folder && join(folder, `importance-${hash.digest("hex").slice(0, 32)}.safetensors`);
     const known = path && readImportance(path, [sequences.length, L * F]);
     if (known) all.push(...sequences.map((_, i) => known.subarray(i * L * F, (i + 1) * L * F)));
@@ -239,9 +240,6 @@ async function importanceOf(
   }
   return all;
 }
-
-const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array) =>
-  new Uint8Array(buffer, byteOffset, byteLength);
 
 /** Divides each layer [F] of a prompt's scores by its sum. */
 function normaliseLayers(scores: Float32Array, F: number): void {

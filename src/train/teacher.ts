@@ -16,7 +16,7 @@ import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync, re
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { FileError, OptionError } from "../errors.ts";
-import { isDiskFull, writeFully } from "../files.ts";
+import { asBytes, isDiskFull, writeFully } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { decodeBlocks, encodeWeights } from "../formats/quantize.ts";
 import { Graph } from "../graph/graph.ts";
@@ -166,13 +166,10 @@ function statesGraph(config: Model["config"], B: number, T: number): Graph {
 
 function identity({ config, weights }: Model, rows: readonly Int32Array[], sequenceLength: number): string {
   const hash = createHash("sha256").update(JSON.stringify({ config, sequenceLength }));
-  for (const [name, { data }] of weights) hash.update(name).update(bytesOf(data));
-  for (const ids of rows) hash.update(`${ids.length}`).update(bytesOf(ids));
+  for (const [name, { data }] of weights) hash.update(name).update(asBytes(data));
+  for (const ids of rows) hash.update(`${ids.length}`).update(asBytes(ids));
   return hash.digest("hex").slice(0, 32);
 }
-
-const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array) =>
-  new Uint8Array(buffer, byteOffset, byteLength);
 
 function writing<T>(path: string, write: () => T): T {
   try {
