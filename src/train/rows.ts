@@ -6,31 +6,36 @@
  */
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
-import { addTurns, type Batch, type BatchStream, DomainDraws, questionBatch, type Row } from "./batches.ts";
-import { type Question, rowLength, type SftData, type Turn } from "./data.ts";
+import { type Batch, type BatchStream, DomainDraws, questionBatch, type Row } from "./batches.ts";
+import { exampleLength, rowLength, type SftData } from "./data.ts";
 
 /**
- * Every question of the data once, in one of its wordings, in conversations of up to T tokens with others of its domain.
+ * Every question of the data once, in one of its wordings, in conversations of up to T tokens with others of its domain: each joins the fullest one that has
+ * room for it (best fit), or begins another.
  *
  * @param options `sequenceLength`: T · `seed`: order of the questions and their wordings
  */
 export function packRows(data: SftData, { sequenceLength: T, seed }: { sequenceLength: number; seed: string }): Row[] {
   return data.questions.flatMap((questions, domain) => {
     const random = new Random(`${seed}/rows/${data.domains[domain]}`);
-    const order = random.permutation(questions.length);
-    const wording = ({ wordings }: Question) => wordings[random.int(wordings.length)]!;
     const rows: Row[] = [];
-    for (let at = 0; at < order.length; ) {
-      const question = questions[order[at++]!]!;
-      const first = data.encode(question, wording(question));
-      const turns: Turn[] = [first];
-      addTurns(turns, T, () => {
-        const next = at < order.length ? questions[order[at]!]! : undefined;
-        const turn = next && data.encodeTurn(next, wording(next));
-        if (turn && rowLength([...turns, turn]) <= T) at++;
-        return turn;
-      });
-      rows.push({ domain, question, turns, predictorIds: first.predictorInputs[0] });
+    const lengths: number[] = [];
+    for (const item of random.permutation(questions.length)) {
+      const question = questions[item]!;
+      const wording = question.wordings[random.int(question.wordings.length)]!;
+      const turn = data.encodeTurn(question, wording)!;
+      const added = 1 + exampleLength(turn); // an EOS between turns
+      let fullest = -1;
+      for (const [place, length] of lengths.entries())
+        if (length + added <= T && length > (lengths[fullest] ?? 0)) fullest = place;
+      if (fullest >= 0) {
+        rows[fullest]!.turns.push(turn);
+        lengths[fullest]! += added;
+        continue;
+      }
+      const first = data.encode(question, wording);
+      rows.push({ domain, question, turns: [first], predictorIds: first.predictorInputs[0] });
+      lengths.push(exampleLength(first));
     }
     return rows;
   });
