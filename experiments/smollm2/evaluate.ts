@@ -4,7 +4,7 @@
  *
  *     npx tsx experiments/smollm2/evaluate.ts DENSE MODEL… [--keep 0.5,0.75] [--prompts 20] [--states runs/smollm2/states] [--threads 2] [--out FILE]
  *
- * DENSE and MODELs are checkpoints or runs; a model without a predictor is measured dense. Masks are hard. Controls: `foreign`, the mask of a prompt of another kind;
+ * DENSE and MODELs are checkpoints or runs; a model without a predictor is measured dense. Masks are hard. Controls, where there is more than one mask: `foreign`, the mask of a prompt of another kind;
  * `generic`, one mask for all from the same predictor's scores; `dense`, every channel. Last line of stdout: one JSON document.
  */
 
@@ -142,6 +142,7 @@ for (const path of modelPaths) {
       const own = scores.map((z) => maskFromScores(z, { dFfn, tFfn }));
       const generic = maskFromScores(meanScores(scores), { dFfn, tFfn });
       await measure("own", keep, own);
+      if (shape.rank === 1) continue; // one mask: its own controls
       await measure(
         "foreign",
         keep,
