@@ -113,8 +113,9 @@ interface Case {
   sequence: LabelledSequence;
 }
 
-/** Longest answer, in tokens: twice the longest reference answer of the task, at least this. */
+/** Longest answer, in tokens: twice the longest reference answer of the task, at least this; where an answer has only to be in it, so much. */
 const MIN_ANSWER_TOKENS = 16;
+const SENTENCE_TOKENS = 64;
 
 /**
  * @throws {FileError} that names file and line, or if no row fits the context
@@ -171,7 +172,9 @@ export async function evaluateTasks(
     {
       masks,
       drafts,
-      maxTokens: cases.map(({ row }) => Math.max(MIN_ANSWER_TOKENS, 2 * longestOf.get(row.task)!)),
+      maxTokens: cases.map(({ row }) =>
+        Math.max(row.scorer === "contains" ? SENTENCE_TOKENS : MIN_ANSWER_TOKENS, 2 * longestOf.get(row.task)!),
+      ),
       endIds: format.endIds,
     },
   );

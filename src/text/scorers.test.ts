@@ -23,6 +23,15 @@ describe("isCorrect", () => {
     ["word-set", "the the to", ["to the"], false],
     ["word-set", "sam", ["Sam"], false],
     ["word-set", "Sam", ["sam", "Sam"], true],
+    ["contains", "The capital of Italy is\nrome.", ["Paris", "Rome"], true],
+    ["contains", "Romeo and Juliet", ["Rome"], false],
+    ["contains", "It has 366 days", ["36"], false],
+    ["contains", "about 3.14 (π)", ["3.14"], true],
+    ["contains", "about 3514", ["3.14"], false],
+    ["contains", "New\u00a0 York", ["new york"], true],
+    ["contains", "C++ is one", ["C++"], true],
+    ["contains", "(1-2) or 3/4", ["1-2"], true],
+    ["contains", "", ["Rome"], false],
   ];
   test.each(cases)("%s: %j for %j is %s", (scorer, output, answers, wanted) => {
     expect(isCorrect(scorer, output, answers)).toBe(wanted);

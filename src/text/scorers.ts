@@ -1,4 +1,4 @@
-/** When an answer counts as correct. Case, punctuation and accents count; surrounding and repeated white space does not. */
+/** When an answer counts as correct. Case, punctuation and accents count, but for `contains`; surrounding and repeated white space does not. */
 import { z } from "zod";
 import { taskExample } from "./examples.ts";
 
@@ -6,8 +6,9 @@ import { taskExample } from "./examples.ts";
  * - `any`: the output is one of the answers
  * - `comma-set`: the output's comma-separated items are those of an answer, in any order
  * - `word-set`: the output's words are those of an answer, in any order
+ * - `contains`: an answer stands in the output, as whole words and in any case: for models that answer in sentences
  */
-export const scorerName = z.enum(["any", "comma-set", "word-set"]);
+export const scorerName = z.enum(["any", "comma-set", "word-set", "contains"]);
 export type ScorerName = z.infer<typeof scorerName>;
 
 const answer = z.string().min(1);
@@ -34,6 +35,7 @@ export type EvalRow = z.infer<typeof evalRow>;
 
 /** Is `output` right by `scorer`, given the accepted `answers`? In a set each item counts as often as it stands there. */
 export function isCorrect(scorer: ScorerName, output: string, answers: readonly string[]): boolean {
+  if (scorer === "contains") return answers.some((answer) => holdsWords(output, answer));
   const key = KEYS[scorer];
   const got = key(output);
   return answers.some((answer) => key(answer) === got);
@@ -48,8 +50,14 @@ function unordered(text: string, separator: string): string {
   return JSON.stringify(text.split(separator).map(normalise).sort());
 }
 
+function holdsWords(text: string, words: string): boolean {
+  const fold = (one: string) => normalise(one).toLowerCase();
+  const pattern = fold(words).replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+  return new RegExp(`(?<![\\p{L}\\p{N}])${pattern}(?![\\p{L}\\p{N}])`, "u").test(fold(text));
+}
+
 /** Outputs with equal keys are the same answer. */
-const KEYS: Record<ScorerName, (text: string) => string> = {
+const KEYS: Record<Exclude<ScorerName, "contains">, (text: string) => string> = {
   any: normalise,
   "comma-set": (text) => unordered(text, ","),
   "word-set": (text) => unordered(normalise(text), " "),
