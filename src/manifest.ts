@@ -58,7 +58,7 @@ const common = {
   bosId: tokenId.optional(),
   eosId: tokenId,
   provenance: z.strictObject({
-    /** The recipe's name, or {@link IMPORT_RECIPE}. */
+    /** The recipe's name, or "import". */
     recipe: z.string(),
     /** Absent where it is not known. */
     seed: z.number().int().optional(),

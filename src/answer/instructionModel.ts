@@ -56,7 +56,7 @@ export interface MaskOptions extends MaskChoice, PredictorOptions {
 
 /** `seed` is that of sampling, and of random masks. */
 export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice {
-  /** Default: {@link MAX_TOKENS} */
+  /** Default: 128 */
   maxTokens?: number;
   /**
    * A given mask instead of one that is made for the prompt; "dense" keeps every channel. Default: one that is made; of a model without trained masks

@@ -174,9 +174,9 @@ export const MAX_LOSS = {
 
 /** How much of the FFN masks keep, in one of two ways. */
 export interface Budget {
-  /** Share of the channels, above 0 and at most 1; see {@link keptChannels}. "auto": the smallest that was measured to lose at most `maxLoss`, else all. */
+  /** Share of the channels, above 0 and at most 1, in whole blocks. "auto": the smallest that was measured to lose at most `maxLoss`, else all. */
   keep?: number | "auto" | undefined;
-  /** Default: that of {@link MAX_LOSS}. */
+  /** Of "auto": nats that a token may lose. Default: 0.1. */
   maxLoss?: number | undefined;
   /** Channels per layer, exactly. Default: as the predictor was trained, else about half. */
   tFfn?: number | undefined;

@@ -11,8 +11,9 @@ import { MemoryError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { familyOf, isLocalLayer } from "../model/families.ts";
 
-/** Type of the cached keys and values. */
+/** Types that cached keys and values may have. */
 export const KV_TYPES = ["F16", "F32"] as const;
+/** Type of the cached keys and values. */
 export type KvType = (typeof KV_TYPES)[number];
 export const DEFAULT_KV_TYPE: KvType = "F16";
 

@@ -25,6 +25,7 @@ export const SAMPLING_OPTIONS = {
   repeatPenalty: { words: "divides the logits of tokens that came; 1 is none", min: 0, isAboveMin: true, fallback: 1 },
 } as const satisfies Record<string, NumberOption>;
 
+/** How tokens are drawn; a temperature of 0 is greedy. */
 export interface Sampling extends Complete<typeof SAMPLING_OPTIONS> {
   /** Added to logits, by token id. */
   logitBias: ReadonlyMap<number, number>;

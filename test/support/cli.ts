@@ -4,7 +4,7 @@ import { fileURLToPath } from "node:url";
 import { vi } from "vitest";
 import { runProgram } from "../../src/cli/program.ts";
 
-const entry = fileURLToPath(new URL("../../bin/ifprune.js", import.meta.url));
+export const entry = fileURLToPath(new URL("../../bin/ifprune.js", import.meta.url));
 
 export interface Ended {
   code: number | null;
