@@ -84,18 +84,23 @@ test.each([...run, ...checked].flatMap(({ commands }) => commands.map((args) => 
   },
 );
 
-test.each(run.map((shown) => [shown.line, shown] as const))("%s", async (_, { commands, output }) => {
-  let stdout = "";
-  for (const args of commands) {
-    if (args[0] === "serve") await serveOnce(args);
-    else {
-      const ended = await ifprune(args, { cwd: folder, env });
-      expect(ended.code, ended.stderr).toBe(0);
-      stdout += ended.stdout;
+// Importing measures the model, seven times over.
+test.each(run.map((shown) => [shown.line, shown] as const))(
+  "%s",
+  { timeout: 600_000 },
+  async (_, { commands, output }) => {
+    let stdout = "";
+    for (const args of commands) {
+      if (args[0] === "serve") await serveOnce(args);
+      else {
+        const ended = await ifprune(args, { cwd: folder, env });
+        expect(ended.code, ended.stderr).toBe(0);
+        stdout += ended.stdout;
+      }
     }
-  }
-  if (output.length > 0) expect(stdout.trimEnd()).toBe(output.join("\n"));
-});
+    if (output.length > 0) expect(stdout.trimEnd()).toBe(output.join("\n"));
+  },
+);
 
 /** Starts a server on a free port, asks what it serves and for its page, and ends it as Ctrl-C does. */
 async function serveOnce(args: readonly string[]): Promise<void> {

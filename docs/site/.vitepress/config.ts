@@ -105,7 +105,11 @@ export default defineConfig({
   srcExclude: ["!(docs|experiments|bench|models)/**"],
   rewrites: { "README.md": "index.md" },
   markdown: { anchor: { slugify }, config: namedFiles },
-  vite: { build: { assetsInlineLimit: 0 } }, // pictures stay files, which follow the reader's colours
+  vite: {
+    // Pages outside this folder do not find Vue, which is installed here.
+    resolve: { alias: { "vue/server-renderer": fileURLToPath(import.meta.resolve("vue/server-renderer")) } },
+    build: { assetsInlineLimit: 0, chunkSizeWarningLimit: 4096 }, // pictures stay files, which follow the reader's colours; the log is long
+  },
   themeConfig: {
     sidebar,
     outline: [2, 3],
