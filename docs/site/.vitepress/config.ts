@@ -10,6 +10,9 @@ import { type DefaultTheme, defineConfig, type MarkdownOptions } from "vitepress
 const repository = fileURLToPath(new URL("../../..", import.meta.url));
 const reference = join(repository, "docs/reference/typedoc-sidebar.json");
 
+/** What has pages; all else in the folder is left out, models and runs of one's own too. */
+const shown = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs", "experiments", "bench", "models"];
+
 const guides: DefaultTheme.SidebarItem[] = [
   { text: "Ask and chat", link: "/docs/chat" },
   { text: "Models of your own", link: "/docs/models" },
@@ -102,12 +105,19 @@ export default defineConfig({
   lang: "en",
   head: [["link", { rel: "icon", href: "data:," }]],
   srcDir: "../..",
-  srcExclude: ["!(docs|experiments|bench|models)/**"],
+  srcExclude: readdirSync(repository).flatMap((name) => (shown.includes(name) ? [] : [name, `${name}/**`])),
   rewrites: { "README.md": "index.md" },
   markdown: { anchor: { slugify }, config: namedFiles },
   vite: {
-    // Pages outside this folder do not find Vue, which is installed here.
-    resolve: { alias: { "vue/server-renderer": fileURLToPath(import.meta.resolve("vue/server-renderer")) } },
+    plugins: [
+      {
+        name: "vue-of-this-folder", // not looked for beside the pages, which lie outside
+        enforce: "pre",
+        resolveId(id, _, { ssr }) {
+          if (ssr && /^vue(\/|$)/.test(id)) return { id, external: true };
+        },
+      },
+    ],
     build: { assetsInlineLimit: 0, chunkSizeWarningLimit: 4096 }, // pictures stay files, which follow the reader's colours; the log is long
   },
   themeConfig: {
