@@ -1,6 +1,6 @@
 /**
  * What README.md and the guides in docs/ say can be typed. The `sh` blocks of README are run, in their order and in one folder, where a small stand-in lies
- * for the real model; lines below a command that begin with `# ` are its output. `bash` blocks take long or need other files, so that only their commands and
+ * for the real model; lines below a command that begin with `# → ` are its output. `bash` blocks take long or need other files, so that only their commands and
  * options are checked.
  */
 import { spawn } from "node:child_process";
@@ -38,8 +38,8 @@ function shownIn(text: string, language: string): Shown[] {
   const shown: Shown[] = [];
   for (const [, block] of text.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\`$`, "gms"))) {
     for (const line of block!.trimEnd().split("\n")) {
-      if (line.startsWith("# ")) shown.at(-1)?.output.push(line.slice(2));
-      else shown.push({ line, commands: commandsIn(line), output: [] });
+      if (line.startsWith("# → ")) shown.at(-1)!.output.push(line.slice(4));
+      else if (!line.startsWith("#")) shown.push({ line, commands: commandsIn(line), output: [] });
     }
   }
   return shown.filter(({ commands }) => commands.length > 0);

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type DefaultTheme, defineConfig, type MarkdownOptions } from "vitepress";
+import { type DefaultTheme, defineConfig, type MarkdownRenderer } from "vitepress";
 
 const repository = fileURLToPath(new URL("../../..", import.meta.url));
 const reference = join(repository, "docs/reference/typedoc-sidebar.json");
@@ -59,8 +59,15 @@ function slugify(heading: string): string {
     .replaceAll(" ", "-");
 }
 
+/** Indented code as fenced, which scrolls and can be copied. */
+const indentedCode = (md: MarkdownRenderer) => {
+  md.core.ruler.push("indented-code", ({ tokens }) => {
+    for (const token of tokens) if (token.type === "code_block") token.type = "fence";
+  });
+};
+
 /** Files that are no pages are named and not linked: they have no public address. @throws {Error} if one does not exist */
-const namedFiles: MarkdownOptions["config"] = (md) => {
+const namedFiles = (md: MarkdownRenderer) => {
   md.core.ruler.push("named-files", ({ tokens, env }) => {
     for (const { children } of tokens) {
       let isNamed = false;
@@ -103,11 +110,14 @@ export default defineConfig({
   description:
     "A language model that activates, for every instruction, only the part of itself that the instruction needs.",
   lang: "en",
-  head: [["link", { rel: "icon", href: "data:," }]],
+  head: [
+    ["link", { rel: "icon", href: "data:," }],
+    ["style", {}, ".vp-doc :is(th, td:first-child) code { white-space: nowrap }"],
+  ],
   srcDir: "../..",
   srcExclude: readdirSync(repository).flatMap((name) => (shown.includes(name) ? [] : [name, `${name}/**`])),
   rewrites: { "README.md": "index.md" },
-  markdown: { anchor: { slugify }, config: namedFiles },
+  markdown: { anchor: { slugify }, config: (md) => void md.use(indentedCode).use(namedFiles) },
   vite: {
     plugins: [
       {
