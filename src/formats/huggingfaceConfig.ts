@@ -42,13 +42,13 @@ const ropeSchema = z.looseObject({
   low_freq_factor: z.number().optional(),
   high_freq_factor: z.number().optional(),
   original_max_position_embeddings: z.number().optional(),
-  beta_fast: z.number().nullish(),
-  beta_slow: z.number().nullish(),
-  attention_factor: z.number().nullish(),
-  mscale: z.number().nullish(),
-  mscale_all_dim: z.number().nullish(),
-  truncate: z.boolean().nullish(),
-  partial_rotary_factor: z.literal(1).nullish(),
+  beta_fast: z.number().optional(),
+  beta_slow: z.number().optional(),
+  attention_factor: z.number().optional(),
+  mscale: z.number().optional(),
+  mscale_all_dim: z.number().optional(),
+  truncate: z.boolean().optional(),
+  partial_rotary_factor: z.literal(1).optional(),
 });
 
 const configSchema = z.object({
@@ -56,33 +56,33 @@ const configSchema = z.object({
   intermediate_size: z.number(),
   num_hidden_layers: z.number(),
   num_attention_heads: z.number(),
-  num_key_value_heads: z.number().nullish(),
-  head_dim: z.number().nullish(),
+  num_key_value_heads: z.number().optional(),
+  head_dim: z.number().optional(),
   vocab_size: z.number(),
   rms_norm_eps: z.number(),
   max_position_embeddings: z.number(),
   tie_word_embeddings: z.boolean().default(false),
-  rope_theta: z.number().nullish(),
-  rope_scaling: ropeSchema.nullish(),
+  rope_theta: z.number().optional(),
+  rope_scaling: ropeSchema.optional(),
   /** Newer than the two above, and in their place; Gemma 3 has one for each kind of layer. */
   rope_parameters: z
     .union([z.object({ full_attention: ropeSchema, sliding_attention: ropeSchema.optional() }), ropeSchema])
-    .nullish(),
-  rope_local_base_freq: z.number().nullish(),
-  partial_rotary_factor: z.literal(1).nullish(),
-  hidden_act: z.string().nullish(),
-  hidden_activation: z.string().nullish(),
+    .optional(),
+  rope_local_base_freq: z.number().optional(),
+  partial_rotary_factor: z.literal(1).optional(),
+  hidden_act: z.string().optional(),
+  hidden_activation: z.string().optional(),
   mlp_bias: z.literal(false).optional(),
   attention_bias: z.boolean().optional(),
-  layer_types: z.array(z.string()).nullish(),
-  sliding_window: z.number().nullish(),
-  sliding_window_pattern: z.number().nullish(),
-  _sliding_window_pattern: z.number().nullish(),
-  use_sliding_window: z.literal(false).nullish(),
-  use_bidirectional_attention: z.literal(false).nullish(),
+  layer_types: z.array(z.string()).optional(),
+  sliding_window: z.number().optional(),
+  sliding_window_pattern: z.number().optional(),
+  _sliding_window_pattern: z.number().optional(),
+  use_sliding_window: z.literal(false).optional(),
+  use_bidirectional_attention: z.literal(false).optional(),
   query_pre_attn_scalar: z.number().optional(),
-  attn_logit_softcapping: z.number().nullish(),
-  final_logit_softcapping: z.number().nullish(),
+  attn_logit_softcapping: z.number().optional(),
+  final_logit_softcapping: z.number().optional(),
 });
 type ConfigFile = z.infer<typeof configSchema>;
 
@@ -126,8 +126,19 @@ export function readConfigFile(folder: string): ReadConfig {
   const family = typeof type === "string" ? families.get(type) : undefined;
   if (!family) throw new FileError(path, `wanted a model_type of ${knownTypes}, got ${JSON.stringify(type)}.`);
   const { defaults } = familyOf({ family }).huggingFace.modelTypes[type as string]!;
-  const file = parse(path, configSchema, { ...defaults, ...inner });
+  const file = parse(path, configSchema, { ...defaults, ...withoutNulls(inner) });
   return { config: modelConfig(path, family, type as string, file), isMultimodal, notes };
+}
+
+/** Null is what is absent, here and in what a value holds. */
+function withoutNulls(object: object): object {
+  const given = Object.entries(object).filter(([, value]) => value !== null);
+  return Object.fromEntries(
+    given.map(([key, value]) => [
+      key,
+      typeof value === "object" && !Array.isArray(value) ? withoutNulls(value) : value,
+    ]),
+  );
 }
 
 /** As {@link readConfigFile}. */

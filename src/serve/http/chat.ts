@@ -24,14 +24,15 @@ export async function chat(c: Handled): Promise<Response> {
     throw invalid("response_format", "wanted the type text beside tools: an answer cannot be both.");
   if (body.logprobs && schema)
     throw invalid("logprobs", "wanted none where the answer must follow a schema: they cannot be told then.");
-  if (body.top_logprobs !== undefined && !body.logprobs) throw invalid("top_logprobs", "wanted logprobs to be true.");
+  if (body.top_logprobs && !body.logprobs) throw invalid("top_logprobs", "wanted logprobs to be true.");
   if (body.stream_options && !body.stream) throw invalid("stream_options", "wanted stream to be true.");
-  if (body.max_tokens !== undefined && body.max_completion_tokens !== undefined)
-    throw invalid("max_tokens", "wanted this or max_completion_tokens, got both.");
+  const { max_tokens: max, max_completion_tokens: maxCompletion = max } = body;
+  if (max !== undefined && max !== maxCompletion)
+    throw invalid("max_tokens", "wanted this or max_completion_tokens, got both, and they differ.");
   const request = {
     prompt: { kind: "chat" as const, messages: plainMessages(body.messages), ...(use && { tools: use.tools }) },
     mask: maskOf(service, model, body, c.var.mask),
-    maxTokens: body.max_completion_tokens ?? body.max_tokens ?? model.contextLength,
+    maxTokens: maxCompletion ?? model.contextLength,
     stop: use && !use.schema && body.parallel_tool_calls === false ? [...body.stop, "</tool_call>"] : body.stop,
     logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
     schema,
