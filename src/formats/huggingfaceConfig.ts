@@ -35,20 +35,20 @@ const activations = { silu: "silu", gelu: "gelu_pytorch_tanh" } as const;
 
 /** RoPE scaling; `type` is the older key of its kind. */
 const ropeSchema = z.looseObject({
-  rope_type: z.string().optional(),
-  type: z.string().optional(),
-  rope_theta: z.number().optional(),
-  factor: z.number().optional(),
-  low_freq_factor: z.number().optional(),
-  high_freq_factor: z.number().optional(),
-  original_max_position_embeddings: z.number().optional(),
-  beta_fast: z.number().optional(),
-  beta_slow: z.number().optional(),
-  attention_factor: z.number().optional(),
-  mscale: z.number().optional(),
-  mscale_all_dim: z.number().optional(),
-  truncate: z.boolean().optional(),
-  partial_rotary_factor: z.literal(1).optional(),
+  rope_type: z.string().nullish(),
+  type: z.string().nullish(),
+  rope_theta: z.number().nullish(),
+  factor: z.number().nullish(),
+  low_freq_factor: z.number().nullish(),
+  high_freq_factor: z.number().nullish(),
+  original_max_position_embeddings: z.number().nullish(),
+  beta_fast: z.number().nullish(),
+  beta_slow: z.number().nullish(),
+  attention_factor: z.number().nullish(),
+  mscale: z.number().nullish(),
+  mscale_all_dim: z.number().nullish(),
+  truncate: z.boolean().nullish(),
+  partial_rotary_factor: z.literal(1).nullish(),
 });
 
 const configSchema = z.object({
@@ -56,33 +56,33 @@ const configSchema = z.object({
   intermediate_size: z.number(),
   num_hidden_layers: z.number(),
   num_attention_heads: z.number(),
-  num_key_value_heads: z.number().optional(),
-  head_dim: z.number().optional(),
+  num_key_value_heads: z.number().nullish(),
+  head_dim: z.number().nullish(),
   vocab_size: z.number(),
   rms_norm_eps: z.number(),
   max_position_embeddings: z.number(),
-  tie_word_embeddings: z.boolean().default(false),
-  rope_theta: z.number().optional(),
-  rope_scaling: ropeSchema.optional(),
+  tie_word_embeddings: z.boolean().nullish(),
+  rope_theta: z.number().nullish(),
+  rope_scaling: ropeSchema.nullish(),
   /** Newer than the two above, and in their place; Gemma 3 has one for each kind of layer. */
   rope_parameters: z
     .union([z.object({ full_attention: ropeSchema, sliding_attention: ropeSchema.optional() }), ropeSchema])
-    .optional(),
-  rope_local_base_freq: z.number().optional(),
-  partial_rotary_factor: z.literal(1).optional(),
-  hidden_act: z.string().optional(),
-  hidden_activation: z.string().optional(),
-  mlp_bias: z.literal(false).optional(),
-  attention_bias: z.boolean().optional(),
-  layer_types: z.array(z.string()).optional(),
-  sliding_window: z.number().optional(),
-  sliding_window_pattern: z.number().optional(),
-  _sliding_window_pattern: z.number().optional(),
-  use_sliding_window: z.literal(false).optional(),
-  use_bidirectional_attention: z.literal(false).optional(),
-  query_pre_attn_scalar: z.number().optional(),
-  attn_logit_softcapping: z.number().optional(),
-  final_logit_softcapping: z.number().optional(),
+    .nullish(),
+  rope_local_base_freq: z.number().nullish(),
+  partial_rotary_factor: z.literal(1).nullish(),
+  hidden_act: z.string().nullish(),
+  hidden_activation: z.string().nullish(),
+  mlp_bias: z.literal(false).nullish(),
+  attention_bias: z.boolean().nullish(),
+  layer_types: z.array(z.string()).nullish(),
+  sliding_window: z.number().nullish(),
+  sliding_window_pattern: z.number().nullish(),
+  _sliding_window_pattern: z.number().nullish(),
+  use_sliding_window: z.literal(false).nullish(),
+  use_bidirectional_attention: z.literal(false).nullish(),
+  query_pre_attn_scalar: z.number().nullish(),
+  attn_logit_softcapping: z.number().nullish(),
+  final_logit_softcapping: z.number().nullish(),
 });
 type ConfigFile = z.infer<typeof configSchema>;
 
@@ -91,7 +91,7 @@ const outerSchema = z.looseObject({
   text_config: z.record(z.string(), z.unknown()).optional(),
   quantization_config: z.unknown().optional(),
   auto_map: z.unknown().optional(),
-  tie_word_embeddings: z.boolean().optional(),
+  tie_word_embeddings: z.boolean().nullish(),
 });
 
 export interface ReadConfig {
@@ -126,19 +126,8 @@ export function readConfigFile(folder: string): ReadConfig {
   const family = typeof type === "string" ? families.get(type) : undefined;
   if (!family) throw new FileError(path, `wanted a model_type of ${knownTypes}, got ${JSON.stringify(type)}.`);
   const { defaults } = familyOf({ family }).huggingFace.modelTypes[type as string]!;
-  const file = parse(path, configSchema, { ...defaults, ...withoutNulls(inner) });
+  const file = parse(path, configSchema, { ...defaults, ...inner });
   return { config: modelConfig(path, family, type as string, file), isMultimodal, notes };
-}
-
-/** Null is what is absent, here and in what a value holds. */
-function withoutNulls(object: object): object {
-  const given = Object.entries(object).filter(([, value]) => value !== null);
-  return Object.fromEntries(
-    given.map(([key, value]) => [
-      key,
-      typeof value === "object" && !Array.isArray(value) ? withoutNulls(value) : value,
-    ]),
-  );
 }
 
 /** As {@link readConfigFile}. */
@@ -185,8 +174,8 @@ function modelConfig(path: string, family: ModelFamily, type: string, file: Conf
     normEps: file.rms_norm_eps,
     ropeTheta: theta,
     ...(scaling && { ropeScaling: scaling }),
-    tieEmbeddings: file.tie_word_embeddings,
-    ...(hasScalesAndCaps && scalar !== undefined && scalar !== headWidth && { attentionScale: 1 / Math.sqrt(scalar) }),
+    tieEmbeddings: file.tie_word_embeddings ?? false,
+    ...(hasScalesAndCaps && scalar != null && scalar !== headWidth && { attentionScale: 1 / Math.sqrt(scalar) }),
     ...(globalEvery !== undefined && { slidingWindow: file.sliding_window ?? undefined }),
     ...(hasLocalTheta && { localRopeTheta: localTheta }),
     ...(hasScalesAndCaps && file.attn_logit_softcapping != null && { attentionSoftCap: file.attn_logit_softcapping }),
@@ -239,12 +228,12 @@ function readScaling(path: string, rope: z.infer<typeof ropeSchema>, file: Confi
     key: "factor" | "low_freq_factor" | "high_freq_factor" | "original_max_position_embeddings",
   ): number => {
     const value = rope[key];
-    if (value === undefined) throw new FileError(path, `RoPE scaling of kind "${kind}": wanted "${key}", got none.`);
+    if (value == null) throw new FileError(path, `RoPE scaling of kind "${kind}": wanted "${key}", got none.`);
     return value;
   };
   switch (kind) {
     case "default":
-      if (rope.factor !== undefined && rope.factor !== 1)
+      if (rope.factor != null && rope.factor !== 1)
         throw new FileError(path, `rope_scaling: wanted its kind ("rope_type"), got a factor of ${rope.factor} only.`);
       return undefined;
     case "linear":

@@ -80,6 +80,13 @@ export class ChatTemplate {
     return /\btools\b/.test(this.source) && this.source.includes("<tool_call>");
   }
 
+  /** How answers of a reasoning model begin: it opens its thoughts, `<think>`, or the prompt has opened them. Undefined: it has none. */
+  thoughts(ends: Ends): "opened" | "open" | undefined {
+    if (!this.source.includes("</think>")) return undefined;
+    const prompt = this.render([{ role: "user", content: "a" }], ends).at(-1)!.text;
+    return prompt.trimEnd().endsWith("<think>") ? "opened" : "open";
+  }
+
   /**
    * The text of a conversation up to where the answer goes on: after what opens one, or, where the last message is the beginning of an answer, after that. Its
    * trusted parts are the template's.

@@ -889,6 +889,18 @@ test.each<[what: string, between: object[], read: object[]]>([
   });
 });
 
+test("thoughts are told apart from the answer, whole and in pieces", async () => {
+  service = new FakeService(() => "<think> Wolf, wolves </think> wolves it is");
+  service.thoughts = "open";
+  const { choices } = await chat();
+  expect(choices[0].message).toMatchObject({ content: "wolves it is", reasoning_content: " Wolf, wolves" });
+  const chunks = await events("/v1/chat/completions", { messages: user });
+  const thoughts = chunks.flatMap((chunk) => chunk.choices?.[0].delta.reasoning_content ?? []);
+  expect([thoughts.length, thoughts.join("")]).toEqual([2, " Wolf, wolves"]);
+  const { choices: plain } = await chat({ messages: [...user, { role: "assistant", content: "It is" }] });
+  expect(plain[0].message.content).toContain("<think>"); // its answer has begun already
+});
+
 test.each([
   [{ reasoning_effort: "none" }],
   [{ top_logprobs: 0 }],

@@ -91,7 +91,7 @@ export function plainMessages(messages: readonly Message[]): ChatMessage[] {
 }
 
 /** What a piece of an answer turned out to be. */
-export type Said = { text: string } | { call: ToolCall };
+export type Said = { text: string } | { call: ToolCall } | { thought: string };
 
 /** Finds calls in an answer that comes in pieces. What looks like a call and is none stays text. */
 export class CallReader {
