@@ -22,6 +22,7 @@ interface Options extends Budget {
   reuseOverlap?: number;
   kvType: KvType;
   mask: string;
+  allowHost: string[];
   cors?: string;
   logPrompts: boolean;
   quiet: boolean;
@@ -51,7 +52,8 @@ export function serveCommand(): Command {
         .default(DEFAULT_KV_TYPE),
     )
     .option("--mask <mask>", "mask of requests that name none: auto, dense, task:NAME or id:ID", "auto")
-    .option("--cors <origin>", "let pages of this origin ask, as https://chat.example", origin)
+    .option("--allow-host <name...>", "other names by which clients reach this server; with --api-key any will do", [])
+    .option("--cors <origin>", "let pages of this origin ask, as https://chat.example or app://obsidian.md", origin)
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
     .action(serve);
@@ -60,7 +62,7 @@ export function serveCommand(): Command {
 }
 
 async function serve(folders: string[], options: Options): Promise<void> {
-  const { host, port, apiKey, cors, logPrompts, quiet } = options;
+  const { host, port, apiKey, allowHost: hosts, cors, logPrompts, quiet } = options;
   if (apiKey === "") throw new OptionError("serve: wanted an API key, got empty text. Leave it out, or choose one.");
   if (!isLoopback(host) && apiKey === undefined) {
     throw new OptionError(
@@ -94,7 +96,7 @@ async function serve(folders: string[], options: Options): Promise<void> {
   });
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
-  const app = createApp(service, { host, apiKey, cors, log, logPrompts, mask, page: await openPage() });
+  const app = createApp(service, { host, apiKey, hosts, cors, log, logPrompts, mask, page: await openPage() });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models())
     if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(`${served.id}: ${denseNote(served)}`);
@@ -143,8 +145,10 @@ function bytes(text: string): number {
   return value;
 }
 
+/** As browsers write it; those of apps and extensions are none to `URL`, whose schemes have none. */
 function origin(text: string): string {
-  if (!URL.canParse(text) || new URL(text).origin !== text)
-    throw new InvalidArgumentError("Wanted an origin, as https://chat.example, without a path.");
+  const { protocol = "", origin = "" } = URL.canParse(text) ? new URL(text) : {};
+  const isSerialised = /^https?:$/.test(protocol) ? origin === text : /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\s]+$/.test(text);
+  if (!isSerialised) throw new InvalidArgumentError("Wanted an origin, as https://chat.example, without a path.");
   return text;
 }

@@ -8,6 +8,7 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { readPrompt } from "../answer/prompts.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
+import type { ChatMessage } from "../text/chatTemplate.ts";
 import { type LocalServiceOptions, openLocalService } from "./localService.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
 
@@ -157,10 +158,15 @@ describe("answers", () => {
     const third = await collect(service.generate("m", request("", { prompt })));
     const plainTurns = [...tokenizer.encode(`${plain.content}\n`), ...tokenizer.encode(text), tokenizer.eosId];
     expect(third.start.promptTokens).toBe(1 + plainTurns.length + tokenizer.encode("dog\n").length);
+    const count = async (messages: readonly ChatMessage[]) =>
+      (await collect(service.generate("m", request("", { prompt: { kind: "chat", messages } })))).start.promptTokens;
+    const asked = 1 + tokenizer.encode(`${first.content}\n`).length;
+    expect(await count([{ role: "system", content: "Be kind." }, first])).toBe(asked); // it was not trained to read it
+    expect(await count([first, answer])).toBe(asked + tokenizer.encode(text).length); // a beginning, without its end
+    expect(await count([first, { role: "assistant", content: " " }])).toBe(asked);
     const wrong = [
-      [first, answer],
       [first, first],
-      [{ role: "system", content: "Be kind." } as const, first],
+      [first, { role: "system", content: "Be kind." } as const],
       [{ role: "user", content: " " } as const],
       [],
     ];

@@ -119,6 +119,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       isTrained: model.hasPredictor,
       quality: bundle.manifest.quality,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
+      thoughts: format.template instanceof ChatTemplate ? format.template.thoughts(format.tokenizer) : undefined,
     };
     const masks = new ServedMasks(bundle, source, tasks);
     return { info, model, source, stored, masks };

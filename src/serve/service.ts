@@ -117,6 +117,8 @@ export interface ServedModel {
   quality?: Quality | undefined;
   /** Whether it has a chat template that knows tools. */
   hasTools: boolean;
+  /** Whether answers begin with thoughts, and whether the prompt has opened them, see `ChatTemplate.thoughts`. */
+  thoughts?: "opened" | "open" | undefined;
 }
 
 /** Names that clients give to tasks; none of them is a path. */

@@ -22,6 +22,8 @@ export class FakeService implements InferenceService {
   failure: { error: Error; afterWords: number } | undefined;
   /** Whether answers that are whole end with a token. */
   hasEnd = false;
+  /** How answers of a reasoning model begin. */
+  thoughts: ServedModel["thoughts"];
   /** Of scored texts. */
   bos: string | undefined;
   /** Milliseconds per word. */
@@ -32,7 +34,7 @@ export class FakeService implements InferenceService {
 
   models(): ServedModel[] {
     return [
-      { ...model, id: "tiny", hasTools: true },
+      { ...model, id: "tiny", hasTools: true, thoughts: this.thoughts },
       { ...model, id: "plain/model", hasTools: false },
     ];
   }

@@ -84,7 +84,7 @@ export function samplings(body: SamplingBody, count: number): Sampling[] {
   return Array.from({ length: count }, (_, i) => ({
     temperature: of("temperature"),
     topP: of("top_p"),
-    topK: of("top_k"),
+    topK: Math.max(0, of("top_k")), // vLLM writes −1 for no limit
     minP: of("min_p"),
     seed: (seed + i) >>> 0,
     frequencyPenalty: of("frequency_penalty"),
