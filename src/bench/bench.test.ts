@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { packBundle } from "../bundle/packBundle.ts";
-import { DEFAULT_MODEL } from "../cli/options.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { runBench, spread, VARIANTS } from "./bench.ts";
 import { benchFigure, benchMarkdown } from "./benchReport.ts";

@@ -5,7 +5,7 @@ import { beforeAll, expect, test } from "vitest";
 import { inProcess, succeed } from "../../test/support/cli.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "./options.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 
 const task = "Write the plural form of the given word.";
 
@@ -67,7 +67,7 @@ test.each([
   [["--task", task, "--mask", "mask.json"], /'--task.*' cannot be used with option '--mask/],
   [["--task", task, "--instruction", task], /'--task.*' cannot be used with option '--instruction/],
   [["--mask", "mask.json", "--t-ffn", "32"], /'--t-ffn.*' cannot be used with option '--mask/],
-  [["--task", task, "--format", "onnx"], /Wanted one of hf, gguf/],
+  [["--task", task, "--format", "onnx"], /Wanted some of hf, gguf/],
   [["--task", task, "--format", "hf,hf"], /Wanted each format once/],
   [["--task", task, "--format", "hf", "--type", "F16"], /wanted the format gguf with type F16, got hf only/],
   [["--task", task, "--source", "griffin", "--t-ffn", "20"], /wants t_ffn in multiples of 32, got 20/],

@@ -87,3 +87,49 @@ function duration(seconds: number): string {
   const clock = `${pad(Math.floor(whole / 60) % 60)}:${pad(whole % 60)}`;
   return whole < 3600 ? clock : `${Math.floor(whole / 3600)}:${clock}`;
 }
+
+/** A wait shorter than this is none. */
+const PATIENCE_MS = 500;
+const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/**
+ * A line that says what is being waited for, from half a second on, with something that moves; it goes away at the end. On a terminal only: elsewhere it
+ * is noise.
+ */
+export class Waiting implements Disposable {
+  readonly #stream: ProgressStream;
+  readonly #started = performance.now();
+  readonly #timer: NodeJS.Timeout | undefined;
+  #words: string;
+  #frame = 0;
+
+  /** @param isQuiet for programs that read the output */
+  constructor(words: string, stream: ProgressStream = process.stderr, isQuiet = false) {
+    this.#words = words;
+    this.#stream = stream;
+    if (stream.isTTY && !isQuiet) this.#timer = setInterval(() => this.#redraw(), TERMINAL_INTERVAL_MS).unref();
+  }
+
+  /** What is being waited for now. */
+  say(words: string): void {
+    this.#words = words;
+    if (this.#frame > 0) this.#redraw(); // what comes next may leave the timer no turn
+  }
+
+  /** Takes the line away, for good. */
+  end(): void {
+    clearInterval(this.#timer);
+    if (this.#frame > 0) this.#stream.write(CLEAR_LINE);
+    this.#frame = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.end();
+  }
+
+  #redraw(): void {
+    if (performance.now() - this.#started < PATIENCE_MS) return;
+    const line = `${FRAMES[this.#frame++ % FRAMES.length]} ${this.#words} …`;
+    this.#stream.write(CLEAR_LINE + line.slice(0, (this.#stream.columns ?? 80) - 1));
+  }
+}
