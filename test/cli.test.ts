@@ -66,6 +66,8 @@ const commands = [
   "pack",
   "pull",
   "import",
+  "doctor",
+  "completions",
 ];
 
 test("help lists every command, and every command has help", async () => {

@@ -4,6 +4,8 @@ import { IfpruneError } from "../errors.ts";
 import { version } from "../package.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { chatCommand } from "./commands/chat.ts";
+import { completionsCommand } from "./commands/completions.ts";
+import { doctorCommand } from "./commands/doctor.ts";
 import { estimateCommand } from "./commands/estimate.ts";
 import { evalCommand } from "./commands/eval.ts";
 import { exportCommand } from "./commands/export.ts";
@@ -45,6 +47,8 @@ export function ifprune(): Command {
     importCommand,
     exportCommand,
     verifyCommand,
+    doctorCommand,
+    completionsCommand,
   ]) {
     program.addCommand(command().copyInheritedSettings(program));
   }
