@@ -96,7 +96,9 @@ async function timesOf({ args, isFirstToken }: Case): Promise<Times> {
 /** Of all children that have ended, and theirs; Linux only. */
 function childrensUserMs(): number | null {
   if (process.platform !== "linux") return null;
-  const fields = readFileSync("/proc/self/stat", "utf8").replace(/^.*\) /s, "").split(" ");
+  const fields = readFileSync("/proc/self/stat", "utf8")
+    .replace(/^.*\) /s, "")
+    .split(" ");
   return 10 * Number(fields[13]); // cutime, in ticks of 10 ms
 }
 
@@ -104,7 +106,11 @@ function childrensUserMs(): number | null {
 function forget(): void {
   rmSync(join(cache, "ifprune"), { recursive: true, force: true });
   if (process.platform !== "linux") return;
-  const folders = [DEFAULT_MODEL, join(root, "dist"), ...["node-llama-cpp", "@node-llama-cpp", "@huggingface", "zod"].map((name) => join(root, "node_modules", name))];
+  const folders = [
+    DEFAULT_MODEL,
+    join(root, "dist"),
+    ...["node-llama-cpp", "@node-llama-cpp", "@huggingface", "zod"].map((name) => join(root, "node_modules", name)),
+  ];
   const files = folders.flatMap((folder) =>
     readdirSync(folder, { recursive: true, encoding: "utf8" })
       .filter((name) => /\.(js|json|node|so|gguf|safetensors)$/.test(name))

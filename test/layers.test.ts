@@ -114,10 +114,14 @@ test("help, the version and wrong usage load the table of commands alone: no pac
   const loaded = loadedWith("cli/main.ts");
   expect(loaded).toContain("cli/commands/prune.ts"); // the walk sees what it should
   const packages = loaded.flatMap((file) =>
-    [...readFileSync(join(source, file), "utf8").matchAll(/^import (?!type)[^;]*?"([^."][^"]*)";/gm)].map(([, name]) => name!),
+    [...readFileSync(join(source, file), "utf8").matchAll(/^import (?!type)[^;]*?"([^."][^"]*)";/gm)].map(
+      ([, name]) => name!,
+    ),
   );
   expect([...new Set(packages.filter((name) => !name.startsWith("node:")))]).toEqual(["commander"]);
-  const early = loaded.filter((file) => !/^cli\/|Options\.ts$|\/(sourceNames|budget|controls|exportTypes)\.ts$/.test(file));
+  const early = loaded.filter(
+    (file) => !/^cli\/|Options\.ts$|\/(sourceNames|budget|controls|exportTypes)\.ts$/.test(file),
+  );
   expect(early.sort()).toEqual([
     "bundle/memory.ts",
     "engine/sampling.ts",

@@ -17,14 +17,13 @@ import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
 import { bytesPerToken, estimate, readStoredModel } from "../bundle/estimate.ts";
 import { checkMemory } from "../bundle/memory.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";
-import { type Given, type NumberOption, readNumbers } from "../options.ts";
+import { type Given, readNumbers } from "../options.ts";
 import { BENCH_OPTIONS, PROMPT_LENGTHS } from "./benchOptions.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 

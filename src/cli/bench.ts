@@ -1,8 +1,8 @@
-import type { Budget } from "../bundle/budget.ts";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runBench } from "../bench/bench.ts";
 import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
+import type { Budget } from "../bundle/budget.ts";
 import { interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 

@@ -30,7 +30,9 @@ test("messages of a conversation go on, each answer among them; /new begins anot
   const written = await typed(service, "first", "", "second", "/new", "third");
   expect(written).toContain("one two three");
   expect(written).toMatch(/^tiny · 30 % of the FFN .+ · \/help /);
-  expect(written).toContain("30 % of the FFN (6 of 20 channels, the whole blocks nearest to 25 %), predictor (trained)");
+  expect(written).toContain(
+    "30 % of the FFN (6 of 20 channels, the whole blocks nearest to 25 %), predictor (trained)",
+  );
   const asked = service.requests.map(({ prompt }) => prompt.kind === "chat" && prompt.messages.map((m) => m.content));
   const answer = "one two three";
   expect(asked).toEqual([

@@ -60,8 +60,8 @@ export async function converse(
   let told: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
   let said: ChatMessage[] = [];
   let mask: MaskRequest = { kind: "auto" };
-  /** The message that was asked last, answered or not, and how often again. */
-  let last: { text: string; retries: number } | undefined;
+  /** The message that was asked last, how often again, and whether `said` ends with it and its answer. */
+  let last: { text: string; retries: number; isAnswered: boolean } | undefined;
   let answering: AbortController | undefined;
   const say = (text: string) => output.write(`${text}\n`);
 
@@ -72,7 +72,8 @@ export async function converse(
   });
 
   const answer = async (text: string, retries = 0): Promise<void> => {
-    last = { text, retries };
+    const asked = { text, retries, isAnswered: false };
+    last = asked;
     const user: ChatMessage = { role: "user", content: text };
     answering = new AbortController();
     let answered = "";
@@ -86,8 +87,8 @@ export async function converse(
       for await (const event of service.generate(model, request)) {
         waiting.end();
         if (event.type === "start") {
-          const asked = mask.kind !== "auto" ? {} : isTold(mask) ? mask : budget;
-          kept = `${keptLine(event.mask, asked)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
+          const wanted = mask.kind !== "auto" ? {} : isTold(mask) ? mask : budget;
+          kept = `${keptLine(event.mask, wanted)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
         } else if (event.type === "end") end = event;
         else {
           answered += event.text;
@@ -99,7 +100,8 @@ export async function converse(
     } finally {
       answering = undefined;
     }
-    if (answered !== "" || end) said = [...said, user, { role: "assistant", content: answered }];
+    asked.isAnswered = answered !== "" || end !== undefined;
+    if (asked.isAnswered) said = [...said, user, { role: "assistant", content: answered }];
     if (end && answered.trim() === "") say(`  ${NO_ANSWER}`);
     say(end ? `\n  ${kept}, ${speed(end)}` : "\n  stopped");
   };
@@ -123,6 +125,7 @@ export async function converse(
       }
       case "/new":
         said = [];
+        last = undefined;
         return;
       case "/help":
         say(chatHelp());
@@ -155,8 +158,7 @@ export async function converse(
         return;
       case "/retry": {
         if (last === undefined) return void say("  nothing to ask again yet");
-        const isAnswered = said.at(-2)?.content === last.text;
-        if (isAnswered) said = said.slice(0, -2);
+        if (last.isAnswered) said = said.slice(0, -2);
         return await answer(last.text, last.retries + 1);
       }
       case "/save":
@@ -190,7 +192,8 @@ const isTold = ({ keep, maxLoss, tFfn }: Budget) => [keep, maxLoss, tFfn].some((
 /** @throws {InputError} without a name or messages @throws {FileError} if the file exists, or cannot be written */
 function saveConversation(path: string, conversation: { model: string; messages: readonly ChatMessage[] }): void {
   if (path === "") throw new InputError("/save: wanted a file, got none. As: /save talk.json");
-  if (!conversation.messages.some(({ role }) => role === "user")) throw new InputError("/save: wanted a conversation, got none yet.");
+  if (!conversation.messages.some(({ role }) => role === "user"))
+    throw new InputError("/save: wanted a conversation, got none yet.");
   try {
     writeFileSync(path, `${JSON.stringify(conversation, null, 2)}\n`, { flag: "wx" });
   } catch (cause) {

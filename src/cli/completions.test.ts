@@ -3,11 +3,14 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
-import { completions } from "./completions.ts";
+import { completionScript } from "./completions.ts";
 import { ifprune } from "./program.ts";
 import { SHELLS, type Shell } from "./shells.ts";
 
-const scripts = Object.fromEntries(SHELLS.map((shell) => [shell, completions(ifprune(), shell)])) as Record<Shell, string>;
+const scripts = Object.fromEntries(SHELLS.map((shell) => [shell, completionScript(ifprune(), shell)])) as Record<
+  Shell,
+  string
+>;
 
 /** What a shell prints that has read its completions, in a folder with a file, where one model was pulled. */
 function inShell(shell: Shell, commands: string): string[] {
@@ -34,7 +37,10 @@ test("no command's option or argument is of a kind that completions do not know"
     ...command.options.filter(({ argChoices }) => !argChoices).map(({ flags }) => /[<[]([\w=-]+)/.exec(flags)?.[1]),
   ]);
   // Those that are free text, or numbers; others are models and files, by their names.
-  const free = "address bytes description formats id input instruction key licence list mask n name nats origin other p path=value share t tasks text".split(" ");
+  const free =
+    "address bytes description formats id input instruction key licence list mask n name nats origin other p path=value share t tasks text".split(
+      " ",
+    );
   const known = "bundle checkpoint data dir file folder inputs model models out path prompts recipe source".split(" ");
   const strange = values.filter((value) => value !== undefined && !free.includes(value) && !known.includes(value));
   expect([...new Set(strange)]).toEqual([]);

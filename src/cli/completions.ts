@@ -7,7 +7,7 @@ import type { Shell } from "./shells.ts";
 
 /** `ifprune completions` */
 export function completionsAction(shell: Shell, _: object, command: Command): void {
-  process.stdout.write(completions(command.parent!, shell));
+  process.stdout.write(completionScript(command.parent!, shell));
 }
 
 /** What a value may be: one of these words, a model or a file, a file; or nothing that is known. */
@@ -35,13 +35,13 @@ const FILES = new Set(
 );
 
 /** The script that `shell` reads. */
-export function completions(program: Command, shell: Shell): string {
+export function completionScript(program: Command, shell: Shell): string {
   const help = program.createHelp();
   const commands = program.commands.map((command) => ({
     name: command.name(),
     about: inShort(command.description()),
     options: help.visibleOptions(command).map(completedOption),
-    value: together(command.registeredArguments.map((argument) => argument.argChoices ?? valueOf(argument.name()))),
+    value: together(command.registeredArguments.map((argument) => argument.argChoices ?? kindOf(argument.name()))),
   }));
   return { bash, zsh, fish }[shell](commands, help.visibleOptions(program).map(completedOption));
 }
@@ -51,11 +51,11 @@ function completedOption(option: Option): CompletedOption {
   return {
     names: [option.short, option.long].filter((one) => one !== undefined),
     about: inShort(option.description),
-    value: name === undefined ? undefined : (option.argChoices ?? valueOf(name)),
+    value: name === undefined ? undefined : (option.argChoices ?? kindOf(name)),
   };
 }
 
-const valueOf = (name: string): Value => (MODELS.has(name) ? "model" : FILES.has(name) ? "file" : "unknown");
+const kindOf = (name: string): Value => (MODELS.has(name) ? "model" : FILES.has(name) ? "file" : "unknown");
 
 function together(values: readonly Value[]): Value {
   return values.find((value) => typeof value !== "string") ?? values.find((value) => value !== "unknown") ?? "unknown";
@@ -171,7 +171,7 @@ function fish(commands: readonly CompletedCommand[], options: readonly Completed
   const candidates = (value: Value) => {
     if (value === "model") return " -F -a '(__ifprune_models)'";
     if (value === "file") return " -F";
-    return value === "unknown" ? "" : ` -a ${text(value.join(" "))}`;
+    return value === "unknown" ? " -f" : ` -f -a ${text(value.join(" "))}`;
   };
   const line = (when: string, { names, about, value }: CompletedOption) => {
     const named = names.map((name) => (name.startsWith("--") ? `-l ${name.slice(2)}` : `-s ${name.slice(1)}`));

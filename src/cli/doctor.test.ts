@@ -9,7 +9,7 @@ test("doctor says what is there, what is not and what to do, and fails only with
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   expect(stdout).toMatch(/^✓ Node\.js +v/m);
   expect(stdout).toMatch(/^✓ engine +llama\.cpp /m);
-  expect(stdout).toMatch(/^✓ cache .+: models 0 /m);
+  expect(stdout).toMatch(/^✓ cache .+: models 0\.00 MB/m);
   expect(stdout).toMatch(/^✓ model .+models\/default, .+, trained masks/m);
   for (const line of stdout.trim().split("\n")) expect(line).toMatch(/^(✓ \S.+|– \S.+not found: .+) \(.+\)$/);
 

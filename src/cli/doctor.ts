@@ -28,7 +28,9 @@ export interface Finding {
 
 /** `ifprune doctor` */
 export async function doctorAction({ json }: { json?: boolean }): Promise<void> {
-  const findings = (await Promise.all([ours(), machine(), engine(), browser(), python(), packages(), storage()])).flat();
+  const findings = (
+    await Promise.all([ours(), machine(), engine(), browser(), python(), packages(), storage()])
+  ).flat();
   if (json) printJson({ version, findings });
   else process.stdout.write(findings.map(line).join(""));
   if (findings.some(isFatal)) throw new CommanderError(1, "ifprune.doctor", "what every use needs is missing"); // it was said
@@ -104,12 +106,12 @@ print(json.dumps({"python": sys.version.split()[0], **{name: version(name) for n
     const { stdout } = await promisify(execFile)("python3", ["-c", script], { timeout: 10_000 });
     found = JSON.parse(stdout);
   } catch {
-    // no Python, or one that does not work
+    // there is none, or it does not answer
   }
   const finding = (name: string, use: string, missing: string): Finding =>
     found[name] ? { name, found: found[name], for: use } : { name, missing, for: use };
   return [
-    finding("python", "what stands below", "install Python 3"),
+    finding("python", "what stands below", "python3 did not answer. Install Python 3"),
     ...names.map((name) => finding(name, modules[name], `pip install ${name}`)),
   ];
 }
