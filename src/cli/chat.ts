@@ -27,7 +27,7 @@ export async function chatAction(model: string | undefined, { threads, keep, max
   const path = model ?? DEFAULT_MODEL;
   const id = basename(resolve(path));
   const budget = { keep, maxLoss, tFfn };
-  using waiting = new Waiting("loading");
+  using waiting = new Waiting("loading", { since: 0 });
   await using service = await openLocalService([{ id, path }], { threads, slots: 1, ...budget });
   waiting.end();
   const served = service.models()[0]!;
@@ -79,7 +79,7 @@ export async function converse(
     let answered = "";
     let end: Extract<GenerationEvent, { type: "end" }> | undefined;
     let kept = "";
-    using waiting = new Waiting("reading the prompt", status);
+    using waiting = new Waiting("reading the prompt", { stream: status });
     try {
       const prompt = { kind: "chat", messages: [...told, ...said, user] } as const;
       const sampling = { ...greedySampling, temperature, seed: seed + retries };

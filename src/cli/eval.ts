@@ -21,7 +21,7 @@ export async function evalAction(path: string, data: string, options: Options): 
   const { seed, per, control, dense, mask, threads, out, json } = options;
   checkOut(out);
   const signal = interruption();
-  using waiting = new Waiting("loading", process.stderr, json);
+  using waiting = new Waiting("loading", { isQuiet: json, since: 0 });
   await using opened = await openModel(path, { threads, spinning: false });
   const given: EvaluatedMasks = {
     seed,

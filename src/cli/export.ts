@@ -23,7 +23,7 @@ export async function exportAction(path: string, out: string, options: Options):
   if (asked === undefined && maskFile === undefined)
     throw new OptionError("export: wanted one of --task, --instruction and --mask, got none.");
   const signal = interruption("export: stopped. Nothing was written.");
-  using waiting = new Waiting("checking the bundle");
+  using waiting = new Waiting("checking the bundle", { since: 0 });
   using model = new InstructionModel(path);
   await model.bundle.verify(); // before hours of use, not after
   const how = await readMaskFlags(options, waiting);

@@ -23,7 +23,7 @@ interface Options extends MaskFlags {
 
 /** `ifprune mask` */
 export async function maskAction(instruction: string, other: string | undefined, options: Options): Promise<void> {
-  using waiting = new Waiting("loading", process.stderr, options.json);
+  using waiting = new Waiting("loading", { isQuiet: options.json, since: 0 });
   using model = new InstructionModel(options.model ?? DEFAULT_MODEL);
   const { seed, threads } = options;
   const signal = interruption();

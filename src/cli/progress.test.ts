@@ -60,7 +60,7 @@ afterEach(() => void vi.useRealTimers());
 test("a wait shows itself from half a second on, moves, changes its words, and goes away", () => {
   vi.useFakeTimers();
   const { written, stream } = setUp({ isTTY: true, columns: 30 });
-  const waiting = new Waiting("loading", stream);
+  const waiting = new Waiting("loading", { stream });
   vi.advanceTimersByTime(499);
   expect(written).toEqual([]);
   vi.advanceTimersByTime(201);
@@ -71,6 +71,10 @@ test("a wait shows itself from half a second on, moves, changes its words, and g
   for (const line of shown()) expect(line).toMatch(/^\S loading …$/);
   waiting.say("reading a very, very long prompt");
   expect(shown().at(-1)).toMatch(/^\S reading a very, very long p$/); // no longer than the screen
+  waiting.note("told\n");
+  expect(written.at(-1)).toBe(`${clear}told\n`);
+  vi.advanceTimersByTime(100);
+  expect(shown().at(-1)).toMatch(/^\S reading/);
   waiting.end();
   expect(written.at(-1)).toBe(clear);
   const { length } = written;
@@ -84,13 +88,17 @@ test("a short wait, one elsewhere than on a terminal, and one for a program show
   const terminal = setUp({ isTTY: true });
   const file = setUp({});
   {
-    using _ = new Waiting("loading", terminal.stream);
+    using _ = new Waiting("loading", { stream: terminal.stream });
     vi.advanceTimersByTime(400);
   }
-  for (const waiting of [new Waiting("loading", file.stream), new Waiting("loading", terminal.stream, true)]) {
+  for (const waiting of [
+    new Waiting("loading", { stream: file.stream }),
+    new Waiting("loading", { stream: terminal.stream, isQuiet: true }),
+  ]) {
     vi.advanceTimersByTime(2000);
     waiting.say("more");
+    waiting.note("");
     waiting.end();
   }
-  expect([...terminal.written, ...file.written]).toEqual([]);
+  expect([...terminal.written, ...file.written].join("")).toBe("");
 });

@@ -76,7 +76,7 @@ export async function runAction(words: string[], options: Options): Promise<void
   } = options;
   const { instruction, input } = await readAsked(words, given, files); // Ctrl-C ends it
   const signal = interruption();
-  using waiting = new Waiting("loading", process.stderr, json);
+  using waiting = new Waiting("loading", { isQuiet: json, since: 0 });
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), model.engines.start()]); // a damaged file is told from a bad answer; both take a while
   const flags = { source, keep, maxLoss, tFfn, text, examples };
@@ -96,10 +96,8 @@ export async function runAction(words: string[], options: Options): Promise<void
     waiting.end();
     return json ? printJson(comparison) : printComparison(comparison, process.stdout);
   }
-  if (!dense && mask === undefined && !isMasked(model, flags)) {
-    waiting.end();
-    process.stderr.write(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
-  }
+  if (!dense && mask === undefined && !isMasked(model, flags))
+    waiting.note(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
   const choice = dense ? "dense" : masked;
   await using answer = await model.ask(instruction, { ...engine, ...how, input, mask: choice, signal, onStage });
 

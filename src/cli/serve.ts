@@ -43,7 +43,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   }
   // Answers leave garbage all the time. Unless told so, V8 collects it once it is three times what is in use, and resident memory swings by 100 MB.
   setFlagsFromString("--heap-growing-percent=50");
-  using waiting = new Waiting("loading", process.stderr, quiet);
+  using waiting = new Waiting("loading", { isQuiet: quiet, since: 0 });
   const mask = readMaskRequest("--mask", options.mask);
   const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
   const models = paths.map((path) => ({ id: basename(resolve(path)), path }));
