@@ -37,7 +37,7 @@ const cases: Record<string, Case> = {
   version: { args: [entry, "--version"] },
   help: { args: [entry, "--help"] },
   "usage error": { args: [entry, "run", "--nonsense"] },
-  "llama.cpp alone": { args: ["--input-type=module", "-e", bare()], isFirstToken: true },
+  "llama.cpp alone": { args: [bare()], isFirstToken: true },
   "first token, warm": { args: [entry, "run", prompt], isFirstToken: true },
   "first token, cold": { args: [entry, "run", prompt], isFirstToken: true, before: forget },
 };
@@ -124,13 +124,14 @@ function forget(): void {
   spawnSync("sh", ["-c", 'for file do dd if="$file" iflag=nocache count=0 status=none; done', "sh", ...files]);
 }
 
-/** A program of node-llama-cpp alone that writes the first token of the prompt, of the sub-network that `run` leaves in the cache. */
+/** The path of a program of node-llama-cpp alone that writes the first token of the prompt, of the sub-network that `run` leaves in the cache. */
 function bare(): string {
   using model = new InstructionModel(DEFAULT_MODEL);
   const ids = JSON.stringify([...model.promptIds(prompt)]);
-  return `import { readdirSync } from "node:fs";
+  const path = join(cache, "bare.mjs");
+  const program = `import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { getLlama, LlamaLogLevel } from "node-llama-cpp";
+import { getLlama, LlamaLogLevel } from ${JSON.stringify(import.meta.resolve("node-llama-cpp"))};
 const names = readdirSync(${JSON.stringify(cache)}, { recursive: true });
 const modelPath = join(${JSON.stringify(cache)}, names.find((name) => name.includes("-00001-of-")));
 const llama = await getLlama({ build: "never", skipDownload: true, gpu: false, logLevel: LlamaLogLevel.error });
@@ -141,6 +142,8 @@ for await (const token of context.getSequence().evaluate(${ids}, { temperature: 
   break;
 }
 process.exit();`;
+  writeFileSync(path, program);
+  return path;
 }
 
 function spread(values: readonly number[]) {
