@@ -124,11 +124,9 @@ export interface EstimateOptions extends Budget {
 export function estimate(model: StoredModel, options: EstimateOptions = {}): Estimate {
   const { config, ffn, predictorBytes } = model;
   const { ffnWidth: F } = config;
-  const {
-    tFfn = budgetTFfn(options, { ...model, ffnWidth: F, source: "griffin" }) ?? model.tFfn ?? defaultTFfn(F),
-    contextLength = defaultContextLength(config),
-    kvType = DEFAULT_KV_TYPE,
-  } = options;
+  const { contextLength = defaultContextLength(config), kvType = DEFAULT_KV_TYPE } = options;
+  const told = budgetTFfn(options, { ...model, ffnWidth: F, source: "griffin" });
+  const tFfn = told ?? model.tFfn ?? defaultTFfn(F);
   if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > F)
     throw new OptionError(`estimate: t_ffn must be an integer in 1..${F}, the FFN width, got ${tFfn}.`);
   if (tFfn % blockLength !== 0 && ffn.some(({ down }) => down === "Q8_0"))
