@@ -19,7 +19,9 @@ test("a task's sub-network is exported under the mask that `mask` shows, verifie
   const out = join(folder, "plural");
   const { code, stdout, stderr } = await inProcess("export", DEFAULT_MODEL, out, "--task", task, "--threads", "1");
   expect({ code, stdout }).toEqual({ code: 0, stdout: "" });
-  expect(stderr).toMatch(/export .*\(100 %\)[\s\S]*plural: Hugging Face folder and GGUF\n$/);
+  expect(stderr).toMatch(
+    /export .*\(100 %\)[\s\S]*plural: Hugging Face folder and GGUF, 13 % of the FFN \(128 of 1024 channels\)\n$/,
+  );
   const mask = JSON.parse(readFileSync(join(out, "mask.json"), "utf8"));
   expect(mask).toEqual(JSON.parse(await succeed("mask", task, "--json", "--threads", "1")));
 
