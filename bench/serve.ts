@@ -24,7 +24,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "../src/cli/options.ts";
+import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
 import { OptionError } from "../src/errors.ts";
 import { readJson } from "../src/json.ts";
 import type { CompletionExtension, PageMask, ServedModel } from "../src/serve/http/pageApi.ts";

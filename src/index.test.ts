@@ -84,6 +84,7 @@ test("the surface is what it was", () => {
     type Comparison
     type Control
     type Engine
+    type EngineDescription
     type EngineOptions
     type EngineProvider
     type EvaluationOptions

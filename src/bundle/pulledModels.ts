@@ -33,7 +33,7 @@ export function setPulled(id: string, bundle: string): void {
 }
 
 /** Ids of the models that were pulled. */
-function pulledIds(): string[] {
+export function pulledIds(): string[] {
   const folder = cacheRoot("models");
   const files = existsSync(folder) ? readdirSync(folder) : [];
   const ids = files.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -5).replace("--", "/"));

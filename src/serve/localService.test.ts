@@ -464,6 +464,13 @@ describe("the end", () => {
     await expect(collect(running)).rejects.toThrow(BusyError);
   });
 
+  test("masks are made by the source that the service was opened with", async () => {
+    const service = await openStories({ source: "weights" });
+    expect(service.models()[0]).toMatchObject({ tFfn: 96, dFfn: 172, isTrained: false });
+    expect((await service.mask("s", "Once")).info).toMatchObject({ source: "weights", tFfn: 96 });
+    await expect(openStories({ source: "text" })).rejects.toThrow("wanted a text for the source text, got none");
+  });
+
   test("a model whose files vanish fails with a typed error, and what is loaded goes on", async () => {
     const folder = join(temporaryFolder(), "stories");
     await using service = await openStories({}, folder);

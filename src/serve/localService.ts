@@ -6,11 +6,14 @@
  *
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
-import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
+import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
+import { InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
 import { isMasked, type MaskSource, maskQuality, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
-import { type Budget, defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
+import type { SourceName } from "../answer/sourceNames.ts";
+import type { Budget } from "../bundle/budget.ts";
+import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { type CacheOptions, hasSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
@@ -46,6 +49,10 @@ export interface LocalServiceOptions
     Pick<EngineOptions, "kvType" | "gpu">,
     Given<typeof SERVICE_OPTIONS>,
     Budget {
+  /** What makes masks. Default: the predictor where a model has one, else griffin. */
+  source?: SourceName | undefined;
+  /** What the sources `glass` and `text` take activations from. */
+  text?: string | undefined;
   /** Of sub-networks on disk. */
   cache?: Omit<CacheOptions, "signal"> | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
@@ -102,13 +109,14 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const { bundle, format } = model;
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
-    const isDense = !isMasked(model, budgetIn(options));
-    const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options));
+    const { source: name, text } = options;
+    const isDense = !isMasked(model, { ...budgetIn(options), source: name, text });
+    const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options), name);
     const tasks = new TaskStore(bundle, tasksRoot);
     const stored = readStoredModel(path);
     estimate(stored, { tFfn: isDense ? undefined : tFfn, contextLength }); // that they suit the model
     checkBudget(id, stored, { tFfn, contextLength, slots, kvType }, options.memoryBytes);
-    const source = await openFlaggedSource(model, {}, { threads, gpu, cache: scoreCache });
+    const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
       created: Math.floor(Date.parse(bundle.manifest.provenance.created) / 1000),
@@ -394,14 +402,14 @@ export class LocalService implements InferenceService {
 
   /** The mask of an instruction, of the size that is asked for. */
   async #maskOf(
-    { info, masks, model }: Served,
+    { info, masks, model, source }: Served,
     instruction: ReadPrompt["instruction"],
     request: Budget,
     signal: AbortSignal,
   ): Promise<NamedMask> {
     const budget = budgetIn(request);
     const isTold = Object.values(budget).some((one) => one !== undefined);
-    const kept = isTold ? modelTFfn(model, budget) : info.tFfn;
+    const kept = isTold ? modelTFfn(model, budget, source) : info.tFfn;
     return kept === info.dFfn ? masks.dense() : await masks.of(instruction, kept, signal);
   }
 

@@ -6,7 +6,7 @@
 
 import type { MaskQuality } from "../answer/maskSource.ts";
 import type { Prompt } from "../answer/prompts.ts";
-import type { Budget } from "../bundle/estimate.ts";
+import type { Budget } from "../bundle/budget.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";

@@ -4,7 +4,7 @@
  * ask for nothing (`reasoning_effort: "none"`); others are refused, and so are unknown ones.
  */
 import { z } from "zod";
-import { KEEP, MAX_LOSS, parseShare } from "../../bundle/estimate.ts";
+import { KEEP, MAX_LOSS, parseShare } from "../../bundle/budget.ts";
 import { MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
 import { OptionError } from "../../errors.ts";
