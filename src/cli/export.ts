@@ -13,7 +13,7 @@ import {
   type MaskFlags,
   MODEL_NAME,
   oneOf,
-  readMask,
+  readNamedMask,
   withMaskFlags,
 } from "./options.ts";
 import { Progress } from "./progress.ts";
@@ -43,11 +43,10 @@ export function exportCommand(): Command {
     )
     .addOption(new Option("--instruction <text>", "keep what this instruction needs").conflicts(["mask"]))
     .addOption(
-      new Option("--mask <file>", "keep what a mask keeps that `ifprune mask --json` printed").conflicts([
-        "examples",
-        "seed",
-        "threads",
-      ]),
+      new Option(
+        "--mask <mask>",
+        "keep what a mask keeps: a file that `ifprune mask --json` printed, or task:NAME, a saved task",
+      ).conflicts(["examples", "seed", "threads"]),
     )
     .option("--seed <n>", "of --source random", integer(0))
     .addOption(
@@ -88,7 +87,8 @@ async function run(path: string, out: string, options: Options): Promise<void> {
   let progress: Progress | undefined;
   try {
     const { examples, ...chosen } = await withMaskFlags(options, async ({ examples, ...how }) => {
-      if (asked === undefined) return { examples, mask: readMask(maskFile!), source: undefined };
+      if (asked === undefined)
+        return { examples, mask: await readNamedMask(maskFile!, model.bundle), source: undefined };
       return { examples, ...(await model.mask(asked, { ...how, examples, seed, threads, signal })) };
     });
     const onProgress = (done: number, total: number) => {

@@ -4,6 +4,7 @@ import { dirname, resolve } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { MaskOptions } from "../answer/instructionModel.ts";
 import { type ChosenMask, type MaskQuality, maskQuality, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
+import type { Bundle } from "../bundle/bundle.ts";
 import { type Budget, KEEP, keptChannels, MAX_LOSS, parseShare, T_FFN } from "../bundle/estimate.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
@@ -39,6 +40,13 @@ export function oneOf<const T extends string>(values: readonly T[]): (text: stri
 /** @throws {FileError} if the file is not a mask */
 export function readMask(path: string): Mask {
   return maskFromJson(readJson(path), path);
+}
+
+/** What `--mask` names: a file, or as `task:NAME` what a server or a chat of this machine saved of this model. @throws as {@link readMask}; {InputError} if there is no such task */
+export async function readNamedMask(name: string, bundle: Bundle): Promise<Mask> {
+  if (!name.startsWith("task:")) return readMask(name);
+  const { TaskStore } = await import("../serve/masks.ts");
+  return new TaskStore(bundle).get(name.slice("task:".length)).mask;
 }
 
 /** How masks are made, from the command line. */

@@ -19,7 +19,7 @@ import {
   milliseconds,
   printJson,
   qualityWords,
-  readMask,
+  readNamedMask,
   scoresLine,
   withMaskFlags,
 } from "./options.ts";
@@ -64,7 +64,12 @@ export function runCommand(): Command {
         "run both, greedily, and show both answers, how far they agree and what each took",
       ).conflicts(["dense", "temperature"]),
     )
-    .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
+    .addOption(
+      new Option(
+        "--mask <mask>",
+        "run under a mask: a file that `ifprune mask --json` printed, or task:NAME, a saved task",
+      ).conflicts("dense"),
+    )
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
     .option("--json", "print one JSON document instead of the streamed answer")
@@ -120,7 +125,7 @@ async function run(words: string[], options: Options): Promise<void> {
   const flags = { source, keep, maxLoss, tFfn, text, examples };
   if (compare) {
     const { temperature: _, ...greedy } = engine;
-    const given = mask === undefined ? undefined : readMask(mask);
+    const given = mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
     const comparison = await withMaskFlags(flags, (how) =>
       compareAnswers(model, instruction, { ...greedy, ...how, input, mask: given, signal }),
     );
@@ -128,7 +133,7 @@ async function run(words: string[], options: Options): Promise<void> {
   }
   if (!dense && mask === undefined && !isMasked(model, flags))
     process.stderr.write(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
-  const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
+  const choice = dense ? "dense" : mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
   await using answer = await withMaskFlags(flags, (how) =>
     model.ask(instruction, { ...engine, ...how, input, mask: choice, signal }),
   );

@@ -23,6 +23,7 @@ interface Options extends Budget {
   kvType: KvType;
   mask: string;
   cors?: string;
+  allowModels: boolean;
   logPrompts: boolean;
   quiet: boolean;
 }
@@ -52,6 +53,11 @@ export function serveCommand(): Command {
     )
     .option("--mask <mask>", "mask of requests that name none: auto, dense, task:NAME or id:ID", "auto")
     .option("--cors <origin>", "let pages of this origin ask, as https://chat.example", origin)
+    .option(
+      "--allow-models",
+      "let whoever may ask have models added, from this machine's folders or downloaded from the Hub",
+      false,
+    )
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
     .action(serve);
@@ -60,7 +66,7 @@ export function serveCommand(): Command {
 }
 
 async function serve(folders: string[], options: Options): Promise<void> {
-  const { host, port, apiKey, cors, logPrompts, quiet } = options;
+  const { host, port, apiKey, cors, allowModels, logPrompts, quiet } = options;
   if (apiKey === "") throw new OptionError("serve: wanted an API key, got empty text. Leave it out, or choose one.");
   if (!isLoopback(host) && apiKey === undefined) {
     throw new OptionError(
@@ -94,7 +100,7 @@ async function serve(folders: string[], options: Options): Promise<void> {
   });
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
-  const app = createApp(service, { host, apiKey, cors, log, logPrompts, mask, page: await openPage() });
+  const app = createApp(service, { host, apiKey, cors, allowModels, log, logPrompts, mask, page: await openPage() });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models())
     if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(`${served.id}: ${denseNote(served)}`);
