@@ -69,6 +69,8 @@ test("the surface is what it was", () => {
     function trainRecipe
     function verifyExport
     function writeReport
+    type AddOptions
+    type AddStage
     type AnswerToken
     type App
     type AppOptions

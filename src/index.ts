@@ -57,6 +57,8 @@ export { openPage, type PageFile, type PageFiles } from "./serve/http/page.ts";
 export { type ListenOptions, listen, type RunningServer } from "./serve/http/server.ts";
 export { type LocalService, type LocalServiceOptions, openLocalService } from "./serve/localService.ts";
 export type {
+  AddOptions,
+  AddStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,

@@ -3,7 +3,7 @@ import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import type { ExportFormat, ExportType } from "../export/exportTypes.ts";
 import { composePrompt } from "../text/prompt.ts";
-import { interruption, keptLine, type MaskFlags, readMask, readMaskFlags, STAGES } from "./options.ts";
+import { interruption, keptLine, type MaskFlags, readMaskFlags, readNamedMask, STAGES } from "./options.ts";
 import { Progress, Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -30,7 +30,7 @@ export async function exportAction(path: string, out: string, options: Options):
   waiting.say(STAGES.predict);
   const { mask, source } =
     asked === undefined
-      ? { mask: readMask(maskFile!), source: undefined }
+      ? { mask: await readNamedMask(maskFile!, model.bundle), source: undefined }
       : await model.mask(asked, { ...how, seed, threads, signal });
   waiting.end();
   let progress: Progress | undefined;

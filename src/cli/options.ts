@@ -6,6 +6,7 @@ import type { MaskOptions } from "../answer/instructionModel.ts";
 import { type ChosenMask, type MaskQuality, maskQuality } from "../answer/maskSource.ts";
 import { SOURCE_NAMES, type SourceName } from "../answer/sourceNames.ts";
 import { type Budget, keptChannels, MAX_LOSS } from "../bundle/budget.ts";
+import type { Bundle } from "../bundle/bundle.ts";
 import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
 import type { Quality } from "../manifest.ts";
@@ -17,6 +18,13 @@ import type { Waiting } from "./progress.ts";
 /** @throws {FileError} if the file is not a mask */
 export function readMask(path: string): Mask {
   return maskFromJson(readJson(path), path);
+}
+
+/** What `--mask` names: a file, or as `task:NAME` what a server or a chat of this machine saved of this model. @throws as {@link readMask}; {InputError} if there is no such task */
+export async function readNamedMask(name: string, bundle: Bundle): Promise<Mask> {
+  if (!name.startsWith("task:")) return readMask(name);
+  const { TaskStore } = await import("../serve/masks.ts");
+  return new TaskStore(bundle).get(name.slice("task:".length)).mask;
 }
 
 /** How masks are made, from the command line. */

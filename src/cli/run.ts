@@ -14,8 +14,8 @@ import {
   NO_ANSWER,
   printJson,
   qualityWords,
-  readMask,
   readMaskFlags,
+  readNamedMask,
   STAGES,
   scoresLine,
 } from "./options.ts";
@@ -81,7 +81,7 @@ export async function runAction(words: string[], options: Options): Promise<void
   await Promise.all([model.bundle.verify(), model.engines.start()]); // a damaged file is told from a bad answer; both take a while
   const flags = { source, keep, maxLoss, tFfn, text, examples };
   const how = await readMaskFlags(flags, waiting);
-  const masked = mask === undefined ? undefined : readMask(mask);
+  const masked = mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
   const onStage = (stage: keyof typeof STAGES) => waiting.say(STAGES[stage]);
   if (compare) {
     const { temperature: _, ...greedy } = engine;

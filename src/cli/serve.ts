@@ -29,13 +29,14 @@ interface Options extends Pick<MaskFlags, "source" | "text" | keyof Budget> {
   mask: string;
   allowHost: string[];
   cors?: string;
+  allowModels: boolean;
   logPrompts: boolean;
   quiet: boolean;
 }
 
 /** `ifprune serve` */
 export async function serveAction(folders: string[], options: Options): Promise<void> {
-  const { host, port, apiKey, allowHost: hosts, cors, logPrompts, quiet } = options;
+  const { host, port, apiKey, allowHost: hosts, cors, allowModels, logPrompts, quiet } = options;
   if (apiKey === "") throw new OptionError("serve: wanted an API key, got empty text. Leave it out, or choose one.");
   if (!isLoopback(host) && apiKey === undefined) {
     throw new OptionError(
@@ -66,7 +67,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
   const page = await openPage(() => waiting.say("building the page (once)"));
   waiting.end();
-  const app = createApp(service, { host, apiKey, hosts, cors, log, logPrompts, mask, page });
+  const app = createApp(service, { host, apiKey, hosts, cors, allowModels, log, logPrompts, mask, page });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models()) {
     if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(`${served.id}: ${denseNote(served)}`);

@@ -1,23 +1,15 @@
 /** The page in a browser, against the real HTTP side and a fake service: what a reader does, what goes wrong, and what a hostile model writes. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
-import { build } from "vite";
+import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { BusyError } from "../../src/errors.ts";
 import { maskFromJson } from "../../src/mask/maskFile.ts";
-import { createApp } from "../../src/serve/http/app.ts";
-import { type PageFiles, readPage } from "../../src/serve/http/page.ts";
-import { listen, type RunningServer } from "../../src/serve/http/server.ts";
-import { chromiumPath, isChromiumMissing } from "./chromium.ts";
+import type { RunningServer } from "../../src/serve/http/server.ts";
+import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
+import { isChromiumMissing } from "./chromium.ts";
 import { FakeService } from "./fakeService.ts";
 
 describe.skipIf(isChromiumMissing)("the page", () => {
-  let folder: string;
-  let files: PageFiles;
-  let browser: Browser;
+  let built: BuiltPage;
   let context: BrowserContext;
   let service: FakeService;
   let server: RunningServer;
@@ -26,27 +18,14 @@ describe.skipIf(isChromiumMissing)("the page", () => {
   let complaints: string[];
 
   beforeAll(async () => {
-    folder = mkdtempSync(join(tmpdir(), "ifprune-page-"));
-    const root = fileURLToPath(new URL("../../web", import.meta.url));
-    await build({ root, logLevel: "error", build: { outDir: join(folder, "dist"), emptyOutDir: true } });
-    files = readPage(join(folder, "dist"));
-    browser = await chromium.launch({
-      executablePath: chromiumPath,
-      args: [
-        ..."--no-sandbox --disable-gpu --disable-quic --no-first-run".split(" "),
-        ..."--disable-background-networking --disable-component-update --disable-sync".split(" "),
-      ],
-    });
+    built = await openBrowser();
   }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterAll(() => built?.[Symbol.asyncDispose]());
 
   beforeEach(async () => {
     service = new FakeService();
     server = await serve();
-    context = await browser.newContext({
+    context = await built.browser.newContext({
       viewport: { width: 1280, height: 800 },
       permissions: ["clipboard-read", "clipboard-write"],
     });
@@ -66,11 +45,7 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     await server[Symbol.asyncDispose]();
   });
 
-  const serve = (options: { apiKey?: string; port?: number } = {}) =>
-    listen(createApp(service, { page: files, apiKey: options.apiKey }).fetch, {
-      host: "127.0.0.1",
-      port: options.port ?? 0,
-    });
+  const serve = (options: { apiKey?: string; port?: number } = {}) => servePage(service, built.files, options);
   const open = (view = "chat") => page.goto(`${server.url}/#/${view}`);
   const button = (name: string) => page.getByRole("button", { name, exact: true });
   const message = () => page.getByRole("textbox", { name: "Message" });
@@ -108,7 +83,7 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     await strip.press("ArrowDown");
     await page.getByText(/Layer 1: 64 of 512 channels · \d+\s% specific · most specific \d+, \d+, \d+/).waitFor();
     await strip.hover({ position: { x: 2, y: 40 } });
-    await page.getByText(/Layer 2: .* channel \d/).waitFor();
+    await page.getByText(/Layer 2: .* · channels 0–7: \d of 8 kept/).waitFor();
 
     await page.reload();
     await button("plural of wolf").click();
@@ -211,11 +186,11 @@ describe.skipIf(isChromiumMissing)("the page", () => {
 
   test("compare shows both masks and their overlap beside chance", async () => {
     await open("compare");
-    await page.getByRole("textbox", { name: "First" }).fill("plural of wolf");
-    await page.getByRole("textbox", { name: "Second" }).fill("plural of cat");
+    await page.getByRole("textbox", { name: "Instruction 1" }).fill("plural of wolf");
+    await page.getByRole("textbox", { name: "Instruction 2" }).fill("plural of cat");
     await page.keyboard.press("Enter");
     await page.getByText("100 % of the kept channels are shared; by chance it would be 12.5 %").waitFor();
-    await page.getByRole("textbox", { name: "Second" }).fill("number of cats");
+    await page.getByRole("textbox", { name: "Instruction 2" }).fill("number of cats");
     await button("Compare").click();
     await page.getByText(/^5\d\s% of the kept channels/).waitFor();
     expect(await page.getByRole("slider").count()).toBe(2);
@@ -232,10 +207,13 @@ describe.skipIf(isChromiumMissing)("the page", () => {
       const lane = page.getByRole("region", { name });
       await lane.getByText("decode").waitFor();
       await lane.getByRole("heading", { name: "A heading" }).waitFor();
+      expect(await lane.locator("dt").allInnerTexts()).toEqual([
+        ...["Getting ready", "Answering", "Total", "First token", "Speed"],
+      ]);
       expect(await lane.locator("dd").allInnerTexts()).toEqual([
-        expect.stringMatching(/ms$/),
+        name === "Dense model" ? "57\u00a0ms" : "87\u00a0ms", // only a sub-network is gathered
+        ...Array.from({ length: 3 }, () => expect.stringMatching(/ms$/)),
         expect.stringMatching(/^[\d,]+\stokens\/s$/),
-        expect.stringMatching(/ms$/),
       ]);
     }
     await page.getByText("Both gave the same answer.").waitFor();
@@ -275,9 +253,9 @@ describe.skipIf(isChromiumMissing)("the page", () => {
       .poll(() => cells.allInnerTexts())
       .toEqual(["100", expect.stringMatching(/^5\d$/), expect.anything(), "100"]);
     const download = page.waitForEvent("download");
-    await button("mask.json").first().click();
+    await button("Mask as a file").first().click();
     const file = await download;
-    expect(file.suggestedFilename()).toBe("mask.json");
+    expect(file.suggestedFilename()).toBe("animals.mask.json");
     const chunks: Buffer[] = [];
     for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
     const mask = maskFromJson(JSON.parse(Buffer.concat(chunks).toString()), "mask.json");
@@ -314,6 +292,7 @@ describe.skipIf(isChromiumMissing)("the page", () => {
       "A Compare",
       "A Race",
       "A Tasks",
+      "A Models",
       "SELECT Model",
       "BUTTON Theme: system. Switch to light",
       "BUTTON New chat",
@@ -338,8 +317,8 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     await page.locator(".conversation").first().waitFor();
     expect(await horizontalScroll()).toBe(0);
     await page.getByRole("link", { name: "Compare" }).click();
-    await page.getByRole("textbox", { name: "First" }).fill("plural");
-    await page.getByRole("textbox", { name: "Second" }).fill(`number ${"y".repeat(300)}`);
+    await page.getByRole("textbox", { name: "Instruction 1" }).fill("plural");
+    await page.getByRole("textbox", { name: "Instruction 2" }).fill(`number ${"y".repeat(300)}`);
     await button("Compare").click();
     await page.getByRole("table").waitFor();
     expect(await horizontalScroll()).toBe(0);

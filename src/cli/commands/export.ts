@@ -19,11 +19,10 @@ export function exportCommand(): Command {
     )
     .addOption(new Option("--instruction <text>", "keep what this instruction needs").conflicts(["mask"]))
     .addOption(
-      new Option("--mask <file>", "keep what a mask keeps that `ifprune mask --json` printed").conflicts([
-        "examples",
-        "seed",
-        "threads",
-      ]),
+      new Option(
+        "--mask <mask>",
+        "keep what a mask keeps: a file that `ifprune mask --json` printed, or task:NAME, a saved task",
+      ).conflicts(["examples", "seed", "threads"]),
     )
     .option("--seed <n>", "of --source random", integer(0))
     .addOption(

@@ -29,7 +29,12 @@ export function runCommand(): Command {
         "run both, greedily, and show both answers, how far they agree and what each took",
       ).conflicts(["dense", "temperature"]),
     )
-    .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
+    .addOption(
+      new Option(
+        "--mask <mask>",
+        "run under a mask: a file that `ifprune mask --json` printed, or task:NAME, a saved task",
+      ).conflicts("dense"),
+    )
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
     .option("--json", "print one JSON document instead of the streamed answer")

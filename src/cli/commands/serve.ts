@@ -46,6 +46,11 @@ export function serveCommand(): Command {
     .option("--mask <mask>", "mask of requests that name none: auto, dense, task:NAME or id:ID", "auto")
     .option("--allow-host <name...>", "other names by which clients reach this server; with --api-key any will do", [])
     .option("--cors <origin>", "let pages of this origin ask, as https://chat.example or app://obsidian.md", origin)
+    .option(
+      "--allow-models",
+      "let whoever may ask have models added, from this machine's folders or downloaded from the Hub",
+      false,
+    )
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
     .action(late(async () => (await import("../serve.ts")).serveAction));

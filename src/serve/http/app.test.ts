@@ -434,7 +434,56 @@ test("models, one model, health, state", async () => {
   });
   expect(await (await send("/health")).json()).toEqual({ status: "ok" });
   expect(await (await send("/ifprune/models")).json()).toEqual(service.models());
-  expect(await (await send("/ifprune/state")).json()).toEqual(service.state());
+  expect(await (await send("/ifprune/state")).json()).toEqual({ ...service.state(), allowsModels: false });
+});
+
+test("models are added only where the server was told to allow it, with their progress", async () => {
+  const add = (body: object, options: AppOptions = { allowModels: true }) => send("/ifprune/models", body, {}, options);
+  const refused = await add({ name: "owner/new" }, {});
+  expect([refused.status, await refused.json()]).toMatchObject([
+    403,
+    {
+      error: {
+        code: "models_not_allowed",
+        type: "permission_error",
+        message: expect.stringContaining("--allow-models"),
+      },
+    },
+  ]);
+  expect(service.models().length).toBe(2);
+  for (const [body, status, code, message] of [
+    [{}, 400, "missing_required_parameter", "name"],
+    [{ name: " " }, 400, "invalid_value", "wanted a folder"],
+    [{ name: "missing" }, 400, "model_unavailable", "/missing: wanted a bundle folder"], // who adds it knows the path
+    [{ name: "owner/missing" }, 502, "hub_failed", "the Hub has no such model"],
+  ] as const) {
+    const response = await add(body);
+    const { error } = (await response.json()) as Json;
+    expect([response.status, error.code, error.message]).toEqual([status, code, expect.stringContaining(message)]);
+  }
+  const frames = (await (await add({ name: "owner/new" })).text()).trimEnd().split("\n\n");
+  const [first, last, model, end] = frames.map((frame) => frame.slice("data: ".length));
+  expect([JSON.parse(first!), JSON.parse(last!)]).toEqual(
+    [10, 20].map((done) => ({ stage: "download", done, total: 20 })),
+  );
+  expect([JSON.parse(model!), end]).toEqual([{ model: service.models()[2] }, "[DONE]"]);
+  const state = await send("/ifprune/state", undefined, {}, { allowModels: true });
+  expect(await state.json()).toMatchObject({ allowsModels: true });
+});
+
+test("a client that goes away while a model comes stops that", async () => {
+  const response = await send("/ifprune/models", { name: "owner/endless" }, {}, { allowModels: true });
+  const reader = response.body!.getReader();
+  await reader.read();
+  await reader.cancel();
+  expect(log.at(-1)).toMatchObject({ route: "/ifprune/models", status: 499 });
+});
+
+test("where models lie is told on this machine alone; their names are everywhere", async () => {
+  const options = { host: "0.0.0.0", apiKey: "s3cret" };
+  const headers = { authorization: "Bearer s3cret" };
+  const told = (await (await send("/ifprune/models", undefined, { headers }, options)).json()) as Json;
+  expect(told.map(({ location }: Json) => location)).toEqual(["owner/tiny", undefined]);
 });
 
 test("a mask goes to the page as bits of its channels", async () => {
@@ -468,6 +517,15 @@ test("tasks are saved, listed, read and deleted", async () => {
   expect(await (await send("/ifprune/tasks/tiny/poems")).json()).toEqual(task);
   expect((await send("/ifprune/tasks/tiny/poems", undefined, { method: "DELETE" })).status).toBe(204);
   expect((await send("/ifprune/tasks/tiny/poems")).status).toBe(404);
+  const name = encodeURIComponent("Bob's plurals, 100 %");
+  const examples = [{ input: "wolf", output: "wolves" }];
+  await send(`/ifprune/tasks/tiny/${name}`, { instruction: "Write the plural.", examples }, { method: "PUT" });
+  expect(await (await send(`/ifprune/tasks/tiny/${name}`)).json()).toMatchObject({
+    name: "Bob's plurals, 100 %",
+    examples,
+  });
+  await chat({ mask: "task:Bob's plurals, 100 %" });
+  expect(service.requests.at(-1)!.mask).toEqual({ kind: "task", name: "Bob's plurals, 100 %" });
 });
 
 test("metrics count requests by route and status, answers by where their mask was", async () => {

@@ -22,6 +22,8 @@ export const limits = {
   prompts: 64,
   /** Answers of one request that run at a time. */
   concurrent: 4,
+  examples: 64,
+  exampleLength: 10_000,
   stops: 32,
   stopLength: 256,
   logitBiases: 300,

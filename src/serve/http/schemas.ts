@@ -240,7 +240,13 @@ export type SamplingBody = Pick<ChatBody, Exclude<keyof typeof sampling, "model"
 
 const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
 const maskBody = z.strictObject({ model: text(256), instruction, ...budget });
-const taskBody = z.strictObject({ instruction, ...budget });
+const shown = text(limits.exampleLength).refine((value) => value.trim() !== "", "wanted some text");
+const example = z.strictObject({ input: shown, output: shown });
+const examples = z.array(example).max(limits.examples, `wanted at most ${limits.examples} examples`);
+const addBody = z.strictObject({
+  name: text(4096).refine((value) => value.trim() !== "", "wanted a folder, or a model's name or id"),
+});
+const taskBody = z.strictObject({ instruction, examples: optional(examples), ...budget });
 
 /** Fields of OpenAI's that are known, and that no model here has a use for. */
 const unsupported = new Set([
@@ -268,4 +274,5 @@ function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
 export const parseChat = parser(chat);
 export const parseCompletion = parser(completion);
 export const parseMask = parser(maskBody);
+export const parseAdd = parser(addBody);
 export const parseTask = parser(taskBody);
