@@ -1,23 +1,15 @@
 /** The page in a browser, against the real HTTP side and a fake service: what a reader does, what goes wrong, and what a hostile model writes. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
-import { build } from "vite";
+import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { BusyError } from "../../src/errors.ts";
 import { maskFromJson } from "../../src/mask/maskFile.ts";
-import { createApp } from "../../src/serve/http/app.ts";
-import { type PageFiles, readPage } from "../../src/serve/http/page.ts";
-import { listen, type RunningServer } from "../../src/serve/http/server.ts";
-import { chromiumPath, isChromiumMissing } from "./chromium.ts";
+import type { RunningServer } from "../../src/serve/http/server.ts";
+import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
+import { isChromiumMissing } from "./chromium.ts";
 import { FakeService } from "./fakeService.ts";
 
 describe.skipIf(isChromiumMissing)("the page", () => {
-  let folder: string;
-  let files: PageFiles;
-  let browser: Browser;
+  let built: BuiltPage;
   let context: BrowserContext;
   let service: FakeService;
   let server: RunningServer;
@@ -26,27 +18,14 @@ describe.skipIf(isChromiumMissing)("the page", () => {
   let complaints: string[];
 
   beforeAll(async () => {
-    folder = mkdtempSync(join(tmpdir(), "ifprune-page-"));
-    const root = fileURLToPath(new URL("../../web", import.meta.url));
-    await build({ root, logLevel: "error", build: { outDir: join(folder, "dist"), emptyOutDir: true } });
-    files = readPage(join(folder, "dist"));
-    browser = await chromium.launch({
-      executablePath: chromiumPath,
-      args: [
-        ..."--no-sandbox --disable-gpu --disable-quic --no-first-run".split(" "),
-        ..."--disable-background-networking --disable-component-update --disable-sync".split(" "),
-      ],
-    });
+    built = await openBrowser();
   }, 120_000);
-  afterAll(async () => {
-    await browser?.close();
-    rmSync(folder, { recursive: true, force: true });
-  });
+  afterAll(() => built?.[Symbol.asyncDispose]());
 
   beforeEach(async () => {
     service = new FakeService();
     server = await serve();
-    context = await browser.newContext({
+    context = await built.browser.newContext({
       viewport: { width: 1280, height: 800 },
       permissions: ["clipboard-read", "clipboard-write"],
     });
@@ -66,11 +45,7 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     await server[Symbol.asyncDispose]();
   });
 
-  const serve = (options: { apiKey?: string; port?: number } = {}) =>
-    listen(createApp(service, { page: files, apiKey: options.apiKey }).fetch, {
-      host: "127.0.0.1",
-      port: options.port ?? 0,
-    });
+  const serve = (options: { apiKey?: string; port?: number } = {}) => servePage(service, built.files, options);
   const open = (view = "chat") => page.goto(`${server.url}/#/${view}`);
   const button = (name: string) => page.getByRole("button", { name, exact: true });
   const message = () => page.getByRole("textbox", { name: "Message" });
