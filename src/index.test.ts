@@ -154,6 +154,7 @@ test("the surface is what it was", () => {
     type SourceName
     type SourceOptions
     type Stage
+    type Stage
     type StageTimes
     type StreamDecoder
     type TaskExample

@@ -68,6 +68,7 @@ export type {
   SavedTask,
   ServedModel,
   ServiceState,
+  Stage,
   TokenLogprob,
 } from "./serve/service.ts";
 

@@ -92,7 +92,7 @@ export async function converse(
         if (event.type === "start")
           kept = `${keptLine(event.mask)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
         else if (event.type === "end") end = event;
-        else {
+        else if (event.type === "text") {
           said += event.text;
           output.write(event.text);
         }

@@ -7,7 +7,14 @@
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
 import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
-import { isMasked, type MaskSource, maskQuality, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
+import {
+  defaultSource,
+  isMasked,
+  type MaskSource,
+  maskQuality,
+  modelTFfn,
+  openFlaggedSource,
+} from "../answer/maskSource.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import { type Budget, defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
@@ -17,6 +24,7 @@ import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
+import { IMPORT_RECIPE } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
@@ -33,6 +41,7 @@ import type {
   MaskRequest,
   PromptToken,
   ServedModel,
+  Stage,
   TokenLogprob,
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
@@ -100,6 +109,8 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   const model = new InstructionModel(path, options);
   try {
     const { bundle, format } = model;
+    const { quality, provenance } = bundle.manifest;
+    const isMeasured = quality?.rows.some((row) => row.source === defaultSource(model));
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
     const isDense = !isMasked(model, budgetIn(options));
@@ -111,13 +122,16 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const source = await openFlaggedSource(model, {}, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
-      created: Math.floor(Date.parse(bundle.manifest.provenance.created) / 1000),
+      created: Math.floor(Date.parse(provenance.created) / 1000),
       contextLength,
       numLayers: bundle.numLayers,
       dFfn: bundle.ffnWidth,
       tFfn,
       isTrained: model.hasPredictor,
-      quality: bundle.manifest.quality,
+      quality,
+      autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }) : undefined,
+      trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),
+      hasChatTemplate: format.template instanceof ChatTemplate,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
     };
     const masks = new ServedMasks(bundle, source, tasks);
@@ -218,7 +232,8 @@ export class LocalService implements InferenceService {
     const read = this.#read(served, prompt);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
-    await this.#withEngine(served, read, mask, signal, async (engine, info, ms) => {
+    const report = (stage: Stage) => request.withStages && emit({ type: "stage", stage });
+    const use = async (engine: Engine, info: MaskInfo, ms: Times) => {
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
         if (piece === "" && scored.length === 0) return;
         emit({ type: "text", text: piece, ...(logprobs !== undefined && { logprobs: scored }) });
@@ -271,7 +286,8 @@ export class LocalService implements InferenceService {
         ...(endToken && { endToken }),
         ms,
       });
-    });
+    };
+    await this.#withEngine(served, read, mask, signal, use, report);
   }
 
   async score(
@@ -373,15 +389,18 @@ export class LocalService implements InferenceService {
     request: MaskRequest,
     signal: AbortSignal,
     use: (engine: Engine, info: MaskInfo, ms: Times) => Promise<T>,
+    report: (stage: Stage) => void = () => {},
   ): Promise<T> {
     const ms: Times = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
     const start = performance.now();
     using _ = await this.#queue.enter(signal);
     const entered = performance.now();
+    if (request.kind === "auto") report("predict");
     const named = await this.#chooseMask(served, request, instruction, signal);
     const chosen = performance.now();
-    const lease = await this.#pool.acquire(served, named, signal);
+    const lease = await this.#pool.acquire(served, named, signal, report);
     try {
+      report("prefill");
       const { gather, load } = lease.ms;
       const waited = Math.max(0, performance.now() - chosen - gather - load);
       Object.assign(ms, { queue: entered - start + waited, predict: chosen - entered, gather, load });

@@ -9,9 +9,18 @@ import type {
   PromptToken,
   SavedTask,
   ServedModel,
+  Stage,
 } from "../../src/serve/service.ts";
 
-const model = { created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true };
+const model = {
+  created: 1_700_000_000,
+  contextLength: 512,
+  numLayers: 2,
+  dFfn: 20,
+  tFfn: 6,
+  isTrained: true,
+  trainedOn: [],
+};
 export const MASK_ID = "abc123";
 
 export class FakeService implements InferenceService {
@@ -24,6 +33,8 @@ export class FakeService implements InferenceService {
   hasEnd = false;
   /** Of scored texts. */
   bos: string | undefined;
+  /** What answers wait for, where asked for. */
+  stages: readonly Stage[] = ["predict", "gather", "load", "prefill"];
   /** Milliseconds per word. */
   delay = 0;
   readonly #tasks = new Map<string, SavedTask>();
@@ -32,8 +43,8 @@ export class FakeService implements InferenceService {
 
   models(): ServedModel[] {
     return [
-      { ...model, id: "tiny", hasTools: true },
-      { ...model, id: "plain/model", hasTools: false },
+      { ...model, id: "tiny", hasChatTemplate: true, hasTools: true },
+      { ...model, id: "plain/model", hasChatTemplate: false, hasTools: false },
     ];
   }
 
@@ -47,6 +58,7 @@ export class FakeService implements InferenceService {
       const source = { auto: "predictor", task: "task", dense: "dense", id: "predictor" }[kind];
       const mask = { id: kind === "dense" ? "dense" : MASK_ID, source, tFfn: 6, dFfn: 20, from: "cold" as const };
       const echo = request.echo && this.#promptTokens(request.prompt, request.logprobs!);
+      if (request.withStages) for (const stage of this.stages) yield { type: "stage", stage };
       yield { type: "start", mask, promptTokens: 7, ...(echo && { echo }) };
       const words = this.answer(request).match(/\s*\S+|\s+$/g) ?? [];
       let said = 0;

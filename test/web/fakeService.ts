@@ -54,9 +54,22 @@ export class FakeService implements InferenceService {
       dFfn: F,
       tFfn: K,
       isTrained: true,
+      trainedOn: ["questions"],
+      hasChatTemplate: true,
       hasTools: false,
     },
-    { id: "other", created: 0, contextLength: 2048, numLayers: L, dFfn: F, tFfn: K, isTrained: true, hasTools: false },
+    {
+      id: "other",
+      created: 0,
+      contextLength: 2048,
+      numLayers: L,
+      dFfn: F,
+      tFfn: K,
+      isTrained: true,
+      trainedOn: ["questions"],
+      hasChatTemplate: true,
+      hasTools: false,
+    },
   ];
   readonly #masks = new Map<string, Mask>();
   #running = 0;
