@@ -24,9 +24,10 @@ for (const prompt of prompts) {
   await page.getByRole("button", { name: "New chat" }).click();
   await page.getByRole("textbox", { name: "Message" }).fill(prompt);
   await page.keyboard.press("Enter");
-  await page.getByRole("button", { name: "Regenerate" }).waitFor();
+  await page.getByRole("button", { name: "Retry" }).waitFor();
 }
-await page.getByRole("button", { name: "Regenerate" }).click(); // now without building the sub-network
+await page.getByRole("button", { name: "Retry" }).click(); // now without building the sub-network
+await page.getByText("Details").click();
 await page.getByText("from memory").waitFor();
 for (let x = 150; !/kept by \d/.test(await page.locator(".strip-text").innerText()); x++) {
   await page.getByRole("slider").hover({ position: { x, y: 27 } });

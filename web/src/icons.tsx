@@ -4,6 +4,7 @@ const paths = {
   stop: "M4.5 4.5h7v7h-7z",
   copy: "M5.5 5.5h7v8h-7zM10.5 5.5v-3h-7v8h2",
   done: "M3 8.5 6.5 12 13 4.5",
+  edit: "M3 13v-2.5l7.5-7.5 2.5 2.5L5.5 13zM9 4.5 11.5 7",
   again: "M13 8a5 5 0 1 1-1.6-3.7M13 2.5v3h-3",
   plus: "M8 3v10M3 8h10",
   trash: "M3 4.5h10M6.5 4V2.5h3V4M4.5 4.5l.6 9h5.8l.6-9M6.8 7v4M9.2 7v4",

@@ -2,10 +2,10 @@
 import { useRef, useState } from "preact/hooks";
 import { makeMask, type PageMask, type ServedModel } from "../api.ts";
 import { type Bits, decodeLayers, mean, overlapPerLayer, type PerChannel, shareKeeping } from "../channels.ts";
-import { keptShare } from "../conversations.ts";
 import { percent } from "../format.ts";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
+import { keptShare } from "../settings.ts";
 
 interface Compared {
   instructions: [string, string];

@@ -2,12 +2,12 @@
 import { useState } from "preact/hooks";
 import { deleteTask, getMaskFile, type SavedTask, type ServedModel, saveTask } from "../api.ts";
 import { type Bits, decodeLayers, mean, overlapPerLayer } from "../channels.ts";
-import { keptShare } from "../conversations.ts";
 import { percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { maskLayers } from "../masks.ts";
 import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, MaskById, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
+import { keptShare } from "../settings.ts";
 import { useStore } from "../store.ts";
 
 export function Tasks({ model }: { model: ServedModel }) {
