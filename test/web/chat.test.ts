@@ -1,7 +1,7 @@
 /** The chat in a browser: settings, branches, what is kept, what goes wrong, and every state of it under axe, for readers of all kinds. */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import type { BrowserContext, Download, Page } from "playwright-core";
+import type { BrowserContext, Download, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { BusyError, ContextLengthError } from "../../src/errors.ts";
 import type { RunningServer } from "../../src/serve/http/server.ts";
@@ -615,7 +615,10 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
       await page.getByRole("slider").waitFor();
       await page.getByText("Details").click();
     },
-    editing: () => button("Edit the question").click(),
+    editing: async () => {
+      await button("Edit the question").click();
+      await expect.poll(() => isInSight(page.getByRole("textbox", { name: "The question" }))).toBe(true);
+    },
     renaming: async () => {
       await page.getByRole("textbox", { name: "The question" }).press("Escape");
       await button("Rename").click();
@@ -680,11 +683,17 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     },
   );
 
+  /** Below the header, above the composer. */
+  const isInSight = (locator: Locator) =>
+    locator.evaluate((element) => {
+      const { top, bottom } = element.getBoundingClientRect();
+      return top >= 0 && bottom <= document.querySelector(".composer")!.getBoundingClientRect().top;
+    });
   /** What can be touched and is less than 44 px high or wide. */
   const smallTargets = () =>
     page.locator("main, dialog").evaluateAll((roots) =>
       roots
-        .flatMap((root) => [...root.querySelectorAll("button, select, input, textarea, summary, a")])
+        .flatMap((root) => [...root.querySelectorAll("button, select, input, textarea, summary, a:not(.markdown a)")])
         .filter((element) => (element as HTMLElement).checkVisibility({ visibilityProperty: true }))
         .map((element) => ({ element, box: element.getBoundingClientRect() }))
         .filter(({ box }) => box.width > 0 && (box.height < 44 || box.width < 44))

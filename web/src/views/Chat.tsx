@@ -87,12 +87,24 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
   };
   const last = messages.length - 1;
+  const retry = (question: number) => {
+    isAtEnd.current = true;
+    askAgain(id, question);
+  };
   const actions = (question: number) =>
-    isRunning ? undefined : { retry: () => askAgain(id, question), edit: () => setEdited(question) };
+    isRunning ? undefined : { retry: () => retry(question), edit: () => setEdited(question) };
+  /** What a reader opens makes the page grow too, and is to stay in sight. */
+  const stay = ({ target }: Event) => {
+    if (!(target as Element).closest(".composer")) isAtEnd.current = false;
+  };
   return (
     // Escape stops from anywhere in the thread, not only from the text field.
     // biome-ignore lint/a11y/noStaticElementInteractions: a shortcut of the button below
-    <section class="thread" onKeyDown={(event) => event.key === "Escape" && isRunning && stop(id)}>
+    <section
+      class="thread"
+      onClickCapture={stay}
+      onKeyDown={(event) => event.key === "Escape" && isRunning && stop(id)}
+    >
       <ThreadHead conversation={conversation} origin={origin} />
       <div class="messages" role="log" aria-live="polite" aria-label="Conversation">
         {messages.length === 0 && <Welcome model={model} onChoose={(text) => send("", model.id, text)} />}
@@ -145,11 +157,11 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
           </button>
           {isRunning ? (
             <button type="button" class="button primary" onClick={() => stop(id)}>
-              <Icon name="stop" /> Stop
+              <Icon name="stop" /> <span>Stop</span>
             </button>
           ) : (
             <button type="submit" class="button primary" disabled={!draft.trim()}>
-              <Icon name="send" /> Send
+              <Icon name="send" /> <span>Send</span>
             </button>
           )}
         </div>

@@ -49,7 +49,7 @@ export function SettingsDialog({ model, close }: { model: ServedModel; close: ()
             max={2}
             step={0.1}
           />
-          <NumberField name="topP" label="Top-p" note="1: of all tokens" min={0} max={1} step={0.05} />
+          <NumberField name="topP" label="Top-p" note="1: all tokens count" min={0} max={1} step={0.05} />
           <NumberField name="seed" label="Seed" note="Empty: another each time" step={1} empty="Any" />
           <NumberField
             name="maxTokens"
