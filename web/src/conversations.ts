@@ -94,12 +94,14 @@ export const running = new Store<ReadonlyMap<string, Running>>(new Map());
 /** Why the last answer of a conversation failed. */
 export const failures = new Store<ReadonlyMap<string, unknown>>(new Map());
 
-onStored((key, text) => {
+onStored((key) => {
   if (key !== undefined && !key.startsWith(keyStart)) return;
   const changed = key === undefined ? conversations.value.map(({ id }) => id) : [key.slice(keyStart.length)];
   for (const id of changed) {
     if (running.value.has(id)) continue; // seen when the answer is written
-    const theirs = text === null ? undefined : readConversation(id, text);
+    const text = storedText(keyOf(id));
+    if (text !== null && text === known.get(id)) continue;
+    const theirs = readConversation(id, text);
     if (!theirs) known.delete(id);
     const others = conversations.value.filter((other) => other.id !== id);
     conversations.set([...others, ...(theirs ? [theirs] : [])].sort(latestFirst));
@@ -250,7 +252,7 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
   id = save(id);
 
   let content = "";
-  const info: AnswerInfo = { model, finishReason: "stopped" };
+  const info: AnswerInfo = { model, finishReason: "failed" }; // unless it comes to another end
   const started = performance.now();
   let frame = 0;
   const show = () => {
@@ -280,10 +282,8 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
       frame ||= requestAnimationFrame(show); // a fast model sends more pieces than a screen shows
     }
   } catch (error) {
-    if (!signal.aborted) {
-      info.finishReason = "failed";
-      setIn(failures, id, error);
-    }
+    if (signal.aborted) info.finishReason = "stopped";
+    else setIn(failures, id, error);
   }
   cancelAnimationFrame(frame);
   show();

@@ -277,12 +277,13 @@ function Waiting({ stage }: { stage: Stage | undefined }) {
 function useFollow(hasMessages: boolean): { current: boolean } {
   const isAtEnd = useRef(true);
   useEffect(() => {
-    let last = scrollY;
+    let [lastY, lastHeight] = [scrollY, 0];
     const note = () => {
-      const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
-      // Only a reader scrolls up; elsewhere than at the end after scrolling down is where the page has grown since.
-      if (end || scrollY < last) isAtEnd.current = end;
-      last = scrollY;
+      const { scrollHeight } = document.documentElement;
+      const end = innerHeight + scrollY >= scrollHeight - 80;
+      // Only a reader scrolls up, or a page that has become shorter; elsewhere than at the end after scrolling down is where the page has grown since.
+      if (end || (scrollY < lastY && scrollHeight >= lastHeight)) isAtEnd.current = end;
+      [lastY, lastHeight] = [scrollY, scrollHeight];
     };
     addEventListener("scroll", note, { passive: true });
     return () => removeEventListener("scroll", note);
