@@ -94,19 +94,33 @@ export const running = new Store<ReadonlyMap<string, Running>>(new Map());
 /** Why the last answer of a conversation failed. */
 export const failures = new Store<ReadonlyMap<string, unknown>>(new Map());
 
-onStored((key) => {
+onStored((key, written) => {
   if (key !== undefined && !key.startsWith(keyStart)) return;
   const changed = key === undefined ? conversations.value.map(({ id }) => id) : [key.slice(keyStart.length)];
   for (const id of changed) {
     if (running.value.has(id)) continue; // seen when the answer is written
     const text = storedText(keyOf(id));
-    if (text !== null && text === known.get(id)) continue;
+    if (text !== null && text === known.get(id)) {
+      if (text !== written) keepOverwritten(id, written);
+      continue;
+    }
     const theirs = readConversation(id, text);
     if (!theirs) known.delete(id);
     const others = conversations.value.filter((other) => other.id !== id);
     conversations.set([...others, ...(theirs ? [theirs] : [])].sort(latestFirst));
   }
 });
+/** Browsers tell tabs of each other's writing a little late: what was written here meanwhile may have taken the place of what is told now. */
+function keepOverwritten(id: string, text: string | null): void {
+  const theirs = parseStored(text, isConversation);
+  const ours = find(id);
+  if (!theirs || !ours) return;
+  if (!continues(ours, theirs)) {
+    const branch = branchOf(theirs, theirs.messages);
+    conversations.set([...conversations.value, branch].sort(latestFirst));
+    save(branch.id);
+  } else if (theirs.name !== undefined && theirs.name !== ours.name) renameConversation(id, theirs.name);
+}
 // What has come of an answer stays when the page goes.
 addEventListener("pagehide", () => {
   for (const id of running.value.keys()) save(id);

@@ -51,11 +51,11 @@ export function storedText(key: string): string | null {
   }
 }
 
-/** Calls back when another tab has written or removed something, perhaps long since: what there is now is to be read. No key: all is gone. */
-export function onStored(listener: (key: string | undefined) => void): void {
-  addEventListener("storage", ({ key }) => {
-    if (key === null) listener(undefined);
-    else if (key.startsWith(prefix)) listener(key.slice(prefix.length));
+/** Calls back when another tab has written something or removed it (null). It may be late: there may be something else now. No key: all is gone. */
+export function onStored(listener: (key: string | undefined, text: string | null) => void): void {
+  addEventListener("storage", ({ key, newValue }) => {
+    if (key === null) listener(undefined, null);
+    else if (key.startsWith(prefix)) listener(key.slice(prefix.length), newValue);
   });
 }
 
