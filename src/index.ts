@@ -57,6 +57,7 @@ export { openPage, type PageFile, type PageFiles } from "./serve/http/page.ts";
 export { type ListenOptions, listen, type RunningServer } from "./serve/http/server.ts";
 export { type LocalService, type LocalServiceOptions, openLocalService } from "./serve/localService.ts";
 export type {
+  AnswerStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
@@ -68,7 +69,6 @@ export type {
   SavedTask,
   ServedModel,
   ServiceState,
-  Stage,
   TokenLogprob,
 } from "./serve/service.ts";
 

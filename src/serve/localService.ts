@@ -34,6 +34,7 @@ import { type NamedMask, TaskStore } from "./masks.ts";
 import { Queue } from "./queue.ts";
 import { ServedMasks } from "./servedMasks.ts";
 import type {
+  AnswerStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
@@ -41,7 +42,6 @@ import type {
   MaskRequest,
   PromptToken,
   ServedModel,
-  Stage,
   TokenLogprob,
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
@@ -232,7 +232,7 @@ export class LocalService implements InferenceService {
     const read = this.#read(served, prompt);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
-    const report = (stage: Stage) => request.withStages && emit({ type: "stage", stage });
+    const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
     const use = async (engine: Engine, info: MaskInfo, ms: Times) => {
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
         if (piece === "" && scored.length === 0) return;
@@ -389,7 +389,7 @@ export class LocalService implements InferenceService {
     request: MaskRequest,
     signal: AbortSignal,
     use: (engine: Engine, info: MaskInfo, ms: Times) => Promise<T>,
-    report: (stage: Stage) => void = () => {},
+    report: (stage: AnswerStage) => void = () => {},
   ): Promise<T> {
     const ms: Times = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
     const start = performance.now();

@@ -50,7 +50,7 @@ export interface GenerationRequest {
 }
 
 /** What an answer waits for before its first token, in this order. `queue` is a wait for memory; `gather` and `load` are left out where the sub-network is loaded. */
-export type Stage = "predict" | "queue" | "gather" | "load" | "prefill";
+export type AnswerStage = "predict" | "queue" | "gather" | "load" | "prefill";
 
 /** A token of an answer, with its probability and those of others in its place. */
 export interface TokenLogprob {
@@ -86,7 +86,7 @@ export interface MaskInfo {
 /** An answer under way: a start, its text, an end. */
 export type GenerationEvent =
   /** Before the start, where asked for. */
-  | { type: "stage"; stage: Stage }
+  | { type: "stage"; stage: AnswerStage }
   | {
       type: "start";
       mask: MaskInfo;

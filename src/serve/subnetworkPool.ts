@@ -7,7 +7,7 @@ import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { NamedMask } from "./masks.ts";
 import { type Lease, Pool, type PoolItem } from "./pool.ts";
-import type { ServedModel, Stage } from "./service.ts";
+import type { AnswerStage, ServedModel } from "./service.ts";
 import { subnetworkBytes } from "./subnetworkBytes.ts";
 
 export interface SubnetworkPoolOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
@@ -41,7 +41,7 @@ export class SubnetworkPool implements AsyncDisposable {
     { info, model, stored }: Origin,
     named: NamedMask,
     signal: AbortSignal,
-    report?: (stage: Stage) => void,
+    report?: (stage: AnswerStage) => void,
   ): Promise<Lease<Engine>> {
     const { slots, kvType = DEFAULT_KV_TYPE, threads, gpu, cache } = this.#options;
     const { contextLength } = info;

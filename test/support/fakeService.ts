@@ -3,13 +3,13 @@ import { setTimeout as wait } from "node:timers/promises";
 import { BusyError, InputError } from "../../src/errors.ts";
 import { maskFromScores } from "../../src/mask/mask.ts";
 import type {
+  AnswerStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
   PromptToken,
   SavedTask,
   ServedModel,
-  Stage,
 } from "../../src/serve/service.ts";
 
 const model = {
@@ -34,7 +34,7 @@ export class FakeService implements InferenceService {
   /** Of scored texts. */
   bos: string | undefined;
   /** What answers wait for, where asked for. */
-  stages: readonly Stage[] = ["predict", "gather", "load", "prefill"];
+  stages: readonly AnswerStage[] = ["predict", "gather", "load", "prefill"];
   /** Milliseconds per word. */
   delay = 0;
   readonly #tasks = new Map<string, SavedTask>();

@@ -1,5 +1,6 @@
 /** The server's routes as functions. Every failure is an {ApiError} that says what to do. */
 import type {
+  AnswerStage,
   CompletionExtension,
   ErrorBody,
   MaskBody,
@@ -7,7 +8,6 @@ import type {
   SavedTask,
   ServedModel,
   ServiceState,
-  Stage,
   StageExtension,
   StoredMask,
   TaskBody,
@@ -15,7 +15,7 @@ import type {
 import { serverSentData } from "./sse.ts";
 import { isObject } from "./store.ts";
 
-export type { CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, Stage, StoredMask };
+export type { AnswerStage, CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
 
 export class ApiError extends Error {
   override readonly name = "ApiError";
@@ -129,7 +129,7 @@ export interface ChatRequest {
 
 export type ChatEvent =
   /** What it waits for, before it starts. */
-  | { type: "stage"; stage: Stage }
+  | { type: "stage"; stage: AnswerStage }
   | { type: "start"; mask: CompletionExtension["mask"] }
   | { type: "text"; text: string }
   | { type: "end"; finishReason: string; extension: CompletionExtension | undefined }

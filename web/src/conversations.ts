@@ -2,9 +2,9 @@
  * Conversations: kept in the browser, answered by the server, one running answer each. They go on while another view is shown.
  *
  * Nothing that was said is lost in silence. Whoever asks again from the middle gets a *branch*, a conversation of its own, and what followed stays in the
- * first. So does a tab whose conversation went on in another tab while it was answered here: what the other one kept stays, what came here is a branch.
+ * first. So with two tabs that answer in one conversation at a time: what one of them got is a branch.
  */
-import { type CompletionExtension, type Stage, streamChat } from "./api.ts";
+import { type AnswerStage, type CompletionExtension, streamChat } from "./api.ts";
 import { maskLayers, rememberMask } from "./masks.ts";
 import { askServer } from "./session.ts";
 import { keptShare, settings } from "./settings.ts";
@@ -87,7 +87,7 @@ export const currentId = new Store("");
 export interface Running {
   stop: AbortController;
   /** What it waits for; nothing before the server has said. */
-  stage?: Stage;
+  stage?: AnswerStage;
 }
 /** By conversation. */
 export const running = new Store<ReadonlyMap<string, Running>>(new Map());

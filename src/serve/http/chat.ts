@@ -1,6 +1,6 @@
 /** `POST /v1/chat/completions` */
 
-import type { GenerationEvent, Stage, TokenLogprob } from "../service.ts";
+import type { AnswerStage, GenerationEvent, TokenLogprob } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
 import { Answers, maskOf, samplings, servedModel } from "./generation.ts";
@@ -57,7 +57,7 @@ function answerSchema({ response_format: format }: ChatBody): object | undefined
 interface Frame {
   index: number;
   /** Of an answer that has not begun. */
-  stage?: Stage;
+  stage?: AnswerStage;
   said?: Said;
   logprobs?: TokenLogprob[];
   finish?: "stop" | "length" | "tool_calls";

@@ -17,9 +17,9 @@
  *
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
-import type { GenerationEvent, MaskInfo, SavedTask, ServedModel, ServiceState, Stage } from "../service.ts";
+import type { AnswerStage, GenerationEvent, MaskInfo, SavedTask, ServedModel, ServiceState } from "../service.ts";
 
-export type { MaskInfo, SavedTask, ServedModel, ServiceState, Stage };
+export type { AnswerStage, MaskInfo, SavedTask, ServedModel, ServiceState };
 
 /** Share of the FFN to keep, or channels per layer; as the model does unless told. */
 interface BudgetFields {
@@ -64,7 +64,7 @@ export interface ErrorBody {
  * The field `ifprune` of chunks before an answer's first text, where `stream_options.include_stages` asks for it: what the answer waits for (a chunk
  * without choices), then the mask that it runs under, in the chunk that opens it.
  */
-export type StageExtension = { index: number; stage: Stage } | { mask: CompletionExtension["mask"] };
+export type StageExtension = { index: number; stage: AnswerStage } | { mask: CompletionExtension["mask"] };
 
 /** The field `ifprune` of every completion; of a streamed one, in the chunk that carries `finish_reason`, of each choice. */
 export interface CompletionExtension {

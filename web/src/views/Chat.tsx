@@ -1,6 +1,6 @@
 /** Conversations with the model, and beside each answer the mask that it ran under. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { ServedModel, Stage } from "../api.ts";
+import type { AnswerStage, ServedModel } from "../api.ts";
 import {
   askAgain,
   type Conversation,
@@ -245,7 +245,7 @@ function Quality({ model }: { model: ServedModel }) {
   );
 }
 
-const steps: readonly [stage: Stage, words: string][] = [
+const steps: readonly [stage: AnswerStage, words: string][] = [
   ["predict", "Choosing channels"],
   ["gather", "Gathering their weights"],
   ["load", "Loading"],
@@ -253,7 +253,7 @@ const steps: readonly [stage: Stage, words: string][] = [
 ];
 
 /** What is done before the first token. */
-function Waiting({ stage }: { stage: Stage | undefined }) {
+function Waiting({ stage }: { stage: AnswerStage | undefined }) {
   const at = steps.findIndex(([name]) => name === stage);
   const words =
     stage === undefined ? "Waiting for the server" : stage === "queue" ? "Waiting for memory" : steps[at]![1];
