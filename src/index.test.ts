@@ -69,6 +69,7 @@ test("the surface is what it was", () => {
     function trainRecipe
     function verifyExport
     function writeReport
+    type AnswerStage
     type AnswerToken
     type App
     type AppOptions
@@ -153,7 +154,6 @@ test("the surface is what it was", () => {
     type SourceFlags
     type SourceName
     type SourceOptions
-    type Stage
     type Stage
     type StageTimes
     type StreamDecoder

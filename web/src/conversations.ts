@@ -6,7 +6,7 @@
  */
 import { type AnswerStage, type CompletionExtension, streamChat } from "./api.ts";
 import { maskLayers, rememberMask } from "./masks.ts";
-import { askServer } from "./session.ts";
+import { askServer, models } from "./session.ts";
 import { keptShare, settings } from "./settings.ts";
 import { isObject, onStored, parseStored, removeStored, Store, storedKeys, storedText, writeStored } from "./store.ts";
 
@@ -242,6 +242,8 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
   const { mask, system, temperature, topP, seed, stop: stopTexts, maxTokens } = settings.value;
   // A question that got no answer is not asked again with the next one: models know turns alone.
   const isAnswer = (message: Message | undefined) => message?.role === "assistant" && message.content !== "";
+  const served = models.value.state === "ready" ? models.value.value.find((other) => other.id === model) : undefined;
+  const takesSystem = served?.hasChatTemplate && system.trim() !== "";
   const asked = messages.filter((message, i) =>
     message.role === "user" ? i === messages.length - 1 || isAnswer(messages[i + 1]) : isAnswer(message),
   );
@@ -250,7 +252,7 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
     mask,
     ...(mask === "auto" && keptShare()),
     messages: [
-      ...(system.trim() === "" ? [] : [{ role: "system" as const, content: system }]),
+      ...(takesSystem ? [{ role: "system" as const, content: system }] : []),
       ...asked.map(({ role, content }) => ({ role, content })),
     ],
     max_tokens: maxTokens,

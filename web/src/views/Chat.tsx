@@ -277,16 +277,23 @@ function Waiting({ stage }: { stage: AnswerStage | undefined }) {
 function useFollow(hasMessages: boolean): { current: boolean } {
   const isAtEnd = useRef(true);
   useEffect(() => {
-    let [lastY, lastHeight] = [scrollY, 0];
+    let lastY = scrollY;
+    let readerAt = -Infinity;
     const note = () => {
-      const { scrollHeight } = document.documentElement;
-      const end = innerHeight + scrollY >= scrollHeight - 80;
-      // Only a reader scrolls up, or a page that has become shorter; elsewhere than at the end after scrolling down is where the page has grown since.
-      if (end || (scrollY < lastY && scrollHeight >= lastHeight)) isAtEnd.current = end;
-      [lastY, lastHeight] = [scrollY, scrollHeight];
+      const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
+      // Elsewhere than at the end after scrolling down is where the page has grown since; up scrolls a browser too, to show what has the focus.
+      if (end || (scrollY < lastY && performance.now() - readerAt < 1000)) isAtEnd.current = end;
+      lastY = scrollY;
     };
-    addEventListener("scroll", note, { passive: true });
-    return () => removeEventListener("scroll", note);
+    const byReader = (event: Event) => {
+      if (event instanceof KeyboardEvent && !/^(Page|Arrow|Home)/.test(event.key)) return;
+      readerAt = performance.now();
+    };
+    const listeners = new AbortController();
+    const how = { passive: true, signal: listeners.signal };
+    addEventListener("scroll", note, how);
+    for (const name of ["wheel", "touchmove", "mousedown", "keydown"]) addEventListener(name, byReader, how);
+    return () => listeners.abort();
   }, []);
   useEffect(() => {
     if (!hasMessages) return;
