@@ -58,8 +58,18 @@ export class InputError extends IfpruneError {
 /** More tokens than the model reads. */
 export class ContextLengthError extends IfpruneError {
   override readonly name = "ContextLengthError";
-  constructor(message: string) {
-    super("context_length", message);
+  constructor(
+    /** Of the prompt. */
+    readonly tokens: number,
+    /** Most of a prompt and its answer together. */
+    readonly contextLength: number,
+    /** Whether the whole prompt was counted: of one far too long it is a part. */
+    readonly isCounted = true,
+  ) {
+    super(
+      "context_length",
+      `prompt: wanted fewer than ${contextLength} tokens, the context length, got ${isCounted ? "" : "at least "}${tokens}. Shorten it.`,
+    );
   }
 }
 

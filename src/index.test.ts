@@ -71,6 +71,7 @@ test("the surface is what it was", () => {
     function writeReport
     type AddOptions
     type AddStage
+    type AnswerStage
     type AnswerToken
     type App
     type AppOptions

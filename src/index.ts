@@ -59,6 +59,7 @@ export { type LocalService, type LocalServiceOptions, openLocalService } from ".
 export type {
   AddOptions,
   AddStage,
+  AnswerStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,

@@ -39,10 +39,7 @@ export function readPrompt(model: PromptedModel, prompt: Prompt, contextLength: 
 }
 
 function checkFits(length: number, contextLength: number): void {
-  if (length < contextLength) return;
-  throw new ContextLengthError(
-    `prompt: wanted fewer than ${contextLength} tokens, the context length, got ${length}. Shorten it.`,
-  );
+  if (length >= contextLength) throw new ContextLengthError(length, contextLength);
 }
 
 /**
@@ -58,7 +55,7 @@ function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: number):
   const text = texts.length === 1 ? texts[0]! : texts.join(" ");
   for (let length = 16 * contextLength; length < text.length; length *= 4) {
     const count = tokenizer.encode(text.slice(0, length)).length;
-    if (count >= 2 * contextLength) checkFits(count, contextLength);
+    if (count >= 2 * contextLength) throw new ContextLengthError(count, contextLength, false);
   }
 }
 

@@ -90,7 +90,7 @@ export async function converse(
           const wanted = mask.kind !== "auto" ? {} : isTold(mask) ? mask : budget;
           kept = `${keptLine(event.mask, wanted)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
         } else if (event.type === "end") end = event;
-        else {
+        else if (event.type === "text") {
           answered += event.text;
           output.write(event.text);
         }

@@ -200,6 +200,20 @@ describe("answers", () => {
     expect(() => readPrompt(model, { kind: "ids", ids: new Int32Array(1e6).fill(5) }, 256)).toThrow(ContextLengthError);
   });
 
+  test("tell what they wait for, where asked for", async () => {
+    await using service = await openDefault();
+    const stages = async (changes: Partial<GenerationRequest>) => {
+      const told: string[] = [];
+      for await (const event of service.generate("m", request(instructions[0]!, { maxTokens: 1, ...changes })))
+        told.push(event.type === "stage" ? event.stage : event.type);
+      return told.slice(0, told.indexOf("start"));
+    };
+    expect(await stages({ withStages: true })).toEqual(["predict", "gather", "load", "prefill"]);
+    expect(await stages({ withStages: true })).toEqual(["predict", "prefill"]);
+    expect(await stages({ withStages: true, mask: { kind: "dense" } })).toEqual(["gather", "load", "prefill"]);
+    expect(await stages({})).toEqual([]);
+  });
+
   test("end before stop texts, at the limit of tokens, and at the end of JSON", async () => {
     await using service = await openStories();
     const text = storiesReference().greedy_text;

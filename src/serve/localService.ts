@@ -10,7 +10,14 @@ import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
 import { InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
-import { isMasked, type MaskSource, maskQuality, modelTFfn, openFlaggedSource } from "../answer/maskSource.ts";
+import {
+  defaultSource,
+  isMasked,
+  type MaskSource,
+  maskQuality,
+  modelTFfn,
+  openFlaggedSource,
+} from "../answer/maskSource.ts";
 import { measureQuality } from "../answer/measure.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
@@ -26,7 +33,7 @@ import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, IfpruneError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
-import { addQuality, readManifest } from "../manifest.ts";
+import { addQuality, IMPORT_RECIPE, readManifest } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { countParameters } from "../model/config.ts";
 import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
@@ -39,6 +46,7 @@ import { Queue } from "./queue.ts";
 import { ServedMasks } from "./servedMasks.ts";
 import type {
   AddOptions,
+  AnswerStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
@@ -117,6 +125,8 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   const model = new InstructionModel(path, options);
   try {
     const { bundle, format } = model;
+    const { quality, provenance } = bundle.manifest;
+    const isMeasured = quality?.rows.some((row) => row.source === defaultSource(model));
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
     const { source: name, text } = options;
@@ -133,13 +143,16 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
-      created: Math.floor(Date.parse(bundle.manifest.provenance.created) / 1000),
+      created: Math.floor(Date.parse(provenance.created) / 1000),
       contextLength,
       numLayers: bundle.numLayers,
       dFfn: bundle.ffnWidth,
       tFfn,
       isTrained: model.hasPredictor,
-      quality: bundle.manifest.quality,
+      quality,
+      autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }) : undefined,
+      trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),
+      hasChatTemplate: format.template instanceof ChatTemplate,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
       thoughts: format.template instanceof ChatTemplate ? format.template.thoughts(format.tokenizer) : undefined,
       numParameters: countParameters(bundle.config),
@@ -276,7 +289,8 @@ export class LocalService implements InferenceService {
     const read = this.#read(served, prompt);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
-    await this.#withEngine(served, read, mask, signal, async (engine, info, ms) => {
+    const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
+    const use = async (engine: Engine, info: MaskInfo, ms: Times) => {
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
         if (piece === "" && scored.length === 0) return;
         emit({ type: "text", text: piece, ...(logprobs !== undefined && { logprobs: scored }) });
@@ -329,7 +343,8 @@ export class LocalService implements InferenceService {
         ...(endToken && { endToken }),
         ms,
       });
-    });
+    };
+    await this.#withEngine(served, read, mask, signal, use, report);
   }
 
   async score(
@@ -436,15 +451,18 @@ export class LocalService implements InferenceService {
     request: MaskRequest,
     signal: AbortSignal,
     use: (engine: Engine, info: MaskInfo, ms: Times) => Promise<T>,
+    report: (stage: AnswerStage) => void = () => {},
   ): Promise<T> {
     const ms: Times = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
     const start = performance.now();
     using _ = await this.#queue.enter(signal);
     const entered = performance.now();
+    if (request.kind === "auto") report("predict");
     const named = await this.#chooseMask(served, request, instruction, signal);
     const chosen = performance.now();
-    const lease = await this.#pool.acquire(served, named, signal);
+    const lease = await this.#pool.acquire(served, named, signal, report);
     try {
+      report("prefill");
       const { gather, load } = lease.ms;
       const waited = Math.max(0, performance.now() - chosen - gather - load);
       Object.assign(ms, { queue: entered - start + waited, predict: chosen - entered, gather, load });

@@ -196,6 +196,28 @@ describe("a pool", () => {
     expect([memory.loads, pool.items()[0]!.users]).toEqual([1, 2]);
   });
 
+  test("tells all who wait what for: loading and its stages, or memory", async () => {
+    const memory = new FakeMemory();
+    const pool = new Pool<FakeValue>({ budget: 40, slots: 1 });
+    let report: Parameters<PoolItem<FakeValue>["load"]>[1] = () => {};
+    const item = memory.item("a", 20);
+    const load: typeof item.load = (signal, told) => {
+      report = told;
+      return item.load(signal, told);
+    };
+    const told: string[] = [];
+    const first = follow(pool.acquire({ ...item, load }, never, (stage) => told.push(`first ${stage}`)));
+    report("load");
+    follow(pool.acquire(item, never, (stage) => told.push(`second ${stage}`)));
+    const other = follow(pool.acquire(memory.item("b", 20), never, (stage) => told.push(`other ${stage}`)));
+    expect(told).toEqual(["first gather", "first load", "second load", "other queue"]);
+    await memory.finishAll();
+    expect(told.splice(4)).toEqual(["second queue"]); // for the one slot
+    first.lease!.release();
+    await memory.finishAll();
+    expect([told.length, other.lease]).toEqual([4, undefined]);
+  });
+
   test("abandons loading when the last who waits has gone, and begins anew for who comes then", async () => {
     const memory = new FakeMemory();
     const pool = new Pool<FakeValue>({ budget: 100, slots: 2 });

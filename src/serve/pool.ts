@@ -10,11 +10,14 @@
 import { byteSize } from "../bundle/memory.ts";
 import { InputError, MemoryError } from "../errors.ts";
 
+/** What loading does, one after the other. */
+export type LoadStage = "gather" | "load";
+
 export interface Loaded<T> {
   value: T;
   from: "disk" | "cold";
   /** What it took. */
-  ms: { gather: number; load: number };
+  ms: Record<LoadStage, number>;
 }
 
 export interface PoolItem<T> {
@@ -23,8 +26,11 @@ export interface PoolItem<T> {
   bytes: number;
   /** Memory that all items of this key have in common. */
   shared: { key: string; bytes: number };
-  /** @param signal aborts when nobody waits for it any more */
-  load(signal: AbortSignal): Promise<Loaded<T>>;
+  /**
+   * @param signal aborts when nobody waits for it any more
+   * @param report what it does now
+   */
+  load(signal: AbortSignal, report: (stage: LoadStage) => void): Promise<Loaded<T>>;
 }
 
 export interface Lease<T> {
@@ -40,6 +46,8 @@ interface Entry<T> {
   /** Undefined while it loads. */
   loaded: Loaded<T> | undefined;
   loading: AbortController;
+  /** Of its loading. */
+  stage: LoadStage;
   isClosing: boolean;
   users: number;
   /** The lowest goes first. */
@@ -52,6 +60,9 @@ interface Waiter<T> {
   found: Entry<T> | undefined;
   /** How often someone behind was served while it was waiting for memory. */
   overtaken: number;
+  /** What it waited for when it was last told. */
+  stage: LoadStage | "queue" | undefined;
+  report(stage: LoadStage | "queue"): void;
   accept(lease: Lease<T>): void;
   refuse(error: unknown): void;
 }
@@ -81,10 +92,15 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
    * Lends an item. It is loaded once for all who ask meanwhile; loading is abandoned when all of them have gone.
    *
    * @param signal ends the wait
+   * @param report what is waited for: memory or a slot ("queue"), or loading
    * @throws {MemoryError} if the item alone is more than the budget
    * @throws what loading it throws
    */
-  acquire(item: PoolItem<T>, signal: AbortSignal): Promise<Lease<T>> {
+  acquire(
+    item: PoolItem<T>,
+    signal: AbortSignal,
+    report: (stage: LoadStage | "queue") => void = () => {},
+  ): Promise<Lease<T>> {
     signal.throwIfAborted();
     if (this.#closed) throw new InputError("pool: wanted one that is open, got a closed one.");
     const { budget } = this.#options;
@@ -104,6 +120,8 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
         item,
         found: entry?.loaded && entry,
         overtaken: 0,
+        stage: undefined,
+        report,
         accept: (lease) => {
           settle();
           resolve(lease);
@@ -166,6 +184,17 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
         this.#lend(waiter, entry, entry.loaded);
       }
     }
+    this.#tell();
+  }
+
+  /** Tells who waits what for, where that has changed. */
+  #tell(): void {
+    for (const waiter of this.#waiters) {
+      const entry = this.#entries.get(waiter.item.key);
+      const stage = entry && !entry.loaded ? entry.stage : "queue";
+      if (stage !== waiter.stage) waiter.report(stage);
+      waiter.stage = stage;
+    }
   }
 
   /** Whether an item may be loaded now. Frees what is needed, but nothing where that would not be enough. */
@@ -190,10 +219,13 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
 
   async #load(item: PoolItem<T>): Promise<void> {
     const loading = new AbortController();
-    const entry: Entry<T> = { item, loaded: undefined, loading, isClosing: false, users: 0, rank: 0 };
+    const entry: Entry<T> = { item, loaded: undefined, loading, stage: "gather", isClosing: false, users: 0, rank: 0 };
     this.#entries.set(item.key, entry);
     try {
-      entry.loaded = await item.load(loading.signal);
+      entry.loaded = await item.load(loading.signal, (stage) => {
+        entry.stage = stage;
+        this.#tell();
+      });
       this.#touch(entry);
     } catch (error) {
       this.#entries.delete(item.key);

@@ -45,8 +45,13 @@ export interface GenerationRequest {
   echo?: boolean | undefined;
   /** JSON schema that the answer must follow, in what node-llama-cpp knows of JSON Schema. The answer ends with the JSON. */
   schema?: object | undefined;
+  /** Whether it is told what the answer waits for. */
+  withStages?: boolean | undefined;
   signal: AbortSignal;
 }
+
+/** What an answer waits for before its first token, in this order. `queue` is a wait for memory; `gather` and `load` are left out where the sub-network is loaded. */
+export type AnswerStage = "predict" | "queue" | "gather" | "load" | "prefill";
 
 /** A token of an answer, with its probability and those of others in its place. */
 export interface TokenLogprob {
@@ -81,6 +86,8 @@ export interface MaskInfo {
 
 /** An answer under way: a start, its text, an end. */
 export type GenerationEvent =
+  /** Before the start, where asked for. */
+  | { type: "stage"; stage: AnswerStage }
   | {
       type: "start";
       mask: MaskInfo;
@@ -116,7 +123,13 @@ export interface ServedModel {
   isTrained: boolean;
   /** What masks without training were measured to cost it. */
   quality?: Quality | undefined;
-  /** Whether it has a chat template that knows tools. */
+  /** Channels that `keep: "auto"` keeps, where that was measured. */
+  autoTFfn?: number | undefined;
+  /** Names of the data that it was trained on, where it is no import. */
+  trainedOn: readonly string[];
+  /** Whether it has a chat template, which system messages want. */
+  hasChatTemplate: boolean;
+  /** Whether that knows tools. */
   hasTools: boolean;
   /** Whether answers begin with thoughts, and whether the prompt has opened them, see `ChatTemplate.thoughts`. */
   thoughts?: "opened" | "open" | undefined;

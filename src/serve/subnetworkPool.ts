@@ -7,7 +7,7 @@ import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { NamedMask } from "./masks.ts";
 import { type Lease, Pool, type PoolItem } from "./pool.ts";
-import type { ServedModel } from "./service.ts";
+import type { AnswerStage, ServedModel } from "./service.ts";
 import { subnetworkBytes } from "./subnetworkBytes.ts";
 
 export interface SubnetworkPoolOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
@@ -37,7 +37,12 @@ export class SubnetworkPool implements AsyncDisposable {
   }
 
   /** A slot of a mask's sub-network, which is loaded if need be, and others freed for it. @throws as {@link Pool.acquire} */
-  acquire({ info, model, stored }: Origin, named: NamedMask, signal: AbortSignal): Promise<Lease<Engine>> {
+  acquire(
+    { info, model, stored }: Origin,
+    named: NamedMask,
+    signal: AbortSignal,
+    report?: (stage: AnswerStage) => void,
+  ): Promise<Lease<Engine>> {
     const { slots, kvType = DEFAULT_KV_TYPE, threads, gpu, cache } = this.#options;
     const { contextLength } = info;
     const key = keyOf(info.id, named.id);
@@ -46,10 +51,11 @@ export class SubnetworkPool implements AsyncDisposable {
       key,
       bytes: own,
       shared: { key: info.id, bytes: shared },
-      load: async (abandoned) => {
+      load: async (abandoned, reportLoad) => {
         const start = performance.now();
         const { path, cached } = await openSubnetwork(model.bundle, named.mask, { ...cache, signal: abandoned });
         const gathered = performance.now();
+        reportLoad("load");
         const how = { contextLength, sequences: slots, threads, kvType, gpu, signal: abandoned };
         const value = await model.engines.open(path, how);
         const ms = { gather: gathered - start, load: performance.now() - gathered };
@@ -57,7 +63,7 @@ export class SubnetworkPool implements AsyncDisposable {
         return { value, from: cached ? "disk" : "cold", ms };
       },
     };
-    return this.#pool.acquire(item, signal);
+    return this.#pool.acquire(item, signal, report);
   }
 
   isLoaded(modelId: string, maskId: string): boolean {

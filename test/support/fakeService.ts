@@ -4,6 +4,7 @@ import { BusyError, FileError, HubError, InputError } from "../../src/errors.ts"
 import { maskFromScores } from "../../src/mask/mask.ts";
 import type {
   AddOptions,
+  AnswerStage,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
@@ -15,6 +16,7 @@ import type {
 const model = {
   ...{ created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true },
   ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 } },
+  trainedOn: [],
 };
 export const MASK_ID = "abc123";
 
@@ -30,6 +32,8 @@ export class FakeService implements InferenceService {
   thoughts: ServedModel["thoughts"];
   /** Of scored texts. */
   bos: string | undefined;
+  /** What answers wait for, where asked for. */
+  stages: readonly AnswerStage[] = ["predict", "gather", "load", "prefill"];
   /** Milliseconds per word. */
   delay = 0;
   readonly #tasks = new Map<string, SavedTask>();
@@ -37,8 +41,8 @@ export class FakeService implements InferenceService {
   constructor(public answer: (request: GenerationRequest) => string = () => "one two three") {}
 
   readonly #models: ServedModel[] = [
-    { ...model, id: "tiny", hasTools: true, location: "owner/tiny" },
-    { ...model, id: "plain/model", hasTools: false, location: "/folder/of/plain" },
+    { ...model, id: "tiny", hasChatTemplate: true, hasTools: true, location: "owner/tiny" },
+    { ...model, id: "plain/model", hasChatTemplate: false, hasTools: false, location: "/folder/of/plain" },
   ];
 
   models(): ServedModel[] {
@@ -51,7 +55,7 @@ export class FakeService implements InferenceService {
     if (name === "owner/missing") throw new HubError("owner/missing: the Hub has no such model.");
     for (const done of [10, 20]) onProgress?.("download", done, 20);
     if (name === "owner/endless") await wait(1e6, undefined, { signal });
-    const added = { ...model, id: name, hasTools: false, location: name };
+    const added = { ...model, id: name, hasChatTemplate: false, hasTools: false, location: name };
     this.#models.push(added);
     return added;
   }
@@ -66,6 +70,7 @@ export class FakeService implements InferenceService {
       const source = { auto: "predictor", task: "task", dense: "dense", id: "predictor" }[kind];
       const mask = { id: kind === "dense" ? "dense" : MASK_ID, source, tFfn: 6, dFfn: 20, from: "cold" as const };
       const echo = request.echo && this.#promptTokens(request.prompt, request.logprobs!);
+      if (request.withStages) for (const stage of this.stages) yield { type: "stage", stage };
       yield { type: "start", mask, promptTokens: 7, ...(echo && { echo }) };
       const words = this.answer(request).match(/\s*\S+|\s+$/g) ?? [];
       let said = 0;

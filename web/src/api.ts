@@ -2,19 +2,22 @@
 import type {
   AddBody,
   AddEvent,
+  AnswerStage,
   CompletionExtension,
+  ErrorBody,
   MaskBody,
   PageMask,
   SavedTask,
   PageModel as ServedModel,
   PageState as ServiceState,
+  StageExtension,
   StoredMask,
   TaskBody,
 } from "../../src/serve/http/pageApi.ts";
 import { serverSentData } from "./sse.ts";
 import { isObject } from "./store.ts";
 
-export type { AddEvent, CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
+export type { AddEvent, AnswerStage, CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
 
 export class ApiError extends Error {
   override readonly name = "ApiError";
@@ -22,8 +25,12 @@ export class ApiError extends Error {
     /** HTTP status, or what stopped the request before there was one. */
     readonly status: number | "unreachable" | "broken",
     message: string,
-    /** Seconds to wait, where the server is busy. */
-    readonly retryAfter?: number,
+    readonly more: {
+      /** Seconds to wait, where the server is busy. */
+      retryAfter?: number | undefined;
+      /** Of a prompt that is longer than the model reads. */
+      tooLong?: ErrorBody["ifprune"];
+    } = {},
   ) {
     super(message);
   }
@@ -37,14 +44,25 @@ export function onUnauthorized(listener: () => void): void {
   unauthorized = listener;
 }
 
+let key: string | null = null;
+try {
+  key = sessionStorage.getItem(keyName);
+} catch {
+  // Where the browser keeps nothing, it is asked for again when the page is loaded again.
+}
+
 /** Keeps the key until the tab closes. */
-export function setKey(key: string): void {
-  sessionStorage.setItem(keyName, key);
+export function setKey(value: string): void {
+  key = value;
+  try {
+    sessionStorage.setItem(keyName, value);
+  } catch {
+    // as above
+  }
 }
 
 async function request(path: string, init: RequestInit = {}): Promise<Response> {
   const headers = new Headers(init.headers);
-  const key = sessionStorage.getItem(keyName);
   if (key) headers.set("Authorization", `Bearer ${key}`);
   if (init.body) headers.set("Content-Type", "application/json");
   let response: Response;
@@ -57,17 +75,17 @@ async function request(path: string, init: RequestInit = {}): Promise<Response> 
   if (response.ok) return response;
   if (response.status === 401) unauthorized();
   const body: unknown = await response.json().catch(() => undefined);
-  throw new ApiError(
-    response.status,
-    errorMessage(body) ?? `The server answered ${response.status} ${response.statusText}`.trim(),
-    response.status === 429 ? Math.max(1, Number(response.headers.get("Retry-After")) || 1) : undefined,
-  );
+  const { error, ifprune: tooLong } = isErrorBody(body)
+    ? body
+    : { error: { message: `The server answered ${response.status} ${response.statusText}`.trim() } };
+  throw new ApiError(response.status, error.message, {
+    retryAfter: response.status === 429 ? Math.max(1, Number(response.headers.get("Retry-After")) || 1) : undefined,
+    tooLong,
+  });
 }
 
-function errorMessage(body: unknown): string | undefined {
-  const error = isObject(body) && body.error;
-  return isObject(error) && typeof error.message === "string" ? error.message : undefined;
-}
+const isErrorBody = (body: unknown): body is ErrorBody =>
+  isObject(body) && isObject(body.error) && typeof body.error.message === "string";
 
 const get = async <T>(path: string, signal?: AbortSignal): Promise<T> => (await request(path, { signal })).json();
 const segment = encodeURIComponent;
@@ -79,8 +97,7 @@ export async function* addModel(body: AddBody, signal: AbortSignal): AsyncGenera
   for await (const data of serverSentData(response.body!)) {
     if (data === "[DONE]") return;
     const event: AddEvent = JSON.parse(data);
-    const message = errorMessage(event);
-    if (message) throw new ApiError("broken", message);
+    if (isErrorBody(event)) throw new ApiError("broken", event.error.message);
     yield event;
   }
   throw new ApiError("broken", "The connection ended before the model was there.");
@@ -112,16 +129,22 @@ export async function deleteTask(model: string, name: string): Promise<void> {
 
 export interface ChatRequest {
   model: string;
-  messages: { role: "user" | "assistant"; content: string }[];
+  messages: { role: "system" | "user" | "assistant"; content: string }[];
   /** `auto`, `dense`, `task:NAME` or a mask's id. */
   mask: string;
   /** Share of the FFN, of `auto` alone. */
   keep?: number | "auto";
   max_tokens: number;
   temperature: number;
+  top_p?: number;
+  seed?: number;
+  stop?: string[];
 }
 
 export type ChatEvent =
+  /** What it waits for, before it starts. */
+  | { type: "stage"; stage: AnswerStage }
+  | { type: "start"; mask: CompletionExtension["mask"] }
   | { type: "text"; text: string }
   | { type: "end"; finishReason: string; extension: CompletionExtension | undefined }
   | { type: "usage"; completionTokens: number };
@@ -129,25 +152,30 @@ export type ChatEvent =
 interface Chunk {
   choices?: { delta?: { content?: string | null }; finish_reason?: string | null }[];
   usage?: { completion_tokens: number } | null;
-  ifprune?: CompletionExtension;
+  ifprune?: StageExtension | CompletionExtension;
 }
 
 /** @throws {ApiError}; AbortError when `signal` aborts */
 export async function* streamChat(body: ChatRequest, signal: AbortSignal): AsyncGenerator<ChatEvent, void, void> {
   const response = await request("/v1/chat/completions", {
     method: "POST",
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true, include_stages: true } }),
     signal,
   });
   try {
     for await (const data of serverSentData(response.body!)) {
       if (data === "[DONE]") return;
       const chunk: Chunk = JSON.parse(data);
-      const message = errorMessage(chunk);
-      if (message) throw new ApiError("broken", message);
+      if (isErrorBody(chunk)) throw new ApiError("broken", chunk.error.message);
+      const { ifprune } = chunk;
       const choice = chunk.choices?.[0];
+      if (ifprune && "stage" in ifprune) yield { type: "stage", stage: ifprune.stage };
+      else if (ifprune && !("ms" in ifprune)) yield { type: "start", mask: ifprune.mask };
       if (choice?.delta?.content) yield { type: "text", text: choice.delta.content };
-      if (choice?.finish_reason) yield { type: "end", finishReason: choice.finish_reason, extension: chunk.ifprune };
+      if (choice?.finish_reason) {
+        const extension = ifprune && "ms" in ifprune ? ifprune : undefined;
+        yield { type: "end", finishReason: choice.finish_reason, extension };
+      }
       if (chunk.usage) yield { type: "usage", completionTokens: chunk.usage.completion_tokens };
     }
   } catch (error) {

@@ -1,17 +1,25 @@
-/** Conversations: kept in the browser, answered by the server, one running answer each. They go on while another view is shown. */
-import { type CompletionExtension, makeMask, streamChat } from "./api.ts";
+/**
+ * Conversations: kept in the browser, answered by the server, one running answer each. They go on while another view is shown.
+ *
+ * Nothing that was said is lost in silence. Whoever asks again from the middle gets a *branch*, a conversation of its own, and what followed stays in the
+ * first. So with two tabs that answer in one conversation at a time: what one of them got is a branch.
+ */
+import { type AnswerStage, type CompletionExtension, streamChat } from "./api.ts";
 import { maskLayers, rememberMask } from "./masks.ts";
-import { askServer, tasks } from "./session.ts";
-import { isObject, readStored, Store, writeStored } from "./store.ts";
+import { askServer, models } from "./session.ts";
+import { keptShare, settings } from "./settings.ts";
+import { isObject, onStored, parseStored, removeStored, Store, storedKeys, storedText, writeStored } from "./store.ts";
 
 /** What the server said of an answer. */
 export interface AnswerInfo {
   model: string;
-  /** Absent of an answer that ended early, where the mask is not known otherwise. */
+  /** Absent of an answer that ended before its mask was known. */
   mask?: Partial<CompletionExtension["mask"]> & { id: string };
   ms?: CompletionExtension["ms"];
+  /** From the question to the first text, as the page saw it. */
+  firstMs?: number;
   completionTokens?: number;
-  /** `stop`, `length`, … or `stopped` by the reader. */
+  /** `stop`, `length`, …; `stopped` by the reader, `failed` on its way. */
   finishReason: string;
 }
 
@@ -24,18 +32,13 @@ export interface Message {
 export interface Conversation {
   id: string;
   model: string;
-  /** `auto`, `dense` or `task:NAME`. */
-  mask: string;
+  /** That the reader gave it. */
+  name?: string;
+  /** The conversation that it is a branch of. */
+  branchOf?: string;
   messages: Message[];
   /** Milliseconds since 1970. */
   changed: number;
-}
-
-export interface Settings {
-  /** Share of the FFN that masks keep, or `auto`. Absent: as the model does. */
-  keep?: number | "auto" | undefined;
-  temperature: number;
-  maxTokens: number;
 }
 
 const isMessage = (value: unknown): value is Message =>
@@ -50,139 +53,258 @@ const isConversation = (value: unknown): value is Conversation =>
   isObject(value) &&
   typeof value.id === "string" &&
   typeof value.model === "string" &&
-  typeof value.mask === "string" &&
+  (value.name === undefined || typeof value.name === "string") &&
+  (value.branchOf === undefined || typeof value.branchOf === "string") &&
   typeof value.changed === "number" &&
   Array.isArray(value.messages) &&
   value.messages.every(isMessage);
-function isConversations(value: unknown): value is Conversation[] {
-  return Array.isArray(value) && value.every(isConversation);
+
+const keyStart = "conversation.";
+const keyOf = (id: string): string => keyStart + id;
+/** Each conversation as it was last read or written here: what differs from that was written by another tab. */
+const known = new Map<string, string>();
+
+function readConversation(id: string, text = storedText(keyOf(id))): Conversation | undefined {
+  const conversation = parseStored(text, isConversation);
+  if (conversation?.id !== id) return undefined;
+  known.set(id, text!);
+  return conversation;
 }
-const isSettings = (value: unknown): value is Settings =>
-  isObject(value) &&
-  typeof value.temperature === "number" &&
-  typeof value.maxTokens === "number" &&
-  (value.keep === undefined || value.keep === "auto" || typeof value.keep === "number");
+
+const readAll = (): Conversation[] =>
+  storedKeys(keyStart)
+    .flatMap((key) => readConversation(key.slice(keyStart.length)) ?? [])
+    .sort(latestFirst);
+
+const latestFirst = (a: Conversation, b: Conversation): number => b.changed - a.changed;
 
 /** Latest first. */
-export const conversations = new Store<Conversation[]>(readStored("conversations", isConversations, []));
+export const conversations = new Store<Conversation[]>(readAll());
 /** Of the conversation that is shown; empty: a new one. */
 export const currentId = new Store("");
-/** What each running answer can be stopped with, by conversation. */
-export const running = new Store<ReadonlyMap<string, AbortController>>(new Map());
+
+/** An answer on its way. */
+export interface Running {
+  stop: AbortController;
+  /** What it waits for; nothing before the server has said. */
+  stage?: AnswerStage;
+}
+/** By conversation. */
+export const running = new Store<ReadonlyMap<string, Running>>(new Map());
 /** Why the last answer of a conversation failed. */
 export const failures = new Store<ReadonlyMap<string, unknown>>(new Map());
-export const settings = new Store<Settings>(readStored("settings", isSettings, { temperature: 0, maxTokens: 256 }));
 
-export function setSettings(value: Settings): void {
-  settings.set(value);
-  writeStored("settings", value);
+onStored((key, written) => {
+  if (key !== undefined && !key.startsWith(keyStart)) return;
+  const changed = key === undefined ? conversations.value.map(({ id }) => id) : [key.slice(keyStart.length)];
+  for (const id of changed) {
+    if (running.value.has(id)) continue; // seen when the answer is written
+    const text = storedText(keyOf(id));
+    if (text !== null && text === known.get(id)) {
+      if (text !== written) keepOverwritten(id, written);
+      continue;
+    }
+    const theirs = readConversation(id, text);
+    if (!theirs) known.delete(id);
+    const others = conversations.value.filter((other) => other.id !== id);
+    conversations.set([...others, ...(theirs ? [theirs] : [])].sort(latestFirst));
+  }
+});
+/** Browsers tell tabs of each other's writing a little late: what was written here meanwhile may have taken the place of what is told now. */
+function keepOverwritten(id: string, text: string | null): void {
+  const theirs = parseStored(text, isConversation);
+  const ours = find(id);
+  if (!theirs || !ours) return;
+  if (!continues(ours, theirs)) {
+    const branch = branchOf(theirs, theirs.messages);
+    conversations.set([...conversations.value, branch].sort(latestFirst));
+    save(branch.id);
+  } else if (theirs.name !== undefined && theirs.name !== ours.name) renameConversation(id, theirs.name);
 }
-
-/** The share that a request for a mask asks for, where the reader has chosen one. */
-export function keptShare(): { keep?: number | "auto" } {
-  const { keep } = settings.value;
-  return keep === undefined ? {} : { keep };
-}
+// What has come of an answer stays when the page goes.
+addEventListener("pagehide", () => {
+  for (const id of running.value.keys()) save(id);
+});
 
 /** `crypto.randomUUID` exists only on pages that came by TLS or from this machine. */
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
 
-const save = (): boolean => writeStored("conversations", conversations.value);
+const find = (id: string): Conversation | undefined => conversations.value.find((other) => other.id === id);
 
-// What another tab keeps is shown here too, so that neither writes over it. An answer that runs here is not known there.
-addEventListener("storage", ({ key }) => {
-  if (key !== "ifprune.conversations") return;
-  const own = conversations.value.filter(({ id }) => running.value.has(id));
-  const theirs = readStored("conversations", isConversations, []).filter(({ id }) => !running.value.has(id));
-  conversations.set([...own, ...theirs]);
-});
+export const titleOf = ({ name, messages }: Conversation): string =>
+  name ?? (messages[0]?.content ?? "").trim().split("\n")[0]!.slice(0, 80);
 
+/** Replaces the conversation of the same id, or adds it; it becomes the latest. */
 function put(conversation: Conversation): void {
   conversations.set([conversation, ...conversations.value.filter(({ id }) => id !== conversation.id)]);
 }
 
-function without<V>(store: Store<ReadonlyMap<string, V>>, id: string): void {
-  store.set(new Map([...store.value].filter(([key]) => key !== id)));
+function setIn<V>(store: Store<ReadonlyMap<string, V>>, id: string, value: V | undefined): void {
+  const others = [...store.value].filter(([key]) => key !== id);
+  store.set(new Map(value === undefined ? others : [...others, [id, value]]));
+}
+
+/** Writes a conversation. @returns its id, which is another where it became a branch, as another tab had written something else meanwhile */
+function save(id: string): string {
+  const ours = find(id);
+  if (!ours) return id;
+  const text = storedText(keyOf(id));
+  const theirs = text === null || text === known.get(id) ? undefined : readConversation(id, text);
+  if (theirs && !continues(ours, theirs)) {
+    const branch = branchOf(ours, ours.messages);
+    put(theirs);
+    put(branch);
+    for (const store of [running, failures] as Store<ReadonlyMap<string, unknown>>[]) {
+      const moved = store.value.get(id);
+      setIn(store, id, undefined);
+      setIn(store, branch.id, moved);
+    }
+    if (currentId.value === id) currentId.set(branch.id);
+    return save(branch.id);
+  }
+  const named = theirs ? { ...ours, name: theirs.name } : ours; // what another tab may change meanwhile
+  if (theirs) put(named);
+  if (writeStored(keyOf(id), named)) known.set(id, JSON.stringify(named));
+  return id;
+}
+
+/** Whether all that one conversation says is the beginning of another. */
+const continues = (longer: Conversation, { messages }: Conversation): boolean =>
+  messages.every((message, i) => JSON.stringify(message) === JSON.stringify(longer.messages[i]));
+
+/** A conversation of its own, named after the one that it comes from. */
+function branchOf(from: Conversation, messages: Message[]): Conversation {
+  const base = titleOf(from).replace(/ \(\d+\)$/, "");
+  const taken = new Set(conversations.value.map(titleOf));
+  let number = 2;
+  while (taken.has(`${base} (${number})`)) number++;
+  return { ...from, id: newId(), name: `${base} (${number})`, branchOf: from.id, messages, changed: Date.now() };
+}
+
+/** @param name empty: its first message is its title again */
+export function renameConversation(id: string, name: string): void {
+  const conversation = find(id);
+  if (!conversation) return;
+  const renamed = { ...conversation, name: name.trim() || undefined };
+  conversations.set(conversations.value.map((other) => (other.id === id ? renamed : other)));
+  save(id);
 }
 
 export function deleteConversation(id: string): void {
   stop(id);
   conversations.set(conversations.value.filter((conversation) => conversation.id !== id));
-  without(failures, id);
+  setIn(failures, id, undefined);
   if (currentId.value === id) currentId.set("");
-  save();
+  known.delete(id);
+  removeStored(keyOf(id));
 }
 
 export function stop(id: string): void {
-  running.value.get(id)?.abort();
+  running.value.get(id)?.stop.abort();
 }
 
 /** Adds a message of the reader, in a new conversation where `id` is empty, and has it answered. */
-export function send(id: string, model: string, mask: string, content: string): void {
-  const known = conversations.value.find((conversation) => conversation.id === id);
-  const conversation = known ?? { id: newId(), model, mask, messages: [], changed: 0 };
-  put({ ...conversation, mask, messages: [...conversation.messages, { role: "user", content }], changed: Date.now() });
+export function send(id: string, model: string, content: string): void {
+  const conversation = find(id) ?? { id: newId(), model, messages: [], changed: 0 };
+  put({ ...conversation, messages: [...conversation.messages, { role: "user", content }], changed: Date.now() });
   currentId.set(conversation.id);
   void answer(conversation.id);
 }
 
-/** Answers the last message of the reader anew. The old answer comes back if there is no new one. */
-export function regenerate(id: string): void {
-  const conversation = conversations.value.find((other) => other.id === id);
-  if (!conversation) return;
-  const last = conversation.messages.findLastIndex(({ role }) => role === "user");
-  put({ ...conversation, messages: conversation.messages.slice(0, last + 1), changed: Date.now() });
-  void answer(id, conversation.messages.slice(last + 1));
+/** Whether asking again makes a branch: where more would go than the answer that is asked for again. */
+export function makesBranch({ messages }: Conversation, question: number, content?: string): boolean {
+  const after = messages.length - question - 1;
+  return content === undefined || content === messages[question]!.content ? after > 1 : after > 0;
 }
 
+/**
+ * Has a message of the reader answered anew. The last answer is replaced, and comes back where there is no new one; else see {@link makesBranch}.
+ *
+ * @param question its index among the messages
+ * @param content what it says now. Default: the same
+ */
+export function askAgain(id: string, question: number, content?: string): void {
+  const conversation = find(id);
+  if (!conversation || running.value.has(id)) return;
+  const before = conversation.messages.slice(0, question);
+  const asked = { role: "user" as const, content: content ?? conversation.messages[question]!.content };
+  const messages = [...before, asked];
+  const isBranch = makesBranch(conversation, question, content);
+  const next = isBranch ? branchOf(conversation, messages) : { ...conversation, messages, changed: Date.now() };
+  put(next);
+  currentId.set(next.id);
+  void answer(next.id, isBranch ? [] : conversation.messages.slice(question + 1));
+}
+
+/** @param before the answer that comes back where there is none */
 async function answer(id: string, before: readonly Message[] = []): Promise<void> {
-  const { model, mask, messages } = conversations.value.find((other) => other.id === id)!;
+  const { model, messages } = find(id)!;
+  const { mask, system, temperature, topP, seed, stop: stopTexts, maxTokens } = settings.value;
   // A question that got no answer is not asked again with the next one: models know turns alone.
-  const asked = messages.filter(({ role }, i) => role !== "user" || messages[i + 1]?.role !== "user");
-  const share = keptShare();
+  const isAnswer = (message: Message | undefined) => message?.role === "assistant" && message.content !== "";
+  const served = models.value.state === "ready" ? models.value.value.find((other) => other.id === model) : undefined;
+  const takesSystem = served?.hasChatTemplate && system.trim() !== "";
+  const asked = messages.filter((message, i) =>
+    message.role === "user" ? i === messages.length - 1 || isAnswer(messages[i + 1]) : isAnswer(message),
+  );
+  const request = {
+    model,
+    mask,
+    ...(mask === "auto" && keptShare()),
+    messages: [
+      ...(takesSystem ? [{ role: "system" as const, content: system }] : []),
+      ...asked.map(({ role, content }) => ({ role, content })),
+    ],
+    max_tokens: maxTokens,
+    temperature,
+    top_p: topP,
+    ...(seed !== undefined && { seed }),
+    stop: stopTexts.filter((text) => text !== ""),
+  };
   const abort = new AbortController();
-  running.set(new Map([...running.value, [id, abort]]));
-  without(failures, id);
-  save();
+  const { signal } = abort;
+  setIn(running, id, { stop: abort });
+  setIn(failures, id, undefined);
+  id = save(id);
 
   let content = "";
-  const info: AnswerInfo = { model, finishReason: "stopped" };
+  const info: AnswerInfo = { model, finishReason: "failed" }; // unless it comes to another end
+  const started = performance.now();
   let frame = 0;
   const show = () => {
     frame = 0;
-    const conversation = conversations.value.find((other) => other.id === id);
+    const conversation = find(id);
     if (!conversation) return; // deleted meanwhile
-    const isEmpty = content === "" && !info.mask;
-    const shown = isEmpty ? before : [{ role: "assistant" as const, content, answer: { ...info } }];
-    put({ ...conversation, messages: [...messages, ...shown] });
+    const hasCome = content !== "" || info.ms !== undefined;
+    const isStopped = signal.aborted && before.length === 0;
+    const shown = { role: "assistant" as const, content, answer: { ...info } };
+    put({ ...conversation, messages: [...messages, ...(hasCome || isStopped ? [shown] : before)] });
   };
   try {
-    const request = {
-      model,
-      mask,
-      ...(mask === "auto" && share),
-      messages: asked.map(({ role, content }) => ({ role, content })),
-      max_tokens: settings.value.maxTokens,
-      temperature: settings.value.temperature,
-    };
-    for await (const event of streamChat(request, abort.signal)) {
-      if (event.type === "text") content += event.text;
+    for await (const event of streamChat(request, signal)) {
+      if (event.type === "stage") {
+        setIn(running, id, { stop: abort, stage: event.stage });
+        continue;
+      }
+      if (event.type === "text") {
+        info.firstMs ??= performance.now() - started;
+        content += event.text;
+      } else if (event.type === "start") info.mask = event.mask;
       else if (event.type === "usage") info.completionTokens = event.completionTokens;
       else {
         info.finishReason = event.finishReason;
-        info.mask = event.extension?.mask;
         info.ms = event.extension?.ms;
       }
       frame ||= requestAnimationFrame(show); // a fast model sends more pieces than a screen shows
     }
   } catch (error) {
-    if (!abort.signal.aborted) failures.set(new Map([...failures.value, [id, error]]));
+    if (signal.aborted) info.finishReason = "stopped";
+    else setIn(failures, id, error);
   }
   cancelAnimationFrame(frame);
-  if (abort.signal.aborted && content) info.mask = await maskOfStopped(model, mask, asked, share);
   show();
-  without(running, id);
-  save();
+  id = save(id);
+  setIn(running, id, undefined);
   void askServer(); // what it has loaded is different now
   if (info.mask && info.mask.id !== "dense") {
     // An answer is not worse for a mask that is gone; the strip says so.
@@ -190,26 +312,5 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
       (layers) => rememberMask(model, id, info.mask!.id, layers),
       () => {},
     );
-  }
-}
-
-/** The last chunk names the mask; an answer that was stopped has none. */
-async function maskOfStopped(
-  model: string,
-  mask: string,
-  messages: Message[],
-  share: ReturnType<typeof keptShare>,
-): Promise<AnswerInfo["mask"]> {
-  try {
-    if (mask === "auto") {
-      const { info } = await makeMask({ model, instruction: messages[0]!.content, ...share });
-      return { id: info.id, t_ffn: info.tFfn, d_ffn: info.dFfn, kept_share: info.tFfn / info.dFfn };
-    }
-    if (mask === "dense") return { id: "dense" };
-    const saved = tasks.value.state === "ready" ? tasks.value.value : [];
-    const id = saved.find(({ name }) => `task:${name}` === mask)?.maskId;
-    return id ? { id } : undefined;
-  } catch {
-    return undefined;
   }
 }

@@ -14,10 +14,10 @@ const marked = new Marked({
   async: false,
   renderer: {
     html: ({ text }) => escapeHtml(text),
-    // Within the page, whose own headings are above.
+    /** One level down: the page has a first heading of its own. */
     heading({ tokens, depth }) {
-      const level = Math.min(6, depth + 2);
-      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
+      const name = `h${Math.min(6, depth + 1)}`;
+      return `<${name}>${this.parser.parseInline(tokens)}</${name}>`;
     },
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
@@ -35,7 +35,7 @@ export function renderMarkdown(text: string): DocumentFragment {
   return purifier.sanitize(marked.parse(text) as string, {
     RETURN_DOM_FRAGMENT: true,
     ALLOWED_TAGS: [
-      ..."a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i li ol p pre strong table tbody td th thead tr ul".split(
+      ..."a b blockquote br code del em h2 h3 h4 h5 h6 hr i li ol p pre strong table tbody td th thead tr ul".split(
         " ",
       ),
     ],

@@ -3,13 +3,15 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, type CompletionExtension, type ServedModel } from "./api.ts";
 import { decodeLayers, fits, shareKeeping } from "./channels.ts";
-import { type AnswerInfo, setSettings, settings } from "./conversations.ts";
-import { milliseconds, percent, perSecond, plural } from "./format.ts";
+import type { AnswerInfo } from "./conversations.ts";
+import { count, milliseconds, percent, perSecond, plural } from "./format.ts";
 import { Icon } from "./icons.tsx";
 import { MaskStrip, StripLegend } from "./MaskStrip.tsx";
 import { renderMarkdown } from "./markdown.ts";
 import { maskHistory, maskLayers, otherMasks } from "./masks.ts";
+import { measured } from "./quality.ts";
 import { type Loaded, tasks } from "./session.ts";
+import { changeSettings, settings } from "./settings.ts";
 import { useStore } from "./store.ts";
 
 export function Markdown({ text }: { text: string }) {
@@ -18,9 +20,16 @@ export function Markdown({ text }: { text: string }) {
   return <div class="markdown" ref={element} />;
 }
 
+interface FailureProps {
+  error: unknown;
+  retry?: () => void;
+  /** What else may be done. */
+  children?: ComponentChildren;
+}
+
 /** What went wrong and what to do. Where the server is busy, tries again by itself when it said to. */
-export function Failure({ error, retry }: { error: unknown; retry?: () => void }) {
-  const wait = error instanceof ApiError && retry ? error.retryAfter : undefined;
+export function Failure({ error, retry, children }: FailureProps) {
+  const wait = error instanceof ApiError && retry ? error.more.retryAfter : undefined;
   const [seconds, setSeconds] = useState(wait);
   const latest = useRef(retry); // what the reader changed while waiting counts
   latest.current = retry;
@@ -39,15 +48,24 @@ export function Failure({ error, retry }: { error: unknown; retry?: () => void }
   }, [error]);
   return (
     <div class="failure" role="alert">
-      <p>{error instanceof Error ? error.message : String(error)}</p>
+      <p>{errorWords(error)}</p>
       {seconds !== undefined && <p>Trying again in {seconds} s.</p>}
       {retry && (
         <button type="button" class="button" onClick={retry}>
           <Icon name="again" /> Try again
         </button>
       )}
+      {children}
     </div>
   );
+}
+
+function errorWords(error: unknown): string {
+  const tooLong = error instanceof ApiError && error.more.tooLong;
+  if (!tooLong) return error instanceof Error ? error.message : String(error);
+  const { tokens, is_counted: isCounted, context_length: most } = tooLong;
+  const least = isCounted ? "" : "at least ";
+  return `Too long by ${least}${plural(tokens - most + 1, "token")}: the prompt has ${least}${count(tokens)}, and with an answer the model reads ${count(most)}. Shorten a message, or begin a new chat.`;
 }
 
 export function CopyButton({ text, label }: { text: string; label: string }) {
@@ -147,7 +165,7 @@ export function MaskById({ model, id, dFfn, prompt }: { model: string; id: strin
   );
 }
 
-const origins = { loaded: "from memory", disk: "from disk", cold: "built now" } as const;
+export const origins = { loaded: "from memory", disk: "from disk", cold: "built now" } as const;
 
 /** `12.5 % of the FFN · sub-network built now · predict 80 ms · … · 709 tokens/s` */
 export function answerFacts({ mask, ms, completionTokens, finishReason }: AnswerInfo): string {
@@ -203,31 +221,59 @@ export function MaskChoice({ auto = "this prompt", ...props }: MaskChoiceProps) 
 /** Shares that are offered; those that were measured on import are among them. */
 const shares = [0.9, 0.75, 0.5, 0.25];
 
+interface KeepChoiceProps {
+  model: ServedModel;
+  /** Whether a saved mask, or all of the model, may be chosen too: which part answers, rather than how large masks are. */
+  withMasks?: boolean;
+}
+
 /** Chooses how much of the FFN masks keep, and says what that was measured to cost the model. */
-export function KeepChoice({ model }: { model: ServedModel }) {
-  const { keep, ...others } = useStore(settings);
-  const source = model.isTrained ? "predictor" : "griffin";
-  const rows = model.quality?.rows.filter((row) => row.source === source) ?? [];
+export function KeepChoice({ model, withMasks = false }: KeepChoiceProps) {
+  const { keep, mask } = useStore(settings);
+  const saved = useStore(tasks);
+  const names = withMasks && saved.state === "ready" ? saved.value.map(({ name }) => `task:${name}`) : [];
+  // A task that was deleted stays chosen until another is: the server then says that it is unknown.
+  if (withMasks && mask.startsWith("task:") && !names.includes(mask)) names.push(mask);
   const cost = (share: number) => {
-    const row = rows.find(({ tFfn }) => Math.abs(tFfn / model.dFfn - share) < 0.02); // in whole blocks
+    const row = measured(model, share);
     return row ? `: ${row.loss.toFixed(2)} nats lost, ${percent(row.agreement)} agree` : "";
   };
-  const own = model.tFfn === model.dFfn ? "all: no trained masks" : percent(model.tFfn / model.dFfn);
+  const isWhole = model.tFfn === model.dFfn;
+  const own = isWhole ? "all: no trained masks" : percent(model.tFfn / model.dFfn);
   const isOffered = keep === undefined || keep === "auto" || shares.includes(keep);
-  const choose = (value: string) =>
-    setSettings({ ...others, keep: value === "" ? undefined : value === "auto" ? value : Number(value) });
+  const isGiven = withMasks && (mask.startsWith("task:") || (mask === "dense" && !isWhole));
+  const choose = (value: string) => {
+    if (value === "dense" || value.startsWith("task:")) return changeSettings({ mask: value });
+    const chosen = value === "" ? undefined : value === "auto" ? value : Number(value);
+    changeSettings({ keep: chosen, ...(withMasks && { mask: "auto" }) });
+  };
   return (
-    <label class="field">
+    <label class="field keep">
       <span>Keep</span>
-      <select value={keep === undefined ? "" : String(keep)} onChange={(event) => choose(event.currentTarget.value)}>
+      <select
+        value={isGiven ? mask : keep === undefined ? "" : String(keep)}
+        onChange={(event) => choose(event.currentTarget.value)}
+      >
         <option value="">As the model does ({own})</option>
-        {(rows.length > 0 || keep === "auto") && <option value="auto">Auto: the least that costs little</option>}
+        {(model.autoTFfn !== undefined || keep === "auto") && (
+          <option value="auto">Auto: the least that costs little</option>
+        )}
         {[...shares, ...(isOffered ? [] : [keep])].map((share) => (
           <option key={share} value={String(share)}>
             {percent(share)}
             {cost(share)}
           </option>
         ))}
+        {withMasks && !isWhole && <option value="dense">Dense: all channels</option>}
+        {names.length > 0 && (
+          <optgroup label="Tasks">
+            {names.map((name) => (
+              <option key={name} value={name}>
+                Task: {name.slice("task:".length)}
+              </option>
+            ))}
+          </optgroup>
+        )}
       </select>
     </label>
   );

@@ -30,23 +30,57 @@ export function useStore<T>(store: Store<T>): T {
 /** What is wrong with the browser's storage, for people; empty when nothing is. */
 export const storageTrouble = new Store("");
 
+const prefix = "ifprune.";
+
+/** Keys under which something is kept, of those that begin so. */
+export function storedKeys(start: string): string[] {
+  try {
+    const keys = Array.from({ length: localStorage.length }, (_, i) => localStorage.key(i) ?? "");
+    return keys.filter((key) => key.startsWith(prefix + start)).map((key) => key.slice(prefix.length));
+  } catch {
+    return [];
+  }
+}
+
+/** What is kept, as it was written; null where there is nothing, or the browser says nothing. */
+export function storedText(key: string): string | null {
+  try {
+    return localStorage.getItem(prefix + key);
+  } catch {
+    return null;
+  }
+}
+
+/** Calls back when another tab has written something or removed it (null). It may be late: there may be something else now. No key: all is gone. */
+export function onStored(listener: (key: string | undefined, text: string | null) => void): void {
+  addEventListener("storage", ({ key, newValue }) => {
+    if (key === null) listener(undefined, null);
+    else if (key.startsWith(prefix)) listener(key.slice(prefix.length), newValue);
+  });
+}
+
 /**
  * @param isValid whether parsed JSON has the wanted form: storage keeps what older versions and other pages of the same address wrote
  * @returns `fallback` where there is nothing of that form
  */
 export function readStored<T>(key: string, isValid: (value: unknown) => value is T, fallback: T): T {
+  return parseStored(storedText(key), isValid) ?? fallback;
+}
+
+/** @returns nothing where a text is not JSON of the wanted form */
+export function parseStored<T>(text: string | null, isValid: (value: unknown) => value is T): T | undefined {
   try {
-    const value: unknown = JSON.parse(localStorage.getItem(`ifprune.${key}`) ?? "null");
-    return isValid(value) ? value : fallback;
+    const value: unknown = JSON.parse(text ?? "null");
+    return isValid(value) ? value : undefined;
   } catch {
-    return fallback;
+    return undefined;
   }
 }
 
 /** Keeps a value, or says in `storageTrouble` that it is not kept. @returns whether it is kept */
 export function writeStored(key: string, value: unknown): boolean {
   try {
-    localStorage.setItem(`ifprune.${key}`, JSON.stringify(value));
+    localStorage.setItem(prefix + key, JSON.stringify(value));
     storageTrouble.set("");
     return true;
   } catch {
@@ -54,6 +88,14 @@ export function writeStored(key: string, value: unknown): boolean {
       "The browser's storage is full or switched off: what you do now is gone when you close the page.",
     );
     return false;
+  }
+}
+
+export function removeStored(key: string): void {
+  try {
+    localStorage.removeItem(prefix + key);
+  } catch {
+    // where nothing may be written, there is nothing
   }
 }
 

@@ -1,7 +1,7 @@
 /** Errors as OpenAI's clients expect them, and the one table from our own errors to them. */
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { z } from "zod";
-import { BusyError, FileError, IfpruneError } from "../../errors.ts";
+import { BusyError, ContextLengthError, FileError, IfpruneError } from "../../errors.ts";
 import type { ErrorBody } from "./pageApi.ts";
 
 type ErrorType =
@@ -28,9 +28,11 @@ export class ApiError extends Error {
   }
 
   get body(): ErrorBody {
-    return {
-      error: { message: this.message, type: this.type, param: this.details.param ?? null, code: this.code },
-    };
+    const { cause, param = null } = this.details;
+    const told = { error: { message: this.message, type: this.type, param, code: this.code } };
+    if (!(cause instanceof ContextLengthError)) return told;
+    const { tokens, contextLength, isCounted } = cause;
+    return { ...told, ifprune: { tokens, is_counted: isCounted, context_length: contextLength } };
   }
 }
 

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { beforeEach, expect, test } from "vitest";
 import { FakeService, MASK_ID } from "../../../test/support/fakeService.ts";
-import { BusyError, FileError, InputError, MemoryError } from "../../errors.ts";
+import { BusyError, ContextLengthError, FileError, InputError, MemoryError } from "../../errors.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import type { LogEntry } from "./context.ts";
 
@@ -89,6 +89,17 @@ test("a streamed chat completion is the same in pieces, with usage where asked f
   expect(finished).toEqual([expect.objectContaining({ ifprune: wholeExtension, usage: null })]);
   expect(chunks.at(-1)).toMatchObject({ choices: [], usage: { total_tokens: 10 } });
   expect(service.running).toBe(0);
+});
+
+test("a stream says what it waits for, and its mask when it begins, only where asked for", async () => {
+  const plain = await events("/v1/chat/completions", { messages: user });
+  const told = await events("/v1/chat/completions", { messages: user, stream_options: { include_stages: true } });
+  const waits = service.stages.map((stage) => ({ choices: [], ifprune: { index: 0, stage } }));
+  expect(told.slice(0, 5)).toMatchObject([...waits, { choices: [{ delta: { role: "assistant" } }] }]);
+  expect(told[4].ifprune).toEqual({ mask: wholeExtension.mask });
+  const bare = (chunks: Json[]) => chunks.slice(0, -1).map(({ choices, object }) => ({ choices, object }));
+  expect(bare(told.slice(4))).toEqual(bare(plain));
+  expect(plain.filter((chunk) => chunk.ifprune).length).toBe(1); // with the end, as ever
 });
 
 test("each field reaches the service", async () => {
@@ -804,10 +815,16 @@ test("any JSON gets an answer or an error of OpenAI's shape, and leaves nothing 
   );
 });
 
+test("a prompt that is too long is told with what it has and what there is", async () => {
+  service.failure = { error: new ContextLengthError(600, 512), afterWords: 0 };
+  expect((await chat({}, 400)).ifprune).toEqual({ tokens: 600, is_counted: true, context_length: 512 });
+});
+
 const failures: [error: Error, status: number, code: string, type: string][] = [
   [new InputError("prompt: wanted an instruction, got empty text."), 400, "invalid_value", "invalid_request_error"],
   [new BusyError("serve: all places are taken.", 2.3), 429, "server_busy", "rate_limit_error"],
   [new MemoryError("serve: too large."), 503, "insufficient_memory", "server_error"],
+  [new ContextLengthError(600, 512), 400, "context_length_exceeded", "invalid_request_error"],
   [new FileError("/secret/path/ffn.gguf", "gone"), 503, "model_unavailable", "server_error"],
   [new Error("internal: at /secret/path"), 500, "internal_error", "server_error"],
 ];

@@ -1,11 +1,12 @@
 /** `POST /v1/chat/completions` */
 
-import type { GenerationEvent, ServedModel, TokenLogprob } from "../service.ts";
+import type { AnswerStage, GenerationEvent, ServedModel, TokenLogprob } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
 import { Answers, maskOf, samplings, servedModel } from "./generation.ts";
 import { grammarSchema } from "./jsonSchema.ts";
 import { readJsonBody } from "./limits.ts";
+import type { StageExtension } from "./pageApi.ts";
 import { type ChatBody, parseChat } from "./schemas.ts";
 import { ThoughtReader } from "./thoughts.ts";
 import { CallReader, plainMessages, readCall, type Said, type ToolCall, type ToolUse, toolUse } from "./tools.ts";
@@ -37,6 +38,7 @@ export async function chat(c: Handled): Promise<Response> {
     stop: use && !use.schema && body.parallel_tool_calls === false ? [...body.stop, "</tool_call>"] : body.stop,
     logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
     schema,
+    withStages: body.stream_options?.include_stages,
   };
   const n = body.n ?? 1;
   const answers = new Answers(c, model, "chatcmpl");
@@ -61,18 +63,21 @@ function answerSchema({ response_format: format }: ChatBody): object | undefined
 /** A step of one answer. */
 interface Frame {
   index: number;
+  /** Of an answer that has not begun. */
+  stage?: AnswerStage;
   said?: Said;
   logprobs?: TokenLogprob[];
   finish?: "stop" | "length" | "tool_calls";
 }
 
-/** Turns events into text and calls. The first frame of each answer is empty. */
+/** Turns events into text and calls. The frame that opens an answer is empty. */
 async function* readFrames(
   events: AsyncGenerator<[number, GenerationEvent], void, void>,
   readers: readonly AnswerReader[],
 ): AsyncGenerator<Frame, void, void> {
   for await (const [index, event] of events) {
     if (event.type === "start") yield { index };
+    else if (event.type === "stage") yield { index, stage: event.stage };
     else for (const frame of readers[index]!.read(event)) yield { index, ...frame };
   }
 }
@@ -92,7 +97,7 @@ class AnswerReader {
     this.#calls = use && !use.schema ? new CallReader(use.tools) : undefined;
   }
 
-  *read(event: Exclude<GenerationEvent, { type: "start" }>): Generator<Omit<Frame, "index">> {
+  *read(event: Exclude<GenerationEvent, { type: "start" | "stage" }>): Generator<Omit<Frame, "index">> {
     if (event.type === "text") {
       this.#logprobs.push(...(event.logprobs ?? []));
       yield* this.#frames(this.#thoughts?.push(event.text) ?? [event]);
@@ -184,7 +189,11 @@ async function* chunks(
   const usage = options?.include_usage ? { usage: null } : {};
   const head = () => answers.head("chat.completion.chunk");
   const numCalls = new Map<number, number>();
-  for await (const { index, said, logprobs, finish } of frames) {
+  for await (const { index, stage, said, logprobs, finish } of frames) {
+    if (stage) {
+      yield { ...head(), choices: [], ...usage, ifprune: { index, stage } satisfies StageExtension };
+      continue;
+    }
     let delta: object = {};
     if (said && "text" in said) delta = { content: said.text };
     else if (said && "thought" in said) delta = { reasoning_content: said.thought };
@@ -193,11 +202,13 @@ async function* chunks(
       numCalls.set(index, call + 1);
       delta = { tool_calls: [{ index: call, ...said.call }] };
     } else if (!finish) delta = { role: "assistant", content: "" };
+    const opened = options?.include_stages && "role" in delta && { mask: answers.mask(index) };
     const told = logprobs ? { content: logprobs.map(chatLogprob), refusal: null } : null;
     yield {
       ...head(),
       choices: [{ index, delta, logprobs: told, finish_reason: finish ?? null }],
       ...usage,
+      ...(opened && { ifprune: opened satisfies StageExtension }),
       ...(finish && { ifprune: answers.extension(index) }),
     };
   }

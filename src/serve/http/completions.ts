@@ -88,7 +88,7 @@ class Choice {
 
   /** @returns what the event adds */
   read(event: GenerationEvent | EchoEvent): { text: string; logprobs: Logprobs | undefined } {
-    if (event.type === "start") return { text: "", logprobs: undefined };
+    if (event.type === "start" || event.type === "stage") return { text: "", logprobs: undefined };
     if (event.type === "end") {
       this.finish = event.finishReason;
       return { text: "", logprobs: event.endToken && this.#logprobs([withoutText(event.endToken)]) };

@@ -6,6 +6,7 @@ import type {
   GenerationEvent,
   GenerationRequest,
   InferenceService,
+  MaskInfo,
   MaskRequest,
   Sampling,
   ServedModel,
@@ -187,7 +188,7 @@ export class Answers<Extra extends { type: string } = never> {
           this.#completionTokens += event.completionTokens;
           entry.completionTokens = this.#completionTokens;
           const start = this.#starts.get(index);
-          if (start) this.#extensions.set(index, extension(start, event));
+          if (start) this.#extensions.set(index, { mask: maskExtension(start.mask), ms: event.ms });
         }
         yield [index, event];
       }
@@ -213,6 +214,12 @@ export class Answers<Extra extends { type: string } = never> {
     return this.c.req.raw.signal.aborted || this.stop.signal.aborted;
   }
 
+  /** Of an answer that has started. */
+  mask(index: number): CompletionExtension["mask"] {
+    return maskExtension(this.#starts.get(index)!.mask);
+  }
+
+  /** Of an answer that has ended. */
   extension(index: number): CompletionExtension | undefined {
     return this.#extensions.get(index);
   }
@@ -271,12 +278,8 @@ export function noteError({ var: { entry } }: Handled, error: unknown): ApiError
   return told;
 }
 
-function extension(
-  { mask }: Extract<GenerationEvent, { type: "start" }>,
-  { ms }: Extract<GenerationEvent, { type: "end" }>,
-): CompletionExtension {
-  const { id, source, tFfn, dFfn, from, quality } = mask;
-  return { mask: { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, from, ...quality }, ms };
+function maskExtension({ id, source, tFfn, dFfn, from, quality }: MaskInfo): CompletionExtension["mask"] {
+  return { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, from, ...quality };
 }
 
 /** 499, as servers say it in their logs: nobody reads the answer. */

@@ -50,7 +50,7 @@ export class Metrics {
         this.#masks.inc({ from: event.mask.from, source: event.mask.source });
         this.#promptTokens.inc(event.promptTokens);
       } else if (event.type === "end") this.#tokens.observe(event.completionTokens);
-      else if (!hasText) {
+      else if (event.type === "text" && !hasText) {
         hasText = true;
         this.#firstToken.observe((performance.now() - start) / 1000);
       }

@@ -18,9 +18,17 @@
  *
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
-import type { AddStage, GenerationEvent, MaskInfo, SavedTask, ServedModel, ServiceState } from "../service.ts";
+import type {
+  AddStage,
+  AnswerStage,
+  GenerationEvent,
+  MaskInfo,
+  SavedTask,
+  ServedModel,
+  ServiceState,
+} from "../service.ts";
 
-export type { AddStage, MaskInfo, SavedTask };
+export type { AddStage, AnswerStage, MaskInfo, SavedTask };
 
 /** A model, without its folder where others than this machine may ask. */
 export type PageModel = Omit<ServedModel, "location"> & Partial<Pick<ServedModel, "location">>;
@@ -75,7 +83,15 @@ export interface StoredMask extends Channels {
 
 export interface ErrorBody {
   error: { message: string; type: string; param: string | null; code: string | null };
+  /** Of `context_length_exceeded`: the prompt's tokens (at least so many, where not all were counted), and the most of prompt and answer together. */
+  ifprune?: { tokens: number; is_counted: boolean; context_length: number };
 }
+
+/**
+ * The field `ifprune` of chunks before an answer's first text, where `stream_options.include_stages` asks for it: what the answer waits for (a chunk
+ * without choices), then the mask that it runs under, in the chunk that opens it.
+ */
+export type StageExtension = { index: number; stage: AnswerStage } | { mask: CompletionExtension["mask"] };
 
 /** The field `ifprune` of every completion; of a streamed one, in the chunk that carries `finish_reason`, of each choice. */
 export interface CompletionExtension {

@@ -86,6 +86,7 @@ const sampling = {
   stream_options: optional(
     z.strictObject({
       include_usage: optional(z.boolean()),
+      include_stages: optional(z.boolean()),
       include_obfuscation: optional(z.literal(false, "obfuscation is not supported")),
     }),
   ),

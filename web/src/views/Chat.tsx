@@ -1,106 +1,79 @@
 /** Conversations with the model, and beside each answer the mask that it ran under. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { ServedModel } from "../api.ts";
+import type { AnswerStage, ServedModel } from "../api.ts";
 import {
+  askAgain,
   type Conversation,
   conversations,
   currentId,
-  deleteConversation,
   failures,
-  type Message,
-  regenerate,
+  renameConversation,
   running,
   send,
-  setSettings,
-  settings,
   stop,
+  titleOf,
 } from "../conversations.ts";
+import { examplesFor } from "../examples.ts";
 import { count, percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
-import {
-  answerFacts,
-  CopyButton,
-  DeleteButton,
-  Empty,
-  Failure,
-  KeepChoice,
-  Markdown,
-  MaskById,
-  MaskChoice,
-} from "../parts.tsx";
+import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
+import { qualityOf } from "../quality.ts";
 import { tasks } from "../session.ts";
+import { settings } from "../settings.ts";
 import { useStore } from "../store.ts";
+import { type TranscriptType, transcript, transcriptName } from "../transcript.ts";
+import { Conversations } from "./Conversations.tsx";
+import { SettingsDialog } from "./Settings.tsx";
+import { Answer, Question } from "./Turns.tsx";
 
 export function Chat({ model }: { model: ServedModel }) {
   const all = useStore(conversations).filter((conversation) => conversation.model === model.id);
   const id = useStore(currentId);
   const conversation = all.find((other) => other.id === id);
-  const [listIsOpen, setListIsOpen] = useState(false);
   const input = useRef<HTMLTextAreaElement>(null);
+  const [settingsAreOpen, setSettingsAreOpen] = useState(false);
   const show = (next: string) => {
     currentId.set(next);
-    setListIsOpen(false);
     input.current?.focus();
   };
   return (
     <div class="chat">
-      <aside class={`conversations ${listIsOpen ? "open" : ""}`} aria-label="Conversations">
-        <div class="conversations-head">
-          <button
-            type="button"
-            class="button list-toggle"
-            aria-expanded={listIsOpen}
-            onClick={() => setListIsOpen(!listIsOpen)}
-          >
-            <Icon name="list" /> Conversations
-          </button>
-          <button type="button" class="button" onClick={() => show("")}>
-            <Icon name="plus" /> New chat
-          </button>
-        </div>
-        <ul>
-          {all.map((other) => (
-            <li key={other.id} class={other.id === id ? "current" : ""}>
-              <button
-                type="button"
-                class="conversation"
-                aria-current={other.id === id ? "true" : undefined}
-                onClick={() => show(other.id)}
-              >
-                {titleOf(other)}
-              </button>
-              <DeleteButton what={`conversation ${titleOf(other)}`} onDelete={() => deleteConversation(other.id)} />
-            </li>
-          ))}
-        </ul>
-        {all.length === 0 && <p class="note">Conversations are kept in this browser only.</p>}
-      </aside>
-      <Thread key={conversation?.id ?? ""} model={model} conversation={conversation} input={input} />
+      <Conversations all={all} id={conversation?.id ?? ""} show={show} />
+      <Thread
+        key={conversation?.id ?? ""}
+        model={model}
+        conversation={conversation}
+        origin={all.find((other) => other.id === conversation?.branchOf)}
+        input={input}
+        openSettings={() => setSettingsAreOpen(true)}
+      />
+      {settingsAreOpen && <SettingsDialog model={model} close={() => setSettingsAreOpen(false)} />}
     </div>
   );
 }
 
-const titleOf = ({ messages }: Conversation): string => messages[0]?.content.slice(0, 80) ?? "";
-
 interface ThreadProps {
   model: ServedModel;
+  /** Nothing: a new one. */
   conversation: Conversation | undefined;
+  /** What it is a branch of, if that is still there. */
+  origin: Conversation | undefined;
   input: { current: HTMLTextAreaElement | null };
+  openSettings: () => void;
 }
 
-function Thread({ model, conversation, input }: ThreadProps) {
+function Thread({ model, conversation, origin, input, openSettings }: ThreadProps) {
   const id = conversation?.id ?? "";
-  const isRunning = useStore(running).has(id);
+  const now = useStore(running).get(id);
+  const isRunning = now !== undefined;
   const failure = useStore(failures).get(id);
-  const [draft, setDraft] = useState("");
-  const [mask, setMask] = useState(conversation?.mask ?? "auto");
-  const [settingsAreOpen, setSettingsAreOpen] = useState(false);
+  const [draft, setDraft] = useKept(`draft.${id}`, "");
+  /** Of the question that is being changed. */
+  const [edited, setEdited] = useState<number>();
   const messages = conversation?.messages ?? [];
   const isAtEnd = useFollow(messages.length > 0);
 
-  useEffect(() => {
-    input.current!.focus();
-  }, [id]);
+  useEffect(() => input.current!.focus(), [id]);
 
   const submit = (event?: Event) => {
     event?.preventDefault();
@@ -108,41 +81,63 @@ function Thread({ model, conversation, input }: ThreadProps) {
     if (!text || isRunning) return;
     setDraft("");
     isAtEnd.current = true;
-    send(id, model.id, mask, text);
+    send(id, model.id, text);
   };
   const keys = (event: KeyboardEvent) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
-    else if (event.key === "Escape" && isRunning) stop(id);
+  };
+  const last = messages.length - 1;
+  const retry = (question: number) => {
+    isAtEnd.current = true;
+    askAgain(id, question);
+  };
+  const actions = (question: number) =>
+    isRunning ? undefined : { retry: () => retry(question), edit: () => setEdited(question) };
+  /** What a reader opens makes the page grow too, and is to stay in sight. */
+  const stay = ({ target }: Event) => {
+    if (!(target as Element).closest(".composer")) isAtEnd.current = false;
   };
   return (
     // Escape stops from anywhere in the thread, not only from the text field.
     // biome-ignore lint/a11y/noStaticElementInteractions: a shortcut of the button below
-    <section class="thread" onKeyDown={(event) => event.key === "Escape" && isRunning && stop(id)}>
+    <section
+      class="thread"
+      onClickCapture={stay}
+      onKeyDown={(event) => event.key === "Escape" && isRunning && stop(id)}
+    >
+      <ThreadHead conversation={conversation} origin={origin} />
       <div class="messages" role="log" aria-live="polite" aria-label="Conversation">
-        {messages.length === 0 && <Welcome model={model} onChoose={(text) => send("", model.id, mask, text)} />}
+        {messages.length === 0 && <Welcome model={model} onChoose={(text) => send("", model.id, text)} />}
         {messages.map((message, i) =>
           message.role === "user" ? (
-            <article key={i} class="question" aria-label="You">
-              <p>{message.content}</p>
-            </article>
+            <Question
+              key={i}
+              conversation={conversation!}
+              index={i}
+              isEdited={edited === i && !isRunning}
+              setEdited={(is) => setEdited(is ? i : undefined)}
+              actions={actions(i)}
+              isUnanswered={messages[i + 1]?.role !== "assistant" && !(i === last && (isRunning || failure))}
+            />
           ) : (
             <Answer
               key={i}
               model={model}
               message={message}
               prompt={id}
-              isRunning={isRunning && i === messages.length - 1}
-              onAgain={!isRunning && i === messages.length - 1 ? () => regenerate(id) : undefined}
+              isRunning={isRunning && i === last}
+              actions={i === last && failure !== undefined ? undefined : actions(i - 1)}
             />
           ),
         )}
-        {isRunning && messages.at(-1)?.role === "user" && (
-          <p class="waiting" role="status">
-            <span class="dots" aria-hidden="true" />{" "}
-            {mask === "dense" ? "Waiting for the model" : "Choosing and building the sub-network"}
-          </p>
+        {now && messages[last]?.role === "user" && <Waiting stage={now.stage} />}
+        {failure !== undefined && !isRunning && (
+          <Failure error={failure} retry={actions(lastQuestion(messages))?.retry}>
+            <button type="button" class="button" onClick={actions(lastQuestion(messages))?.edit}>
+              <Icon name="edit" /> Edit the question
+            </button>
+          </Failure>
         )}
-        {failure !== undefined && !isRunning && <Failure error={failure} retry={() => regenerate(id)} />}
       </div>
       <form class="composer" onSubmit={submit}>
         <textarea
@@ -155,30 +150,18 @@ function Thread({ model, conversation, input }: ThreadProps) {
           onKeyDown={keys}
         />
         <div class="composer-row">
-          <MaskChoice
-            value={mask}
-            onChange={setMask}
-            auto={messages.length > 0 ? "the first message" : "this prompt"}
-          />
-          {mask === "auto" && <KeepChoice model={model} />}
-          <button
-            type="button"
-            class="button settings-toggle"
-            aria-label="Settings"
-            title="Settings"
-            aria-expanded={settingsAreOpen}
-            onClick={() => setSettingsAreOpen(!settingsAreOpen)}
-          >
+          <KeepChoice model={model} withMasks />
+          <Quality model={model} />
+          <button type="button" class="button icon-only" aria-label="Settings" title="Settings" onClick={openSettings}>
             <Icon name="settings" />
           </button>
-          {settingsAreOpen && <SettingsFields model={model} />}
           {isRunning ? (
             <button type="button" class="button primary" onClick={() => stop(id)}>
-              <Icon name="stop" /> Stop
+              <Icon name="stop" /> <span>Stop</span>
             </button>
           ) : (
             <button type="submit" class="button primary" disabled={!draft.trim()}>
-              <Icon name="send" /> Send
+              <Icon name="send" /> <span>Send</span>
             </button>
           )}
         </div>
@@ -187,19 +170,130 @@ function Thread({ model, conversation, input }: ThreadProps) {
   );
 }
 
+const lastQuestion = (messages: Conversation["messages"]): number =>
+  messages.findLastIndex(({ role }) => role === "user");
+
+/** The title, and what can be done with all of a conversation. */
+function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" | "origin">) {
+  const [isRenaming, setIsRenaming] = useState(false);
+  if (!conversation) return <h1 class="unseen">New chat</h1>;
+  const title = titleOf(conversation);
+  const rename = (event: Event) => {
+    event.preventDefault();
+    const { value } = (event.currentTarget as HTMLFormElement).elements.namedItem("name") as HTMLInputElement;
+    renameConversation(conversation.id, value);
+    setIsRenaming(false);
+  };
+  const download = (type: TranscriptType) => {
+    const address = URL.createObjectURL(new Blob([transcript(conversation, title, type)], { type: "text/plain" }));
+    Object.assign(document.createElement("a"), { href: address, download: transcriptName(title, type) }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000); // the download reads it after the click
+  };
+  return (
+    <div class="thread-head">
+      <h1 class={isRenaming ? "unseen" : ""}>{title}</h1>
+      {isRenaming ? (
+        <form class="rename" onSubmit={rename} onKeyDown={(event) => event.key === "Escape" && setIsRenaming(false)}>
+          <input
+            ref={(input) => input?.select()}
+            name="name"
+            aria-label="Name of the conversation"
+            maxLength={120}
+            defaultValue={title}
+          />
+          <button type="submit" class="button">
+            Rename
+          </button>
+          <button type="button" class="quiet" onClick={() => setIsRenaming(false)}>
+            Cancel
+          </button>
+        </form>
+      ) : (
+        <div class="thread-actions">
+          <button type="button" class="quiet" onClick={() => setIsRenaming(true)}>
+            <Icon name="edit" /> Rename
+          </button>
+          <button type="button" class="quiet" aria-label="Save as Markdown" onClick={() => download("markdown")}>
+            <Icon name="download" /> Markdown
+          </button>
+          <button type="button" class="quiet" aria-label="Save as JSON" onClick={() => download("json")}>
+            <Icon name="download" /> JSON
+          </button>
+        </div>
+      )}
+      {origin && (
+        <p class="note">
+          A branch of{" "}
+          <button type="button" class="link" onClick={() => currentId.set(origin.id)}>
+            {titleOf(origin)}
+          </button>
+          , which is as it was.
+        </p>
+      )}
+    </div>
+  );
+}
+
+/** What is known of how well the chosen part answers; why, on demand. */
+function Quality({ model }: { model: ServedModel }) {
+  const { text, detail } = qualityOf(model, useStore(settings));
+  return (
+    <details class="badge">
+      <summary>{text}</summary>
+      <p>{detail}</p>
+    </details>
+  );
+}
+
+const steps: readonly [stage: AnswerStage, words: string][] = [
+  ["predict", "Choosing channels"],
+  ["gather", "Gathering their weights"],
+  ["load", "Loading"],
+  ["prefill", "Reading the prompt"],
+];
+
+/** What is done before the first token. */
+function Waiting({ stage }: { stage: AnswerStage | undefined }) {
+  const at = steps.findIndex(([name]) => name === stage);
+  const words =
+    stage === undefined ? "Waiting for the server" : stage === "queue" ? "Waiting for memory" : steps[at]![1];
+  return (
+    <div class="waiting">
+      <p role="status" class={at < 0 ? "" : "unseen"}>
+        <span class="dots" aria-hidden="true" /> {words}
+      </p>
+      <ol aria-hidden="true">
+        {steps.map(([name, step], i) => (
+          <li key={name} class={i < at ? "done" : i === at ? "current" : ""}>
+            {step}
+          </li>
+        ))}
+      </ol>
+    </div>
+  );
+}
+
 /** Keeps the end of the page in sight while it grows, by an answer or its mask, unless the reader scrolled up. */
 function useFollow(hasMessages: boolean): { current: boolean } {
   const isAtEnd = useRef(true);
   useEffect(() => {
-    let last = scrollY;
+    let lastY = scrollY;
+    let readerAt = -Infinity;
     const note = () => {
       const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
-      // Only a reader scrolls up; elsewhere than at the end after scrolling down is where the page has grown since.
-      if (end || scrollY < last) isAtEnd.current = end;
-      last = scrollY;
+      // Elsewhere than at the end after scrolling down is where the page has grown since; up scrolls a browser too, to show what has the focus.
+      if (end || (scrollY < lastY && performance.now() - readerAt < 1000)) isAtEnd.current = end;
+      lastY = scrollY;
     };
-    addEventListener("scroll", note, { passive: true });
-    return () => removeEventListener("scroll", note);
+    const byReader = (event: Event) => {
+      if (event instanceof KeyboardEvent && !/^(Page|Arrow|Home)/.test(event.key)) return;
+      readerAt = performance.now();
+    };
+    const listeners = new AbortController();
+    const how = { passive: true, signal: listeners.signal };
+    addEventListener("scroll", note, how);
+    for (const name of ["wheel", "touchmove", "mousedown", "keydown"]) addEventListener(name, byReader, how);
+    return () => listeners.abort();
   }, []);
   useEffect(() => {
     if (!hasMessages) return;
@@ -211,56 +305,9 @@ function useFollow(hasMessages: boolean): { current: boolean } {
   return isAtEnd;
 }
 
-interface AnswerProps {
-  model: ServedModel;
-  message: Message;
-  prompt: string;
-  isRunning: boolean;
-  onAgain: (() => void) | undefined;
-}
-
-function Answer({ model, message, prompt, isRunning, onAgain }: AnswerProps) {
-  const { content, answer } = message;
-  const mask = answer?.mask;
-  return (
-    <article class="answer" aria-label="Answer" aria-busy={isRunning}>
-      <div class="answer-text">
-        <Markdown text={content} />
-        {isRunning && <span class="cursor" aria-hidden="true" />}
-        {!isRunning && content.trim() === "" && <p class="note">The model ended its answer at once.</p>}
-        {!isRunning && (
-          <div class="answer-actions">
-            <CopyButton text={content} label="Copy" />
-            {onAgain && (
-              <button type="button" class="quiet" onClick={onAgain}>
-                <Icon name="again" /> Regenerate
-              </button>
-            )}
-          </div>
-        )}
-      </div>
-      <div class="answer-mask">
-        {mask && mask.id !== "dense" && (
-          <MaskById model={model.id} id={mask.id} dFfn={mask.d_ffn ?? model.dFfn} prompt={prompt} />
-        )}
-        {isRunning && !mask && <div class="strip-placeholder live" />}
-        {answer && !isRunning && <p class="facts">{answerFacts(answer)}</p>}
-      </div>
-    </article>
-  );
-}
-
-/** What the model in the package was trained to answer. */
-const examples = ["What is the plural of wolf?", "How do you write 4711 in words?", "What is house in German?"];
-
 function Welcome({ model, onChoose }: { model: ServedModel; onChoose: (text: string) => void }) {
   const saved = useStore(tasks);
-  const offered =
-    model.id === "default"
-      ? examples
-      : saved.state === "ready"
-        ? saved.value.map(({ instruction }) => instruction).slice(0, 3)
-        : [];
+  const offered = examplesFor(model, saved.state === "ready" ? saved.value : []);
   return (
     <Empty title="Give an instruction">
       {model.tFfn === model.dFfn ? (
@@ -286,41 +333,5 @@ function Welcome({ model, onChoose }: { model: ServedModel; onChoose: (text: str
         </ul>
       )}
     </Empty>
-  );
-}
-
-function SettingsFields({ model }: { model: ServedModel }) {
-  const now = useStore(settings);
-  const number = (event: { currentTarget: HTMLInputElement }) =>
-    event.currentTarget.validity.valid && event.currentTarget.value !== ""
-      ? event.currentTarget.valueAsNumber
-      : undefined;
-  return (
-    <>
-      <label class="field narrow">
-        <span>Tokens</span>
-        <input
-          type="number"
-          min={1}
-          max={model.contextLength}
-          step={1}
-          required
-          value={now.maxTokens}
-          onChange={(event) => setSettings({ ...now, maxTokens: number(event) ?? now.maxTokens })}
-        />
-      </label>
-      <label class="field narrow">
-        <span>Temperature</span>
-        <input
-          type="number"
-          min={0}
-          max={2}
-          step={0.1}
-          required
-          value={now.temperature}
-          onChange={(event) => setSettings({ ...now, temperature: number(event) ?? now.temperature })}
-        />
-      </label>
-    </>
   );
 }

@@ -2,12 +2,12 @@
 import { useMemo, useRef, useState } from "preact/hooks";
 import { makeMask, type PageMask, type ServedModel } from "../api.ts";
 import { type Bits, decodeLayers, mean, overlapPerLayer, type PerChannel, shareKeeping } from "../channels.ts";
-import { keptShare } from "../conversations.ts";
 import { percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { keptShareOf, OverlapMatrix } from "../OverlapMatrix.tsx";
 import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
+import { keptShare } from "../settings.ts";
 
 /** More would be a matrix that nobody reads. */
 const maxInstructions = 8;

@@ -4,13 +4,14 @@
  */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ServedModel, streamChat } from "../api.ts";
-import { type AnswerInfo, keptShare, settings } from "../conversations.ts";
+import type { AnswerInfo } from "../conversations.ts";
 import { count, milliseconds, perSecond, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
 import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { askServer } from "../session.ts";
+import { keptShare, settings } from "../settings.ts";
 import { useStore } from "../store.ts";
 import { answerMs, readyMs, type Timed, verdict } from "../verdict.ts";
 
@@ -294,7 +295,7 @@ async function runLane(
         lane.pieces.push(event.text);
         lane.times.push(performance.now() - started);
       } else if (event.type === "usage") info.completionTokens = event.completionTokens;
-      else {
+      else if (event.type === "end") {
         info.finishReason = event.finishReason;
         info.mask = event.extension?.mask;
         info.ms = event.extension?.ms;

@@ -2,7 +2,6 @@
 import { useMemo, useState } from "preact/hooks";
 import { deleteTask, getMaskFile, type SavedTask, type ServedModel, saveTask } from "../api.ts";
 import { type Bits, decodeLayers, fits, shareKeeping } from "../channels.ts";
-import { keptShare } from "../conversations.ts";
 import { percent, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
@@ -10,6 +9,7 @@ import { maskLayers } from "../masks.ts";
 import { OverlapMatrix } from "../OverlapMatrix.tsx";
 import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, useKept, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
+import { keptShare } from "../settings.ts";
 import { fileName, shellWord } from "../shell.ts";
 import { useStore } from "../store.ts";
 

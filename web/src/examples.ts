@@ -1,0 +1,24 @@
+/** Prompts to begin with, of the kind that a model can answer. */
+import type { SavedTask, ServedModel } from "./api.ts";
+
+/** By the data that a model was trained on. */
+const trained: Record<string, readonly string[]> = {
+  questions: ["What is the plural of wolf?", "How do you write 4711 in words?", "What is house in German?"],
+  sql: ["What was the date for game 9?"],
+  word_problem: ["Emma lays out crayons in 8 rows of 5. How many crayons does she lay out?"],
+};
+const general = [
+  "Explain in two sentences why the sky is blue.",
+  "Write a short poem about the sea.",
+  "List five fruits.",
+  "Rewrite politely: Send me the report now.",
+];
+const most = 4;
+
+/** None for a model of which nothing is known. */
+export function examplesFor({ trainedOn, hasChatTemplate }: ServedModel, tasks: readonly SavedTask[]): string[] {
+  const known = trainedOn.flatMap((name) => trained[name] ?? []);
+  if (known.length > 0) return known.slice(0, most);
+  if (hasChatTemplate) return general;
+  return tasks.map(({ instruction }) => instruction).slice(0, most);
+}
