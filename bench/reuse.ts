@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { DEFAULT_MODEL } from "../src/cli/options.ts";
+import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
 import { Random } from "../src/random.ts";
 import { type LocalService, openLocalService } from "../src/serve/localService.ts";
 import { readJsonLines } from "../src/text/jsonl.ts";

@@ -24,10 +24,10 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "../src/cli/options.ts";
+import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
 import { OptionError } from "../src/errors.ts";
 import { readJson } from "../src/json.ts";
-import type { CompletionExtension, PageMask, ServedModel } from "../src/serve/http/pageApi.ts";
+import type { CompletionExtension, PageMask, PageModel } from "../src/serve/http/pageApi.ts";
 import { composePrompt } from "../src/text/prompt.ts";
 
 type Masks = number | "dense";
@@ -390,7 +390,7 @@ interface Header {
   machine: string;
   /** Of the last minute, before the benchmark and at its end. */
   loadAverage: [begin: number, end: number];
-  model: ServedModel;
+  model: PageModel;
   serverFlags: string[];
   tokens: number;
 }
@@ -437,7 +437,7 @@ function markdown({ load: grid, soak: long }: Report): string {
 }
 
 const loadBefore = loadavg()[0]!;
-const [served] = await Promise.race([json<ServedModel[]>("/ifprune/models"), server.died]);
+const [served] = await Promise.race([json<PageModel[]>("/ifprune/models"), server.died]);
 const prompts = await Promise.race([choosePrompts(), server.died]);
 for (const [i, { prompt, maskId }] of [{ prompt: prompts[0]!.prompt, maskId: "dense" }, ...prompts].entries()) {
   const outcome = await Promise.race([ask(prompt, maskId), server.died]);

@@ -1,11 +1,9 @@
 #!/usr/bin/env node
-// A checkout runs its TypeScript sources, so nothing has to be built; the package has only what was built of them.
+// The package has only what was built of the sources. In a checkout they are built as they are now, whenever one of them has changed.
 import { existsSync } from "node:fs";
 
 if (existsSync(new URL("../src", import.meta.url))) {
-  const { register } = await import("tsx/esm/api");
-  register();
-  await import("../src/cli/main.ts");
-} else {
-  await import("../dist/cli/main.js");
+  const { build } = await import("../scripts/build.js");
+  build();
 }
+await import("../dist/cli/main.js");

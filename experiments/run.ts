@@ -6,7 +6,8 @@
  */
 import { join } from "node:path";
 import { Command } from "commander";
-import { integer, interruption } from "../src/cli/options.ts";
+import { integer } from "../src/cli/commands/flags.ts";
+import { interruption } from "../src/cli/options.ts";
 import { trainWithProgress } from "../src/cli/train.ts";
 import { IfpruneError } from "../src/errors.ts";
 import { inOrder, readRuns, recipeOf } from "./runs.ts";

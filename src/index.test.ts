@@ -69,6 +69,8 @@ test("the surface is what it was", () => {
     function trainRecipe
     function verifyExport
     function writeReport
+    type AddOptions
+    type AddStage
     type AnswerStage
     type AnswerToken
     type App
@@ -85,6 +87,7 @@ test("the surface is what it was", () => {
     type Comparison
     type Control
     type Engine
+    type EngineDescription
     type EngineOptions
     type EngineProvider
     type EvaluationOptions

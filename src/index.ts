@@ -17,27 +17,27 @@ export {
   type ModelOptions,
   type TextAnswer,
 } from "./answer/instructionModel.ts";
-export {
-  type ChosenMask,
-  type MaskQuality,
-  type MaskSource,
-  type ScoreOptions,
-  SOURCE_NAMES,
-  type SourceChoice,
-  type SourceFlags,
-  type SourceName,
-  type SourceOptions,
+export type {
+  ChosenMask,
+  MaskQuality,
+  MaskSource,
+  ScoreOptions,
+  SourceChoice,
+  SourceFlags,
+  SourceOptions,
 } from "./answer/maskSource.ts";
 export { type MeasureOptions, measureQuality } from "./answer/measure.ts";
 export type { OpenPredictor, PredictorOptions, PromptedModel } from "./answer/promptedModel.ts";
 export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
-export type { Budget } from "./bundle/estimate.ts";
+export { SOURCE_NAMES, type SourceName } from "./answer/sourceNames.ts";
+export type { Budget } from "./bundle/budget.ts";
 export type { KvType } from "./bundle/memory.ts";
 export { DEFAULT_MODEL } from "./bundle/pulledModels.ts";
 export type { CacheOptions } from "./bundle/subnetworkCache.ts";
 export type {
   AnswerToken,
   Engine,
+  EngineDescription,
   EngineOptions,
   EngineProvider,
   FeatureEngine,
@@ -57,6 +57,8 @@ export { openPage, type PageFile, type PageFiles } from "./serve/http/page.ts";
 export { type ListenOptions, listen, type RunningServer } from "./serve/http/server.ts";
 export { type LocalService, type LocalServiceOptions, openLocalService } from "./serve/localService.ts";
 export type {
+  AddOptions,
+  AddStage,
   AnswerStage,
   GenerationEvent,
   GenerationRequest,
@@ -101,16 +103,13 @@ export type { MetricsRow } from "./train/runLog.ts";
 
 // Evaluate
 
+export { CONTROLS, type Control, SCOPES, type Scope } from "./eval/controls.ts";
 export {
-  CONTROLS,
-  type Control,
   type EvaluationOptions,
   evaluateTasks,
   evaluateText,
   type MaskedModel,
   type OpenedModel,
-  SCOPES,
-  type Scope,
   type TaskReport,
   type TaskScore,
   type TextReport,
@@ -120,8 +119,8 @@ export { writeReport } from "./report/report.ts";
 
 // Export
 
-export { type ExportFormat, type ExportOptions, exportSubnetwork } from "./export/export.ts";
-export type { ExportType } from "./export/exportManifest.ts";
+export { type ExportOptions, exportSubnetwork } from "./export/export.ts";
+export type { ExportFormat, ExportType } from "./export/exportTypes.ts";
 export { Subnetwork } from "./export/subnetwork.ts";
 export { type Verification, type VerifyOptions, verifyExport } from "./export/verify.ts";
 

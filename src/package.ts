@@ -7,7 +7,7 @@ const { version, peerDependencies } = JSON.parse(readFileSync(new URL("../packag
   peerDependencies: Record<string, string>;
 };
 
-export { version };
+export { peerDependencies, version };
 
 /**
  * Loads a package that only some uses need, one of our optional peers.

@@ -17,3 +17,6 @@ export function zodWords({ issues }: z.ZodError): string {
 export function oneLine(text: string): string {
   return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
 }
+
+/** A regular expression's source that matches this text. */
+export const asPattern = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");

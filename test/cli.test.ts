@@ -54,6 +54,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const commands = [
   "run",
+  "chat",
   "serve",
   "mask",
   "train",
@@ -65,6 +66,8 @@ const commands = [
   "pack",
   "pull",
   "import",
+  "doctor",
+  "completions",
 ];
 
 test("help lists every command, and every command has help", async () => {
@@ -387,7 +390,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a source of masks that does not exist",
     () => ["run", "Hello", "--source", "luck"],
-    /'luck' is invalid\. Wanted one of predictor, griffin, glass, text, weights, random/,
+    /'luck' is invalid\. Allowed choices are predictor, griffin, glass, text, weights, random/,
   ],
   ...(["--source=griffin", "--keep=50%", "--t-ffn=32", "--text=a.txt"] as const).flatMap((flag): typeof refused => [
     [`${flag} beside a mask`, () => ["run", "Hello", flag, "--mask", "m.json"], /cannot be used with option '--mask/],

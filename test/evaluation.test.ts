@@ -10,13 +10,8 @@ import { InstructionModel } from "../src/answer/instructionModel.ts";
 import type { MaskSource } from "../src/answer/maskSource.ts";
 import { importModel } from "../src/bundle/importModel.ts";
 import { OptionError } from "../src/errors.ts";
-import {
-  CONTROLS,
-  type EvaluationOptions,
-  evaluateTasks,
-  evaluateText,
-  type MaskedAnswerOptions,
-} from "../src/eval/evaluate.ts";
+import { CONTROLS } from "../src/eval/controls.ts";
+import { type EvaluationOptions, evaluateTasks, evaluateText, type MaskedAnswerOptions } from "../src/eval/evaluate.ts";
 import { openModel } from "../src/eval/load.ts";
 import type { Mask } from "../src/mask/mask.ts";
 import { composePrompt, instructionOf } from "../src/text/prompt.ts";

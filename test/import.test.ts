@@ -176,6 +176,49 @@ describe("a GGUF file of several types, kept as they are", () => {
   });
 });
 
+test("a chat template that is none is left out, and that is said", async () => {
+  const [source, bundle] = [join(folder, "no-jinja"), join(folder, "no-jinja-bundle")];
+  await writeCheckpointFolder(source, { ...shapes.SmolLM2!, chatTemplate: "{{ if .System }}{{ .System }}{{ end }}" });
+  const { notes } = await importModel(source, bundle, { type: "F16" });
+  expect(notes.join()).toContain("chat template");
+  using model = new InstructionModel(bundle);
+  expect(model.promptIds("abc").length).toBeGreaterThan(0);
+});
+
+test("null in a config is what is absent", async () => {
+  const source = join(folder, "nulls");
+  const nulls = {
+    mlp_bias: null,
+    attention_bias: null,
+    tie_word_embeddings: null,
+    rope_scaling: null,
+    rope_theta: null,
+  };
+  const rope = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, attention_factor: null };
+  const file = { ...nulls, rope_parameters: { ...rope, original_max_position_embeddings: 8192, rope_theta: 5e5 } };
+  await writeCheckpointFolder(source, { ...shapes["Llama 3.1"]!, file });
+  await importModel(source, join(folder, "nulls-bundle"), { type: "F16" });
+  using model = new InstructionModel(join(folder, "nulls-bundle"));
+  const { ropeTheta, ropeScaling, tieEmbeddings } = model.bundle.config;
+  expect([ropeTheta, ropeScaling?.kind, tieEmbeddings]).toEqual([5e5, "llama3", false]);
+});
+
+test("ids between tokens, which the model has rows for, stand for nothing", async () => {
+  const [source, bundle] = [join(folder, "hole"), join(folder, "hole-bundle")];
+  await writeCheckpointFolder(source, shapes.SmolLM2!);
+  const path = join(source, "tokenizer.json");
+  const json = JSON.parse(readFileSync(path, "utf8"));
+  const last = Math.max(...Object.values<number>(json.model.vocab));
+  json.added_tokens.push({ ...json.added_tokens[0], id: last + 3, content: "<|far|>" });
+  writeFileSync(path, JSON.stringify(json));
+  await importModel(source, bundle, { type: "F16" });
+  using model = new InstructionModel(bundle);
+  expect(model.tokenizer.decode([last + 1, ...model.tokenizer.encode("ab"), last + 2])).toBe("ab");
+  const { numLayers, ffnWidth } = model.bundle;
+  const { logits } = await run(model.bundle, fullMask(numLayers, ffnWidth), model.promptIds("ab"));
+  expect(logits[0]!.length).toBe(model.bundle.config.vocabSize);
+});
+
 test("code that a checkpoint would have transformers run is left out, and that is said", async () => {
   const source = join(folder, "auto-map");
   await writeCheckpointFolder(source, shapes.Qwen3!);

@@ -68,7 +68,7 @@ test("rooms import from those that they may", () => {
 
 test("llama.cpp is one engine of many: one place takes it where no other is given, all else is given one", () => {
   const users = imports.filter(({ target }) => target === "engine/llamaCpp.ts").map(({ file }) => file);
-  expect(users).toEqual(["answer/instructionModel.ts"]);
+  expect(users).toEqual(["answer/defaultEngines.ts"]);
 });
 
 /** Names that are in more than one place. */
@@ -105,7 +105,30 @@ test("the path from prompt to answer loads no ONNX Runtime, unless a mask is mad
 });
 
 test("a command does not start what a process of `bench` starts", () => {
-  const loaded = loadedWith("cli/main.ts");
+  const loaded = loadedWith("cli/bench.ts");
   expect(loaded).toContain("bench/bench.ts");
   expect(loaded).not.toContain("bench/worker.ts");
+});
+
+test("help, the version and wrong usage load the table of commands alone: no package but its own, and nothing that reads a model", () => {
+  const loaded = loadedWith("cli/main.ts");
+  expect(loaded).toContain("cli/commands/prune.ts"); // the walk sees what it should
+  const packages = loaded.flatMap((file) =>
+    [...readFileSync(join(source, file), "utf8").matchAll(/^import (?!type)[^;]*?"([^."][^"]*)";/gm)].map(
+      ([, name]) => name!,
+    ),
+  );
+  expect([...new Set(packages.filter((name) => !name.startsWith("node:")))]).toEqual(["commander"]);
+  const early = loaded.filter(
+    (file) => !/^cli\/|Options\.ts$|\/(sourceNames|budget|controls|exportTypes)\.ts$/.test(file),
+  );
+  expect(early.sort()).toEqual([
+    "bundle/memory.ts",
+    "engine/sampling.ts",
+    "errors.ts",
+    "formats/quantize.ts",
+    "model/families.ts",
+    "options.ts",
+    "package.ts",
+  ]);
 });

@@ -19,6 +19,8 @@ export interface StageTimes {
 
 export interface AnswerOptions extends Omit<EngineOptions, "contextLength">, GenerateOptions {
   cache?: CacheOptions;
+  /** At the start of each stage; of decode, before each token. */
+  onStage?: ((stage: keyof StageTimes) => void) | undefined;
 }
 
 /** A prompt's answer under way. Disposing it early stops it. */
@@ -43,7 +45,7 @@ export async function answer(
   bundle: Bundle,
   promptIds: Int32Array,
   choice: Mask | (() => Promise<Mask>),
-  { cache, maxTokens, temperature, seed, signal, ...options }: AnswerOptions,
+  { cache, maxTokens, temperature, seed, signal, onStage, ...options }: AnswerOptions,
 ): Promise<Answer> {
   if (promptIds.length >= bundle.contextLength) {
     throw new InputError(
@@ -53,6 +55,7 @@ export async function answer(
   const ms: StageTimes = { predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
   const timed = async <T>(stage: keyof StageTimes, work: () => Promise<T>): Promise<T> => {
     signal?.throwIfAborted();
+    onStage?.(stage);
     const start = performance.now();
     const result = await work();
     ms[stage] += performance.now() - start;

@@ -13,8 +13,9 @@ import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
 import { readQuestions } from "../train/data.ts";
+import { DEFAULT_ENGINES } from "./defaultEngines.ts";
 import { type GenerateAnswersOptions, generateAnswers } from "./generate.ts";
-import { DEFAULT_ENGINES, InstructionModel } from "./instructionModel.ts";
+import { InstructionModel } from "./instructionModel.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-generate-"));
 const cache = { root: join(folder, "cache") };
@@ -27,6 +28,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 /** llama.cpp, with answers that end where their first sentence does, as this model ends none in a test's time. */
 class Sentences implements EngineProvider {
+  load = DEFAULT_ENGINES.load;
   start = DEFAULT_ENGINES.start;
   describe = DEFAULT_ENGINES.describe;
   openFeature = DEFAULT_ENGINES.openFeature;

@@ -5,36 +5,23 @@
  */
 import { createHash } from "node:crypto";
 import { z } from "zod";
-import type { Budget } from "../bundle/estimate.ts";
+import type { Budget } from "../bundle/budget.ts";
 import { DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { type CacheOptions, maskHash } from "../bundle/subnetworkCache.ts";
 import type { EngineOptions } from "../engine/engine.ts";
-import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
-import { SAMPLING_OPTIONS } from "../engine/sampling.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
-import { type Given, type NumberOption, readNumbers } from "../options.ts";
+import { type Given, readNumbers } from "../options.ts";
 import { Random } from "../random.ts";
 import { taskExample } from "../text/examples.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, type Instruction, type TaskExample } from "../text/prompt.ts";
+import { GENERATE_OPTIONS } from "./generateOptions.ts";
 import type { InstructionModel } from "./instructionModel.ts";
 import { chooseMask, modelTFfn, openFlaggedSource, type SourceFlags } from "./maskSource.ts";
 import { OneEngine } from "./oneEngine.ts";
 import { ResumableFile } from "./resumableFile.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
-
-const { temperature, topP } = SAMPLING_OPTIONS;
-
-/** Numbers that {@link generateAnswers} takes, beside those of a mask. */
-export const GENERATE_OPTIONS = {
-  maxTokens: MAX_TOKENS,
-  temperature,
-  topP,
-  seed: { ...SAMPLING_OPTIONS.seed, words: "of sampling, and of --source random" },
-  samples: { words: "answers to each prompt", isInteger: true, min: 1, fallback: 1 },
-  slots: { ...ENGINE_OPTIONS.sequences, words: "answers under way at a time, computed in batches", fallback: 4 },
-} as const satisfies Record<string, NumberOption>;
 
 /** How {@link generateAnswers} asks. The dense model answers, unless a mask is given or how to make one for each prompt. */
 export interface GenerateAnswersOptions

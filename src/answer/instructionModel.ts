@@ -1,11 +1,10 @@
 /** The path from prompt to answer, with text at both ends: a bundle, its tokenizer, its masks and the engine joined. */
 import { join } from "node:path";
+import type { Budget } from "../bundle/budget.ts";
 import { Bundle } from "../bundle/bundle.ts";
-import type { Budget } from "../bundle/estimate.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import type { EngineProvider } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
-import { llamaCpp } from "../engine/llamaCpp.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
 import { checkMask, fullMask, type Mask } from "../mask/mask.ts";
@@ -15,6 +14,7 @@ import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts
 import { loadTokenizer, type StreamDecoder, type Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
 import { openBundlePredictor } from "./bundlePredictor.ts";
+import { DEFAULT_ENGINES } from "./defaultEngines.ts";
 import {
   type ChosenMask,
   checkMasked,
@@ -29,11 +29,11 @@ import {
   type ScoreOptions,
   type SourceChoice,
   type SourceFlags,
-  type SourceName,
   type SourceOptions,
 } from "./maskSource.ts";
 import type { OpenPredictor, PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
+import type { SourceName } from "./sourceNames.ts";
 
 /** What is asked beside the instruction. */
 interface TaskOptions {
@@ -77,9 +77,6 @@ export interface TextAnswer extends AsyncIterable<string>, AsyncDisposable, Pick
   /** All of the text that is still to come. */
   text(): Promise<string>;
 }
-
-/** What runs models unless another is given: the one place that names it. */
-export const DEFAULT_ENGINES: EngineProvider = llamaCpp;
 
 /** How an {@link InstructionModel} is opened. */
 export interface ModelOptions {

@@ -5,7 +5,7 @@
  * Shapes: L layers · F FFN channels
  */
 import { createHash } from "node:crypto";
-import { type Budget, budgetTFfn, defaultTFfn } from "../bundle/estimate.ts";
+import { type Budget, budgetTFfn, defaultTFfn } from "../bundle/budget.ts";
 import { FileError, OptionError } from "../errors.ts";
 import type { BundleManifest, Quality } from "../manifest.ts";
 import { meanRanks, randomScores, weightNorms } from "../mask/baselines.ts";
@@ -14,12 +14,8 @@ import type { Window } from "../net/activations.ts";
 import { type Instruction, instructionOf, predictorIds } from "../text/prompt.ts";
 import type { PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import { cachedScores, type ScoreCacheOptions } from "./scoreCache.ts";
+import { SOURCE_NAMES, type SourceName } from "./sourceNames.ts";
 import { promptWindows, textWindows } from "./windows.ts";
-
-/** What can make a mask at use; see {@link SourceChoice}. */
-export const SOURCE_NAMES = ["predictor", "griffin", "glass", "text", "weights", "random"] as const;
-/** One of {@link SOURCE_NAMES}. */
-export type SourceName = (typeof SOURCE_NAMES)[number];
 
 /**
  * - `predictor`: learned, from the instruction

@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { keptChannels } from "../bundle/estimate.ts";
+import { keptChannels } from "../bundle/budget.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { Engine } from "../engine/engine.ts";
 import { DependencyError } from "../errors.ts";

@@ -7,7 +7,10 @@ import type { PromptedModel } from "./promptedModel.ts";
 
 /** What a model is asked. */
 export type Prompt =
-  /** Ends with a user's message. A bundle without a chat template takes no system message and no tools. */
+  /**
+   * Ends with a user's message, or with the beginning of the answer, which is continued. A model without a chat template takes no tools, and reads no system
+   * messages.
+   */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
   /** Continued as it is, without a chat template; BOS before it where the model has one, unless the text begins with its name. */
   | { kind: "text"; text: string }
@@ -69,7 +72,7 @@ function encodePrompt(model: PromptedModel, prompt: Prompt): ReadPrompt {
     case "ids":
       return continued(prompt.ids, tokenizer.decode(prompt.ids), tokenizer);
     case "chat":
-      return { ...readChat(model, prompt.messages, prompt.tools), decoder: tokenizer.stream() };
+      return readChat(model, prompt.messages, prompt.tools);
     default:
       return prompt satisfies never;
   }
@@ -81,27 +84,29 @@ function continued(ids: Int32Array, text: string, tokenizer: Tokenizer): ReadPro
   return { ids, instruction: { text, ids }, decoder };
 }
 
-function readChat(
-  model: PromptedModel,
-  messages: readonly ChatMessage[],
-  tools?: readonly object[],
-): Omit<ReadPrompt, "decoder"> {
-  const { tokenizer, template } = model.format;
+function readChat(model: PromptedModel, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
+  const { format } = model;
+  const { tokenizer, template } = format;
+  const messages =
+    given.at(-1)?.content.trim() === "" && given.at(-1)!.role === "assistant" ? given.slice(0, -1) : given;
   const first = messages.findIndex(({ role }) => role === "user");
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
-  if (messages.at(-1)!.role !== "user") throw new InputError("messages: wanted a user's message as the last one.");
+  const { role } = messages.at(-1)!;
+  if (role === "system") throw new InputError("messages: wanted a user's message as the last one.");
+  const read = (ids: Int32Array, instruction: Instruction) =>
+    role === "assistant"
+      ? { ...continued(ids, tokenizer.decode(ids), tokenizer), instruction }
+      : { ids, instruction, decoder: tokenizer.stream() };
   if (template instanceof ChatTemplate) {
     const instruction = chatInstruction(tokenizer, template, messages.slice(0, first + 1), tools);
-    const isFirst = first === messages.length - 1;
-    return {
-      ids: isFirst ? instruction.ids : withBos(tokenizer, chatIds(tokenizer, template, messages, tools)),
-      instruction,
-    };
+    if (first === messages.length - 1) return read(instruction.ids, instruction);
+    return read(withBos(tokenizer, chatIds(tokenizer, template, messages, tools)), instruction);
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
-  const instruction = model.format.instruction(text);
-  return { ids: joinTurns(model, instruction.ids, messages), instruction };
+  const instruction = format.instruction(text);
+  const turns = messages.filter(({ role }) => role !== "system"); // which nothing here was trained to read
+  return read(joinTurns(model, instruction.ids, turns), instruction);
 }
 
 /**
@@ -121,7 +126,10 @@ function joinTurns(
       );
     }
     if (i === 0) return firstTurn;
-    if (role === "assistant") return format.answerIds(content);
+    if (role === "assistant") {
+      const isLast = i === messages.length - 1;
+      return format.answerIds(isLast ? content.trimEnd() : content).slice(0, isLast ? -1 : undefined); // its end is to come
+    }
     const isInput = hasPredictor && hasInput(messages[0]!.content) && !hasInput(content);
     return format.turnIds(isInput ? composeTurn(content) : content);
   });

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { packBundle } from "../bundle/packBundle.ts";
-import { DEFAULT_MODEL } from "../cli/options.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { runBench, spread, VARIANTS } from "./bench.ts";
 import { benchFigure, benchMarkdown } from "./benchReport.ts";
@@ -66,11 +66,12 @@ test("every variant is measured in every round, and nothing is left on the disk"
   expect(`${markdown}${figure}`).not.toMatch(/NaN|undefined|Infinity/);
 }, 300_000); // five processes start llama.cpp, which takes a busy machine a minute
 
-test("prompts that the model does not read are refused if asked for", async () => {
+test("prompts that the model does not read, and a share beside a count, are refused", async () => {
   const bundle = await anyBundle();
   await expect(runBench(bundle, { promptTokens: [1000] })).rejects.toThrow(OptionError);
   await expect(runBench(bundle, { promptTokens: [5], answerTokens: 1 })).rejects.toThrow(OptionError);
   await expect(runBench(bundle, { tFfn: 4096 })).rejects.toThrow(OptionError);
+  await expect(runBench(bundle, { keep: 0.5, tFfn: 32 })).rejects.toThrow("wanted keep or t_ffn, got both");
 });
 
 test("a spread is the median with the ends, of an odd or an even number", () => {

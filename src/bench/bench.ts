@@ -10,20 +10,21 @@ import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { basename, extname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { DEFAULT_ENGINES } from "../answer/instructionModel.ts";
+import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
+import type { Budget } from "../bundle/budget.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
-import { bytesPerToken, defaultTFfn, estimate, readStoredModel, T_FFN } from "../bundle/estimate.ts";
+import { bytesPerToken, estimate, readStoredModel } from "../bundle/estimate.ts";
 import { checkMemory } from "../bundle/memory.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";
-import { type Given, type NumberOption, readNumbers } from "../options.ts";
+import { type Given, readNumbers } from "../options.ts";
+import { BENCH_OPTIONS, PROMPT_LENGTHS } from "./benchOptions.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
 export const VARIANTS = {
@@ -36,14 +37,7 @@ export const VARIANTS = {
 export type Variant = keyof typeof VARIANTS;
 const variants = Object.keys(VARIANTS) as Variant[];
 
-export const BENCH_OPTIONS = {
-  tFfn: T_FFN,
-  answerTokens: { words: "tokens of each answer", isInteger: true, min: 2, fallback: 64 },
-  repeats: { words: "rounds", isInteger: true, min: 1, fallback: 3 },
-  threads: { ...ENGINE_OPTIONS.threads, otherwise: "one per core" },
-} as const satisfies Record<string, NumberOption>;
-
-export interface BenchOptions extends Given<typeof BENCH_OPTIONS> {
+export interface BenchOptions extends Given<typeof BENCH_OPTIONS>, Budget {
   /** Prompt lengths in tokens. Default: those of {@link PROMPT_LENGTHS} that the model reads. */
   promptTokens?: readonly number[] | undefined;
   signal?: AbortSignal | undefined;
@@ -124,8 +118,6 @@ export interface BenchResult {
   measurements: (Measurement & { variant: Variant; promptTokens: number; round: number })[];
 }
 
-export const PROMPT_LENGTHS = [32, 128, 512, 1024];
-
 /**
  * Measures a bundle. Takes disk space for the dense model and two sub-networks in the cache folder, which is given back.
  *
@@ -139,9 +131,9 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
   const { threads = availableParallelism() } = chosen;
   using bundle = new Bundle(path);
   const stored = readStoredModel(path);
-  const { config, manifest } = bundle;
-  const tFfn = chosen.tFfn ?? manifest.tFfn ?? defaultTFfn(config.ffnWidth);
-  const { dense, subnetwork } = estimate(stored, { tFfn });
+  const { config } = bundle;
+  const { keep, maxLoss, tFfn: given } = options;
+  const { dense, subnetwork, tFfn } = estimate(stored, { keep, maxLoss, tFfn: given });
   const longest = config.contextLength - answerTokens;
   const wanted = [...new Set(options.promptTokens ?? PROMPT_LENGTHS)].sort((a, b) => a - b);
   const lengths = options.promptTokens ? wanted : wanted.filter((length) => length <= longest);
@@ -189,6 +181,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
       bytes: bytesAt(config.ffnWidth, promptTokens) / bytesAt(tFfn, promptTokens),
       arithmetic: prefillFlops(config, config.ffnWidth, promptTokens) / prefillFlops(config, tFfn, promptTokens),
     });
+    const engine = await DEFAULT_ENGINES.describe();
     return {
       format: "ifprune-bench",
       version: 1,
@@ -212,7 +205,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
         node: process.version,
         load,
       },
-      engine: await DEFAULT_ENGINES.describe(),
+      engine: `${engine.name}. ${engine.processor}`,
       pageCache: "warm",
       masks,
       answerTokens,

@@ -1,7 +1,8 @@
 /** A process of `bench`: it measures one variant, so that its peak memory is the variant's own. Takes {@link Job}s and sends back their {@link Measurement}. */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { DEFAULT_ENGINES as engines, InstructionModel } from "../answer/instructionModel.ts";
+import { DEFAULT_ENGINES as engines } from "../answer/defaultEngines.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine } from "../engine/engine.ts";

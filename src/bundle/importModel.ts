@@ -24,7 +24,7 @@ import {
 } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { inMemory, type ModelSource } from "../model/source.ts";
-import { chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
+import { ChatTemplate, chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
@@ -102,8 +102,12 @@ export async function importModel(source: string, outFolder: string, options: Im
 }
 
 /** A GGUF file may hold a tokenizer that does not fit together. @returns the EOS */
-function checkTokenizer(source: string, { texts, bosId, eosId }: Opened): number {
-  checkBoundary(readTokenizerFile(JSON.parse(texts.get("tokenizer.json")!), source), [bosId, eosId], source);
+function checkTokenizer(source: string, { llm, texts, bosId, eosId }: Opened): number {
+  checkBoundary(
+    readTokenizerFile(JSON.parse(texts.get("tokenizer.json")!), source, llm.config.vocabSize),
+    [bosId, eosId],
+    source,
+  );
   if (eosId === undefined) throw new FileError(source, "wanted a token that ends answers, got none.");
   return eosId;
 }
@@ -189,7 +193,8 @@ function openFolder(folder: string): Opened {
   const llm = new ModelFolder(folder);
   try {
     const { bosId, eosIds } = readBoundary(folder, path);
-    const template = readChatTemplate(folder);
+    const notes = [...llm.notes];
+    const template = usableTemplate(readChatTemplate(folder), folder, notes);
     const addBos = bosId !== undefined && addsBos(folder, bosId);
     const ids = { bosId: addBos ? bosId : undefined, eosIds };
     const texts = new Map([["tokenizer.json", readText(path)]]);
@@ -203,12 +208,25 @@ function openFolder(folder: string): Opened {
       eosId: eosIds[0],
       texts,
       licence: cardLicence(folder),
-      notes: llm.notes,
+      notes,
       [Symbol.dispose]: () => llm[Symbol.dispose](),
     };
   } catch (error) {
     llm[Symbol.dispose]();
     throw error;
+  }
+}
+
+/** A template that is none would keep the bundle from opening; other tools leave it out too. */
+function usableTemplate(source: string | undefined, where: string, notes: string[]): string | undefined {
+  if (source === undefined) return undefined;
+  try {
+    new ChatTemplate(source, where);
+    return source;
+  } catch (error) {
+    if (!(error instanceof FileError)) throw error;
+    notes.push(`The chat template is left out: ${error.message} Prompts are read as they are.`);
+    return undefined;
   }
 }
 
@@ -269,12 +287,18 @@ function frontMatter(path: string): string {
 function openGguf(path: string): Opened {
   const llm = new GgufModel(path);
   try {
-    const { tokenizerJson, bosId, eosIds, addBos, chatTemplate } = tokenizerFromGguf(llm.metadata, path);
+    const { tokenizerJson, bosId, eosIds, addBos, chatTemplate: found } = tokenizerFromGguf(llm.metadata, path);
+    const notes: string[] = [];
+    const chatTemplate = usableTemplate(found, path, notes);
     const licence = llm.metadata.get("general.license")?.value;
     return {
       llm,
       type: "keep",
-      tokenizer: new Map([...llm.metadata].filter(([key]) => key.startsWith("tokenizer."))),
+      tokenizer: new Map(
+        [...llm.metadata].filter(
+          ([key]) => key.startsWith("tokenizer.") && (chatTemplate !== undefined || key !== "tokenizer.chat_template"),
+        ),
+      ),
       bosId: addBos ? bosId : undefined,
       eosId: eosIds[0],
       texts: new Map([
@@ -282,7 +306,7 @@ function openGguf(path: string): Opened {
         ...(chatTemplate === undefined ? [] : [[chatTemplateName, chatTemplate] as const]),
       ]),
       licence: typeof licence === "string" ? licence : undefined,
-      notes: [],
+      notes,
       [Symbol.dispose]: () => llm[Symbol.dispose](),
     };
   } catch (error) {

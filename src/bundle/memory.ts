@@ -17,6 +17,9 @@ export const KV_TYPES = ["F16", "F32"] as const;
 export type KvType = (typeof KV_TYPES)[number];
 export const DEFAULT_KV_TYPE: KvType = "F16";
 
+/** Tokens of prompt and answer that memory is taken for, unless told; a model may read fewer. */
+export const DEFAULT_CONTEXT_LENGTH = 4096;
+
 const maxBatch = 512;
 const cellStep = 256;
 const kvBytes = { F16: 2, F32: 4 } as const;

@@ -33,11 +33,16 @@ export function setPulled(id: string, bundle: string): void {
 }
 
 /** Ids of the models that were pulled. */
-function pulledIds(): string[] {
+export function pulledIds(): string[] {
   const folder = cacheRoot("models");
   const files = existsSync(folder) ? readdirSync(folder) : [];
   const ids = files.filter((name) => name.endsWith(".json")).map((name) => name.slice(0, -5).replace("--", "/"));
-  return ids.filter((id) => bundleOf(id) !== undefined).sort();
+  return ids.filter(isPulled).sort();
+}
+
+/** Whether the id stands for a bundle on this machine. */
+export function isPulled(id: string): boolean {
+  return bundleOf(id) !== undefined;
 }
 
 function bundleOf(id: string): string | undefined {

@@ -1,9 +1,16 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { setTimeout as wait } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { FakeService } from "../../test/support/fakeService.ts";
+import { temporaryFolder } from "../../test/support/models.ts";
 import { InputError } from "../errors.ts";
 import { converse } from "./chat.ts";
+
+const model = { id: "tiny", tFfn: 6, dFfn: 20 };
+/** Not a terminal. */
+const status = { write: () => {} };
 
 /** What is written when these lines are typed, one after the other. */
 async function typed(service: FakeService, ...lines: string[]): Promise<string> {
@@ -13,7 +20,8 @@ async function typed(service: FakeService, ...lines: string[]): Promise<string> 
     written += chunk;
   });
   input.end(lines.map((line) => `${line}\n`).join(""));
-  await converse(service, "tiny", { maxTokens: 20, temperature: 0.5, seed: 3, system: "Be brief." }, { input, output });
+  const options = { maxTokens: 20, temperature: 0.5, seed: 3, system: "Be brief.", budget: { keep: 0.25 } };
+  await converse(service, model, options, { input, output, status });
   return written;
 }
 
@@ -21,7 +29,10 @@ test("messages of a conversation go on, each answer among them; /new begins anot
   const service = new FakeService();
   const written = await typed(service, "first", "", "second", "/new", "third");
   expect(written).toContain("one two three");
-  expect(written).toContain("30 % of the FFN (6 of 20 channels), predictor (trained)");
+  expect(written).toMatch(/^tiny · 30 % of the FFN .+ · \/help /);
+  expect(written).toContain(
+    "30 % of the FFN (6 of 20 channels, the whole blocks nearest to 25 %), predictor (trained)",
+  );
   const asked = service.requests.map(({ prompt }) => prompt.kind === "chat" && prompt.messages.map((m) => m.content));
   const answer = "one two three";
   expect(asked).toEqual([
@@ -41,10 +52,10 @@ test("the part that answers can be chosen, saved and asked for", async () => {
   const written = await typed(
     service,
     "/mask",
-    "/save early",
+    "/remember early",
     "plural of wolf",
     "/mask",
-    "/save plurals",
+    "/remember plurals",
     "/task plurals",
     "go on",
     "/dense",
@@ -77,11 +88,54 @@ test("an error is said and the conversation goes on without the message; a fault
   service.failure = { error: new InputError("prompt: wanted fewer tokens."), afterWords: 1 };
   const written = await typed(service, "long", "/nonsense", "/help", "/quit", "never read");
   expect(written).toContain("prompt: wanted fewer tokens.");
-  expect(written).toContain('no command "/nonsense"');
+  expect(written).toContain('no command "/nonsense". There are: /keep SHARE, /auto, ');
   expect(written).toContain("the whole model");
   expect(service.requests).toHaveLength(1);
   service.failure = { error: new Error("internal: broken"), afterWords: 0 };
   await expect(typed(service, "again")).rejects.toThrow("internal: broken");
+});
+
+test("what the model is told can be changed, and the last message asked again, answered or not", async () => {
+  const service = new FakeService(({ sampling }) => `drawn of ${sampling.seed}`);
+  const written = await typed(service, "/retry", "hello", "/system Rhyme.", "/retry", "/retry", "/system", "go on");
+  expect(written).toContain("nothing to ask again yet");
+  const asked = service.requests.map(({ prompt, sampling }) => [
+    sampling.seed,
+    prompt.kind === "chat" && prompt.messages.map(({ content }) => content),
+  ]);
+  expect(asked).toEqual([
+    [3, ["Be brief.", "hello"]],
+    [4, ["Rhyme.", "hello"]],
+    [5, ["Rhyme.", "hello"]],
+    [3, ["hello", "drawn of 5", "go on"]],
+  ]);
+  service.failure = { error: new InputError("too long"), afterWords: 0 };
+  await typed(service, "unanswered", "/retry");
+  expect(service.requests.slice(-2).map(({ prompt }) => prompt)).toEqual([
+    service.requests.at(-1)!.prompt,
+    service.requests.at(-1)!.prompt,
+  ]);
+});
+
+test("a conversation is saved in a new file, and only there", async () => {
+  const path = join(temporaryFolder(), "talk.json");
+  const service = new FakeService();
+  const written = await typed(service, `/save ${path}`, "first", "/save", `/save ${path}`, `/save ${path}`);
+  expect(written).toContain("wanted a file, got none");
+  expect(written).toContain(`${path}: wanted to write a new file, got EEXIST`);
+  expect(existsSync(path)).toBe(true);
+  expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({
+    model: "tiny",
+    messages: [
+      { role: "system", content: "Be brief." },
+      { role: "user", content: "first" },
+      { role: "assistant", content: "one two three" },
+    ],
+  });
+});
+
+test("an answer of nothing is said to be one", async () => {
+  expect(await typed(new FakeService(() => ""), "hello")).toContain("The model answered nothing.");
 });
 
 test("Ctrl-C stops the answer and not the program", async () => {
@@ -93,7 +147,7 @@ test("Ctrl-C stops the answer and not the program", async () => {
   output.on("data", (chunk) => {
     written += chunk;
   });
-  const done = converse(service, "tiny", { maxTokens: 1000, temperature: 0, seed: 0 }, { input, output });
+  const done = converse(service, model, { maxTokens: 1000, temperature: 0, seed: 0 }, { input, output, status });
   input.write("talk\r");
   while (!written.includes("word word")) await wait(5);
   input.write("\x03");

@@ -1,15 +1,18 @@
+import { writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
-import { Command } from "commander";
-import { type Budget, KEEP, parseShare } from "../bundle/estimate.ts";
-import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
-import { greedySampling, SAMPLING_OPTIONS } from "../engine/sampling.ts";
-import { IfpruneError } from "../errors.ts";
+import { type Budget, KEEP, parseShare } from "../bundle/budget.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { greedySampling } from "../engine/sampling.ts";
+import { FileError, IfpruneError, InputError } from "../errors.ts";
 import { checkNumber } from "../options.ts";
-import type { GenerationEvent, InferenceService, MaskRequest, Sampling } from "../serve/service.ts";
+import { openLocalService } from "../serve/localService.ts";
+import type { GenerationEvent, InferenceService, MaskRequest, ServedModel } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
-import { numberFlag } from "./numberFlag.ts";
-import { budgetFlags, DEFAULT_MODEL, denseNote, keptLine, MODEL_HELP, qualityWords, sourceWords } from "./options.ts";
+import { CHAT_COMMANDS, chatHelp } from "./chatCommands.ts";
+import { SMALL_MODEL } from "./commands/flags.ts";
+import { denseNote, keptLine, NO_ANSWER, qualityWords, sourceWords } from "./options.ts";
+import { type ProgressStream, Waiting } from "./progress.ts";
 
 interface Options extends Budget {
   maxTokens: number;
@@ -19,57 +22,46 @@ interface Options extends Budget {
   system?: string;
 }
 
-export function chatCommand(): Command {
-  const command = new Command("chat")
-    .description("Talk to a model in the terminal. One conversation keeps the mask of its first message.")
-    .argument("[model]", MODEL_HELP)
-    .option("--system <text>", "what the model is told before the conversation, if its template has a place for it")
-    .addOption(numberFlag("--max-tokens <n>", { ...MAX_TOKENS, fallback: 512 }))
-    .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
-    .addOption(numberFlag("--seed <n>", SAMPLING_OPTIONS.seed))
-    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
-    .addHelpText("after", `\nIn the conversation:\n${COMMANDS.map(helpLine).join("\n")}`)
-    .action(async (model: string | undefined, { threads, keep, maxLoss, tFfn, ...options }: Options) => {
-      const path = model ?? DEFAULT_MODEL;
-      const id = basename(resolve(path));
-      const { openLocalService } = await import("../serve/localService.ts"); // other commands do not need it
-      await using service = await openLocalService([{ id, path }], { threads, slots: 1, keep, maxLoss, tFfn });
-      const [served] = service.models();
-      if (!served!.isTrained && served!.tFfn === served!.dFfn) process.stderr.write(denseNote(served!));
-      await converse(service, id, options, { input: process.stdin, output: process.stdout });
-    });
-  for (const flag of budgetFlags()) command.addOption(flag);
-  return command;
+/** `ifprune chat` */
+export async function chatAction(model: string | undefined, { threads, keep, maxLoss, tFfn, ...options }: Options) {
+  const path = model ?? DEFAULT_MODEL;
+  const id = basename(resolve(path));
+  const budget = { keep, maxLoss, tFfn };
+  using waiting = new Waiting("loading", { since: 0 });
+  await using service = await openLocalService([{ id, path }], { threads, slots: 1, ...budget });
+  waiting.end();
+  const served = service.models()[0]!;
+  if (path === DEFAULT_MODEL) process.stderr.write(`${id}: ${SMALL_MODEL}`);
+  if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(denseNote(served));
+  const io = { input: process.stdin, output: process.stdout, status: process.stderr };
+  await converse(service, served, { ...options, budget }, io);
 }
-
-const COMMANDS = [
-  ["/auto", "the part of the model that this conversation's first message asks for (as at the start)"],
-  ["/task NAME", "a saved part; /tasks lists them"],
-  ["/save NAME", "save this conversation's part as a task"],
-  ["/keep SHARE", "so much of the model, as 75% or auto, by what the first message asks for"],
-  ["/dense", "the whole model"],
-  ["/mask", "which part answers now"],
-  ["/new", "begin a new conversation"],
-  ["/quit", "end; so does Ctrl-D. Ctrl-C stops an answer"],
-] as const;
-const helpLine = ([command, words]: readonly [string, string]) => `  ${command.padEnd(12)} ${words}`;
 
 export interface ChatIo {
   input: NodeJS.ReadableStream & { isTTY?: boolean };
   output: NodeJS.WritableStream;
+  /** Where a line says what is being waited for. */
+  status: ProgressStream;
+}
+
+export interface ChatOptions extends Pick<Options, "maxTokens" | "temperature" | "seed" | "system"> {
+  /** That of the service, for words about it. */
+  budget?: Budget;
 }
 
 /** Reads lines and answers them until the input ends, `/quit`, or Ctrl-C while nothing is being answered. */
 export async function converse(
   service: InferenceService,
-  model: string,
-  { maxTokens, temperature, seed, system }: Omit<Options, "threads" | keyof Budget>,
-  { input, output }: ChatIo,
+  { id: model, tFfn, dFfn }: Pick<ServedModel, "id" | "tFfn" | "dFfn">,
+  { maxTokens, temperature, seed, system, budget = {} }: ChatOptions,
+  { input, output, status }: ChatIo,
 ): Promise<void> {
-  const sampling: Sampling = { ...greedySampling, temperature, seed };
-  const first: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
-  let messages = [...first];
+  /** System message, if there is one, and what was said since. */
+  let told: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
+  let said: ChatMessage[] = [];
   let mask: MaskRequest = { kind: "auto" };
+  /** The message that was asked last, how often again, and whether `said` ends with it and its answer. */
+  let last: { text: string; retries: number; isAnswered: boolean } | undefined;
   let answering: AbortController | undefined;
   const say = (text: string) => output.write(`${text}\n`);
 
@@ -79,21 +71,27 @@ export async function converse(
     else lines.close();
   });
 
-  const answer = async (text: string): Promise<void> => {
-    const asked: ChatMessage[] = [...messages, { role: "user", content: text }];
+  const answer = async (text: string, retries = 0): Promise<void> => {
+    const asked = { text, retries, isAnswered: false };
+    last = asked;
+    const user: ChatMessage = { role: "user", content: text };
     answering = new AbortController();
-    let said = "";
+    let answered = "";
     let end: Extract<GenerationEvent, { type: "end" }> | undefined;
     let kept = "";
+    using waiting = new Waiting("reading the prompt", { stream: status });
     try {
-      const prompt = { kind: "chat", messages: asked } as const;
+      const prompt = { kind: "chat", messages: [...told, ...said, user] } as const;
+      const sampling = { ...greedySampling, temperature, seed: seed + retries };
       const request = { prompt, mask, maxTokens, stop: [], sampling, signal: answering.signal };
       for await (const event of service.generate(model, request)) {
-        if (event.type === "start")
-          kept = `${keptLine(event.mask)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
-        else if (event.type === "end") end = event;
+        waiting.end();
+        if (event.type === "start") {
+          const wanted = mask.kind !== "auto" ? {} : isTold(mask) ? mask : budget;
+          kept = `${keptLine(event.mask, wanted)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
+        } else if (event.type === "end") end = event;
         else if (event.type === "text") {
-          said += event.text;
+          answered += event.text;
           output.write(event.text);
         }
       }
@@ -102,14 +100,16 @@ export async function converse(
     } finally {
       answering = undefined;
     }
-    if (said !== "" || end) messages = [...asked, { role: "assistant", content: said }];
+    asked.isAnswered = answered !== "" || end !== undefined;
+    if (asked.isAnswered) said = [...said, user, { role: "assistant", content: answered }];
+    if (end && answered.trim() === "") say(`  ${NO_ANSWER}`);
     say(end ? `\n  ${kept}, ${speed(end)}` : "\n  stopped");
   };
 
   /** The message that makes the conversation's mask. */
-  const instruction = () => messages.find(({ role }) => role === "user")?.content;
+  const instruction = () => said[0]?.content;
 
-  const obey = async (command: string, name: string): Promise<void> => {
+  const obey = async (command: string, rest: string): Promise<void> => {
     switch (command) {
       case "/auto":
         mask = { kind: "auto" };
@@ -118,30 +118,31 @@ export async function converse(
         mask = { kind: "dense" };
         return;
       case "/keep": {
-        const keep = name === "auto" ? name : parseShare(name);
+        const keep = rest === "auto" ? rest : parseShare(rest);
         if (keep !== "auto") checkNumber("/keep", "share", keep, KEEP);
         mask = { kind: "auto", keep };
         return;
       }
       case "/new":
-        messages = [...first];
+        said = [];
+        last = undefined;
         return;
       case "/help":
-        say(COMMANDS.map(helpLine).join("\n"));
+        say(chatHelp());
         return;
       case "/tasks": {
         const tasks = service.tasks(model).map((task) => `  ${task.name}: ${task.instruction}`);
-        say(tasks.join("\n") || "  none; /save NAME saves one");
+        say(tasks.join("\n") || "  none; /remember NAME saves one");
         return;
       }
       case "/task":
-        if (service.tasks(model).some((task) => task.name === name)) mask = { kind: "task", name };
-        else say(`  no task "${name}"; /tasks lists them`);
+        if (service.tasks(model).some((task) => task.name === rest)) mask = { kind: "task", name: rest };
+        else say(`  no task "${rest}"; /tasks lists them`);
         return;
-      case "/save": {
+      case "/remember": {
         const text = instruction();
-        if (text !== undefined) await service.saveTask(model, name, text, mask.kind === "auto" ? mask : {});
-        say(text === undefined ? "  nothing to save yet: a task is made of a first message" : `  saved: /task ${name}`);
+        if (text !== undefined) await service.saveTask(model, rest, text, mask.kind === "auto" ? mask : {});
+        say(text === undefined ? "  nothing to save yet: a task is made of a first message" : `  saved: /task ${rest}`);
         return;
       }
       case "/mask": {
@@ -152,18 +153,31 @@ export async function converse(
         say(`  ${info.id}: ${info.tFfn} of ${info.dFfn} channels in each layer, by ${info.source}`);
         return;
       }
+      case "/system":
+        told = rest === "" ? [] : [{ role: "system", content: rest }];
+        return;
+      case "/retry": {
+        if (last === undefined) return void say("  nothing to ask again yet");
+        if (last.isAnswered) said = said.slice(0, -2);
+        return await answer(last.text, last.retries + 1);
+      }
+      case "/save":
+        saveConversation(rest, { model, messages: [...told, ...said] });
+        say(`  ${rest}`);
+        return;
       default:
-        say(`  no command "${command}"; /help lists them`);
+        say(`  no command "${command}". There are: ${CHAT_COMMANDS.map(([name]) => name).join(", ")}`);
     }
   };
 
+  say(`${model} · ${keptLine({ tFfn, dFfn }, budget)} · /help lists what there is beside messages`);
   for await (const line of prompted(lines)) {
     const text = line.trim();
     if (text === "") continue;
     if (text === "/quit") break;
     try {
-      const [command, ...rest] = text.split(/\s+/);
-      if (text.startsWith("/")) await obey(command!, rest.join(" "));
+      const [, command, rest] = /^(\/\S*)\s*(.*)$/s.exec(text) ?? [];
+      if (command !== undefined) await obey(command, rest!);
       else await answer(text);
     } catch (error) {
       if (!(error instanceof IfpruneError)) throw error;
@@ -171,6 +185,21 @@ export async function converse(
     }
   }
   lines.close();
+}
+
+const isTold = ({ keep, maxLoss, tFfn }: Budget) => [keep, maxLoss, tFfn].some((option) => option !== undefined);
+
+/** @throws {InputError} without a name or messages @throws {FileError} if the file exists, or cannot be written */
+function saveConversation(path: string, conversation: { model: string; messages: readonly ChatMessage[] }): void {
+  if (path === "") throw new InputError("/save: wanted a file, got none. As: /save talk.json");
+  if (!conversation.messages.some(({ role }) => role === "user"))
+    throw new InputError("/save: wanted a conversation, got none yet.");
+  try {
+    writeFileSync(path, `${JSON.stringify(conversation, null, 2)}\n`, { flag: "wx" });
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new FileError(path, `wanted to write a new file, got ${code}. Choose another name.`, { cause });
+  }
 }
 
 function speed({ completionTokens, ms }: Extract<GenerationEvent, { type: "end" }>): string {

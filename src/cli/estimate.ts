@@ -1,11 +1,9 @@
 import { availableParallelism } from "node:os";
-import { Command } from "commander";
 import { measureBandwidth } from "../bundle/bandwidth.ts";
-import { type Budget, DEFAULT_CONTEXT_LENGTH, estimate, type ModelBytes, readStoredModel } from "../bundle/estimate.ts";
+import type { Budget } from "../bundle/budget.ts";
+import { estimate, type ModelBytes, readStoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
-import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
-import { numberFlag } from "./numberFlag.ts";
-import { budgetFlags, MODEL_NAME, printJson } from "./options.ts";
+import { printJson } from "./options.ts";
 
 interface Options extends Budget {
   context?: number;
@@ -13,24 +11,8 @@ interface Options extends Budget {
   json?: boolean;
 }
 
-const CONTEXT = { ...ENGINE_OPTIONS.contextLength, otherwise: `the model's, at most ${DEFAULT_CONTEXT_LENGTH}` };
-const READERS = { ...ENGINE_OPTIONS.threads, words: "threads that read memory", otherwise: "one per core" };
-
-export function estimateCommand(): Command {
-  const command = new Command("estimate")
-    .description(
-      "Say what a model and its sub-networks would take, from the headers of its files, before anything is loaded.",
-    )
-    .argument("<model>", `${MODEL_NAME}; or Hugging Face folder or GGUF file, taken as "import" would store it`)
-    .addOption(numberFlag("--context <n>", CONTEXT))
-    .addOption(numberFlag("--threads <n>", READERS))
-    .option("--json", "print one JSON document")
-    .action(run);
-  for (const flag of budgetFlags()) command.addOption(flag);
-  return command;
-}
-
-async function run(
+/** `ifprune estimate` */
+export async function estimateAction(
   path: string,
   { keep, maxLoss, tFfn, context, threads = availableParallelism(), json }: Options,
 ): Promise<void> {

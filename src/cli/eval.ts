@@ -1,31 +1,9 @@
 import { writeFileSync } from "node:fs";
-import { Command, Option } from "commander";
-import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
-import {
-  CONTROLS,
-  type Control,
-  type EvaluatedMasks,
-  evaluateTasks,
-  evaluateText,
-  isTaskFile,
-  SCOPES,
-  type Scope,
-  type TaskReport,
-} from "../eval/evaluate.ts";
+import type { Control, Scope } from "../eval/controls.ts";
+import { type EvaluatedMasks, evaluateTasks, evaluateText, isTaskFile, type TaskReport } from "../eval/evaluate.ts";
 import { openModel } from "../eval/load.ts";
-import { numberFlag } from "./numberFlag.ts";
-import {
-  addMaskFlags,
-  checkOut,
-  integer,
-  interruption,
-  type MaskFlags,
-  MODEL_NAME,
-  oneOf,
-  printJson,
-  readMask,
-  withMaskFlags,
-} from "./options.ts";
+import { checkOut, interruption, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
+import { Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {
   seed?: number;
@@ -38,42 +16,12 @@ interface Options extends MaskFlags {
   json?: boolean;
 }
 
-export function evalCommand(): Command {
-  const command = new Command("eval")
-    .description(
-      "Score a model on a task file (accuracy per task) or a text (perplexity): a checkpoint exactly, in float32; a bundle as it is served. Prompts and masks are made as `run` makes them.",
-    )
-    .argument("<model>", `checkpoint folder, run folder (its newest checkpoint), ${MODEL_NAME}`)
-    .argument(
-      "<data>",
-      'task file (.jsonl, .jsonl.gz) of {"instruction", "input"?, "examples"?, "output" or "answers": [], "task"?, "scorer"?}, or plain text',
-    );
-  addMaskFlags(command, "what the model was trained under; of others griffin for --keep or --t-ffn, else dense");
-  const conflicting = [
-    new Option("--seed <n>", "of --source random, and of --control random").argParser(integer(0)),
-    new Option(
-      "--per <what>",
-      "make masks per input, from the whole prompt, or per task, from the instruction without its input; one with {input} in it stays whole (default: as the predictor was trained, else input)",
-    ).argParser(oneOf(SCOPES)),
-    new Option(
-      "--control <name>",
-      "instead of each prompt's own mask, of the same scores: foreign (the mask of another task's prompt), generic (one for all, of the mean scores), random (the scores of each layer in a random order)",
-    ).argParser(oneOf(CONTROLS)),
-  ];
-  for (const flag of conflicting) command.addOption(flag.conflicts(["dense", "mask"]));
-  return command
-    .option("--dense", "run the unpruned model")
-    .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
-    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
-    .option("--out <file>", "also write the whole report, with every answer, as JSON")
-    .option("--json", "print JSON instead of a table")
-    .action(evaluate);
-}
-
-async function evaluate(path: string, data: string, options: Options): Promise<void> {
+/** `ifprune eval` */
+export async function evalAction(path: string, data: string, options: Options): Promise<void> {
   const { seed, per, control, dense, mask, threads, out, json } = options;
   checkOut(out);
   const signal = interruption();
+  using waiting = new Waiting("loading", { isQuiet: json, since: 0 });
   await using opened = await openModel(path, { threads, spinning: false });
   const given: EvaluatedMasks = {
     seed,
@@ -82,11 +30,11 @@ async function evaluate(path: string, data: string, options: Options): Promise<v
     mask: dense ? "dense" : mask === undefined ? undefined : readMask(mask),
   };
   const header = { model: path, data, mask: maskLabel(options) };
-  const isTasks = isTaskFile(data);
-  const report = await withMaskFlags(options, async (how) => {
-    const evaluated = { ...how, ...given, signal };
-    return isTasks ? await evaluateTasks(opened, data, evaluated) : await evaluateText(opened, data, evaluated);
-  });
+  const evaluated = { ...(await readMaskFlags(options, waiting)), ...given, signal };
+  waiting.say("evaluating");
+  const evaluate = isTaskFile(data) ? evaluateTasks : evaluateText;
+  const report = await evaluate(opened, data, evaluated);
+  waiting.end();
   if (out) writeFileSync(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`);
   if ("perplexity" in report) {
     if (json) return printJson({ ...header, ...report });

@@ -5,7 +5,7 @@ import { beforeAll, expect, test } from "vitest";
 import { inProcess, succeed } from "../../test/support/cli.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "./options.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 
 const task = "Write the plural form of the given word.";
 
@@ -19,7 +19,9 @@ test("a task's sub-network is exported under the mask that `mask` shows, verifie
   const out = join(folder, "plural");
   const { code, stdout, stderr } = await inProcess("export", DEFAULT_MODEL, out, "--task", task, "--threads", "1");
   expect({ code, stdout }).toEqual({ code: 0, stdout: "" });
-  expect(stderr).toMatch(/export .*\(100 %\)[\s\S]*plural: Hugging Face folder and GGUF\n$/);
+  expect(stderr).toMatch(
+    /export .*\(100 %\)[\s\S]*plural: Hugging Face folder and GGUF, 13 % of the FFN \(128 of 1024 channels\)\n$/,
+  );
   const mask = JSON.parse(readFileSync(join(out, "mask.json"), "utf8"));
   expect(mask).toEqual(JSON.parse(await succeed("mask", task, "--json", "--threads", "1")));
 
@@ -67,7 +69,7 @@ test.each([
   [["--task", task, "--mask", "mask.json"], /'--task.*' cannot be used with option '--mask/],
   [["--task", task, "--instruction", task], /'--task.*' cannot be used with option '--instruction/],
   [["--mask", "mask.json", "--t-ffn", "32"], /'--t-ffn.*' cannot be used with option '--mask/],
-  [["--task", task, "--format", "onnx"], /Wanted one of hf, gguf/],
+  [["--task", task, "--format", "onnx"], /Wanted some of hf, gguf/],
   [["--task", task, "--format", "hf,hf"], /Wanted each format once/],
   [["--task", task, "--format", "hf", "--type", "F16"], /wanted the format gguf with type F16, got hf only/],
   [["--task", task, "--source", "griffin", "--t-ffn", "20"], /wants t_ffn in multiples of 32, got 20/],

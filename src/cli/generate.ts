@@ -1,17 +1,6 @@
-import { Command, Option } from "commander";
-import { GENERATE_OPTIONS, type GeneratedAnswers, generateAnswers } from "../answer/generate.ts";
+import { type GeneratedAnswers, generateAnswers } from "../answer/generate.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
-import { numberFlag } from "./numberFlag.ts";
-import {
-  addMaskFlags,
-  interruption,
-  type MaskFlags,
-  MODEL_NAME,
-  printJson,
-  readMask,
-  withMaskFlags,
-} from "./options.ts";
+import { interruption, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -27,38 +16,8 @@ interface Options extends MaskFlags {
   json?: boolean;
 }
 
-export function generateCommand(): Command {
-  const { maxTokens, temperature, topP, seed, samples, slots } = GENERATE_OPTIONS;
-  const command = new Command("generate")
-    .description(
-      "Write a model's own answers to a file of prompts, as training data. The dense model answers, unless a mask is given or how to make one. The same model, prompts and options give the same file; stopped or killed, the same command goes on.",
-    )
-    .argument("<model>", MODEL_NAME)
-    .argument(
-      "<prompts>",
-      'prompts (.jsonl, .jsonl.gz) of {"instruction", "input"?, "task"?, "examples"?}; rows of training data and task files are some, their own answers are not read',
-    )
-    .argument("<out>", 'new file of {"instruction", "input"?, "task"?, "output"}, in the order of the prompts')
-    .addOption(
-      numberFlag("--max-tokens <n>", { ...maxTokens, words: `${maxTokens.words}; those without an end are left out` }),
-    )
-    .addOption(numberFlag("--temperature <t>", temperature))
-    .addOption(numberFlag("--top-p <p>", topP))
-    .addOption(numberFlag("--seed <n>", seed))
-    .addOption(numberFlag("--samples <n>", samples))
-    .addOption(numberFlag("--slots <n>", slots))
-    .addOption(new Option("--mask <file>", "answer under a mask that `ifprune mask --json` printed"))
-    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
-    .option("--force", "load even what does not seem to fit into memory")
-    .option("--json", "print one JSON document instead of the summary")
-    .action(generate);
-  return addMaskFlags(
-    command,
-    "none: the dense model answers; with --keep or --t-ffn predictor, or griffin in a model without one",
-  );
-}
-
-async function generate(path: string, prompts: string, out: string, options: Options): Promise<void> {
+/** `ifprune generate` */
+export async function generateAction(path: string, prompts: string, out: string, options: Options): Promise<void> {
   const { mask, json, source, keep, maxLoss, tFfn, text, examples, ...rest } = options;
   const signal = interruption();
   using model = new InstructionModel(path);
@@ -71,9 +30,8 @@ async function generate(path: string, prompts: string, out: string, options: Opt
   };
   let report: GeneratedAnswers;
   try {
-    report = await withMaskFlags({ source, keep, maxLoss, tFfn, text, examples }, ({ onProgress: _, ...how }) =>
-      generateAnswers(model, prompts, out, { ...rest, ...how, mask: given, signal, onProgress }),
-    );
+    const how = await readMaskFlags({ source, keep, maxLoss, tFfn, text, examples });
+    report = await generateAnswers(model, prompts, out, { ...rest, ...how, mask: given, signal, onProgress });
   } finally {
     progress?.finish();
   }

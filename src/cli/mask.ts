@@ -1,22 +1,18 @@
-import { Command } from "commander";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { overlap } from "../mask/overlap.ts";
-import { numberFlag } from "./numberFlag.ts";
 import {
-  addMaskFlags,
   askedShare,
-  DEFAULT_MODEL,
-  integer,
   interruption,
   type MaskFlags,
-  MODEL_HELP,
   printJson,
   qualityWords,
+  readMaskFlags,
+  STAGES,
   scoresLine,
-  withMaskFlags,
 } from "./options.ts";
+import { Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {
   model?: string;
@@ -25,34 +21,24 @@ interface Options extends MaskFlags {
   json?: boolean;
 }
 
-export function maskCommand(): Command {
-  const command = new Command("mask")
-    .description("Show the mask that an instruction gets; with two instructions, how much the two have in common.")
-    .argument("<instruction>")
-    .argument("[other]", "a second instruction to compare with")
-    .option("--model <folder>", MODEL_HELP)
-    .option("--seed <n>", "of --source random", integer(0))
-    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
-    .option("--json", "print the mask (which `run --mask` reads), or the overlap, as JSON")
-    .action(showMask);
-  return addMaskFlags(command);
-}
-
-async function showMask(instruction: string, other: string | undefined, options: Options): Promise<void> {
+/** `ifprune mask` */
+export async function maskAction(instruction: string, other: string | undefined, options: Options): Promise<void> {
+  using waiting = new Waiting("loading", { isQuiet: options.json, since: 0 });
   using model = new InstructionModel(options.model ?? DEFAULT_MODEL);
   const { seed, threads } = options;
   const signal = interruption();
   if ((options.source ?? model.defaultSource) === "predictor") await model.engines.start(); // not part of the time
+  const how = { ...(await readMaskFlags(options, waiting)), seed, threads, signal };
+  waiting.say(STAGES.predict);
   const start = performance.now();
-  const { mask, ...chosen } = await withMaskFlags(options, (how) =>
-    model.mask(instruction, { ...how, seed, threads, signal }),
-  );
+  const { mask, ...chosen } = await model.mask(instruction, how);
   const ms = performance.now() - start;
+  const second = other === undefined ? undefined : await model.mask(other, how);
+  waiting.end();
   const { tFfn, dFfn, layers, lambda } = mask;
   const chance = tFfn / dFfn;
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
-  if (other !== undefined) {
-    const second = await withMaskFlags(options, (how) => model.mask(other, { ...how, seed, threads, signal }));
+  if (second) {
     const shared = overlap(mask, second.mask);
     if (options.json) return printJson({ tFfn, dFfn, chance, overlap: shared });
     process.stdout.write(`Kept channels in common, per layer (two random masks: ${percent(chance)})\n`);

@@ -1,44 +1,30 @@
-/** What several commands share: option parsers, the default model, masks and how they are made, interruption. */
+/** What actions share: masks and how they are made, words about them, interruption. */
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import type { StageTimes } from "../answer/answer.ts";
 import type { MaskOptions } from "../answer/instructionModel.ts";
-import { type ChosenMask, type MaskQuality, maskQuality, SOURCE_NAMES, type SourceName } from "../answer/maskSource.ts";
-import { type Budget, KEEP, keptChannels, MAX_LOSS, parseShare, T_FFN } from "../bundle/estimate.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { type ChosenMask, type MaskQuality, maskQuality } from "../answer/maskSource.ts";
+import { SOURCE_NAMES, type SourceName } from "../answer/sourceNames.ts";
+import { type Budget, keptChannels, MAX_LOSS } from "../bundle/budget.ts";
+import type { Bundle } from "../bundle/bundle.ts";
 import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
 import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
 import { readExamples } from "../text/examples.ts";
-import { numberFlag } from "./numberFlag.ts";
-import { Progress } from "./progress.ts";
-
-export { DEFAULT_MODEL };
-/** What stands for a model. */
-export const MODEL_NAME = "bundle folder, or id or name of a model that was pulled";
-export const MODEL_HELP = `${MODEL_NAME} (default: the model in this package)`;
-
-export function integer(min: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (text.trim() === "" || !Number.isInteger(value) || value < min)
-      throw new InvalidArgumentError(`Wanted an integer of at least ${min}.`);
-    return value;
-  };
-}
-
-export function oneOf<const T extends string>(values: readonly T[]): (text: string) => T {
-  return (text) => {
-    if (!values.includes(text as T)) throw new InvalidArgumentError(`Wanted one of ${values.join(", ")}.`);
-    return text as T;
-  };
-}
+import type { Waiting } from "./progress.ts";
 
 /** @throws {FileError} if the file is not a mask */
 export function readMask(path: string): Mask {
   return maskFromJson(readJson(path), path);
+}
+
+/** What `--mask` names: a file, or as `task:NAME` what a server or a chat of this machine saved of this model. @throws as {@link readMask}; {InputError} if there is no such task */
+export async function readNamedMask(name: string, bundle: Bundle): Promise<Mask> {
+  if (!name.startsWith("task:")) return readMask(name);
+  const { TaskStore } = await import("../serve/masks.ts");
+  return new TaskStore(bundle).get(name.slice("task:".length)).mask;
 }
 
 /** How masks are made, from the command line. */
@@ -48,68 +34,36 @@ export interface MaskFlags extends Budget {
   examples?: string;
 }
 
-/** Adds the options of {@link MaskFlags}; what makes a mask does not go with one that is given (`--mask`, `--dense`). */
-export function addMaskFlags(
-  command: Command,
-  defaultSource = "predictor; griffin for --keep or --t-ffn in a model without one",
-): Command {
-  const flags = [
-    new Option(
-      "--source <name>",
-      `what makes masks: ${SOURCE_NAMES.join(", ")} (default: ${defaultSource}). griffin: channels most active when the dense model reads the prompt; glass: on the prompt and on --text, by the mean of ranks; text: those that contribute most to --text; weights: those of the largest weights`,
-    ).argParser(oneOf(SOURCE_NAMES)),
-    ...budgetFlags(),
-    new Option("--text <file>", "text that --source glass and text take activations from"),
-  ];
-  for (const flag of flags) command.addOption(flag.conflicts(["dense", "mask"]));
-  return command.option(
-    "--examples <file>",
-    'solved cases that the instruction shows: JSON Lines of {"input", "output"}, or rows of training data',
-  );
-}
-
-/** `--keep` with `--max-loss`, and `--t-ffn`, of which one is given at most. */
-export function budgetFlags(): Option[] {
-  const keep = numberFlag("--keep <share>", KEEP, parseShare).conflicts("tFfn");
-  const share = keep.parseArg!;
-  keep.argParser((text) => (text === "auto" ? text : share(text, undefined)));
-  const { fallback, ...maxLoss } = MAX_LOSS;
-  return [
-    keep,
-    numberFlag("--max-loss <nats>", { ...maxLoss, otherwise: String(fallback) }),
-    numberFlag("--t-ffn <n>", T_FFN),
-  ];
-}
-
 type MaskFlagOptions = Pick<MaskOptions, "source" | keyof Budget | "text" | "onProgress"> & {
   examples: Awaited<ReturnType<typeof readExamples>> | undefined;
 };
 
-/** Makes masks as the flags say, and shows the progress of scores that take long. */
-export async function withMaskFlags<T>(
+/** How masks are made as the flags say; what takes long is said where one waits. */
+export async function readMaskFlags(
   { source, keep, maxLoss, tFfn, text, examples }: MaskFlags,
-  work: (options: MaskFlagOptions) => Promise<T>,
-): Promise<T> {
-  let progress: Progress | undefined;
-  const onProgress = (done: number, total: number) => {
-    if (!process.stderr.isTTY) return;
-    progress ??= new Progress({ label: "scores", total });
-    progress.update(done);
+  waiting?: Waiting,
+): Promise<MaskFlagOptions> {
+  return {
+    source,
+    keep,
+    maxLoss,
+    tFfn,
+    text: text === undefined ? undefined : readText(text),
+    examples: examples === undefined ? undefined : await readExamples(examples),
+    onProgress: (done, total) => waiting?.say(`choosing channels, ${done} of ${total}`),
   };
-  try {
-    return await work({
-      source,
-      keep,
-      maxLoss,
-      tFfn,
-      text: text === undefined ? undefined : readText(text),
-      examples: examples === undefined ? undefined : await readExamples(examples),
-      onProgress,
-    });
-  } finally {
-    progress?.finish();
-  }
 }
+
+/** What an answer waits for, in words. */
+export const STAGES = {
+  predict: "choosing channels",
+  gather: "building the sub-network",
+  load: "loading it",
+  prefill: "reading the prompt",
+  decode: "answering",
+} as const satisfies Record<keyof StageTimes, string>;
+
+export const NO_ANSWER = "The model answered nothing.";
 
 /** What made a mask, and whether it was trained to. */
 export function sourceWords(source: string): string {

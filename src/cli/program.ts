@@ -1,23 +1,25 @@
-/** The `ifprune` command: one file per command in this folder, each parses, calls the library and prints. */
+/** The `ifprune` command. `commands/` has the table of commands, which is cheap; an action loads the library when it runs, calls it and prints. */
 import { Command, CommanderError } from "commander";
 import { IfpruneError } from "../errors.ts";
 import { version } from "../package.ts";
-import { benchCommand } from "./bench.ts";
-import { chatCommand } from "./chat.ts";
-import { estimateCommand } from "./estimate.ts";
-import { evalCommand } from "./eval.ts";
-import { exportCommand } from "./export.ts";
-import { generateCommand } from "./generate.ts";
-import { importCommand } from "./import.ts";
-import { maskCommand } from "./mask.ts";
-import { packCommand } from "./pack.ts";
-import { pruneCommand } from "./prune.ts";
-import { pullCommand } from "./pull.ts";
-import { reportCommand } from "./report.ts";
-import { runCommand } from "./run.ts";
-import { serveCommand } from "./serve.ts";
-import { trainCommand } from "./train.ts";
-import { verifyCommand } from "./verify.ts";
+import { benchCommand } from "./commands/bench.ts";
+import { chatCommand } from "./commands/chat.ts";
+import { completionsCommand } from "./commands/completions.ts";
+import { doctorCommand } from "./commands/doctor.ts";
+import { estimateCommand } from "./commands/estimate.ts";
+import { evalCommand } from "./commands/eval.ts";
+import { exportCommand } from "./commands/export.ts";
+import { generateCommand } from "./commands/generate.ts";
+import { importCommand } from "./commands/import.ts";
+import { maskCommand } from "./commands/mask.ts";
+import { packCommand } from "./commands/pack.ts";
+import { pruneCommand } from "./commands/prune.ts";
+import { pullCommand } from "./commands/pull.ts";
+import { reportCommand } from "./commands/report.ts";
+import { runCommand } from "./commands/run.ts";
+import { serveCommand } from "./commands/serve.ts";
+import { trainCommand } from "./commands/train.ts";
+import { verifyCommand } from "./commands/verify.ts";
 
 /** The whole command line, not yet run. */
 export function ifprune(): Command {
@@ -45,6 +47,8 @@ export function ifprune(): Command {
     importCommand,
     exportCommand,
     verifyCommand,
+    doctorCommand,
+    completionsCommand,
   ]) {
     program.addCommand(command().copyInheritedSettings(program));
   }

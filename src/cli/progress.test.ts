@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
-import { Progress, type ProgressStream } from "./progress.ts";
+import { afterEach, expect, test, vi } from "vitest";
+import { Progress, type ProgressStream, Waiting } from "./progress.ts";
 
 /** A stream that keeps what is written, and a clock that stands still until it is set. */
 function setUp(stream: Partial<ProgressStream>) {
@@ -53,4 +53,52 @@ test("bytes are shown as such", () => {
   clock.ms = 2000;
   progress.update(1e9);
   expect(written).toEqual(["import 1.00/8.00 GB (12 %)  ETA 00:14\n"]);
+});
+
+afterEach(() => void vi.useRealTimers());
+
+test("a wait shows itself from half a second on, moves, changes its words, and goes away", () => {
+  vi.useFakeTimers();
+  const { written, stream } = setUp({ isTTY: true, columns: 30 });
+  const waiting = new Waiting("loading", { stream });
+  vi.advanceTimersByTime(499);
+  expect(written).toEqual([]);
+  vi.advanceTimersByTime(201);
+  expect(written.length).toBeGreaterThan(1);
+  expect(new Set(written).size).toBe(written.length); // it moves
+  const clear = "\r\x1b[2K";
+  const shown = () => written.map((line) => line.replace(clear, ""));
+  for (const line of shown()) expect(line).toMatch(/^\S loading …$/);
+  waiting.say("reading a very, very long prompt");
+  expect(shown().at(-1)).toMatch(/^\S reading a very, very long p$/); // no longer than the screen
+  waiting.note("told\n");
+  expect(written.at(-1)).toBe(`${clear}told\n`);
+  vi.advanceTimersByTime(100);
+  expect(shown().at(-1)).toMatch(/^\S reading/);
+  waiting.end();
+  expect(written.at(-1)).toBe(clear);
+  const { length } = written;
+  waiting.end();
+  vi.advanceTimersByTime(1000);
+  expect(written).toHaveLength(length);
+});
+
+test("a short wait, one elsewhere than on a terminal, and one for a program show nothing", () => {
+  vi.useFakeTimers();
+  const terminal = setUp({ isTTY: true });
+  const file = setUp({});
+  {
+    using _ = new Waiting("loading", { stream: terminal.stream });
+    vi.advanceTimersByTime(400);
+  }
+  for (const waiting of [
+    new Waiting("loading", { stream: file.stream }),
+    new Waiting("loading", { stream: terminal.stream, isQuiet: true }),
+  ]) {
+    vi.advanceTimersByTime(2000);
+    waiting.say("more");
+    waiting.note("");
+    waiting.end();
+  }
+  expect([...terminal.written, ...file.written].join("")).toBe("");
 });

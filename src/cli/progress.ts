@@ -70,7 +70,7 @@ export class Progress {
 
   #redraw(): void {
     const { stream } = this.#job;
-    stream.write(CLEAR_LINE + this.#line.slice(0, (stream.columns ?? 80) - 1));
+    stream.write(CLEAR_LINE + this.#line.slice(0, (stream.columns || 80) - 1));
   }
 }
 
@@ -86,4 +86,66 @@ function duration(seconds: number): string {
   const pad = (n: number) => String(n).padStart(2, "0");
   const clock = `${pad(Math.floor(whole / 60) % 60)}:${pad(whole % 60)}`;
   return whole < 3600 ? clock : `${Math.floor(whole / 3600)}:${clock}`;
+}
+
+/** A wait shorter than this is none. */
+const PATIENCE_MS = 500;
+const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+export interface WaitingOptions {
+  stream?: ProgressStream;
+  /** For programs that read the output. */
+  isQuiet?: boolean | undefined;
+  /** When the wait began, by `performance.now`, which is 0 at the start of the process. */
+  since?: number;
+}
+
+/**
+ * A line that says what is being waited for, from half a second on, with something that moves; it goes away at the end. On a terminal only: elsewhere it
+ * is noise.
+ */
+export class Waiting implements Disposable {
+  readonly #stream: ProgressStream;
+  readonly #since: number;
+  readonly #timer: NodeJS.Timeout | undefined;
+  #words: string;
+  #frame = 0;
+
+  constructor(
+    words: string,
+    { stream = process.stderr, isQuiet = false, since = performance.now() }: WaitingOptions = {},
+  ) {
+    this.#words = words;
+    this.#stream = stream;
+    this.#since = since;
+    if (stream.isTTY && !isQuiet) this.#timer = setInterval(() => this.#redraw(), TERMINAL_INTERVAL_MS).unref();
+  }
+
+  /** What is being waited for now. */
+  say(words: string): void {
+    this.#words = words;
+    if (this.#frame > 0) this.#redraw(); // what comes next may leave the timer no turn
+  }
+
+  /** Prints lines of their own above it, also where it is not shown. */
+  note(lines: string): void {
+    this.#stream.write(`${this.#frame > 0 ? CLEAR_LINE : ""}${lines}`);
+  }
+
+  /** Takes the line away, for good. */
+  end(): void {
+    clearInterval(this.#timer);
+    if (this.#frame > 0) this.#stream.write(CLEAR_LINE);
+    this.#frame = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.end();
+  }
+
+  #redraw(): void {
+    if (performance.now() - this.#since < PATIENCE_MS) return;
+    const line = `${FRAMES[this.#frame++ % FRAMES.length]} ${this.#words} …`;
+    this.#stream.write(CLEAR_LINE + line.slice(0, (this.#stream.columns || 80) - 1));
+  }
 }

@@ -1,28 +1,25 @@
-import { Command, Option } from "commander";
 import { compareAnswers } from "../answer/compareAnswers.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
-import { ENGINE_OPTIONS, MAX_TOKENS } from "../engine/engineOptions.ts";
-import { SAMPLING_OPTIONS } from "../engine/sampling.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { printComparison } from "./comparison.ts";
-import { numberFlag } from "./numberFlag.ts";
 import {
-  addMaskFlags,
-  DEFAULT_MODEL,
   denseNote,
   interruption,
   keptLine,
   type MaskFlags,
-  MODEL_HELP,
   milliseconds,
+  NO_ANSWER,
   printJson,
   qualityWords,
-  readMask,
+  readMaskFlags,
+  readNamedMask,
+  STAGES,
   scoresLine,
-  withMaskFlags,
 } from "./options.ts";
+import { Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {
   model?: string;
@@ -37,43 +34,6 @@ interface Options extends MaskFlags {
   threads?: number;
   force?: boolean;
   json?: boolean;
-}
-
-export function runCommand(): Command {
-  const command = new Command("run")
-    .description("Answer an instruction with the sub-network that it needs.")
-    .argument(
-      "[instruction...]",
-      'what to do, e.g. "What is the plural of wolf?"; several words are one instruction; - or none: standard input',
-    )
-    .addOption(
-      new Option(
-        "--input <text>",
-        "what to do it to: where the instruction says {input}, else as `Input: <text>` after it",
-      ).conflicts("file"),
-    )
-    .option("--file <path>", "the same from a file, - for standard input; may be given more than once", appended)
-    .option("--model <folder>", MODEL_HELP)
-    .addOption(numberFlag("--max-tokens <n>", MAX_TOKENS))
-    .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
-    .addOption(numberFlag("--seed <n>", { ...SAMPLING_OPTIONS.seed, words: "of sampling, and of --source random" }))
-    .option("--dense", "run the unpruned model")
-    .addOption(
-      new Option(
-        "--compare",
-        "run both, greedily, and show both answers, how far they agree and what each took",
-      ).conflicts(["dense", "temperature"]),
-    )
-    .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
-    .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
-    .option("--force", "load even what does not seem to fit into memory")
-    .option("--json", "print one JSON document instead of the streamed answer")
-    .action(run);
-  return addMaskFlags(command);
-}
-
-function appended(path: string, before: readonly string[] = []): string[] {
-  return [...before, path];
 }
 
 /** What is asked, and what it is done to: words and files, one of which may be standard input. */
@@ -96,7 +56,8 @@ async function standardInput(): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-async function run(words: string[], options: Options): Promise<void> {
+/** `ifprune run` */
+export async function runAction(words: string[], options: Options): Promise<void> {
   const {
     model: path = DEFAULT_MODEL,
     input: given,
@@ -115,32 +76,42 @@ async function run(words: string[], options: Options): Promise<void> {
   } = options;
   const { instruction, input } = await readAsked(words, given, files); // Ctrl-C ends it
   const signal = interruption();
+  using waiting = new Waiting("loading", { isQuiet: json, since: 0 });
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), model.engines.start()]); // a damaged file is told from a bad answer; both take a while
   const flags = { source, keep, maxLoss, tFfn, text, examples };
+  const how = await readMaskFlags(flags, waiting);
+  const masked = mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
+  const onStage = (stage: keyof typeof STAGES) => waiting.say(STAGES[stage]);
   if (compare) {
     const { temperature: _, ...greedy } = engine;
-    const given = mask === undefined ? undefined : readMask(mask);
-    const comparison = await withMaskFlags(flags, (how) =>
-      compareAnswers(model, instruction, { ...greedy, ...how, input, mask: given, signal }),
-    );
+    const comparison = await compareAnswers(model, instruction, {
+      ...greedy,
+      ...how,
+      input,
+      mask: masked,
+      signal,
+      onStage,
+    });
+    waiting.end();
     return json ? printJson(comparison) : printComparison(comparison, process.stdout);
   }
   if (!dense && mask === undefined && !isMasked(model, flags))
-    process.stderr.write(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
-  const choice = dense ? "dense" : mask === undefined ? undefined : readMask(mask);
-  await using answer = await withMaskFlags(flags, (how) =>
-    model.ask(instruction, { ...engine, ...how, input, mask: choice, signal }),
-  );
+    waiting.note(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
+  const choice = dense ? "dense" : masked;
+  await using answer = await model.ask(instruction, { ...engine, ...how, input, mask: choice, signal, onStage });
 
   let said = "";
   for await (const piece of answer) {
+    waiting.end();
     said += piece;
     if (!json) process.stdout.write(piece);
   }
+  waiting.end();
 
   const { chosen, ms, promptTokens, answerTokens } = answer;
   const keptShare = answer.mask.tFfn / answer.mask.dFfn;
+  if (said.trim() === "") process.stderr.write(`${NO_ANSWER}\n`);
   if (json) {
     printJson({ answer: said, keptShare, ...chosen, ms, promptTokens, answerTokens });
     return;

@@ -1,20 +1,12 @@
-import { Command } from "commander";
 import { verifyExport } from "../export/verify.ts";
 import { interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
-export function verifyCommand(): Command {
-  return new Command("verify")
-    .description(
-      "Check an export: that no file was changed, that its models open, and that every weight is the one of the bundle and the mask that it was made of.",
-    )
-    .argument("<dir>", "folder that `ifprune export` made")
-    .option("--source <bundle>", "the source's bundle folder (default: where it was at the time of the export)")
-    .option("--json", "print what was checked as one JSON document")
-    .action(verify);
-}
-
-async function verify(folder: string, { source, json }: { source?: string; json?: boolean }): Promise<void> {
+/** `ifprune verify` */
+export async function verifyAction(
+  folder: string,
+  { source, json }: { source?: string; json?: boolean },
+): Promise<void> {
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number) => {
     progress ??= new Progress({ label: "verify", total, unit: "bytes" });

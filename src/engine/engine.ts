@@ -6,12 +6,24 @@
 import type { KvType } from "../bundle/memory.ts";
 import type { Sampling } from "./sampling.ts";
 
+/** For reports. */
+export interface EngineDescription {
+  /** With version and build. */
+  name: string;
+  /** Instruction sets and kernels. */
+  processor: string;
+  /** As "cuda" or "metal"; false without. */
+  gpu: string | false;
+}
+
 /** What opens engines. */
 export interface EngineProvider {
+  /** Loads its code. What is asked for while {@link start} goes on then takes none of its time. */
+  load(): Promise<void>;
   /** Gets ready, where that takes long; later calls return at once. Opening does it too. */
   start(gpu?: EngineOptions["gpu"]): Promise<void>;
-  /** Name, version and build, for reports of measurements. */
-  describe(): Promise<string>;
+  /** What runs models here: name, version and build, what it uses of the processor, and the kind of GPU. */
+  describe(gpu?: EngineOptions["gpu"]): Promise<EngineDescription>;
   /**
    * @param path of a GGUF file, the first of them where the model has several
    * @throws {FileError} if the file is not a model that the engine runs

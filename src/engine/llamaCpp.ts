@@ -15,14 +15,18 @@ import { completeSampling, drawToken, largest, logProbabilities, type Sampling }
 import { Sequences, type TakenSequence } from "./sequences.ts";
 
 export const llamaCpp: EngineProvider = {
+  async load() {
+    await import("node-llama-cpp");
+  },
   async start(gpu) {
     await startBackend(gpu);
   },
-  async describe() {
-    const { llamaCppRelease, buildType, systemInfo } = await startBackend();
+  async describe(gpuChoice) {
+    const { llamaCppRelease, buildType, systemInfo, gpu } = await startBackend(gpuChoice);
     const { getModuleVersion } = await import("node-llama-cpp");
     const { repo, release } = llamaCppRelease;
-    return `llama.cpp ${repo} ${release} (${buildType}) by node-llama-cpp ${await getModuleVersion()}. ${systemInfo.trim()}`;
+    const name = `llama.cpp ${repo} ${release} (${buildType}) by node-llama-cpp ${await getModuleVersion()}`;
+    return { name, processor: systemInfo.trim(), gpu };
   },
   async open(path, options) {
     const { contextLength, force, signal } = options;

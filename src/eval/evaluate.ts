@@ -9,12 +9,12 @@ import {
   modelTFfn,
   openFlaggedSource,
   type ScoreOptions,
-  SOURCE_NAMES,
   type SourceFlags,
 } from "../answer/maskSource.ts";
 import type { PromptedModel } from "../answer/promptedModel.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
-import type { Budget } from "../bundle/estimate.ts";
+import { SOURCE_NAMES } from "../answer/sourceNames.ts";
+import type { Budget } from "../bundle/budget.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { foreignPartners, meanScores, shuffledScores } from "../mask/baselines.ts";
@@ -24,6 +24,7 @@ import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, type Instruction, instructionOf, type TaskExample } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
+import type { Control, Scope } from "./controls.ts";
 
 /** What runs a model under masks, one per sequence, or dense without: the graph, exactly, or llama.cpp, as served. Ids in, ids out. */
 export interface MaskedModel {
@@ -51,19 +52,6 @@ export interface OpenedModel extends AsyncDisposable {
   own: "source" | "dense" | Mask | ((task: string) => Mask);
   threads: number | undefined;
 }
-
-/**
- * Masks that are not the prompt's own, but of the same scores, to compare with · `foreign`: the mask of a prompt of another task · `generic`: one
- * mask for all, from the mean scores · `random`: the prompt's scores, in each layer in a random order.
- */
-export const CONTROLS = ["foreign", "generic", "random"] as const;
-/** One of {@link CONTROLS}. */
-export type Control = (typeof CONTROLS)[number];
-
-/** What masks are made from: the whole prompt, or the instruction without its input. */
-export const SCOPES = ["input", "task"] as const;
-/** One of {@link SCOPES}. */
-export type Scope = (typeof SCOPES)[number];
 
 /** The masks that a model is evaluated under. Without any of these they are the model's own. */
 export interface EvaluatedMasks extends SourceFlags, Budget {

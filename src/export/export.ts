@@ -13,15 +13,12 @@ import { describeFiles } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { version } from "../package.ts";
-import { type ExportManifest, type ExportType, ggufFileName, writeExportManifest } from "./exportManifest.ts";
+import { type ExportManifest, ggufFileName, writeExportManifest } from "./exportManifest.ts";
+import { EXPORT_FORMATS, type ExportFormat, type ExportType } from "./exportTypes.ts";
 import { modelCard } from "./modelCard.ts";
 import { smallFiles } from "./smallFiles.ts";
 import { Subnetwork } from "./subnetwork.ts";
 import { type ExportWeights, exportWeights, floatType, WeightProgress, type WeightProgressOptions } from "./weights.ts";
-
-export const EXPORT_FORMATS = ["hf", "gguf"] as const;
-/** A Hugging Face folder, or a GGUF file. */
-export type ExportFormat = (typeof EXPORT_FORMATS)[number];
 
 /** How {@link exportSubnetwork} writes a model, and what it says of it. */
 export interface ExportOptions

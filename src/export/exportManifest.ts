@@ -9,13 +9,9 @@ import { FileError } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { checkSizes, filesSchema } from "../manifest.ts";
 import { zodWords } from "../words.ts";
+import { EXPORT_TYPES, type ExportType } from "./exportTypes.ts";
 
 export const exportManifestName = "ifprune-export.json";
-
-/** Types of an exported GGUF. "keep": those of the bundle, so the very weights that `run` runs. */
-export const EXPORT_TYPES = ["keep", "F16", "Q8_0", "Q4_0"] as const;
-/** Type of an exported GGUF; "keep" is that of the bundle. */
-export type ExportType = (typeof EXPORT_TYPES)[number];
 
 const schema = z.strictObject({
   format: z.literal("ifprune-export"),

@@ -8,7 +8,8 @@ import { string, uint32 } from "../formats/ggufValues.ts";
 import { blockTypes } from "../formats/quantize.ts";
 import { countParameters } from "../model/config.ts";
 import { familyOf } from "../model/families.ts";
-import type { ExportManifest, ExportType } from "./exportManifest.ts";
+import type { ExportManifest } from "./exportManifest.ts";
+import type { ExportType } from "./exportTypes.ts";
 import { chatTemplate } from "./smallFiles.ts";
 import type { Subnetwork } from "./subnetwork.ts";
 

@@ -20,6 +20,7 @@ import {
   readTokenizerFile,
   type TokenizerFile,
   tokenizerKind,
+  unusedToken,
   visibleSpace,
 } from "../text/tokenizerFile.ts";
 import type { GgufMetadata } from "./gguf.ts";
@@ -73,9 +74,9 @@ export function tokenizerMetadata(
     const got = `${file.tokens.length} tokens`;
     throw new FileError(path, `wanted ids below the model's ${vocabSize}, got ${got}. Is it another model's?`);
   }
-  const unused = Array.from({ length: vocabSize - file.tokens.length }, (_, i) => `[unused${file.tokens.length + i}]`);
-  const tokens = [...file.tokens, ...unused];
-  const types: number[] = tokens.map((_, id) => (id < file.tokens.length ? tokenType.normal : tokenType.unused));
+  const tokens = Array.from({ length: vocabSize }, (_, id) => file.tokens[id] ?? unusedToken(id));
+  const isUsed = (id: number) => id < file.tokens.length && !file.unused.has(id);
+  const types: number[] = tokens.map((_, id) => (isUsed(id) ? tokenType.normal : tokenType.unused));
   for (const token of file.added_tokens) types[token.id] = isControl(token) ? tokenType.control : tokenType.userDefined;
   checkBoundary(file, [bosId, ...eosIds], path);
 

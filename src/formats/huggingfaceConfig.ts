@@ -35,13 +35,13 @@ const activations = { silu: "silu", gelu: "gelu_pytorch_tanh" } as const;
 
 /** RoPE scaling; `type` is the older key of its kind. */
 const ropeSchema = z.looseObject({
-  rope_type: z.string().optional(),
-  type: z.string().optional(),
-  rope_theta: z.number().optional(),
-  factor: z.number().optional(),
-  low_freq_factor: z.number().optional(),
-  high_freq_factor: z.number().optional(),
-  original_max_position_embeddings: z.number().optional(),
+  rope_type: z.string().nullish(),
+  type: z.string().nullish(),
+  rope_theta: z.number().nullish(),
+  factor: z.number().nullish(),
+  low_freq_factor: z.number().nullish(),
+  high_freq_factor: z.number().nullish(),
+  original_max_position_embeddings: z.number().nullish(),
   beta_fast: z.number().nullish(),
   beta_slow: z.number().nullish(),
   attention_factor: z.number().nullish(),
@@ -61,7 +61,7 @@ const configSchema = z.object({
   vocab_size: z.number(),
   rms_norm_eps: z.number(),
   max_position_embeddings: z.number(),
-  tie_word_embeddings: z.boolean().default(false),
+  tie_word_embeddings: z.boolean().nullish(),
   rope_theta: z.number().nullish(),
   rope_scaling: ropeSchema.nullish(),
   /** Newer than the two above, and in their place; Gemma 3 has one for each kind of layer. */
@@ -72,15 +72,15 @@ const configSchema = z.object({
   partial_rotary_factor: z.literal(1).nullish(),
   hidden_act: z.string().nullish(),
   hidden_activation: z.string().nullish(),
-  mlp_bias: z.literal(false).optional(),
-  attention_bias: z.boolean().optional(),
+  mlp_bias: z.literal(false).nullish(),
+  attention_bias: z.boolean().nullish(),
   layer_types: z.array(z.string()).nullish(),
   sliding_window: z.number().nullish(),
   sliding_window_pattern: z.number().nullish(),
   _sliding_window_pattern: z.number().nullish(),
   use_sliding_window: z.literal(false).nullish(),
   use_bidirectional_attention: z.literal(false).nullish(),
-  query_pre_attn_scalar: z.number().optional(),
+  query_pre_attn_scalar: z.number().nullish(),
   attn_logit_softcapping: z.number().nullish(),
   final_logit_softcapping: z.number().nullish(),
 });
@@ -91,7 +91,7 @@ const outerSchema = z.looseObject({
   text_config: z.record(z.string(), z.unknown()).optional(),
   quantization_config: z.unknown().optional(),
   auto_map: z.unknown().optional(),
-  tie_word_embeddings: z.boolean().optional(),
+  tie_word_embeddings: z.boolean().nullish(),
 });
 
 export interface ReadConfig {
@@ -174,8 +174,8 @@ function modelConfig(path: string, family: ModelFamily, type: string, file: Conf
     normEps: file.rms_norm_eps,
     ropeTheta: theta,
     ...(scaling && { ropeScaling: scaling }),
-    tieEmbeddings: file.tie_word_embeddings,
-    ...(hasScalesAndCaps && scalar !== undefined && scalar !== headWidth && { attentionScale: 1 / Math.sqrt(scalar) }),
+    tieEmbeddings: file.tie_word_embeddings ?? false,
+    ...(hasScalesAndCaps && scalar != null && scalar !== headWidth && { attentionScale: 1 / Math.sqrt(scalar) }),
     ...(globalEvery !== undefined && { slidingWindow: file.sliding_window ?? undefined }),
     ...(hasLocalTheta && { localRopeTheta: localTheta }),
     ...(hasScalesAndCaps && file.attn_logit_softcapping != null && { attentionSoftCap: file.attn_logit_softcapping }),
@@ -228,12 +228,12 @@ function readScaling(path: string, rope: z.infer<typeof ropeSchema>, file: Confi
     key: "factor" | "low_freq_factor" | "high_freq_factor" | "original_max_position_embeddings",
   ): number => {
     const value = rope[key];
-    if (value === undefined) throw new FileError(path, `RoPE scaling of kind "${kind}": wanted "${key}", got none.`);
+    if (value == null) throw new FileError(path, `RoPE scaling of kind "${kind}": wanted "${key}", got none.`);
     return value;
   };
   switch (kind) {
     case "default":
-      if (rope.factor !== undefined && rope.factor !== 1)
+      if (rope.factor != null && rope.factor !== 1)
         throw new FileError(path, `rope_scaling: wanted its kind ("rope_type"), got a factor of ${rope.factor} only.`);
       return undefined;
     case "linear":

@@ -1,13 +1,16 @@
-import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
+import { FakeHub } from "../../test/support/hub.ts";
 import { stories, storiesReference, temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { readPrompt } from "../answer/prompts.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
+import type { ChatMessage } from "../text/chatTemplate.ts";
 import { type LocalServiceOptions, openLocalService } from "./localService.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
 
@@ -157,10 +160,15 @@ describe("answers", () => {
     const third = await collect(service.generate("m", request("", { prompt })));
     const plainTurns = [...tokenizer.encode(`${plain.content}\n`), ...tokenizer.encode(text), tokenizer.eosId];
     expect(third.start.promptTokens).toBe(1 + plainTurns.length + tokenizer.encode("dog\n").length);
+    const count = async (messages: readonly ChatMessage[]) =>
+      (await collect(service.generate("m", request("", { prompt: { kind: "chat", messages } })))).start.promptTokens;
+    const asked = 1 + tokenizer.encode(`${first.content}\n`).length;
+    expect(await count([{ role: "system", content: "Be kind." }, first])).toBe(asked); // it was not trained to read it
+    expect(await count([first, answer])).toBe(asked + tokenizer.encode(text).length); // a beginning, without its end
+    expect(await count([first, { role: "assistant", content: " " }])).toBe(asked);
     const wrong = [
-      [first, answer],
       [first, first],
-      [{ role: "system", content: "Be kind." } as const, first],
+      [first, { role: "system", content: "Be kind." } as const],
       [{ role: "user", content: " " } as const],
       [],
     ];
@@ -382,6 +390,40 @@ describe("limits", () => {
   });
 });
 
+describe("models that are added", () => {
+  test("answer beside those that were there; a name that is taken, and what is no bundle, are refused", async () => {
+    const service = await openDefault();
+    const folder = join(temporaryFolder(), "stories");
+    const tokenizer = join(stories, "tok512.bin");
+    await importModel(join(stories, "stories260K.bin"), folder, { tokenizer, type: "F32" });
+    const added = await service.addModel(folder);
+    expect(added).toMatchObject({ id: "stories", location: folder, isTrained: false, numLayers: 5 });
+    expect(service.models()).toEqual([expect.objectContaining({ id: "m", location: "default" }), added]);
+    expect((await service.mask("stories", "Once", { keep: 0.5 })).info.dFfn).toBe(added.dFfn);
+    await expect(service.addModel(folder)).rejects.toThrow(OptionError);
+    await expect(service.addModel(join(folder, "none"))).rejects.toThrow(FileError);
+    await expect(service.addModel("none")).rejects.toThrow(/or the name of a model/);
+    expect(service.models().length).toBe(2);
+  });
+
+  test("come from the Hub where they are not here yet, and stop with the signal", async () => {
+    const folder = temporaryFolder();
+    await writeCheckpointFolder(folder, shapes.SmolLM2!);
+    const files = Object.fromEntries(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name))]));
+    const hub = await FakeHub.start(temporaryFolder());
+    hub.add("owner/name", { files });
+    const service = await openDefault({ contextLength: 64 });
+    const stages = new Set<string>();
+    const abort = new AbortController();
+    const stopped = service.addModel("owner/name", { signal: abort.signal, onProgress: () => abort.abort() });
+    await expect(stopped).rejects.toThrow(/abort/);
+    expect(service.models().length).toBe(1);
+    const added = await service.addModel("owner/name", { onProgress: (stage) => stages.add(stage) });
+    expect(added).toMatchObject({ id: "name", location: "owner/name" });
+    expect([...stages].slice(0, 2)).toEqual(["download", "import"]);
+  });
+});
+
 describe("masks", () => {
   test("are remembered by instruction and by id; tasks outlive the service", async () => {
     const root = temporaryFolder();
@@ -395,7 +437,7 @@ describe("masks", () => {
     expect((await service.mask("m", instructions[0]!)).info.from).toBe("loaded");
     const task = await service.saveTask("m", "plural", instructions[0]!);
     expect(task).toEqual({ name: "plural", instruction: instructions[0], maskId: info.id });
-    for (const name of ["../x", "", ".x", "a/b", "x".repeat(65)])
+    for (const name of ["../x", "", "..", " x", "a/b", "a\\b", "a\nb", "x".repeat(65)])
       await expect(service.saveTask("m", name, "x")).rejects.toThrow(InputError);
     await service[Symbol.asyncDispose]();
 
@@ -410,12 +452,25 @@ describe("masks", () => {
     expect(readdirSync(join(tasksRoot, readdirSync(tasksRoot)[0]!))).toEqual([]);
   });
 
+  test("a task has any name, and its examples are part of what makes its mask", async () => {
+    const tasksRoot = temporaryFolder();
+    const service = await openDefault({ tasksRoot });
+    const name = "Bob's plurals, 100 % 🐺";
+    const examples = [{ input: "wolf", output: "wolves" }];
+    const saved = await service.saveTask("m", name, "Write the plural.", { examples });
+    const { info } = await service.mask("m", "Write the plural. Example: wolf -> wolves");
+    expect(saved).toEqual({ name, instruction: "Write the plural.", examples, maskId: info.id });
+    await service[Symbol.asyncDispose]();
+    await using later = await openDefault({ tasksRoot });
+    expect(later.tasks("m")).toEqual([saved]);
+  });
+
   test("a damaged task is an error that names its file", async () => {
     const tasksRoot = temporaryFolder();
     const service = await openDefault({ tasksRoot });
     await service.saveTask("m", "plural", instructions[0]!);
-    const path = join(tasksRoot, readdirSync(tasksRoot)[0]!, "plural.json");
-    expect(existsSync(path)).toBe(true);
+    const folder = join(tasksRoot, readdirSync(tasksRoot)[0]!);
+    const path = join(folder, readdirSync(folder)[0]!);
     writeFileSync(path, '{"instruction": "x", "mask": {"tFfn": 2}}');
     await expect(openDefault({ tasksRoot })).rejects.toThrow(FileError);
   });
@@ -470,6 +525,13 @@ describe("the end", () => {
     await running.next();
     await service[Symbol.asyncDispose]();
     await expect(collect(running)).rejects.toThrow(BusyError);
+  });
+
+  test("masks are made by the source that the service was opened with", async () => {
+    const service = await openStories({ source: "weights" });
+    expect(service.models()[0]).toMatchObject({ tFfn: 96, dFfn: 172, isTrained: false });
+    expect((await service.mask("s", "Once")).info).toMatchObject({ source: "weights", tFfn: 96 });
+    await expect(openStories({ source: "text" })).rejects.toThrow("wanted a text for the source text, got none");
   });
 
   test("a model whose files vanish fails with a typed error, and what is loaded goes on", async () => {

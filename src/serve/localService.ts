@@ -6,7 +6,10 @@
  *
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
-import { DEFAULT_ENGINES, InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
+import { existsSync } from "node:fs";
+import { basename, resolve } from "node:path";
+import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
+import { InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
 import {
   defaultSource,
   isMasked,
@@ -15,25 +18,34 @@ import {
   modelTFfn,
   openFlaggedSource,
 } from "../answer/maskSource.ts";
+import { measureQuality } from "../answer/measure.ts";
 import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
-import { type Budget, defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
+import type { SourceName } from "../answer/sourceNames.ts";
+import type { Budget } from "../bundle/budget.ts";
+import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
+import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
+import { pullModel } from "../bundle/pullModel.ts";
 import { type CacheOptions, hasSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
-import { BusyError, InputError, MemoryError, OptionError } from "../errors.ts";
-import { IMPORT_RECIPE } from "../manifest.ts";
+import { BusyError, IfpruneError, InputError, MemoryError, OptionError } from "../errors.ts";
+import { isHubId } from "../hub/hubSnapshot.ts";
+import { addQuality, IMPORT_RECIPE, readManifest } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
+import { countParameters } from "../model/config.ts";
 import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
+import { composePrompt, type TaskExample } from "../text/prompt.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
 import { EventBuffer } from "./eventBuffer.ts";
 import { type NamedMask, TaskStore } from "./masks.ts";
 import { Queue } from "./queue.ts";
 import { ServedMasks } from "./servedMasks.ts";
 import type {
+  AddOptions,
   AnswerStage,
   GenerationEvent,
   GenerationRequest,
@@ -55,6 +67,10 @@ export interface LocalServiceOptions
     Pick<EngineOptions, "kvType" | "gpu">,
     Given<typeof SERVICE_OPTIONS>,
     Budget {
+  /** What makes masks. Default: the predictor where a model has one, else griffin. */
+  source?: SourceName | undefined;
+  /** What the sources `glass` and `text` take activations from. */
+  text?: string | undefined;
   /** Of sub-networks on disk. */
   cache?: Omit<CacheOptions, "signal"> | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
@@ -110,16 +126,21 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   try {
     const { bundle, format } = model;
     const { quality, provenance } = bundle.manifest;
-    const isMeasured = quality?.rows.some((row) => row.source === defaultSource(model));
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
-    const isDense = !isMasked(model, budgetIn(options));
-    const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options));
+    const { source: name, text } = options;
+    const isMeasured = quality?.rows.some((row) => row.source === (name ?? defaultSource(model)));
+    const isDense = !isMasked(model, { ...budgetIn(options), source: name, text });
+    const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options), name);
     const tasks = new TaskStore(bundle, tasksRoot);
     const stored = readStoredModel(path);
     estimate(stored, { tFfn: isDense ? undefined : tFfn, contextLength }); // that they suit the model
     checkBudget(id, stored, { tFfn, contextLength, slots, kvType }, options.memoryBytes);
-    const source = await openFlaggedSource(model, {}, { threads, gpu, cache: scoreCache });
+    const memoryOf = (kept: number) => {
+      const { own, shared } = subnetworkBytes(stored, { tFfn: kept, contextLength, slots, kvType });
+      return own + shared;
+    };
+    const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
       created: Math.floor(Date.parse(provenance.created) / 1000),
@@ -129,10 +150,15 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       tFfn,
       isTrained: model.hasPredictor,
       quality,
-      autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }) : undefined,
+      autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }, name) : undefined,
       trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),
       hasChatTemplate: format.template instanceof ChatTemplate,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
+      thoughts: format.template instanceof ChatTemplate ? format.template.thoughts(format.tokenizer) : undefined,
+      numParameters: countParameters(bundle.config),
+      fileBytes: Object.values(bundle.manifest.files).reduce((sum, { bytes }) => sum + bytes, 0),
+      memoryBytes: { dense: memoryOf(bundle.ffnWidth), subnetwork: memoryOf(tFfn) },
+      location: locationOf(path),
     };
     const masks = new ServedMasks(bundle, source, tasks);
     return { info, model, source, stored, masks };
@@ -140,6 +166,11 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     model[Symbol.dispose]();
     throw error;
   }
+}
+
+function locationOf(path: string): string {
+  if (!existsSync(path)) return path;
+  return resolve(path) === resolve(DEFAULT_MODEL) ? basename(DEFAULT_MODEL) : resolve(path);
 }
 
 const budgetIn = ({ keep, maxLoss, tFfn }: Budget): Budget => ({ keep, maxLoss, tFfn });
@@ -165,7 +196,7 @@ async function closeServed({ source, model }: Served): Promise<void> {
 
 /** See {@link InferenceService}. Made by {@link openLocalService}. */
 export class LocalService implements InferenceService {
-  readonly #served: ReadonlyMap<string, Served>;
+  readonly #served: Map<string, Served>;
   readonly #options: CompleteOptions;
   readonly #queue: Queue;
   readonly #pool: SubnetworkPool;
@@ -173,7 +204,7 @@ export class LocalService implements InferenceService {
   readonly #stops = new Set<AbortController>();
   #closed: Promise<void> | undefined;
 
-  constructor(served: ReadonlyMap<string, Served>, options: CompleteOptions) {
+  constructor(served: Map<string, Served>, options: CompleteOptions) {
     const { maxRunning, maxQueued, memoryBytes } = options;
     this.#served = served;
     this.#options = options;
@@ -183,6 +214,32 @@ export class LocalService implements InferenceService {
 
   models(): readonly ServedModel[] {
     return [...this.#served.values()].map(({ info }) => info);
+  }
+
+  addModel(name: string, { signal, onProgress }: AddOptions = {}): Promise<ServedModel> {
+    const id = basename(resolve(name));
+    return this.#stoppable(signal, async (either) => {
+      this.#checkNew(id);
+      if (isHubId(name) && !existsSync(name) && !isPulled(name)) {
+        const { path, isImported } = await pullModel(name, { signal: either, onProgress });
+        if (isImported)
+          await measure(path, this.#options, either, (done, total) => onProgress?.("measure", done, total));
+      }
+      const served = await openServed(id, name, this.#options);
+      try {
+        either.throwIfAborted();
+        this.#checkNew(id); // another may have been faster
+      } catch (error) {
+        await closeServed(served);
+        throw error;
+      }
+      this.#served.set(id, served);
+      return served.info;
+    });
+  }
+
+  #checkNew(id: string): void {
+    if (this.#served.has(id)) throw new OptionError(`serve: wanted a name for each model, got "${id}" twice.`);
   }
 
   async *generate(model: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
@@ -333,16 +390,21 @@ export class LocalService implements InferenceService {
     return this.#find(id).masks.tasks.list();
   }
 
-  async saveTask(id: string, name: string, instruction: string, budget: Budget = {}) {
+  async saveTask(
+    id: string,
+    name: string,
+    instruction: string,
+    { examples = [], ...budget }: Budget & { examples?: readonly TaskExample[] | undefined } = {},
+  ) {
     const { masks, info: served } = this.#find(id);
     const { tasks } = masks;
     tasks.checkName(name); // before anything is made
-    const { info, mask } = await this.mask(id, instruction, budget);
+    const { info, mask } = await this.mask(id, composePrompt(instruction, undefined, examples), budget);
     if (mask.tFfn === served.dFfn)
       throw new InputError(
         `task: wanted a mask to save, got all of "${id}". Say how much it is to keep, as keep = 0.75.`,
       );
-    return tasks.save(name, instruction, { id: info.id, mask, source: info.source });
+    return tasks.save({ name, instruction, ...(examples.length > 0 && { examples }), maskId: info.id }, mask);
   }
 
   deleteTask(id: string, name: string): void {
@@ -412,14 +474,14 @@ export class LocalService implements InferenceService {
 
   /** The mask of an instruction, of the size that is asked for. */
   async #maskOf(
-    { info, masks, model }: Served,
+    { info, masks, model, source }: Served,
     instruction: ReadPrompt["instruction"],
     request: Budget,
     signal: AbortSignal,
   ): Promise<NamedMask> {
     const budget = budgetIn(request);
     const isTold = Object.values(budget).some((one) => one !== undefined);
-    const kept = isTold ? modelTFfn(model, budget) : info.tFfn;
+    const kept = isTold ? modelTFfn(model, budget, source) : info.tFfn;
     return kept === info.dFfn ? masks.dense() : await masks.of(instruction, kept, signal);
   }
 
@@ -445,6 +507,23 @@ export class LocalService implements InferenceService {
       default:
         return request satisfies never;
     }
+  }
+}
+
+/** Writes down what masks without training cost a new bundle, as `import` does; without that it is served as well. */
+async function measure(
+  path: string,
+  { threads, ...options }: CompleteOptions,
+  signal: AbortSignal,
+  onProgress: (done: number, total: number) => void,
+): Promise<void> {
+  if (readManifest(path, "ifprune-bundle").quality) return;
+  try {
+    using model = new InstructionModel(path, options);
+    const quality = await measureQuality(model, { threads, signal, onProgress });
+    if (quality) addQuality(path, quality);
+  } catch (error) {
+    if (!(error instanceof IfpruneError)) throw error;
   }
 }
 

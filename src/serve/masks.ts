@@ -1,5 +1,5 @@
 /** Masks that a server remembers: those made for instructions, for as long as there is room, and those saved for tasks. */
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -10,8 +10,9 @@ import { FileError, InputError } from "../errors.ts";
 import { readJson } from "../json.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import { maskFromJson, maskToJson } from "../mask/maskFile.ts";
+import { taskExample } from "../text/examples.ts";
 import { zodWords } from "../words.ts";
-import { type SavedTask, taskName } from "./service.ts";
+import { type SavedTask, taskName, taskNameWords } from "./service.ts";
 
 export interface NamedMask {
   id: string;
@@ -68,11 +69,16 @@ function bytesOf({ mask: { layers, lambda = [] } }: NamedMask): number {
 }
 
 const maxTasks = 1000;
-const suffix = ".json";
+const taskFile = /^[0-9a-f]{32}\.json$/;
 
-const taskSchema = z.strictObject({ instruction: z.string(), mask: z.unknown() });
+const taskSchema = z.strictObject({
+  name: z.string().regex(taskName, `wanted ${taskNameWords}`),
+  instruction: z.string(),
+  examples: z.array(taskExample).min(1).optional(),
+  mask: z.unknown(),
+});
 
-/** Masks of a bundle that have names, in a folder: `<root>/<bundle>/<name>.json` holds the instruction and the mask. */
+/** Masks of a bundle that have names, in a folder: `<root>/<bundle>/<hash of the name>.json` holds the name, what made the mask, and the mask. */
 export class TaskStore {
   readonly #folder: string;
   readonly #tasks = new Map<string, { task: SavedTask; mask: Mask }>();
@@ -87,12 +93,11 @@ export class TaskStore {
   ) {
     this.#folder = join(root, bundle.hash.slice(0, 32));
     for (const file of filesIn(this.#folder)) {
-      const name = file.slice(0, -suffix.length);
-      if (!file.endsWith(suffix) || !taskName.test(name)) continue; // unfinished
+      if (!taskFile.test(file)) continue; // unfinished, or someone else's
       const path = join(this.#folder, file);
-      const { instruction, mask } = readTask(path);
+      const { mask, ...told } = readTask(path);
       checkMask(mask, path, bundle);
-      this.#tasks.set(name, { task: { name, instruction, maskId: maskHash(mask) }, mask });
+      this.#tasks.set(told.name, { task: { ...told, maskId: maskHash(mask) }, mask });
     }
   }
 
@@ -115,35 +120,38 @@ export class TaskStore {
   /** @throws {InputError} if the name is none, or there are too many tasks */
   checkName(name: string): void {
     if (!taskName.test(name))
-      throw new InputError(
-        `task: wanted a name of up to 64 letters, digits, "_" and "-", got ${JSON.stringify(name)}.`,
-      );
+      throw new InputError(`task: wanted a name of ${taskNameWords}, got ${JSON.stringify(name.slice(0, 100))}.`);
     if (this.#tasks.size >= maxTasks && !this.#tasks.has(name))
       throw new InputError(`task: wanted at most ${maxTasks} of them. Delete one first.`);
   }
 
   /** Saves a task, which replaces one of the same name. @throws {InputError} as {@link TaskStore.checkName} @throws {FileError} if the folder refuses */
-  save(name: string, instruction: string, { id, mask }: NamedMask): SavedTask {
-    this.checkName(name);
-    const path = join(this.#folder, name + suffix);
+  save(task: SavedTask, mask: Mask): SavedTask {
+    const { maskId: _, ...told } = task;
+    this.checkName(task.name);
+    const path = this.#path(task.name);
     const partial = join(this.#folder, `.${randomUUID()}`);
     try {
       mkdirSync(this.#folder, { recursive: true });
-      writeFileSync(partial, JSON.stringify({ instruction, mask: maskToJson(mask) }), { flush: true });
+      writeFileSync(partial, JSON.stringify({ ...told, mask: maskToJson(mask) }), { flush: true });
       renameSync(partial, path);
     } catch (cause) {
       rmSync(partial, { force: true });
       throw new FileError(path, `wanted to save a task, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
     }
-    const task = { name, instruction, maskId: id };
-    this.#tasks.set(name, { task, mask });
+    this.#tasks.set(task.name, { task, mask });
     return task;
+  }
+
+  /** Names are text that a file's name may not be. */
+  #path(name: string): string {
+    return join(this.#folder, `${createHash("sha256").update(name).digest("hex").slice(0, 32)}.json`);
   }
 
   /** @throws {InputError} if there is none of the name @throws {FileError} if the folder refuses */
   delete(name: string): void {
     this.get(name);
-    const path = join(this.#folder, name + suffix);
+    const path = this.#path(name);
     try {
       rmSync(path, { force: true });
     } catch (cause) {
@@ -163,8 +171,9 @@ function filesIn(folder: string): string[] {
   }
 }
 
-function readTask(path: string): { instruction: string; mask: Mask } {
+function readTask(path: string): Omit<SavedTask, "maskId"> & { mask: Mask } {
   const parsed = taskSchema.safeParse(readJson(path));
   if (!parsed.success) throw new FileError(path, `wanted a saved task, got: ${zodWords(parsed.error)}. Remove it.`);
-  return { instruction: parsed.data.instruction, mask: maskFromJson(parsed.data.mask, path) };
+  const { mask, examples, ...told } = parsed.data;
+  return { ...told, ...(examples && { examples }), mask: maskFromJson(mask, path) };
 }

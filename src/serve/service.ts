@@ -6,10 +6,11 @@
 
 import type { MaskQuality } from "../answer/maskSource.ts";
 import type { Prompt } from "../answer/prompts.ts";
-import type { Budget } from "../bundle/estimate.ts";
+import type { Budget } from "../bundle/budget.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
+import type { TaskExample } from "../text/prompt.ts";
 
 export type { Budget, Prompt, Sampling };
 
@@ -130,16 +131,36 @@ export interface ServedModel {
   hasChatTemplate: boolean;
   /** Whether that knows tools. */
   hasTools: boolean;
+  /** Whether answers begin with thoughts, and whether the prompt has opened them, see `ChatTemplate.thoughts`. */
+  thoughts?: "opened" | "open" | undefined;
+  numParameters: number;
+  /** Of its files. */
+  fileBytes: number;
+  /** What it takes once it is loaded, by estimate: with all channels, and with those that masks keep unless told. */
+  memoryBytes: { dense: number; subnetwork: number };
+  /** What stands for it on this machine's command line: its name where it has one, else its folder. */
+  location: string;
 }
 
-/** Names that clients give to tasks; none of them is a path. */
-export const taskName = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
+/** How {@link InferenceService.addModel} comes along: bytes of what is downloaded and imported, steps of what is measured. */
+export type AddStage = "download" | "import" | "measure";
+/** How {@link InferenceService.addModel} is followed and stopped. */
+export interface AddOptions {
+  signal?: AbortSignal | undefined;
+  onProgress?: ((stage: AddStage, done: number, total: number) => void) | undefined;
+}
+
+/** Names that clients give to tasks: a line of text, and none that is a path. */
+export const taskName = /^(?!\.{1,2}$)(?!\s)[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}/\\]{1,64}(?<!\s)$/u;
+export const taskNameWords = 'up to 64 characters on one line, without "/" and "\\"';
 
 /** A task that was saved. */
 export interface SavedTask {
   name: string;
   /** The instruction that made its mask. */
   instruction: string;
+  /** Solved cases that the instruction showed. */
+  examples?: readonly TaskExample[];
   maskId: string;
 }
 
@@ -163,6 +184,12 @@ export interface InferenceService extends AsyncDisposable {
   /** Those that are served. */
   models(): readonly ServedModel[];
   /**
+   * Serves one more: of a folder, or of a name as the command line takes them. An id of the Hugging Face Hub that is not on this machine yet is brought
+   * first, and measured where a bundle is made of it; what came stays when that is aborted.
+   * @throws {OptionError} if a model of that name is served @throws {FileError} if it is no bundle @throws {HubError} if the Hub does not give it
+   */
+  addModel(name: string, options?: AddOptions): Promise<ServedModel>;
+  /**
    * Starts with the first call of `next`, at once or after waiting in the queue. It runs at the model's pace, not the reader's: events that are not
    * yet read are kept. Throws the signal's reason when that aborts, within a token; leaving the generator ends it too.
    */
@@ -182,8 +209,13 @@ export interface InferenceService extends AsyncDisposable {
   maskById(model: string, id: string): Mask;
   /** Tasks that were saved. */
   tasks(model: string): readonly SavedTask[];
-  /** Keeps an instruction's mask under a name. */
-  saveTask(model: string, name: string, instruction: string, budget?: Budget): Promise<SavedTask>;
+  /** Keeps under a name the mask of an instruction, which may show solved cases. */
+  saveTask(
+    model: string,
+    name: string,
+    instruction: string,
+    options?: Budget & { examples?: readonly TaskExample[] | undefined },
+  ): Promise<SavedTask>;
   /** Forgets a saved task. */
   deleteTask(model: string, name: string): void;
   /** What runs, waits and is loaded. */

@@ -1,5 +1,5 @@
 /** Numbers that a local service takes. */
-import { DEFAULT_CONTEXT_LENGTH } from "../bundle/estimate.ts";
+import { DEFAULT_CONTEXT_LENGTH } from "../bundle/memory.ts";
 import { ENGINE_OPTIONS } from "../engine/engineOptions.ts";
 import type { NumberOption } from "../options.ts";
 

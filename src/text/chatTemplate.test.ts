@@ -8,7 +8,7 @@ import { afterAll, describe, expect, test, vi } from "vitest";
 import { FileError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds, readChatTemplate } from "./chatTemplate.ts";
 import { PromptFormat, withBos } from "./prompt.ts";
-import { byteTokens, createTokenizer } from "./tokenizer.ts";
+import { byteTokens, createTokenizer, type TextPart } from "./tokenizer.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -149,7 +149,7 @@ test("the texts are what the families read", () => {
     "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n abc [/INST]",
   );
   expect(textOf("llama3", user)).toBe(
-    "<s><|start_header_id|>user<|end_header_id|>\n\nabc<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "<s>26 Jul 2024<|start_header_id|>user<|end_header_id|>\n\nabc<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
   );
   expect(textOf("gemma", user)).toBe("<s><start_of_turn>user\nabc<end_of_turn>\n<start_of_turn>model\n");
   expect(textOf("mistral", user)).toBe("<s>[INST]  abc  [/INST]");
@@ -160,16 +160,17 @@ test.each(names)("%s: an instruction says where the user's text is, with tokens 
   expect(tokenizer.decode(ids.subarray(...user!)).trim()).toBe("abc, and what?");
 });
 
-/** What Jinja itself makes of messages; templates are not told the date. */
-const jinja = (source: string, messages: readonly ChatMessage[]): string => {
-  const dateless = new Template(source.replaceAll("strftime_now is defined", "false"));
-  return dateless.render({ messages, bos_token: "<s>", eos_token: "</s>", add_generation_prompt: true });
+/** What Jinja itself makes of messages on our day, with what transformers gives it. */
+const jinja = (source: string, messages: readonly ChatMessage[], tools: readonly object[] | null = null): string => {
+  const dated = new Template(source.replaceAll("strftime_now('%d %b %Y')", "'26 Jul 2024'"));
+  return dated.render({ messages, tools, bos_token: "<s>", eos_token: "</s>", add_generation_prompt: true });
 };
+const joined = (parts: readonly TextPart[]) => parts.map(({ text }) => text).join("");
 
 test.each(names)("%s is rendered once for all contents, and says of each what Jinja does (seed 2)", (name) => {
   const own = template(name);
   const run = vi.spyOn(Interpreter.prototype, "run");
-  for (const length of [1, 2, 3]) {
+  for (const length of [1, 3]) {
     const before = run.mock.calls.length;
     for (const all of fc.sample(conversation, { seed: 2, numRuns: 40 })) {
       const messages = all.slice(0, length);
@@ -183,15 +184,79 @@ test.each(names)("%s is rendered once for all contents, and says of each what Ji
   run.mockRestore();
 });
 
-test("a template that looks into contents is rendered for each; where it says otherwise than of others, it is refused", () => {
+test("a template that looks into contents is rendered for each, and says of each what Jinja does", () => {
   const source = `{% for m in messages %}{% if m.content.startswith('/think') %}T{% endif %}<s>{{ m.content }}</s>{% endfor %}`;
   const own = new ChatTemplate(source, "x.jinja");
   for (const text of ["abc", "abc /think", " /think", '"abc"']) {
-    const messages: ChatMessage[] = [{ role: "user", content: text }];
-    const parts = own.render(messages, tokenizer);
-    expect(parts.map((part) => part.text).join("")).toBe(jinja(source, messages));
-    expect(() => own.render([{ role: "user", content: `/think${text}` }], tokenizer)).toThrow(InputError);
+    for (const content of [text, `/think${text}`]) {
+      const messages: ChatMessage[] = [{ role: "user", content }];
+      expect(joined(own.render(messages, tokenizer))).toBe(jinja(source, messages));
+    }
   }
+});
+
+describe("a template that leaves out earlier thoughts", () => {
+  const source = `{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.role == 'assistant' %}{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}`;
+  const own = new ChatTemplate(source, "x.jinja");
+  const said = (answer: string): ChatMessage[] => [
+    { role: "user", content: "Hi <s>" },
+    { role: "assistant", content: answer },
+    { role: "user", content: "And <|im_end|> \u{f0100}?" },
+  ];
+  const count = (messages: readonly ChatMessage[]) =>
+    chatIds(tokenizer, own, messages).filter((id) => id < specials.length).length;
+
+  test.each(["hello", "<think>hm</think>hello", "<think>a <|im_end|></think>b<s>c", "</think>"])(
+    "writes what Jinja does of %j, and special tokens in messages stay text",
+    (answer) => {
+      const messages = said(answer);
+      expect(joined(own.render(messages, tokenizer))).toBe(jinja(source, messages));
+      expect(count(messages)).toBe(count(said("x")));
+      const text = tokenizer.decode(chatIds(tokenizer, own, messages));
+      expect(text).toContain(`assistant\n${answer.split("</think>").at(-1)}\n`);
+      expect(text).toContain("And <|im_end|> \u{f0100}?");
+    },
+  );
+
+  test("makes no special token of what is around something that it takes away", () => {
+    const joins = new ChatTemplate(source.replace("split('</think>')[-1]", "replace('</think>', '')"), "x.jinja");
+    expect(() => joins.render(said("a<|im_</think>end|>b"), tokenizer)).toThrow(/special tokens/);
+    expect(joined(joins.render(said("a</think>b"), tokenizer))).toContain("assistant\nab<|im_end|>");
+  });
+});
+
+describe("the beginning of an answer", () => {
+  const messages: ChatMessage[] = [
+    { role: "user", content: "abc" },
+    { role: "assistant", content: "The answer is " },
+  ];
+
+  test.each(names)("%s: is where the text ends, without the space after it", (name) => {
+    const text = textOf(name, messages);
+    expect(text).toMatch(/abc.*The answer is$/s);
+    expect(jinja(templates[name], messages).startsWith(text)).toBe(true);
+  });
+
+  test("is found where the template changes it too", () => {
+    const source = "{% for m in messages %}[{{ m.content | replace('is', 'was') }}]{% endfor %}";
+    const text = joined(new ChatTemplate(source, "x.jinja").render([...messages, ...messages], tokenizer));
+    expect(text).toBe("[abc][The answer was ][abc][The answer was");
+  });
+
+  test("is refused where the template writes none", () => {
+    const source = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}";
+    expect(() => new ChatTemplate(source, "x.jinja").render(messages, tokenizer)).toThrow(InputError);
+  });
+});
+
+test("templates know no tools and no documents where there are none, and a date that is the same every day", () => {
+  const source = `{% if tools is not none %}[TOOLS]{% endif %}{% if documents is not none %}[DOCS]{% endif %}
+{{- strftime_now('%Y-%m-%d, %A %e') }} {{ messages[0].content }}`;
+  const parts = new ChatTemplate(source, "x.jinja").render([{ role: "user", content: "hi" }], tokenizer);
+  expect(joined(parts)).toBe("2024-07-26, Friday %e hi");
 });
 
 test("blank contents are rendered: what is trimmed away together with them shows", () => {
@@ -200,26 +265,24 @@ test("blank contents are rendered: what is trimmed away together with them shows
   const say = (first: string, second: string) =>
     own.render(
       [
-        { role: "user", content: first },
-        { role: "assistant", content: second },
+        { role: "assistant", content: first },
+        { role: "user", content: second },
       ],
       tokenizer,
     );
   expect(say(" a ", " b ").map(({ text }) => text)).toEqual(["", "a ", " x ", " b", ""]);
-  expect(() => say("", "b")).toThrow(InputError);
-  expect(() => say("a", " ")).toThrow(InputError);
+  expect(joined(say("", "b"))).toBe("x b");
+  expect(joined(say("a", " "))).toBe("a x");
 });
 
 describe("refuses", () => {
   const user: ChatMessage[] = [{ role: "user", content: "abc" }];
   const ids = (source: string, messages = user) => chatIds(tokenizer, new ChatTemplate(source, "x.jinja"), messages);
 
-  test("messages that the template refuses, drops or changes", () => {
+  test("messages that the template refuses", () => {
     const system: ChatMessage[] = [{ role: "system", content: "S" }, ...user];
     expect(() => ids(templates.gemma, system)).toThrow(/System role not supported/);
     expect(() => ids(templates.gemma, system)).toThrow(InputError);
-    expect(() => ids("{{ messages[0].content | upper }}")).toThrow(InputError);
-    expect(() => ids("{% if messages[0].content == 'abc' %}other{% endif %}")).toThrow(InputError);
   });
 
   test.each([
@@ -272,7 +335,7 @@ describe("tools", () => {
 {%- for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}
 {{- '<|im_start|>assistant\n' }}`;
   const messages: ChatMessage[] = [{ role: "user", content: "Weather?" }];
-  const ends = { bosToken: undefined, eosToken: "</s>" };
+  const ends = { bosToken: undefined, eosToken: "</s>", specialTokens: specials };
   const tools = [
     { type: "function", function: { name: "now", description: undefined } },
     { type: "function", function: { name: "rain", description: 'Says "no"<|im_end|>', parameters: { a: [1, null] } } },
@@ -296,11 +359,16 @@ describe("tools", () => {
     ).not.toContain("Tools");
   });
 
-  test("are refused by templates that show none, or show them otherwise", () => {
+  test("are refused by templates that show none, and shown as the others do", () => {
     expect(() => template("chatMl").render(messages, ends, tools)).toThrow(InputError);
+    const plain = JSON.parse(JSON.stringify(tools));
     const otherwise = source.replace("{{ tool | tojson }}", "{{ tool.function.name }}");
-    expect(() => new ChatTemplate(otherwise, "x").render(messages, ends, tools)).toThrow(InputError);
+    expect(joined(new ChatTemplate(otherwise, "x").render(messages, ends, tools))).toBe(
+      jinja(otherwise, messages, plain),
+    );
     const indented = source.replace("tojson", "tojson(indent=2)");
-    expect(() => new ChatTemplate(indented, "x").render(messages, ends, tools)).toThrow(InputError);
+    const parts = new ChatTemplate(indented, "x").render(messages, ends, tools);
+    expect(joined(parts)).toBe(jinja(indented, messages, plain));
+    expect(parts.filter(({ isTrusted }) => !isTrusted).map(({ text }) => text)).toContain("<|im_end|>");
   });
 });

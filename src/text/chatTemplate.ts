@@ -12,7 +12,7 @@ import { createContext, Script } from "node:vm";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FileError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
-import { oneLine } from "../words.ts";
+import { asPattern, oneLine } from "../words.ts";
 import { watchContents } from "./contentUse.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
@@ -80,13 +80,21 @@ export class ChatTemplate {
     return /\btools\b/.test(this.source) && this.source.includes("<tool_call>");
   }
 
+  /** How answers of a reasoning model begin: it opens its thoughts, `<think>`, or the prompt has opened them. Undefined: it has none. */
+  thoughts(ends: Ends): "opened" | "open" | undefined {
+    if (!this.source.includes("</think>")) return undefined;
+    const prompt = this.render([{ role: "user", content: "a" }], ends).at(-1)!.text;
+    return prompt.trimEnd().endsWith("<think>") ? "opened" : "open";
+  }
+
   /**
-   * The text of a conversation, with the beginning of the answer that comes next. Its trusted parts are the template's.
+   * The text of a conversation up to where the answer goes on: after what opens one, or, where the last message is the beginning of an answer, after that. Its
+   * trusted parts are the template's.
    *
-   * The template is not told the date, so that a prompt means the same on every day.
+   * The date is the same on every day, so that a prompt is too.
    *
    * @param tools that the model may call, for a template that shows each as JSON
-   * @throws {InputError} if the template refuses the messages, or does more to their contents than trim them, or takes no tools
+   * @throws {InputError} if the template refuses the messages, takes no tools, or makes special tokens of what is in the messages
    * @throws {FileError} if the template fails
    */
   render(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[] = []): TextPart[] {
@@ -107,13 +115,46 @@ export class ChatTemplate {
       parts.push({ text: content, isTrusted: false });
     }
     if (isPlain && contents.every((content) => content.trim() !== "")) return parts;
-    const { text } = this.#run(roles, contents.slice(0, roles.length), ends, plainTools);
-    if (parts.map((part) => part.text).join("") !== text) {
+    const own = contents.slice(0, roles.length);
+    const text = this.#written(roles, own, ends, plainTools);
+    return parts.map((part) => part.text).join("") === text ? parts : this.#renderChanged(roles, own, ends, plainTools);
+  }
+
+  /**
+   * For a template that changes contents, as those that leave out the thoughts of earlier answers: special tokens in them are hidden behind characters that it
+   * does not know, and what it writes is its own but for those.
+   */
+  #renderChanged(
+    roles: readonly string[],
+    contents: readonly string[],
+    ends: Ends,
+    tools: readonly object[],
+  ): TextPart[] {
+    const hidden: string[] = [];
+    const pattern = new RegExp([...ends.specialTokens.map(asPattern), "[\\u{f0100}-\\u{ffffd}]"].join("|"), "gu");
+    const hide = (text: string) =>
+      text.replace(pattern, (found) => {
+        if (!hidden.includes(found)) hidden.push(found);
+        return String.fromCodePoint(HIDDEN + hidden.indexOf(found));
+      });
+    const shown = contents.map(hide);
+    const shownTools = JSON.parse(hide(JSON.stringify(tools)));
+    const text = this.#written(roles, shown, ends, shownTools);
+    const count = (one: string) => one.match(pattern)?.filter((found) => found.codePointAt(0)! < HIDDEN).length ?? 0;
+    const harmless = contents.map((content) => (content.trim() === "" ? content : "x"));
+    const own = this.#written(roles, harmless, ends, shownTools);
+    if (count(text) !== count(own))
+      // joined again of what was around something that it took away
       throw new InputError(
-        `chat template: wanted messages that it leaves as they are, got some that it changes. Give the prompt without it.`,
+        "chat template: wanted messages without parts of special tokens, got some that it makes whole ones of.",
       );
-    }
-    return parts;
+    return text
+      .split(/([\u{f0100}-\u{ffffd}])/u)
+      .map((part, i) =>
+        i % 2 === 0
+          ? { text: part, isTrusted: true }
+          : { text: hidden[part.codePointAt(0)! - HIDDEN] ?? part, isTrusted: false },
+      );
   }
 
   /** What the template writes around contents in such roles. */
@@ -128,10 +169,26 @@ export class ChatTemplate {
     for (const one of ofTools) text = text.replaceAll(`"${one}"`, margin + one + margin);
     const pieces = text.split(placeholders);
     const indices = pieces.filter((_, i) => i % 4 === 2);
-    const frame = { pieces, isPlain: !isLookedInto && new Set(indices).size === indices.length };
+    const last = 4 * indices.lastIndexOf(String(roles.length - 1));
+    const isContinued = roles.at(-1) === "assistant";
+    const frame = {
+      pieces: isContinued ? [...pieces.slice(0, last + 3), ""] : pieces, // without white space after it
+      isPlain: !isLookedInto && new Set(indices).size === indices.length && !(isContinued && last < 0),
+    };
     if (this.#frames.size >= MAX_FRAMES) this.#frames.clear();
     this.#frames.set(key, frame);
     return frame;
+  }
+
+  /** What it writes up to where the answer goes on. */
+  #written(roles: readonly string[], contents: readonly string[], ends: Ends, tools: readonly object[]): string {
+    if (roles.at(-1) !== "assistant") return this.#run(roles, contents, ends, tools).text;
+    const marked = [...contents.slice(0, -1), contents.at(-1)!.trimEnd() + BEGUN];
+    const { text } = this.#run(roles, marked, ends, tools);
+    const end = text.lastIndexOf(BEGUN);
+    if (end < 0)
+      throw new InputError("chat template: wanted a user's message last, as it shows no beginning of an answer.");
+    return text.slice(0, end);
   }
 
   #run(
@@ -147,8 +204,9 @@ export class ChatTemplate {
       raise_exception: (message: unknown) => {
         throw new Refusal(String(message));
       },
-      ...{ add_generation_prompt: true, bos_token: bosToken ?? "", eos_token: eosToken },
-      ...(tools.length > 0 && { tools }),
+      strftime_now: strftime,
+      ...{ add_generation_prompt: roles.at(-1) !== "assistant", bos_token: bosToken ?? "", eos_token: eosToken },
+      ...{ tools: tools.length > 0 ? tools : null, documents: null }, // as transformers has them
       messages: roles.map((role, i) => ({ role, content: contents[i]! })),
     };
     for (const [name, value] of Object.entries(globals)) environment.set(name, value);
@@ -171,7 +229,29 @@ export class ChatTemplate {
   }
 }
 
-type Ends = Pick<Tokenizer, "bosToken" | "eosToken">;
+type Ends = Pick<Tokenizer, "bosToken" | "eosToken" | "specialTokens">;
+
+/** Private-use characters from here on stand for what is hidden from a template. */
+const HIDDEN = 0xf0100;
+
+/** One more, which ends the beginning of an answer. */
+const BEGUN = "\u{f0002}";
+
+/** The date on every day, which Llama's templates have where there is none. */
+const TODAY = new Date(Date.UTC(2024, 6, 26));
+
+/** Python's, of that day at midnight. */
+function strftime(format: unknown): string {
+  const named = (options: Intl.DateTimeFormatOptions) =>
+    new Intl.DateTimeFormat("en-US", { ...options, timeZone: "UTC" }).format(TODAY);
+  const [year, month, day] = TODAY.toISOString().split(/[-T]/);
+  const directives: Record<string, string> = {
+    ...{ Y: year!, y: year!.slice(2), m: month!, d: day!, H: "00", I: "12", M: "00", S: "00", p: "AM", "%": "%" },
+    ...{ b: named({ month: "short" }), B: named({ month: "long" }) },
+    ...{ a: named({ weekday: "short" }), A: named({ weekday: "long" }) },
+  };
+  return String(format).replace(/%(.)/gs, (whole, directive: string) => directives[directive] ?? whole);
+}
 
 /** What a template writes around contents. */
 interface Frame {

@@ -105,10 +105,11 @@ export function chatInstruction(
   tools?: readonly object[],
 ): Instruction {
   const parts = template.render(messages, tokenizer, tools);
-  const at = parts.findLastIndex(({ isTrusted }) => !isTrusted);
+  const { content } = messages.at(-1)!;
+  const at = parts.findLastIndex(({ text, isTrusted }) => !isTrusted && text.trim() === content.trim());
   const [ids, before] = [parts, parts.slice(0, at)].map((some) => withBos(tokenizer, tokenizer.encodeParts(some)));
   const after = tokenizer.encodeParts(parts.slice(at + 1));
-  return { text: messages.at(-1)!.content, ids: ids!, user: userSpan(ids!, before!, after) };
+  return { text: content, ids: ids!, user: at < 0 ? undefined : userSpan(ids!, before!, after) };
 }
 
 /** Where the user's text is, given what is before and after it alone. A token that has some of it and some of those is none of theirs. */

@@ -1,5 +1,6 @@
 /** When an answer counts as correct. Case, punctuation and accents count, but for `contains`; surrounding and repeated white space does not. */
 import { z } from "zod";
+import { asPattern } from "../words.ts";
 import { taskExample } from "./examples.ts";
 
 /**
@@ -52,7 +53,7 @@ function unordered(text: string, separator: string): string {
 
 function holdsWords(text: string, words: string): boolean {
   const fold = (one: string) => normalise(one).toLowerCase();
-  const pattern = fold(words).replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+  const pattern = asPattern(fold(words));
   return new RegExp(`(?<![\\p{L}\\p{N}])${pattern}(?![\\p{L}\\p{N}])`, "u").test(fold(text));
 }
 

@@ -3,9 +3,11 @@
  * (Llama 2, Mistral, Gemma, llama2.c). Reading and encoding need no native code; training is in `trainTokenizer.ts`, what a file may hold
  * in `tokenizerFile.ts`. Chat templates and prompts are elsewhere.
  */
+
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { FileError, InputError } from "../errors.ts";
 import { readJson } from "../json.ts";
+import { asPattern } from "../words.ts";
 import {
   type AddedToken,
   checkBoundary,
@@ -30,6 +32,8 @@ export interface Tokenizer {
   readonly eosToken: string;
   /** Tokens that text never holds, only what a template or an engine writes. */
   readonly specialIds: ReadonlySet<number>;
+  /** Their names, longest first: what is read from trusted parts. */
+  readonly specialTokens: readonly string[];
   /** Ids of `text` alone: no BOS or EOS, and text that looks like a special token is plain text. */
   encode(text: string): Int32Array;
   /** Ids of parts joined to one text, in which special tokens are read in trusted parts alone: those of a template, never a user's. */
@@ -110,6 +114,7 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
   checkBoundary(file, [bosId, ...eosIds], where);
   const eosId = eosIds[0];
   if (eosId === undefined) throw new FileError(where, "wanted an EOS token, got none.");
+  const specialTokens = [...special.keys()].sort((a, b) => b.length - a.length);
   const specialIds = new Set([...special.values()].map(({ id }) => id));
   const bytesOfToken = bytesById(file, specialIds, where);
   const bytesOf = (id: number) => (id >= tokens.length && id < vocabSize ? new Uint8Array() : bytesOfToken(id));
@@ -123,8 +128,9 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
     bosToken: bosId === undefined ? undefined : tokens[bosId],
     eosToken: tokens[eosId]!,
     specialIds,
+    specialTokens,
     encode: (text) => Int32Array.from(encodePlain(text, true)),
-    encodeParts: partsEncoder(special, encodePlain),
+    encodeParts: partsEncoder(special, specialTokens, encodePlain),
     decode(ids) {
       const decoder = stream();
       let text = "";
@@ -166,7 +172,7 @@ function bytesById(file: TokenizerFile, special: ReadonlySet<number>, where: str
         `decode: wanted token ids 0..${tokens.length - 1}, got ${id}. Is the tokenizer the model's own?`,
       );
     }
-    if (special.has(id)) return new Uint8Array();
+    if (special.has(id) || file.unused.has(id)) return new Uint8Array();
     if (isByteLevel) {
       if (added.has(id)) return utf8.encode(token);
       return Uint8Array.from(token, (character) => byteOf.get(character) ?? 0x3f /* "?" */);
@@ -296,9 +302,12 @@ function checkBytes(file: TokenizerFile, where: string): (text: string) => strin
 }
 
 /** Special tokens are cut out of trusted parts; what stays between them is tokenized together, whatever part it is of. */
-function partsEncoder(special: SpecialTokens, encodePlain: PlainEncoder): Tokenizer["encodeParts"] {
-  const longestFirst = [...special.keys()].sort((a, b) => b.length - a.length);
-  const pattern = new RegExp(longestFirst.map((text) => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&")).join("|"), "gu");
+function partsEncoder(
+  special: SpecialTokens,
+  longestFirst: readonly string[],
+  encodePlain: PlainEncoder,
+): Tokenizer["encodeParts"] {
+  const pattern = new RegExp(longestFirst.map(asPattern).join("|"), "gu");
   return (parts) => {
     const pieces: (number | readonly number[])[] = [];
     let [plain, stripsStart] = ["", false];

@@ -47,17 +47,23 @@ const schema = z.object({
 
 type Parsed = z.infer<typeof schema>;
 export type AddedToken = Parsed["added_tokens"][number];
-/** A checked file: ids are 0..V-1, each once; merges are pairs that make tokens. */
+/** A checked file: ids are 0..V-1, each once, some of them `[unusedN]`; merges are pairs that make tokens. */
 export type TokenizerFile = Omit<Parsed, "model"> & {
   model: Omit<Parsed["model"], "merges"> & { merges: [string, string][] };
   /** Token strings in the order of their ids. */
   tokens: string[];
+  /** Ids below the last that stand for nothing: the model has rows for them, the file no tokens. */
+  unused: ReadonlySet<number>;
 };
+
+/** What an id that stands for nothing is called. */
+export const unusedToken = (id: number): string => `[unused${id}]`;
 
 /**
  * @param json parsed content of a `tokenizer.json`
  * @param where its origin, for messages
- * @param vocabSize V of its model, if known: added tokens that the model has no embedding for are left out, as Gemma 3's for images in a model of texts
+ * @param vocabSize V of its model, if known: added tokens that the model has no embedding for are left out, as Gemma 3's for images in a model of texts, and ids
+ *   that no token has stand for nothing
  * @throws {FileError} if it is no BPE tokenizer, or one whose ids or merges do not fit together
  */
 export function readTokenizerFile(json: unknown, where: string, vocabSize = Number.POSITIVE_INFINITY): TokenizerFile {
@@ -73,15 +79,22 @@ export function readTokenizerFile(json: unknown, where: string, vocabSize = Numb
     if ((ids.get(content) ?? id) !== id) throw new FileError(where, `wanted one id for token "${content}", got two.`);
     ids.set(content, id);
   }
-  const tokens = new Array<string | undefined>(ids.size).fill(undefined);
+  const end = Number.isFinite(vocabSize) ? Math.max(ids.size, Math.min(vocabSize, 2 * ids.size)) : ids.size;
+  const tokens: string[] = [];
+  const used = new Map<number, string>();
   for (const [token, id] of ids) {
-    if (!Number.isInteger(id) || id < 0 || id >= tokens.length || tokens[id] !== undefined) {
+    if (!Number.isInteger(id) || id < 0 || id >= end || used.has(id)) {
       throw new FileError(
         where,
-        `wanted ids 0..${ids.size - 1}, each once, got ${JSON.stringify(id)} for token "${token}".`,
+        `wanted ids 0..${end - 1}, each once, got ${JSON.stringify(id)} for token "${token}".`,
       );
     }
-    tokens[id] = token;
+    used.set(id, token);
+  }
+  const unused = new Set<number>();
+  for (let id = 0; tokens.length - unused.size < used.size; id++) {
+    if (!used.has(id)) unused.add(id);
+    tokens.push(used.get(id) ?? unusedToken(id));
   }
   const merges = model.merges.map((merge): [string, string] => {
     const pair = typeof merge === "string" ? merge.split(" ") : merge;
@@ -90,7 +103,7 @@ export function readTokenizerFile(json: unknown, where: string, vocabSize = Numb
     }
     return pair;
   });
-  return { ...parsed.data, added_tokens, model: { ...model, merges }, tokens: tokens as string[] };
+  return { ...parsed.data, added_tokens, model: { ...model, merges }, tokens, unused };
 }
 
 function isPair(value: unknown): value is [string, string] {

@@ -40,8 +40,13 @@ export async function loadBackbone({ recipe, pathOf }: RecipeFile, tokenizer: st
   if (!recipe.predictor?.init) return undefined;
   const path = pathOf(recipe.predictor.init.run);
   const saved = await loadInit(path, "predictor.init");
-  const { decoder: _, ...own } = readTokenizerFile(JSON.parse(new TextDecoder().decode(saved.tokenizer)), path);
-  const { decoder: __, ...wanted } = readTokenizerFile(readJson(tokenizer), tokenizer);
+  const { vocabSize } = saved.llm.config;
+  const { decoder: _, ...own } = readTokenizerFile(
+    JSON.parse(new TextDecoder().decode(saved.tokenizer)),
+    path,
+    vocabSize,
+  );
+  const { decoder: __, ...wanted } = readTokenizerFile(readJson(tokenizer), tokenizer, vocabSize);
   if (!isDeepStrictEqual(own, wanted))
     throw new OptionError(
       `recipe "${recipe.name}": wanted in "predictor.init" a model with the tokenizer of the LLM, got another's at "${path}". The predictor reads the same ids.`,

@@ -468,7 +468,7 @@ export const targets: Record<string, Target> = {
         ...(system ? [{ role: "system" as const, content: "S" }] : []),
         { role: "user" as const, content: " hi " },
       ];
-      template.render(messages, { bosToken: "<s>", eosToken: "</s>" });
+      template.render(messages, { bosToken: "<s>", eosToken: "</s>", specialTokens: ["<s>", "</s>"] });
     },
   })),
 

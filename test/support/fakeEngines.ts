@@ -11,10 +11,12 @@ export class FakeEngines implements EngineProvider {
     this.#tokens = tokens;
   }
 
+  async load() {}
+
   async start() {}
 
   async describe() {
-    return "fake";
+    return { name: "fake", processor: "", gpu: false as const };
   }
 
   async open(path: string, { contextLength }: EngineOptions): Promise<Engine> {

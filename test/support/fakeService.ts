@@ -1,8 +1,9 @@
 /** An inference service without a model: it says what a test wants it to, word by word, and keeps count of what runs. */
 import { setTimeout as wait } from "node:timers/promises";
-import { BusyError, InputError } from "../../src/errors.ts";
+import { BusyError, FileError, HubError, InputError } from "../../src/errors.ts";
 import { maskFromScores } from "../../src/mask/mask.ts";
 import type {
+  AddOptions,
   AnswerStage,
   GenerationEvent,
   GenerationRequest,
@@ -13,13 +14,8 @@ import type {
 } from "../../src/serve/service.ts";
 
 const model = {
-  created: 1_700_000_000,
-  contextLength: 512,
-  numLayers: 2,
-  dFfn: 20,
-  tFfn: 6,
-  isTrained: true,
-  trainedOn: [],
+  ...{ created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true, trainedOn: [] },
+  ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 }, hasChatTemplate: false },
 };
 export const MASK_ID = "abc123";
 
@@ -31,6 +27,8 @@ export class FakeService implements InferenceService {
   failure: { error: Error; afterWords: number } | undefined;
   /** Whether answers that are whole end with a token. */
   hasEnd = false;
+  /** How answers of a reasoning model begin. */
+  thoughts: ServedModel["thoughts"];
   /** Of scored texts. */
   bos: string | undefined;
   /** What answers wait for, where asked for. */
@@ -41,11 +39,24 @@ export class FakeService implements InferenceService {
 
   constructor(public answer: (request: GenerationRequest) => string = () => "one two three") {}
 
+  readonly #models: ServedModel[] = [
+    { ...model, id: "tiny", hasChatTemplate: true, hasTools: true, location: "owner/tiny" },
+    { ...model, id: "plain/model", hasTools: false, location: "/folder/of/plain" },
+  ];
+
   models(): ServedModel[] {
-    return [
-      { ...model, id: "tiny", hasChatTemplate: true, hasTools: true },
-      { ...model, id: "plain/model", hasChatTemplate: false, hasTools: false },
-    ];
+    return this.#models.map((one) => (one.id === "tiny" ? { ...one, thoughts: this.thoughts } : one));
+  }
+
+  /** Two steps of a download, without end where the name says so. */
+  async addModel(name: string, { signal, onProgress }: AddOptions = {}): Promise<ServedModel> {
+    if (name === "missing") throw new FileError("/missing", "wanted a bundle folder, got nothing of that name.");
+    if (name === "owner/missing") throw new HubError("owner/missing: the Hub has no such model.");
+    for (const done of [10, 20]) onProgress?.("download", done, 20);
+    if (name === "owner/endless") await wait(1e6, undefined, { signal });
+    const added = { ...model, id: name, hasTools: false, location: name };
+    this.#models.push(added);
+    return added;
   }
 
   async *generate(id: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
@@ -120,8 +131,13 @@ export class FakeService implements InferenceService {
     return [...this.#tasks.values()];
   }
 
-  async saveTask(_: string, name: string, instruction: string): Promise<SavedTask> {
-    const task = { name, instruction, maskId: MASK_ID };
+  async saveTask(
+    _: string,
+    name: string,
+    instruction: string,
+    { examples }: { examples?: SavedTask["examples"] | undefined } = {},
+  ): Promise<SavedTask> {
+    const task = { name, instruction, ...(examples && { examples }), maskId: MASK_ID };
     this.#tasks.set(name, task);
     return task;
   }

@@ -1,46 +1,40 @@
 /**
- * Takes the pictures of the page in docs/figures from a running `ifprune serve` with the model in this package:
- * `npx tsx test/web/figures.ts http://127.0.0.1:8080`
+ * Draws the pictures of the page, each view at two widths, light and dark, over a fake model of the size of SmolLM2: `npx tsx test/web/figures.ts`. Those
+ * of docs/figures, or whole pages of all states, or of some, into a folder: `… FOLDER [STATE…]`.
  */
-import { chromium } from "playwright-core";
-import { chromiumPath } from "./chromium.ts";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { openBrowser, servePage } from "./browser.ts";
+import { withPalette } from "./palettePng.ts";
+import { smolService, states } from "./states.ts";
 
-const [url = "http://127.0.0.1:8080"] = process.argv.slice(2);
-const figures = new URL("../../docs/figures/", import.meta.url).pathname;
-const plural = "What is the plural of window?";
-const number = "How do you write 4711 in words?";
-const prompts = [
-  plural,
-  "Subtract the second number from the first number Input: 94 29",
-  "Write the first letter of the word. Input: tree",
-  "Write the larger of the two given animals. Input: flea, elephant",
-  number,
-];
+const [folder, ...wanted] = process.argv.slice(2);
+const figures = folder ?? new URL("../../docs/figures/", import.meta.url).pathname;
+mkdirSync(figures, { recursive: true });
 
-const browser = await chromium.launch({ executablePath: chromiumPath, args: ["--no-sandbox", "--disable-gpu"] });
-const page = await browser.newPage({ viewport: { width: 1280, height: 640 } });
-await page.goto(url);
-for (const prompt of prompts) {
-  await page.getByRole("button", { name: "New chat" }).click();
-  await page.getByRole("textbox", { name: "Message" }).fill(prompt);
-  await page.keyboard.press("Enter");
-  await page.getByRole("button", { name: "Retry" }).waitFor();
+await using built = await openBrowser();
+for (const { name, view, show, isFigure, allowModels } of states) {
+  if (folder === undefined ? !isFigure : wanted.length > 0 && !wanted.includes(name)) continue;
+  for (const [device, viewport] of Object.entries({
+    desktop: { width: 1280, height: 800 },
+    phone: { width: 390, height: 844 },
+  })) {
+    const service = smolService();
+    await using server = await servePage(service, built.files, { allowModels });
+    const isPhone = device === "phone";
+    const context = await built.browser.newContext({ viewport, isMobile: isPhone, hasTouch: isPhone });
+    const page = await context.newPage();
+    page.setDefaultTimeout(120_000);
+    await page.goto(`${server.url}/#/${view}`);
+    await show(page, service);
+    await page.getByText("Ready", { exact: true }).waitFor();
+    if (view !== "chat") await page.evaluate("scrollTo(0, 0)");
+    for (const colorScheme of ["light", "dark"] as const) {
+      await page.emulateMedia({ colorScheme });
+      const parts = ["page", name, isPhone && "phone", colorScheme === "dark" && "dark"].filter(Boolean);
+      const png = await page.screenshot({ fullPage: folder !== undefined });
+      writeFileSync(join(figures, `${parts.join("-")}.png`), withPalette(png));
+    }
+    await context.close();
+  }
 }
-await page.getByRole("button", { name: "Retry" }).click(); // now without building the sub-network
-await page.getByText("Details").click();
-await page.getByText("from memory").waitFor();
-for (let x = 150; !/kept by \d/.test(await page.locator(".strip-text").innerText()); x++) {
-  await page.getByRole("slider").hover({ position: { x, y: 27 } });
-}
-await page.getByText("Ready").waitFor();
-await page.screenshot({ path: `${figures}page-chat.png` });
-
-await page.setViewportSize({ width: 1280, height: 900 });
-await page.getByRole("link", { name: "Compare" }).click();
-await page.getByRole("textbox", { name: "First" }).fill(plural);
-await page.getByRole("textbox", { name: "Second" }).fill(number);
-await page.keyboard.press("Enter");
-await page.getByRole("table").waitFor();
-await page.getByText("Ready").waitFor();
-await page.screenshot({ path: `${figures}page-compare.png` });
-await browser.close();

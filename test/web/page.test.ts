@@ -102,11 +102,11 @@ describe.skipIf(isChromiumMissing)("the page", () => {
 
   test("compare shows both masks and their overlap beside chance", async () => {
     await open("compare");
-    await page.getByRole("textbox", { name: "First" }).fill("plural of wolf");
-    await page.getByRole("textbox", { name: "Second" }).fill("plural of cat");
+    await page.getByRole("textbox", { name: "Instruction 1" }).fill("plural of wolf");
+    await page.getByRole("textbox", { name: "Instruction 2" }).fill("plural of cat");
     await page.keyboard.press("Enter");
     await page.getByText("100 % of the kept channels are shared; by chance it would be 12.5 %").waitFor();
-    await page.getByRole("textbox", { name: "Second" }).fill("number of cats");
+    await page.getByRole("textbox", { name: "Instruction 2" }).fill("number of cats");
     await button("Compare").click();
     await page.getByText(/^5\d\s% of the kept channels/).waitFor();
     expect(await page.getByRole("slider").count()).toBe(2);
@@ -123,10 +123,13 @@ describe.skipIf(isChromiumMissing)("the page", () => {
       const lane = page.getByRole("region", { name });
       await lane.getByText("decode").waitFor();
       await lane.getByRole("heading", { name: "A heading" }).waitFor();
+      expect(await lane.locator("dt").allInnerTexts()).toEqual([
+        ...["Getting ready", "Answering", "Total", "First token", "Speed"],
+      ]);
       expect(await lane.locator("dd").allInnerTexts()).toEqual([
-        expect.stringMatching(/ms$/),
+        name === "Dense model" ? "57\u00a0ms" : "87\u00a0ms", // only a sub-network is gathered
+        ...Array.from({ length: 3 }, () => expect.stringMatching(/ms$/)),
         expect.stringMatching(/^[\d,]+\stokens\/s$/),
-        expect.stringMatching(/ms$/),
       ]);
     }
     await page.getByText("Both gave the same answer.").waitFor();
@@ -166,9 +169,9 @@ describe.skipIf(isChromiumMissing)("the page", () => {
       .poll(() => cells.allInnerTexts())
       .toEqual(["100", expect.stringMatching(/^5\d$/), expect.anything(), "100"]);
     const download = page.waitForEvent("download");
-    await button("mask.json").first().click();
+    await button("Mask as a file").first().click();
     const file = await download;
-    expect(file.suggestedFilename()).toBe("mask.json");
+    expect(file.suggestedFilename()).toBe("animals.mask.json");
     const chunks: Buffer[] = [];
     for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
     const mask = maskFromJson(JSON.parse(Buffer.concat(chunks).toString()), "mask.json");
@@ -205,6 +208,7 @@ describe.skipIf(isChromiumMissing)("the page", () => {
       "A Compare",
       "A Race",
       "A Tasks",
+      "A Models",
       "SELECT Model",
       "BUTTON Theme: system. Switch to light",
       "BUTTON New chat",
@@ -235,8 +239,8 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     await page.locator(".conversation").first().waitFor();
     expect(await horizontalScroll()).toBe(0);
     await page.getByRole("link", { name: "Compare" }).click();
-    await page.getByRole("textbox", { name: "First" }).fill("plural");
-    await page.getByRole("textbox", { name: "Second" }).fill(`number ${"y".repeat(300)}`);
+    await page.getByRole("textbox", { name: "Instruction 1" }).fill("plural");
+    await page.getByRole("textbox", { name: "Instruction 2" }).fill(`number ${"y".repeat(300)}`);
     await button("Compare").click();
     await page.getByRole("table").waitFor();
     expect(await horizontalScroll()).toBe(0);

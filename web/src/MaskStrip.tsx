@@ -1,11 +1,11 @@
 /**
- * A mask as a picture: a row per layer, a mark per kept channel, or block of channels where the mask is made of blocks, coloured by how few other
- * prompts keep it.
+ * A mask as a picture: a row per layer, in it a bar per bin of channels, as high as the share of them that is kept, coloured by how few other prompts
+ * keep those. A bin is a channel, or a block where the mask is made of blocks, and holds several of them where there is no room for all.
  *
  * Shapes: L layers · F channels of a layer (d_ffn)
  */
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { type Bits, blockOf, isKept, keptBlocks, mean, type PerChannel } from "./channels.ts";
+import { type Bin, type Bits, binSize, binsOf, blockOf, keptBlocks, mean, type PerChannel } from "./channels.ts";
 import { count, percent } from "./format.ts";
 
 export interface StripProps {
@@ -13,28 +13,30 @@ export interface StripProps {
   dFfn: number;
   /** Share of the masks compared with that keep each channel; absent: nothing to compare with. [L, F] */
   common: PerChannel | undefined;
-  /** Words for a channel that keeps `share` in common. */
+  /** Words for channels that keep `share` in common, in the mean. */
   describe: (share: number) => string;
   label: string;
 }
 
-/** With the channels of a mark: 1, or as many as the mask's blocks have. Numbers of marks are numbers of blocks then. */
-type Marks = StripProps & { block: number };
-
-/** Steps of the colour scale: a fill style each, so that a strip needs no parsing of colours per mark. */
+/** Steps of the colour scale: a fill style each, so that a strip needs no parsing of colours per bar. */
 const steps = 8;
+/** Pixels that a bar has at least, the space after it included; and bars that a row has at most, lest they be too many to look at. */
+const leastBar = 4;
+const mostBars = 128;
 
-function rowGeometry(L: number): { height: number; gap: number } {
-  const height = Math.max(3, Math.min(16, Math.floor(140 / L)));
-  return { height, gap: height > 6 ? 3 : 1 };
+/** Rows from top to top, and the space between them, in pixels. */
+function rowGeometry(L: number): { pitch: number; gap: number } {
+  const pitch = Math.max(5, Math.min(19, Math.floor(300 / L)));
+  return { pitch, gap: pitch > 12 ? 3 : pitch > 6 ? 2 : 1 };
 }
 
-function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common, block }: Marks): void {
+function draw(canvas: HTMLCanvasElement, rows: readonly Bin[][], F: number): void {
   const ratio = devicePixelRatio;
-  const { height, gap } = rowGeometry(layers.length);
+  const { pitch, gap } = rowGeometry(rows.length);
   const width = Math.round(canvas.clientWidth * ratio);
+  const height = Math.round((pitch - gap) * ratio);
   canvas.width = width;
-  canvas.height = Math.round((layers.length * (height + gap) - gap) * ratio);
+  canvas.height = Math.round((rows.length * pitch - gap) * ratio);
   const context = canvas.getContext("2d")!;
   const style = getComputedStyle(canvas);
   const [track, low, high] = ["--strip-track", "--strip-low", "--strip-high"].map((name) =>
@@ -44,133 +46,152 @@ function draw(canvas: HTMLCanvasElement, { layers, dFfn: F, common, block }: Mar
     { length: steps + 1 },
     (_, i) => `color-mix(in oklab, ${high} ${(i / steps) * 100}%, ${low})`,
   );
-  const rowHeight = Math.round(height * ratio);
-  for (const [layer, bits] of layers.entries()) {
-    const top = Math.round(layer * (height + gap) * ratio);
-    context.globalAlpha = 1;
+  for (const [layer, bins] of rows.entries()) {
+    const top = Math.round(layer * pitch * ratio);
     context.fillStyle = track!;
-    context.fillRect(0, top, width, rowHeight);
-    const marks = F / block;
-    if (marks <= width) {
-      // A mark is a pixel or more: it ends a pixel before the next one where there is room.
-      const room = Math.floor(width / marks) >= 3 ? 1 : 0;
-      for (const i of keptBlocks(bits, block)) {
-        const left = Math.round((i * width) / marks);
-        context.fillStyle = common
-          ? shades[Math.round((1 - meanOf(common[layer]!, i, block)) * steps)]!
-          : shades[steps / 2]!;
-        context.fillRect(left, top, Math.max(1, Math.round(((i + 1) * width) / marks) - left - room), rowHeight);
-      }
-      continue;
-    }
-    for (let x = 0; x < width; x++) {
-      // Several channels share a pixel: as opaque as the share that is kept, in the colour of their mean.
-      const [from, to] = [Math.floor((x * F) / width), Math.floor(((x + 1) * F) / width)];
-      let kept = 0;
-      let specific = 0;
-      for (let c = from; c < to; c++) {
-        if (!isKept(bits, c)) continue;
-        kept++;
-        specific += common ? 1 - common[layer]![c]! : 0.5;
-      }
+    context.fillRect(0, top, width, height);
+    const room = Math.max(1, Math.round(ratio / 2)); // between bars
+    for (const { from, end, kept, common } of bins) {
       if (kept === 0) continue;
-      context.globalAlpha = 0.25 + (0.75 * kept) / (to - from);
-      context.fillStyle = shades[Math.round((specific / kept) * steps)]!;
-      context.fillRect(x, top, 1, rowHeight);
+      const [left, right] = [Math.round((from * width) / F), Math.round((end * width) / F)];
+      const bar = Math.max(1, Math.round((height * kept) / (end - from)));
+      context.fillStyle = shades[Math.round((Number.isNaN(common) ? 0.5 : 1 - common) * steps)]!;
+      context.fillRect(left, top + height - bar, Math.max(1, right - left - room), bar);
     }
   }
 }
 
-/** Of the channels of a mark. */
-const meanOf = (row: Float32Array, mark: number, block: number): number =>
-  mean([...row.subarray(mark * block, (mark + 1) * block)]);
-
-/** Numbers of one layer in words. */
-function layerText({ layers, dFfn, common, describe, block }: Marks, layer: number, at?: number): string {
-  const bits = layers[layer]!;
-  const kept = keptBlocks(bits, block);
-  const [unit, units] = block === 1 ? ["channel", "channels"] : ["block", `blocks of ${block} channels`];
+/** Numbers of one layer in words, and of one of its bins. */
+function layerText({ layers, dFfn, common, describe }: StripProps, block: number, layer: number, bin?: Bin): string {
+  const kept = keptBlocks(layers[layer]!, block);
+  const units = block === 1 ? "channels" : `blocks of ${block} channels`;
   const parts = [`Layer ${layer}: ${count(kept.length)} of ${count(dFfn / block)} ${units}`];
-  const isMarked = at !== undefined && isKept(bits, at * block);
-  if (common) {
-    const share = (i: number) => meanOf(common[layer]!, i, block);
-    parts.push(`${percent(1 - mean(kept.map(share)))} specific`);
+  const row = common?.[layer];
+  const share = (i: number) => mean([...row!.subarray(i * block, (i + 1) * block)]);
+  if (row) parts.push(`${percent(1 - mean(kept.map(share)))} specific`);
+  if (bin) parts.push(binText(bin, block, describe));
+  else if (row) {
     const [first, ...others] = kept.toSorted((a, b) => share(a) - share(b)).slice(0, 3);
-    if (at === undefined) parts.push(`most specific ${[first, ...others].join(", ")} (${describe(share(first!))})`);
-    else parts.push(`${unit} ${at}: ${isMarked ? describe(share(at)) : "not kept"}`);
-  } else if (at !== undefined) parts.push(`${unit} ${at}: ${isMarked ? "" : "not "}kept`);
+    parts.push(`most specific ${[first, ...others].join(", ")} (${describe(share(first!))})`);
+  }
   return parts.join(" · ");
 }
 
+function binText({ from, end, kept, common }: Bin, block: number, describe: (share: number) => string): string {
+  const [first, last] = [from / block, Math.ceil(end / block) - 1];
+  const unit = block === 1 ? "channel" : "block";
+  const how = kept > 0 && !Number.isNaN(common) ? describe(common) : "";
+  if (first === last) return `${unit} ${first}: ${kept === 0 ? "not kept" : how || "kept"}`;
+  const many = `${unit}s ${first}–${last}: ${count(kept / block)} of ${last - first + 1} kept`;
+  return how ? `${many}, ${how}` : many;
+}
+
+/** About every 15 pixels a layer has its number. */
+function labelledLayers(L: number, pitch: number): number[] {
+  const step = [1, 2, 5, 10, 20, 50].find((layers) => layers * pitch >= 15) ?? 100;
+  return Array.from({ length: Math.ceil(L / step) }, (_, i) => i * step);
+}
+
 export function MaskStrip(props: StripProps) {
-  const { layers, dFfn: F, label } = props;
+  const { layers, dFfn: F, common, label } = props;
   const L = layers.length;
-  const block = useMemo(() => blockOf(layers, F), [layers, F]);
-  const marks: Marks = { ...props, block };
+  const { pitch, gap } = rowGeometry(L);
   const canvas = useRef<HTMLCanvasElement>(null);
-  const [at, setAt] = useState<{ layer: number; mark?: number }>();
-  const { height, gap } = rowGeometry(L);
+  const [width, setWidth] = useState(0);
+  const [at, setAt] = useState<{ layer: number; bin?: number }>();
+
+  const block = useMemo(() => blockOf(layers, F), [layers, F]);
+  const size = binSize(F, block, Math.max(1, Math.min(mostBars, Math.floor(width / leastBar))));
+  const rows = useMemo(
+    () => layers.map((bits, layer) => binsOf(bits, F, size, common?.[layer])),
+    [layers, F, size, common],
+  );
+  const N = rows[0]!.length;
 
   useEffect(() => {
-    const element = canvas.current!;
-    const redraw = () => draw(element, marks);
-    const sizes = new ResizeObserver(redraw); // calls once at the start
-    sizes.observe(element);
+    const sizes = new ResizeObserver(() => setWidth(canvas.current!.clientWidth)); // calls once at the start
+    sizes.observe(canvas.current!);
+    return () => sizes.disconnect();
+  }, []);
+  useEffect(() => {
+    const redraw = () => draw(canvas.current!, rows, F);
+    redraw();
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     const theme = new MutationObserver(redraw);
     scheme.addEventListener("change", redraw);
     theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
     return () => {
-      sizes.disconnect();
       scheme.removeEventListener("change", redraw);
       theme.disconnect();
     };
-  });
+  }, [rows, F, width]);
 
-  const point = (event: PointerEvent) => {
+  const clamp = (value: number, limit: number) => Math.max(0, Math.min(limit - 1, Math.floor(value)));
+  const point = ({ clientX, clientY }: PointerEvent) => {
     const box = canvas.current!.getBoundingClientRect();
-    const clamp = (value: number, limit: number) => Math.max(0, Math.min(limit - 1, Math.floor(value)));
-    const numMarks = F / block;
-    const mark = clamp(((event.clientX - box.left) / box.width) * numMarks, numMarks);
-    const layer = clamp((event.clientY - box.top) / (height + gap), L);
-    // The nearest mark within a few pixels: it may be narrower than a pointer is exact.
-    const reach = Math.ceil((4 * numMarks) / box.width);
-    const near = keptBlocks(layers[layer]!, block).filter((i) => Math.abs(i - mark) <= reach);
-    near.sort((a, b) => Math.abs(a - mark) - Math.abs(b - mark));
-    setAt({ layer, mark: near[0] ?? mark });
+    const bin = clamp((((clientX - box.left) / box.width) * F) / size, N);
+    setAt({ layer: clamp((clientY - box.top) / pitch, L), bin });
   };
   const walk = (event: KeyboardEvent) => {
-    const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
-    if (step === undefined) return;
+    const { layer = 0, bin } = at ?? {};
+    const next = {
+      ArrowDown: { layer: layer + 1, bin },
+      ArrowUp: { layer: layer - 1, bin },
+      ArrowRight: { layer, bin: (bin ?? -1) + 1 },
+      ArrowLeft: { layer, bin: (bin ?? N) - 1 },
+      Home: { layer, bin: 0 },
+      End: { layer, bin: N - 1 },
+    }[event.key];
+    if (!next) return;
     event.preventDefault();
-    setAt({ layer: Math.max(0, Math.min(L - 1, (at?.layer ?? 0) + step)) });
+    setAt({ layer: clamp(next.layer, L), ...(next.bin !== undefined && { bin: clamp(next.bin, N) }) });
   };
-  const text = at && at.layer < L ? layerText(marks, at.layer, at.mark) : undefined;
+  const shown = at && at.layer < L ? at : undefined;
+  const bin = shown?.bin === undefined ? undefined : rows[shown.layer]![Math.min(shown.bin, N - 1)]!;
+  const text = shown && layerText(props, block, shown.layer, bin);
+  const unit = block === 1 ? "" : ` in blocks of ${block}`;
+  const perBar =
+    size === block ? "" : ` A bar is ${block === 1 ? size : `${size / block} blocks`}, as high as many are kept.`;
   return (
     <div class="strip">
-      <div
-        class="strip-rows"
-        role="slider"
-        tabIndex={0}
-        aria-label={label}
-        aria-orientation="vertical"
-        aria-valuemin={0}
-        aria-valuemax={L - 1}
-        aria-valuenow={at?.layer ?? 0}
-        aria-valuetext={text ?? layerText(marks, 0)}
-        onPointerMove={point}
-        onPointerDown={point}
-        onPointerLeave={() => setAt(undefined)}
-        onFocus={() => setAt((now) => now ?? { layer: 0 })}
-        onBlur={() => setAt(undefined)}
-        onKeyDown={walk}
-      >
-        <canvas ref={canvas} style={{ height: `${L * (height + gap) - gap}px` }} />
-        {at && <span class="strip-row" style={{ top: `${at.layer * (height + gap)}px`, height: `${height}px` }} />}
+      <div class="strip-picture">
+        <div class="strip-layers" aria-hidden="true">
+          {labelledLayers(L, pitch).map((layer) => (
+            <span key={layer} style={{ top: `${layer * pitch + (pitch - gap) / 2}px` }}>
+              {layer}
+            </span>
+          ))}
+        </div>
+        <div
+          class="strip-rows"
+          role="slider"
+          tabIndex={0}
+          aria-label={label}
+          aria-orientation="vertical"
+          aria-valuemin={0}
+          aria-valuemax={L * N - 1}
+          aria-valuenow={(shown?.layer ?? 0) * N + (shown?.bin ?? 0)}
+          aria-valuetext={text ?? layerText(props, block, 0)}
+          onPointerMove={point}
+          onPointerDown={point}
+          // A finger that is lifted leaves too: what it pointed at stays.
+          onPointerLeave={(event) => event.pointerType === "mouse" && setAt(undefined)}
+          onFocus={() => setAt((now) => now ?? { layer: 0 })}
+          onBlur={() => setAt(undefined)}
+          onKeyDown={walk}
+        >
+          <canvas ref={canvas} style={{ height: `${L * pitch - gap}px` }} />
+          {shown && (
+            <span class="strip-row" style={{ top: `${shown.layer * pitch}px`, height: `${pitch - gap}px` }}>
+              {bin && (
+                <span style={{ left: `${(bin.from / F) * 100}%`, width: `${((bin.end - bin.from) / F) * 100}%` }} />
+              )}
+            </span>
+          )}
+        </div>
       </div>
       <p class="strip-text" aria-hidden="true">
-        {text ??
-          `${L} layers of ${count(F)} channels${block === 1 ? "" : ` in blocks of ${block}`}. Point at a mark for its numbers.`}
+        {text ?? `${L} layers of ${count(F)} channels${unit}.${perBar} Point at a bar for its numbers.`}
       </p>
     </div>
   );

@@ -1,13 +1,15 @@
 /** The server's routes as functions. Every failure is an {ApiError} that says what to do. */
 import type {
+  AddBody,
+  AddEvent,
   AnswerStage,
   CompletionExtension,
   ErrorBody,
   MaskBody,
   PageMask,
   SavedTask,
-  ServedModel,
-  ServiceState,
+  PageModel as ServedModel,
+  PageState as ServiceState,
   StageExtension,
   StoredMask,
   TaskBody,
@@ -15,7 +17,7 @@ import type {
 import { serverSentData } from "./sse.ts";
 import { isObject } from "./store.ts";
 
-export type { AnswerStage, CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
+export type { AddEvent, AnswerStage, CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
 
 export class ApiError extends Error {
   override readonly name = "ApiError";
@@ -89,6 +91,18 @@ const get = async <T>(path: string, signal?: AbortSignal): Promise<T> => (await 
 const segment = encodeURIComponent;
 
 export const getModels = (): Promise<ServedModel[]> => get("/ifprune/models");
+/** @throws {ApiError}; AbortError when `signal` aborts, which stops it at the server too */
+export async function* addModel(body: AddBody, signal: AbortSignal): AsyncGenerator<AddEvent, void, void> {
+  const response = await request("/ifprune/models", { method: "POST", body: JSON.stringify(body), signal });
+  for await (const data of serverSentData(response.body!)) {
+    if (data === "[DONE]") return;
+    const event: AddEvent | ErrorBody = JSON.parse(data);
+    if (isErrorBody(event)) throw new ApiError("broken", event.error.message);
+    yield event;
+  }
+  throw new ApiError("broken", "The connection ended before the model was there.");
+}
+
 export const getState = (signal: AbortSignal): Promise<ServiceState> => get("/ifprune/state", signal);
 export const getMask = (model: string, id: string): Promise<StoredMask> =>
   get(`/ifprune/masks/${segment(model)}/${segment(id)}`);

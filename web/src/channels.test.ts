@@ -3,7 +3,17 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { randomMask } from "../../src/mask/baselines.ts";
 import { overlap } from "../../src/mask/overlap.ts";
-import { blockOf, decodeLayers, fits, keptBlocks, keptChannels, overlapPerLayer, shareKeeping } from "./channels.ts";
+import {
+  binSize,
+  binsOf,
+  blockOf,
+  decodeLayers,
+  fits,
+  keptBlocks,
+  keptChannels,
+  overlapPerLayer,
+  shareKeeping,
+} from "./channels.ts";
 
 const encode = (mask: ReturnType<typeof randomMask>): string[] =>
   mask.layers.map((kept) => {
@@ -54,4 +64,31 @@ test("a mask made of blocks is seen as such, and free channels are not", () => {
   expect(blockOf(layers("####....####", ".#......####"), 12)).toBe(1);
   expect(blockOf(layers("###...", "...###"), 6)).toBe(1); // three are no power of two
   expect(blockOf(layers("########"), 8)).toBe(1); // nothing is left out
+});
+
+test("bins hold every channel once, with what is kept of them and how common that is", () => {
+  fc.assert(
+    fc.property(shapes, fc.integer({ min: 1, max: 80 }), ({ seed, ...shape }, most) => {
+      const [a, b] = ["a", "b"].map((label) => decodeLayers(encode(randomMask(shape, seed, label))));
+      const size = binSize(shape.dFfn, 1, most);
+      const common = shareKeeping([b!], shape.numLayers, shape.dFfn);
+      const overlap = overlapPerLayer(a!, b!);
+      for (const [layer, bits] of a!.entries()) {
+        const bins = binsOf(bits, shape.dFfn, size, common[layer]);
+        expect(bins.length).toBeLessThanOrEqual(most);
+        expect(bins.map(({ from }) => from)).toEqual([0, ...bins.slice(0, -1).map(({ end }) => end)]);
+        expect(bins.at(-1)!.end).toBe(shape.dFfn);
+        expect(bins.reduce((sum, { kept }) => sum + kept, 0)).toBe(shape.tFfn);
+        const shared = bins.reduce((sum, { kept, common }) => sum + (kept > 0 ? kept * common : 0), 0);
+        expect(shared / shape.tFfn).toBeCloseTo(overlap[layer]!, 9);
+      }
+    }),
+  );
+});
+
+test("bins are whole blocks", () => {
+  expect(binSize(1536, 64, 100)).toBe(64);
+  expect(binSize(1536, 64, 10)).toBe(256);
+  expect(binSize(1536, 1, 100)).toBe(16);
+  expect(binSize(3, 1, 1)).toBe(4); // one, shorter than its size
 });

@@ -44,6 +44,37 @@ export const keptBlocks = (bits: Uint8Array, block: number): number[] =>
     .filter((c) => c % block === 0)
     .map((c) => c / block);
 
+/** Channels of a bin, where at most `most` bins of a layer have room: whole blocks of the mask, doubled until they fit. */
+export function binSize(F: number, block: number, most: number): number {
+  let size = block;
+  while (size < F && Math.ceil(F / size) > most) size *= 2;
+  return size;
+}
+
+/** Channels of one bin; the last may be shorter. */
+export interface Bin {
+  from: number;
+  /** Not of it. */
+  end: number;
+  kept: number;
+  /** Mean share of other masks that keep those that are kept here; `NaN` where none is, or there is nothing to compare with. */
+  common: number;
+}
+
+/** One layer in bins. */
+export function binsOf(bits: Uint8Array, F: number, size: number, common?: Float32Array): Bin[] {
+  return Array.from({ length: Math.ceil(F / size) }, (_, i) => {
+    const [from, end] = [i * size, Math.min(F, (i + 1) * size)];
+    let [kept, sum] = [0, 0];
+    for (let c = from; c < end; c++) {
+      if (!isKept(bits, c)) continue;
+      kept++;
+      sum += common?.[c] ?? Number.NaN;
+    }
+    return { from, end, kept, common: sum / kept };
+  });
+}
+
 /** Share of `a`'s kept channels that `b` keeps too, per layer. [L] Chance is K/F. The same as `overlap` of `src/mask/overlap.ts`. */
 export const overlapPerLayer = (a: Bits, b: Bits): number[] =>
   a.map((bits, layer) => {

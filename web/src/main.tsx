@@ -1,4 +1,4 @@
-/** The page: header, one of four views by the address's hash, and the states in which there is no view to show. */
+/** The page: header, one of the views by the address's hash, and the states in which there is no view to show. */
 import { render } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ServedModel, setKey } from "./api.ts";
@@ -19,13 +19,20 @@ import {
 import { storageTrouble, useStore, writeStored } from "./store.ts";
 import { Chat } from "./views/Chat.tsx";
 import { Compare } from "./views/Compare.tsx";
+import { Models } from "./views/Models.tsx";
 import { Race } from "./views/Race.tsx";
 import { Tasks } from "./views/Tasks.tsx";
 
-const views = { chat: Chat, compare: Compare, race: Race, tasks: Tasks } as const;
+const views = { chat: Chat, compare: Compare, race: Race, tasks: Tasks, models: Models } as const;
 type ViewName = keyof typeof views;
 const viewNames = Object.keys(views) as ViewName[];
-const titles: Record<ViewName, string> = { chat: "Chat", compare: "Compare", race: "Race", tasks: "Tasks" };
+const titles: Record<ViewName, string> = {
+  chat: "Chat",
+  compare: "Compare",
+  race: "Race",
+  tasks: "Tasks",
+  models: "Models",
+};
 
 const viewOfAddress = (): ViewName => viewNames.find((name) => location.hash === `#/${name}`) ?? "chat";
 
@@ -57,6 +64,7 @@ function App() {
         </p>
       )}
       <main id="main" tabIndex={-1}>
+        <h1 class="unseen">{titles[view]}</h1>
         <Body view={view} />
       </main>
       <KeyDialog />

@@ -44,6 +44,7 @@ const table: Record<string, { status: ContentfulStatusCode; code: string; type?:
   shape_mismatch: { status: 400, code: "mask_mismatch" },
   busy: { status: 429, code: "server_busy", type: "rate_limit_error" },
   out_of_memory: { status: 503, code: "insufficient_memory" },
+  hub: { status: 502, code: "hub_failed" },
   bad_file: { status: 503, code: "model_unavailable" },
 };
 

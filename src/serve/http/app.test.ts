@@ -445,7 +445,56 @@ test("models, one model, health, state", async () => {
   });
   expect(await (await send("/health")).json()).toEqual({ status: "ok" });
   expect(await (await send("/ifprune/models")).json()).toEqual(service.models());
-  expect(await (await send("/ifprune/state")).json()).toEqual(service.state());
+  expect(await (await send("/ifprune/state")).json()).toEqual({ ...service.state(), allowsModels: false });
+});
+
+test("models are added only where the server was told to allow it, with their progress", async () => {
+  const add = (body: object, options: AppOptions = { allowModels: true }) => send("/ifprune/models", body, {}, options);
+  const refused = await add({ name: "owner/new" }, {});
+  expect([refused.status, await refused.json()]).toMatchObject([
+    403,
+    {
+      error: {
+        code: "models_not_allowed",
+        type: "permission_error",
+        message: expect.stringContaining("--allow-models"),
+      },
+    },
+  ]);
+  expect(service.models().length).toBe(2);
+  for (const [body, status, code, message] of [
+    [{}, 400, "missing_required_parameter", "name"],
+    [{ name: " " }, 400, "invalid_value", "wanted a folder"],
+    [{ name: "missing" }, 400, "model_unavailable", "/missing: wanted a bundle folder"], // who adds it knows the path
+    [{ name: "owner/missing" }, 502, "hub_failed", "the Hub has no such model"],
+  ] as const) {
+    const response = await add(body);
+    const { error } = (await response.json()) as Json;
+    expect([response.status, error.code, error.message]).toEqual([status, code, expect.stringContaining(message)]);
+  }
+  const frames = (await (await add({ name: "owner/new" })).text()).trimEnd().split("\n\n");
+  const [first, last, model, end] = frames.map((frame) => frame.slice("data: ".length));
+  expect([JSON.parse(first!), JSON.parse(last!)]).toEqual(
+    [10, 20].map((done) => ({ stage: "download", done, total: 20 })),
+  );
+  expect([JSON.parse(model!), end]).toEqual([{ model: service.models()[2] }, "[DONE]"]);
+  const state = await send("/ifprune/state", undefined, {}, { allowModels: true });
+  expect(await state.json()).toMatchObject({ allowsModels: true });
+});
+
+test("a client that goes away while a model comes stops that", async () => {
+  const response = await send("/ifprune/models", { name: "owner/endless" }, {}, { allowModels: true });
+  const reader = response.body!.getReader();
+  await reader.read();
+  await reader.cancel();
+  expect(log.at(-1)).toMatchObject({ route: "/ifprune/models", status: 499 });
+});
+
+test("where models lie is told on this machine alone; their names are everywhere", async () => {
+  const options = { host: "0.0.0.0", apiKey: "s3cret" };
+  const headers = { authorization: "Bearer s3cret" };
+  const told = (await (await send("/ifprune/models", undefined, { headers }, options)).json()) as Json;
+  expect(told.map(({ location }: Json) => location)).toEqual(["owner/tiny", undefined]);
 });
 
 test("a mask goes to the page as bits of its channels", async () => {
@@ -479,6 +528,15 @@ test("tasks are saved, listed, read and deleted", async () => {
   expect(await (await send("/ifprune/tasks/tiny/poems")).json()).toEqual(task);
   expect((await send("/ifprune/tasks/tiny/poems", undefined, { method: "DELETE" })).status).toBe(204);
   expect((await send("/ifprune/tasks/tiny/poems")).status).toBe(404);
+  const name = encodeURIComponent("Bob's plurals, 100 %");
+  const examples = [{ input: "wolf", output: "wolves" }];
+  await send(`/ifprune/tasks/tiny/${name}`, { instruction: "Write the plural.", examples }, { method: "PUT" });
+  expect(await (await send(`/ifprune/tasks/tiny/${name}`)).json()).toMatchObject({
+    name: "Bob's plurals, 100 %",
+    examples,
+  });
+  await chat({ mask: "task:Bob's plurals, 100 %" });
+  expect(service.requests.at(-1)!.mask).toEqual({ kind: "task", name: "Bob's plurals, 100 %" });
 });
 
 test("metrics count requests by route and status, answers by where their mask was", async () => {
@@ -545,7 +603,6 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ["too many messages", { messages: Array(1001).fill(user[0]) }, 400, "invalid_value", "messages"],
   ["an unknown role", { messages: [{ role: "wizard", content: "hi" }] }, 400, "invalid_value", "messages.0.role"],
   ["no content", { messages: [{ role: "user" }] }, 400, "missing_required_parameter", "messages.0.content"],
-  ["a name", { messages: [{ role: "user", content: "a", name: "b" }] }, 400, "unknown_parameter", "messages.0.name"],
   [
     "an image",
     { messages: [{ role: "user", content: [{ type: "image_url", image_url: { url: "x" } }] }] },
@@ -568,16 +625,16 @@ const refusals: [what: string, fields: object, status: number, code: string, par
     "messages.1.tool_call_id",
   ],
   ["an unknown field", { temprature: 1 }, 400, "unknown_parameter", "temprature"],
-  ["an unsupported field", { reasoning_effort: "low" }, 400, "unsupported_parameter", "reasoning_effort"],
-  ["functions of old", { functions: [] }, 400, "unsupported_parameter", "functions"],
+  ["thinking for long", { reasoning_effort: "high" }, 400, "invalid_value", "reasoning_effort"],
+  ["functions of old", { functions: [{ name: "f" }] }, 400, "unsupported_parameter", "functions"],
   ["a temperature that is a text", { temperature: "hot" }, 400, "invalid_type", "temperature"],
   ["a temperature out of range", { temperature: 3 }, 400, "invalid_value", "temperature"],
   ["n of a million", { n: 1_000_000 }, 400, "invalid_value", "n"],
   ["n of nothing", { n: 0 }, 400, "invalid_value", "n"],
   ["half a token", { max_tokens: 1.5 }, 400, "invalid_type", "max_tokens"],
   ["no tokens", { max_tokens: 0 }, 400, "invalid_value", "max_tokens"],
-  ["two limits", { max_tokens: 1, max_completion_tokens: 1 }, 400, "invalid_value", "max_tokens"],
-  ["too many stops", { stop: Array.from({ length: 17 }, (_, i) => `${i}`) }, 400, "invalid_value", "stop"],
+  ["two limits", { max_tokens: 1, max_completion_tokens: 2 }, 400, "invalid_value", "max_tokens"],
+  ["too many stops", { stop: Array.from({ length: 33 }, (_, i) => `${i}`) }, 400, "invalid_value", "stop"],
   ["a long stop", { stop: "x".repeat(257) }, 400, "invalid_value", "stop"],
   ["a bias of no token", { logit_bias: { hello: 1 } }, 400, "invalid_value", "logit_bias.hello"],
   [
@@ -612,11 +669,13 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ],
   ["a tool twice", { tools: [...tools, ...tools] }, 400, "invalid_value", "tools.1.function.name"],
   [
-    "a strict tool that may be called",
-    { tools: [{ type: "function", function: { name: "a", strict: true } }] },
+    "a call as functions of old were",
+    {
+      messages: [...user, { role: "assistant", content: "a", function_call: { name: "f", arguments: "{}" } }, ...user],
+    },
     400,
-    "invalid_value",
-    "tools.0.function.strict",
+    "invalid_type",
+    "messages.1.function_call",
   ],
   ["a tool that is no function", { tools: [{ type: "web_search" }] }, 400, "invalid_value", "tools.0.type"],
   [
@@ -633,7 +692,7 @@ const refusals: [what: string, fields: object, status: number, code: string, par
     withSchema({ type: "object", properties: { a: { $ref: "#" } } }),
     400,
     "invalid_value",
-    "response_format.json_schema.schema",
+    "response_format.json_schema.schema.properties.a.properties.a",
   ],
   ["a schema of many parts", withSchema(longSchema), 400, "invalid_value", "response_format.json_schema.schema"],
   ["a deep schema", withSchema(deep), 400, "invalid_value", "response_format.json_schema.schema"],
@@ -644,7 +703,13 @@ const refusals: [what: string, fields: object, status: number, code: string, par
     "invalid_value",
     "response_format.json_schema.schema",
   ],
-  ["a schema without a type", withSchema({}), 400, "invalid_value", "response_format.json_schema.schema"],
+  [
+    "a bound that an answer cannot be held to",
+    withSchema({ type: "integer", minimum: 1 }),
+    400,
+    "invalid_value",
+    "response_format.json_schema.schema",
+  ],
 ];
 
 test.each(refusals)("%s is refused", async (_, fields, status, code, param) => {
@@ -845,6 +910,107 @@ test("with a key, everything but the page and health wants it", async () => {
     200,
   );
   for (const path of ["/", "/health"]) expect((await send(path, undefined, {}, { ...options, page })).status).toBe(200);
+});
+
+test.each<[what: string, between: object[], read: object[]]>([
+  [
+    "what OpenAI's client keeps of an answer",
+    [
+      {
+        ...{ role: "assistant", content: "A", refusal: null, annotations: [], audio: null, function_call: null },
+        ...{ tool_calls: null, parsed: { a: 1 } },
+      },
+    ],
+    [{ role: "assistant", content: "A" }],
+  ],
+  [
+    "no calls, and names",
+    [{ role: "assistant", content: "A", tool_calls: [], name: "planner" }],
+    [{ role: "assistant", content: "A" }],
+  ],
+  [
+    "thoughts, beside the answer and as parts of it",
+    [
+      {
+        ...{ role: "assistant", reasoning_content: "Hm.", reasoning: "Hm." },
+        content: [
+          { type: "reasoning", text: "Hm." },
+          { type: "text", text: "A", cache_control: { type: "ephemeral" } },
+        ],
+      },
+    ],
+    [{ role: "assistant", content: "A" }],
+  ],
+  [
+    "a part that refuses",
+    [{ role: "assistant", content: [{ type: "refusal", refusal: "No." }] }],
+    [{ role: "assistant", content: "No." }],
+  ],
+  [
+    "a call with its place, and its result with its name",
+    [
+      { role: "assistant", content: "", tool_calls: [{ index: 0, id: "c", function: { name: "f", arguments: "{}" } }] },
+      { role: "tool", tool_call_id: "c", name: "f", content: "R", status: "success" },
+    ],
+    [
+      { role: "assistant", content: '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' },
+      { role: "user", content: "<tool_response>\nR\n</tool_response>" },
+    ],
+  ],
+])("a history may carry %s", async (_, between, read) => {
+  await chat({ messages: [{ role: "user", content: "a", name: "b", type: "text" }, ...between, ...user] });
+  expect(service.requests.at(-1)!.prompt).toMatchObject({
+    messages: [{ role: "user", content: "a" }, ...read, ...user],
+  });
+});
+
+test("thoughts are told apart from the answer, whole and in pieces", async () => {
+  service = new FakeService(() => "<think> Wolf, wolves </think> wolves it is");
+  service.thoughts = "open";
+  const { choices } = await chat();
+  expect(choices[0].message).toMatchObject({ content: "wolves it is", reasoning_content: " Wolf, wolves" });
+  const chunks = await events("/v1/chat/completions", { messages: user });
+  const thoughts = chunks.flatMap((chunk) => chunk.choices?.[0].delta.reasoning_content ?? []);
+  expect([thoughts.length, thoughts.join("")]).toEqual([2, " Wolf, wolves"]);
+  const { choices: plain } = await chat({ messages: [...user, { role: "assistant", content: "It is" }] });
+  expect(plain[0].message.content).toContain("<think>"); // its answer has begun already
+});
+
+test.each([
+  [{ reasoning_effort: "none" }],
+  [{ top_logprobs: 0 }],
+  [{ top_k: -1 }],
+  [{ functions: [], prediction: null, verbosity: "medium", prompt_cache_retention: "24h" }],
+  [{ max_tokens: 3, max_completion_tokens: 3 }],
+  [{ tools: Array.from({ length: 200 }, (_, i) => ({ type: "function", function: { name: `f${i}`, strict: true } })) }],
+  [{ stop: Array.from({ length: 20 }, (_, i) => `${i}`) }],
+  [
+    {
+      tools: [
+        {
+          type: "function",
+          function: {
+            name: "f",
+            parameters: { properties: { a: { $ref: "#/$defs/A" } }, $defs: { A: { $ref: "#/$defs/A" } } },
+          },
+        },
+      ],
+    },
+  ],
+])("%j asks for nothing that is not done", async (fields) => {
+  await chat(fields);
+  expect(service.requests.at(-1)!.sampling.topK).toBe(0);
+});
+
+test("with a key any Host is ours, as is a name that was given", async () => {
+  const status = async (host: string, options: AppOptions) =>
+    (await send("/v1/models", undefined, { headers: { host, authorization: "Bearer k" } }, options)).status;
+  for (const host of ["host.docker.internal:8080", "gpu-box.lan", "llm.example.com"]) {
+    expect([host, await status(host, { host: "0.0.0.0", apiKey: "k" })]).toEqual([host, 200]);
+    expect([host, await status(host, {})]).toEqual([host, 403]);
+  }
+  expect(await status("GPU-box.lan:8080", { hosts: ["gpu-box.lan"] })).toBe(200);
+  expect(await status("other.lan", { hosts: ["gpu-box.lan"] })).toBe(403);
 });
 
 test("foreign hosts and origins are refused, on every route", async () => {

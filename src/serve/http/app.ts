@@ -10,7 +10,7 @@ import { noteError, servedModel } from "./generation.ts";
 import { Metrics } from "./metrics.ts";
 import { type PageFiles, pageResponse } from "./page.ts";
 import { pageRoutes } from "./pageRoutes.ts";
-import { authorize, guard, responseHeaders, type SecurityOptions } from "./security.ts";
+import { authorize, guard, isLoopback, responseHeaders, type SecurityOptions } from "./security.ts";
 
 /** Who may ask, what is logged, and the page. */
 export interface AppOptions extends SecurityOptions {
@@ -21,6 +21,8 @@ export interface AppOptions extends SecurityOptions {
   page?: PageFiles;
   /** Of requests that name none. Default: the one that their prompt asks for. */
   mask?: MaskRequest;
+  /** Whether clients may have models added: from this machine's folders, or downloaded. Default: false. */
+  allowModels?: boolean | undefined;
 }
 
 /** A web-standard handler: goes on a socket with {@link listen}, or into another server. */
@@ -37,7 +39,7 @@ const routes: Record<string, string> = {
   "/v1/completions": "POST",
   "/health": "GET",
   "/metrics": "GET",
-  "/ifprune/models": "GET",
+  "/ifprune/models": "GET, POST",
   "/ifprune/state": "GET",
   "/ifprune/mask": "POST",
   "/ifprune/masks/:model/:id": "GET",
@@ -59,6 +61,8 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
     c.set("metrics", metrics);
     c.set("logPrompts", options.logPrompts ?? false);
     c.set("mask", options.mask ?? { kind: "auto" });
+    c.set("allowModels", options.allowModels ?? false);
+    c.set("isLocal", isLoopback(options.host ?? "127.0.0.1"));
     c.set("entry", entry);
     c.set("finish", () => {
       entry.ms = Math.round(performance.now() - start);

@@ -1,6 +1,6 @@
 /** `POST /v1/chat/completions` */
 
-import type { AnswerStage, GenerationEvent, TokenLogprob } from "../service.ts";
+import type { AnswerStage, GenerationEvent, ServedModel, TokenLogprob } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
 import { Answers, maskOf, samplings, servedModel } from "./generation.ts";
@@ -8,6 +8,7 @@ import { grammarSchema } from "./jsonSchema.ts";
 import { readJsonBody } from "./limits.ts";
 import type { StageExtension } from "./pageApi.ts";
 import { type ChatBody, parseChat } from "./schemas.ts";
+import { ThoughtReader } from "./thoughts.ts";
 import { CallReader, plainMessages, readCall, type Said, type ToolCall, type ToolUse, toolUse } from "./tools.ts";
 
 export async function chat(c: Handled): Promise<Response> {
@@ -25,14 +26,15 @@ export async function chat(c: Handled): Promise<Response> {
     throw invalid("response_format", "wanted the type text beside tools: an answer cannot be both.");
   if (body.logprobs && schema)
     throw invalid("logprobs", "wanted none where the answer must follow a schema: they cannot be told then.");
-  if (body.top_logprobs !== undefined && !body.logprobs) throw invalid("top_logprobs", "wanted logprobs to be true.");
+  if (body.top_logprobs && !body.logprobs) throw invalid("top_logprobs", "wanted logprobs to be true.");
   if (body.stream_options && !body.stream) throw invalid("stream_options", "wanted stream to be true.");
-  if (body.max_tokens !== undefined && body.max_completion_tokens !== undefined)
-    throw invalid("max_tokens", "wanted this or max_completion_tokens, got both.");
+  const { max_tokens: max, max_completion_tokens: maxCompletion = max } = body;
+  if (max !== undefined && max !== maxCompletion)
+    throw invalid("max_tokens", "wanted this or max_completion_tokens, got both, and they differ.");
   const request = {
     prompt: { kind: "chat" as const, messages: plainMessages(body.messages), ...(use && { tools: use.tools }) },
     mask: maskOf(service, model, body, c.var.mask),
-    maxTokens: body.max_completion_tokens ?? body.max_tokens ?? model.contextLength,
+    maxTokens: maxCompletion ?? model.contextLength,
     stop: use && !use.schema && body.parallel_tool_calls === false ? [...body.stop, "</tool_call>"] : body.stop,
     logprobs: body.logprobs ? (body.top_logprobs ?? 0) : undefined,
     schema,
@@ -41,7 +43,12 @@ export async function chat(c: Handled): Promise<Response> {
   const n = body.n ?? 1;
   const answers = new Answers(c, model, "chatcmpl");
   const events = answers.run(samplings(body, n).map((sampling) => () => answers.generate({ ...request, sampling })));
-  const frames = readFrames(events, n, use);
+  const isContinued = body.messages.at(-1)!.role === "assistant";
+  const readers = Array.from(
+    { length: n },
+    () => new AnswerReader(use, schema || isContinued ? undefined : model.thoughts),
+  );
+  const frames = readFrames(events, readers);
   if (body.stream) return answers.stream(chunks(answers, frames, body));
   return c.json(await whole(answers, frames, body));
 }
@@ -66,10 +73,8 @@ interface Frame {
 /** Turns events into text and calls. The frame that opens an answer is empty. */
 async function* readFrames(
   events: AsyncGenerator<[number, GenerationEvent], void, void>,
-  n: number,
-  use: ToolUse | undefined,
+  readers: readonly AnswerReader[],
 ): AsyncGenerator<Frame, void, void> {
-  const readers = Array.from({ length: n }, () => new AnswerReader(use));
   for await (const [index, event] of events) {
     if (event.type === "start") yield { index };
     else if (event.type === "stage") yield { index, stage: event.stage };
@@ -79,24 +84,27 @@ async function* readFrames(
 
 class AnswerReader {
   readonly #use: ToolUse | undefined;
+  readonly #thoughts: ThoughtReader | undefined;
   readonly #calls: CallReader | undefined;
   /** Of an answer that is a call as a whole. */
   #json = "";
   #hasCalls = false;
   #logprobs: TokenLogprob[] = [];
 
-  constructor(use: ToolUse | undefined) {
+  constructor(use: ToolUse | undefined, thoughts: ServedModel["thoughts"]) {
     this.#use = use;
+    this.#thoughts = thoughts && new ThoughtReader(thoughts === "opened");
     this.#calls = use && !use.schema ? new CallReader(use.tools) : undefined;
   }
 
   *read(event: Exclude<GenerationEvent, { type: "start" | "stage" }>): Generator<Omit<Frame, "index">> {
     if (event.type === "text") {
       this.#logprobs.push(...(event.logprobs ?? []));
-      yield* this.#frames(this.#read(event.text));
+      yield* this.#frames(this.#thoughts?.push(event.text) ?? [event]);
       return;
     }
-    yield* this.#frames(this.#end(event.finishReason === "stop"));
+    yield* this.#frames(this.#thoughts?.end() ?? []);
+    yield* this.#said(this.#end(event.finishReason === "stop"));
     const finish = this.#hasCalls && event.finishReason === "stop" ? "tool_calls" : event.finishReason;
     yield { finish, ...this.#takeLogprobs() };
   }
@@ -116,9 +124,13 @@ class AnswerReader {
   }
 
   *#frames(all: readonly Said[]): Generator<Omit<Frame, "index">> {
+    for (const said of all) yield* this.#said("text" in said ? this.#read(said.text) : [said]);
+  }
+
+  *#said(all: readonly Said[]): Generator<Omit<Frame, "index">> {
     for (const said of all) {
       if ("call" in said) this.#hasCalls = true;
-      else if (this.#hasCalls && said.text.trim() === "") continue; // between calls
+      else if ("text" in said && this.#hasCalls && said.text.trim() === "") continue; // between calls
       yield { said, ...this.#takeLogprobs() };
     }
   }
@@ -137,6 +149,7 @@ async function whole(
 ): Promise<object> {
   const choices = Array.from({ length: n }, () => ({
     text: "",
+    thought: "",
     calls: [] as ToolCall[],
     logprobs: [] as TokenLogprob[],
     finish: undefined as Frame["finish"],
@@ -144,18 +157,20 @@ async function whole(
   for await (const { index, said, logprobs, finish } of frames) {
     const choice = choices[index]!;
     if (said && "text" in said) choice.text += said.text;
+    else if (said && "thought" in said) choice.thought += said.thought;
     else if (said) choice.calls.push(said.call);
     choice.logprobs.push(...(logprobs ?? []));
     choice.finish = finish;
   }
   return {
     ...answers.head("chat.completion"),
-    choices: choices.map(({ text, calls, logprobs, finish }, index) => ({
+    choices: choices.map(({ text, thought, calls, logprobs, finish }, index) => ({
       index,
       message: {
         role: "assistant",
         content: calls.length > 0 && text.trim() === "" ? null : text,
         refusal: null,
+        ...(thought !== "" && { reasoning_content: thought }),
         ...(calls.length > 0 && { tool_calls: calls }),
       },
       logprobs: withLogprobs ? { content: logprobs.map(chatLogprob), refusal: null } : null,
@@ -181,6 +196,7 @@ async function* chunks(
     }
     let delta: object = {};
     if (said && "text" in said) delta = { content: said.text };
+    else if (said && "thought" in said) delta = { reasoning_content: said.thought };
     else if (said) {
       const call = numCalls.get(index) ?? 0;
       numCalls.set(index, call + 1);

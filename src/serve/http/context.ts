@@ -32,6 +32,10 @@ export interface Env {
     logPrompts: boolean;
     /** Of requests that name none. */
     mask: MaskRequest;
+    /** Whether clients may have models added. */
+    allowModels: boolean;
+    /** Whether all clients are on this machine. */
+    isLocal: boolean;
   };
 }
 export type Handled = Context<Env>;

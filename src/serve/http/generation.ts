@@ -85,7 +85,7 @@ export function samplings(body: SamplingBody, count: number): Sampling[] {
   return Array.from({ length: count }, (_, i) => ({
     temperature: of("temperature"),
     topP: of("top_p"),
-    topK: of("top_k"),
+    topK: Math.max(0, of("top_k")), // vLLM writes −1 for no limit
     minP: of("min_p"),
     seed: (seed + i) >>> 0,
     frequencyPenalty: of("frequency_penalty"),
@@ -231,28 +231,40 @@ export class Answers<Extra extends { type: string } = never> {
     return { id, object, created, model: model.id, system_fingerprint: `ifprune-${mask}` };
   }
 
-  /** An answer as events. What fails before the first of them is an ordinary error. */
-  async stream(chunks: AsyncGenerator<object, void, void>): Promise<Response> {
-    const first = await chunks.next();
-    const { c, stop } = this;
-    c.set("isStream", true);
-    c.var.entry.status = 200;
-    const stream = eventStream(chunks, first, {
-      stop: () => stop.abort(),
-      onError: (error) => noteError(c, error),
-      onEnd: () => {
-        if (this.#isGone) c.var.entry.status = gone().status;
-        c.var.finish();
-      },
-    });
-    return new Response(stream, {
-      headers: {
-        "content-type": "text/event-stream; charset=utf-8",
-        "cache-control": "no-store",
-        "x-accel-buffering": "no", // proxies hold nothing back
-      },
-    });
+  /** An answer as events. */
+  stream(chunks: AsyncGenerator<object, void, void>): Promise<Response> {
+    return streamed(this.c, chunks, this.stop);
   }
+}
+
+/**
+ * Objects as events, as they come. What fails before the first of them is an ordinary error.
+ *
+ * @param stop aborts what they wait for, once the client is gone
+ */
+export async function streamed(
+  c: Handled,
+  objects: AsyncGenerator<object, void, void>,
+  stop: AbortController,
+): Promise<Response> {
+  const first = await objects.next();
+  c.set("isStream", true);
+  c.var.entry.status = 200;
+  const stream = eventStream(objects, first, {
+    stop: () => stop.abort(),
+    onError: (error) => noteError(c, error),
+    onEnd: () => {
+      if (c.req.raw.signal.aborted || stop.signal.aborted) c.var.entry.status = gone().status;
+      c.var.finish();
+    },
+  });
+  return new Response(stream, {
+    headers: {
+      "content-type": "text/event-stream; charset=utf-8",
+      "cache-control": "no-store",
+      "x-accel-buffering": "no", // proxies hold nothing back
+    },
+  });
 }
 
 /** Tells the log of an error; of a fault of ours, the stack too. */
@@ -271,7 +283,7 @@ function maskExtension({ id, source, tFfn, dFfn, from, quality }: MaskInfo): Com
 }
 
 /** 499, as servers say it in their logs: nobody reads the answer. */
-function gone(cause?: unknown): ApiError {
+export function gone(cause?: unknown): ApiError {
   return new ApiError(499 as 400, "client_closed_request", "The client went away.", { cause });
 }
 

@@ -12,15 +12,19 @@ export const limits = {
   /** Until all headers, and the whole body, have come. */
   headersMs: 10_000,
   requestMs: 30_000,
+  /** A connection without a request: longer than the pools of clients keep theirs (Go: 90 s). */
+  idleMs: 120_000,
   /** A client that takes nothing of a stream for so long is gone. */
   stalledMs: 60_000,
   messages: 1000,
-  tools: 64,
+  tools: 256,
   choices: 8,
   prompts: 64,
   /** Answers of one request that run at a time. */
   concurrent: 4,
-  stops: 16,
+  examples: 64,
+  exampleLength: 10_000,
+  stops: 32,
   stopLength: 256,
   logitBiases: 300,
   topLogprobs: 20,

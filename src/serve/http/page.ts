@@ -31,11 +31,19 @@ export interface PageFile {
 /** By the path of a URL. */
 export type PageFiles = ReadonlyMap<string, PageFile>;
 
-/** Files of the built page; of one that is not built, a text that says how. It is built first where Vite is installed. */
-export async function openPage(): Promise<PageFiles> {
-  const folder = join(root, "dist");
-  if (!existsSync(join(folder, "index.html")) && existsSync(root)) await build().catch(() => {});
-  if (existsSync(join(folder, "index.html"))) return readPage(folder);
+const folder = join(root, "dist");
+
+export function isPageBuilt(): boolean {
+  return existsSync(join(folder, "index.html"));
+}
+
+/** Files of the built page; of one that is not built, a text that says how. It is built first where Vite is installed, which `onBuild` is told. */
+export async function openPage(onBuild?: () => void): Promise<PageFiles> {
+  if (!isPageBuilt() && existsSync(root)) {
+    onBuild?.();
+    await build().catch(() => {});
+  }
+  if (isPageBuilt()) return readPage(folder);
   const text = "The page is not built. In a checkout: npm ci && npx vite build web\nThe API is at /v1.\n";
   return new Map([["/", pageFile(Buffer.from(text), ".txt", false)]]);
 }

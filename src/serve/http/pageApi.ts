@@ -5,8 +5,9 @@
  *
  * | route | body | answer |
  * |---|---|---|
- * | GET /ifprune/models | | `ServedModel[]` |
- * | GET /ifprune/state | | `ServiceState` |
+ * | GET /ifprune/models | | `PageModel[]` |
+ * | POST /ifprune/models | `AddBody` | server-sent `AddEvent`s, the model last; 403 without `--allow-models` |
+ * | GET /ifprune/state | | `PageState` |
  * | POST /ifprune/mask | `MaskBody` | `PageMask` |
  * | GET /ifprune/masks/:model/:id | | `StoredMask` |
  * | GET /ifprune/masks/:model/:id/file | | mask file, that `ifprune run --mask` reads |
@@ -17,9 +18,33 @@
  *
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
-import type { AnswerStage, GenerationEvent, MaskInfo, SavedTask, ServedModel, ServiceState } from "../service.ts";
+import type {
+  AddStage,
+  AnswerStage,
+  GenerationEvent,
+  MaskInfo,
+  SavedTask,
+  ServedModel,
+  ServiceState,
+} from "../service.ts";
 
-export type { AnswerStage, MaskInfo, SavedTask, ServedModel, ServiceState };
+export type { AddStage, AnswerStage, MaskInfo, SavedTask };
+
+/** A model, without its folder where others than this machine may ask. */
+export type PageModel = Omit<ServedModel, "location"> & Partial<Pick<ServedModel, "location">>;
+
+export interface PageState extends ServiceState {
+  /** Whether `POST /ifprune/models` is. */
+  allowsModels: boolean;
+}
+
+/** A model to serve: its folder on the server's machine, its name, or its id on the Hugging Face Hub. */
+export interface AddBody {
+  name: string;
+}
+
+/** How it comes along, in bytes or steps; or the model, once it is served. A client that goes away stops it. */
+export type AddEvent = { stage: AddStage; done: number; total: number } | { model: PageModel };
 
 /** Share of the FFN to keep, or channels per layer; as the model does unless told. */
 interface BudgetFields {
@@ -35,6 +60,8 @@ export interface MaskBody extends BudgetFields {
 
 export interface TaskBody extends BudgetFields {
   instruction: string;
+  /** Solved cases that the instruction shows. */
+  examples?: { input: string; output: string }[];
 }
 
 /** What a mask keeps. */

@@ -1,19 +1,31 @@
-/** What the page asks beyond OpenAI's API: masks, tasks and the state of the server. Shapes in `pageApi.ts`. */
+/** What the page asks beyond OpenAI's API: models, masks, tasks and the state of the server. Shapes in `pageApi.ts`. */
+import { isAbsolute } from "node:path";
 import { Hono } from "hono";
+import { FileError } from "../../errors.ts";
 import type { Mask } from "../../mask/mask.ts";
 import { maskToJson } from "../../mask/maskFile.ts";
-import { taskName } from "../service.ts";
+import { EventBuffer } from "../eventBuffer.ts";
+import { type AddStage, type ServedModel, taskName, taskNameWords } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
-import type { Env } from "./context.ts";
-import { budgetOf, servedModel, storedMask } from "./generation.ts";
+import type { Env, Handled } from "./context.ts";
+import { budgetOf, gone, servedModel, storedMask, streamed } from "./generation.ts";
 import { readJsonBody } from "./limits.ts";
-import type { PageMask, StoredMask } from "./pageApi.ts";
-import { parseMask, parseTask } from "./schemas.ts";
+import type { AddEvent, PageMask, PageModel, PageState, StoredMask } from "./pageApi.ts";
+import { parseAdd, parseMask, parseTask } from "./schemas.ts";
 
 export function pageRoutes(): Hono<Env> {
   const app = new Hono<Env>();
-  app.get("/models", (c) => c.json(c.var.service.models()));
-  app.get("/state", (c) => c.json(c.var.service.state()));
+  app.get("/models", (c) => c.json(c.var.service.models().map((model) => pageModel(c, model)) satisfies PageModel[]));
+  app.post("/models", async (c) => {
+    if (!c.var.allowModels)
+      throw new ApiError(403, "models_not_allowed", "This server adds no models. Start it with --allow-models.", {
+        type: "permission_error",
+      });
+    const { name } = parseAdd(await readJsonBody(c.req.raw));
+    const stop = new AbortController();
+    return streamed(c, adding(c, name, AbortSignal.any([c.req.raw.signal, stop.signal])), stop);
+  });
+  app.get("/state", (c) => c.json({ ...c.var.service.state(), allowsModels: c.var.allowModels } satisfies PageState));
 
   app.post("/mask", async (c) => {
     const body = parseMask(await readJsonBody(c.req.raw));
@@ -41,11 +53,11 @@ export function pageRoutes(): Hono<Env> {
   app.get("/tasks/:model/:name", (c) => c.json(savedTask(c.var.service, c.req.param("model"), c.req.param("name"))));
   app.put("/tasks/:model/:name", async (c) => {
     const { model, name } = c.req.param();
-    if (!taskName.test(name))
-      throw invalid("name", "wanted up to 64 letters, digits, _ and -, a letter or digit first.");
+    if (!taskName.test(name)) throw invalid("name", `wanted ${taskNameWords}.`);
     const body = parseTask(await readJsonBody(c.req.raw));
     const served = servedModel(c.var.service, model);
-    return c.json(await c.var.service.saveTask(served.id, name, body.instruction, budgetOf(served, body)));
+    const { instruction, examples } = body;
+    return c.json(await c.var.service.saveTask(served.id, name, instruction, { ...budgetOf(served, body), examples }));
   });
   app.delete("/tasks/:model/:name", (c) => {
     const { model, name } = c.req.param();
@@ -54,6 +66,46 @@ export function pageRoutes(): Hono<Env> {
     return c.body(null, 204);
   });
   return app;
+}
+
+/** Other machines are not told where files are. */
+function pageModel({ var: { isLocal } }: { var: Env["Variables"] }, { location, ...model }: ServedModel): PageModel {
+  return { ...model, ...((isLocal || !isAbsolute(location)) && { location }) };
+}
+
+/** Adds a model; its progress a few times a second. */
+async function* adding(c: Handled, name: string, signal: AbortSignal): AsyncGenerator<AddEvent, void, void> {
+  const events = new EventBuffer<AddEvent>();
+  let last = { stage: "", at: 0 };
+  const onProgress = (stage: AddStage, done: number, total: number) => {
+    const now = performance.now();
+    if (stage === last.stage && now - last.at < progressMs && done < total) return;
+    last = { stage, at: now };
+    events.push({ stage, done, total });
+  };
+  const stop = new AbortController();
+  const added = c.var.service.addModel(name, { signal: AbortSignal.any([signal, stop.signal]), onProgress }).then(
+    (model) => {
+      c.var.entry.model = model.id;
+      events.push({ model: pageModel(c, model) });
+      events.end();
+    },
+    (error) => events.fail(signal.aborted ? gone(error) : toldFully(error)),
+  );
+  try {
+    yield* events.read();
+  } finally {
+    stop.abort();
+    await added;
+  }
+}
+
+const progressMs = 200;
+
+/** Who may add models named the file, and is told what is wrong with it. */
+function toldFully(error: unknown): unknown {
+  if (!(error instanceof FileError)) return error;
+  return new ApiError(400, "model_unavailable", error.message, { param: "name", cause: error });
 }
 
 function savedTask(service: Env["Variables"]["service"], model: string, name: string) {

@@ -1,9 +1,10 @@
 /**
- * The bodies of requests. Fields that OpenAI has and that change nothing here (`user`, `metadata`, …) are taken; fields that would change something and
- * cannot are refused, as are unknown ones.
+ * The bodies of requests. What a message carries beyond its meaning is taken without effect, as clients put whole answers back into their history, and null is
+ * what is absent. What a request asks for is done or refused: fields of OpenAI's that change nothing here (`user`, `metadata`, …) are taken, as are values that
+ * ask for nothing (`reasoning_effort: "none"`); others are refused, and so are unknown ones.
  */
 import { z } from "zod";
-import { KEEP, MAX_LOSS, parseShare } from "../../bundle/estimate.ts";
+import { KEEP, MAX_LOSS, parseShare } from "../../bundle/budget.ts";
 import { MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
 import { OptionError } from "../../errors.ts";
@@ -25,7 +26,7 @@ const count = Number.MAX_SAFE_INTEGER;
 export const SAMPLING_FIELDS = {
   temperature: { ...SAMPLING_OPTIONS.temperature, max: 2, fallback: 1 },
   top_p: SAMPLING_OPTIONS.topP,
-  top_k: { ...SAMPLING_OPTIONS.topK, max: 1_000_000 },
+  top_k: { ...SAMPLING_OPTIONS.topK, min: -1, max: 1_000_000 },
   min_p: SAMPLING_OPTIONS.minP,
   seed: SAMPLING_OPTIONS.seed,
   frequency_penalty: { ...SAMPLING_OPTIONS.frequencyPenalty, min: -2, max: 2 },
@@ -101,45 +102,61 @@ const sampling = {
   logit_bias: optional(logitBias),
   n: optional(integer(1, limits.choices)),
   user: optional(text(512)),
+  metadata: optional(metadata),
 };
 
-const parts = z.array(
-  z.discriminatedUnion("type", [z.strictObject({ type: z.literal("text"), text: z.string() })], {
-    error: "wanted parts of type text: the models read nothing else",
-  }),
-);
-const content = z
-  .union([z.string(), parts], { error: "wanted a text, or parts of type text" })
-  .transform((value) => (typeof value === "string" ? value : value.map((part) => part.text).join("")));
+const textPart = z.object({ type: z.literal("text"), text: z.string() });
+/** What clients keep of an answer beside its text; the model reads neither. */
+const aside = z.object({ type: z.enum(["reasoning", "thinking", "redacted_thinking"]) });
+const refusalPart = z.object({ type: z.literal("refusal"), refusal: z.string() });
+
+/** A text, or parts of it. */
+const contentOf = <T extends typeof textPart | typeof aside | typeof refusalPart>(...kinds: [T, ...T[]]) =>
+  z
+    .union(
+      [
+        z.string(),
+        z.array(
+          z.discriminatedUnion("type", kinds, { error: "wanted parts of type text: the models read nothing else" }),
+        ),
+      ],
+      { error: "wanted a text, or parts of type text" },
+    )
+    .transform((value) =>
+      typeof value === "string"
+        ? value
+        : value.map((part) => ("text" in part ? part.text : "refusal" in part ? part.refusal : "")).join(""),
+    );
+const content = contentOf(textPart);
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
 
-const toolCall = z.strictObject({
+const toolCall = z.object({
   id: text(128),
-  type: z.literal("function"),
-  function: z.strictObject({ name: functionName, arguments: z.string() }),
+  type: z.literal("function").default("function"),
+  function: z.object({ name: functionName, arguments: z.string() }),
 });
 
 const message = z.discriminatedUnion(
   "role",
   [
-    z.strictObject({ role: z.enum(["system", "developer"]), content }),
-    z.strictObject({ role: z.literal("user"), content }),
-    z.strictObject({
+    z.object({ role: z.enum(["system", "developer"]), content }),
+    z.object({ role: z.literal("user"), content }),
+    z.object({
       role: z.literal("assistant"),
-      content: optional(content),
-      refusal: optional(z.null()),
-      tool_calls: optional(z.array(toolCall).min(1).max(limits.tools)),
+      content: optional(contentOf<typeof textPart | typeof aside | typeof refusalPart>(textPart, aside, refusalPart)),
+      tool_calls: optional(z.array(toolCall).max(limits.tools)),
+      function_call: optional(z.null("wanted tool_calls")),
     }),
-    z.strictObject({ role: z.literal("tool"), content, tool_call_id: text(128) }),
+    z.object({ role: z.literal("tool"), content, tool_call_id: text(128) }),
   ],
   { error: "wanted one of system, developer, user, assistant, tool" },
 );
 export type Message = z.output<typeof message>;
 
-const tool = z.strictObject({
+const tool = z.object({
   type: z.literal("function", "wanted a function: there are no other tools"),
-  function: z.strictObject({
+  function: z.object({
     name: functionName,
     description: optional(z.string()),
     parameters: optional(z.record(z.string(), z.unknown())),
@@ -188,12 +205,14 @@ const chat = z.strictObject({
   tools: optional(z.array(tool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
   tool_choice: optional(toolChoice),
   parallel_tool_calls: optional(z.boolean()),
-  metadata: optional(metadata),
   store: optional(z.literal(false, "answers are not stored")),
   service_tier: optional(z.enum(["auto", "default"])),
   safety_identifier: optional(text(512)),
   prompt_cache_key: optional(text(512)),
   modalities: optional(z.tuple([z.literal("text")], "wanted text only")),
+  reasoning_effort: optional(z.literal("none", "how long a model thinks cannot be chosen")),
+  verbosity: optional(z.literal("medium", "how much a model says cannot be chosen")),
+  prompt_cache_retention: optional(text(64)),
 });
 export type ChatBody = z.output<typeof chat>;
 
@@ -222,20 +241,27 @@ export type SamplingBody = Pick<ChatBody, Exclude<keyof typeof sampling, "model"
 
 const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
 const maskBody = z.strictObject({ model: text(256), instruction, ...budget });
-const taskBody = z.strictObject({ instruction, ...budget });
+const shown = text(limits.exampleLength).refine((value) => value.trim() !== "", "wanted some text");
+const example = z.strictObject({ input: shown, output: shown });
+const examples = z.array(example).max(limits.examples, `wanted at most ${limits.examples} examples`);
+const addBody = z.strictObject({
+  name: text(4096).refine((value) => value.trim() !== "", "wanted a folder, or a model's name or id"),
+});
+const taskBody = z.strictObject({ instruction, examples: optional(examples), ...budget });
 
 /** Fields of OpenAI's that are known, and that no model here has a use for. */
 const unsupported = new Set([
-  ...["audio", "function_call", "functions", "prediction", "prompt_cache_retention", "reasoning_effort"],
-  ...["verbosity", "web_search_options", "moderation"],
+  ...["audio", "function_call", "functions", "prediction", "web_search_options", "moderation"],
 ]);
+
+const asks = (value: unknown) => value !== null && !(Array.isArray(value) && value.length === 0);
 
 function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
   return (body) => {
     if (typeof body !== "object" || body === null || Array.isArray(body))
       throw new ApiError(400, "invalid_type", "Wanted a JSON object.");
     const fields = Object.entries(body);
-    const [field] = fields.find(([key, value]) => unsupported.has(key) && value !== null) ?? [];
+    const [field] = fields.find(([key, value]) => unsupported.has(key) && asks(value)) ?? [];
     if (field !== undefined)
       throw new ApiError(400, "unsupported_parameter", `Unsupported parameter: ${field}.`, { param: field });
     const known = Object.fromEntries(fields.filter(([key]) => !unsupported.has(key)));
@@ -249,4 +275,5 @@ function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
 export const parseChat = parser(chat);
 export const parseCompletion = parser(completion);
 export const parseMask = parser(maskBody);
+export const parseAdd = parser(addBody);
 export const parseTask = parser(taskBody);

@@ -1,6 +1,7 @@
 /**
  * Who may ask. A local server is within reach of every web page that its user opens: pages send requests to it (CSRF), and bind their own name to its
- * address in order to read the answers (DNS rebinding). So requests say by `Host` what they think they reach, and by `Origin` where they come from, and both are checked.
+ * address in order to read the answers (DNS rebinding). So requests say by `Host` what they think they reach, and by `Origin` where they come from, and both are
+ * checked; where a key is wanted any Host will do, as such a page has no key.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isIP } from "node:net";
@@ -12,7 +13,9 @@ export interface SecurityOptions {
   /** What the server is bound to. Default: 127.0.0.1 */
   host?: string | undefined;
   apiKey?: string | undefined;
-  /** Another origin whose pages may ask, such as `https://chat.example`. */
+  /** Names by which others reach the server, beside its address, as `gpu-box.lan`. With a key any will do. */
+  hosts?: readonly string[] | undefined;
+  /** Another origin whose pages may ask, such as `https://chat.example` or `app://obsidian.md`. */
   cors?: string | undefined;
 }
 
@@ -21,15 +24,20 @@ export function isLoopback(host: string): boolean {
 }
 
 /** Host, Origin and the number of headers of every request. */
-export function guard({ host = "127.0.0.1", cors }: SecurityOptions): MiddlewareHandler {
+export function guard({ host = "127.0.0.1", apiKey, hosts = [], cors }: SecurityOptions): MiddlewareHandler {
+  const isKnown = (name: string) =>
+    apiKey !== undefined || isOurs(name, host) || hosts.some((one) => one.toLowerCase() === name.toLowerCase());
   return async (c, next) => {
     checkHeaders(c.req.raw.headers);
     const url = new URL(c.req.url);
     const claimed = c.req.header("host");
-    if (!isOurs(url.hostname, host) || (claimed !== undefined && !isOurs(hostnameOf(claimed), host)))
-      throw new ApiError(403, "host_not_allowed", "The Host header names another server.", {
-        type: "permission_error",
-      });
+    if (!isKnown(url.hostname) || (claimed !== undefined && !isKnown(hostnameOf(claimed))))
+      throw new ApiError(
+        403,
+        "host_not_allowed",
+        "The Host header names another server. If it is a name of this one: serve --allow-host NAME, or with an API key.",
+        { type: "permission_error" },
+      );
     const origin = c.req.header("origin");
     const isForeign =
       origin === undefined

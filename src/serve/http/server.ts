@@ -42,6 +42,7 @@ export async function listen(
       requireHostHeader: false, // it is wanted below, with a body that says so
       headersTimeout: Math.min(limits.headersMs, requestMs),
       requestTimeout: requestMs,
+      keepAliveTimeout: limits.idleMs,
       connectionsCheckingInterval: Math.min(1000, requestMs),
     },
     listener,

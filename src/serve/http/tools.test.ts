@@ -13,7 +13,9 @@ const read = (pieces: readonly string[], isWhole: boolean): Said[] => {
   return [...pieces.flatMap((piece) => reader.push(piece)), ...reader.end(isWhole)];
 };
 const shown = (said: readonly Said[]) =>
-  said.map((one) => ("text" in one ? one.text : `[${one.call.function.arguments}]`)).join("");
+  said
+    .map((one) => ("text" in one ? one.text : "call" in one ? `[${one.call.function.arguments}]` : "a thought"))
+    .join("");
 
 test("calls are found in any pieces, and no text is lost", () => {
   fc.assert(

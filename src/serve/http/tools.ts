@@ -39,8 +39,6 @@ export function toolUse({ tools, tool_choice: choice = "auto" }: ChatBody): Tool
     if (names.has(one.name)) throw invalid(`tools.${i}.function.name`, "wanted each name once.");
     names.add(one.name);
     if (one.parameters) checkSize(one.parameters, `tools.${i}.function.parameters`);
-    if (one.strict && choice === "auto")
-      throw invalid(`tools.${i}.function.strict`, "only a call that tool_choice asks for can be held to its schema.");
   }
   if (choice === "none") return undefined;
   if (choice === "auto") return { tools };
@@ -93,7 +91,7 @@ export function plainMessages(messages: readonly Message[]): ChatMessage[] {
 }
 
 /** What a piece of an answer turned out to be. */
-export type Said = { text: string } | { call: ToolCall };
+export type Said = { text: string } | { call: ToolCall } | { thought: string };
 
 /** Finds calls in an answer that comes in pieces. What looks like a call and is none stays text. */
 export class CallReader {

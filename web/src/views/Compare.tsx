@@ -1,19 +1,24 @@
-/** Two instructions: their masks one above the other, and how much they share, beside what chance would. */
-import { useRef, useState } from "preact/hooks";
+/** Instructions beside each other: how far their masks overlap, each with each, and of a pair where they differ, beside what chance would share. */
+import { useMemo, useRef, useState } from "preact/hooks";
 import { makeMask, type PageMask, type ServedModel } from "../api.ts";
 import { type Bits, decodeLayers, mean, overlapPerLayer, type PerChannel, shareKeeping } from "../channels.ts";
 import { percent } from "../format.ts";
+import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
+import { keptShareOf, OverlapMatrix } from "../OverlapMatrix.tsx";
 import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
 import { keptShare } from "../settings.ts";
 
+/** More would be a matrix that nobody reads. */
+const maxInstructions = 8;
+
 interface Compared {
-  instructions: [string, string];
-  masks: [PageMask, PageMask];
+  instructions: string[];
+  masks: PageMask[];
 }
 
 export function Compare({ model }: { model: ServedModel }) {
-  const [texts, setTexts] = useKept<[string, string]>("compare", ["", ""]);
+  const [texts, setTexts] = useKept<string[]>("compare", ["", ""]);
   const [result, setResult] = useState<Compared>();
   const [error, setError] = useState<unknown>();
   const [isWaiting, setIsWaiting] = useState(false);
@@ -25,10 +30,10 @@ export function Compare({ model }: { model: ServedModel }) {
     setIsWaiting(true);
     setError(undefined);
     try {
-      const [first, second] = await Promise.all(
+      const masks = await Promise.all(
         texts.map((instruction) => makeMask({ model: model.id, instruction, ...keptShare() })),
       );
-      if (turn === latest.current) setResult({ instructions: texts, masks: [first!, second!] });
+      if (turn === latest.current) setResult({ instructions: texts, masks });
     } catch (failure) {
       if (turn === latest.current) setError(failure);
     }
@@ -36,37 +41,60 @@ export function Compare({ model }: { model: ServedModel }) {
   };
   return (
     <div class="page">
-      <form class="pair" onSubmit={compare}>
-        {(["First", "Second"] as const).map((name, i) => (
-          <label key={name} class="field tall">
-            <span>{name} instruction</span>
-            <textarea
-              rows={3}
-              required
-              value={texts[i]}
-              onInput={(event) => setTexts(texts.with(i, event.currentTarget.value) as [string, string])}
-              onKeyDown={(event) => {
-                if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-                event.preventDefault();
-                event.currentTarget.form!.requestSubmit();
-              }}
-            />
-          </label>
+      <form class="instructions" onSubmit={compare}>
+        {texts.map((text, i) => (
+          <div key={i} class="instruction">
+            <label class="field tall">
+              <span>Instruction {i + 1}</span>
+              <textarea
+                rows={2}
+                required
+                value={text}
+                onInput={(event) => setTexts(texts.with(i, event.currentTarget.value))}
+                onKeyDown={(event) => {
+                  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+                  event.preventDefault();
+                  event.currentTarget.form!.requestSubmit();
+                }}
+              />
+            </label>
+            {texts.length > 2 && (
+              <button
+                type="button"
+                class="quiet"
+                aria-label={`Remove instruction ${i + 1}`}
+                title="Remove"
+                onClick={() => setTexts(texts.toSpliced(i, 1))}
+              >
+                <Icon name="trash" />
+              </button>
+            )}
+          </div>
         ))}
-        <KeepChoice model={model} />
-        <button type="submit" class="button primary" disabled={isWaiting}>
-          {isWaiting ? "Comparing …" : "Compare"}
-        </button>
+        <div class="form-row">
+          <button
+            type="button"
+            class="button"
+            disabled={texts.length === maxInstructions}
+            onClick={() => setTexts([...texts, ""])}
+          >
+            <Icon name="plus" /> Another instruction
+          </button>
+          <KeepChoice model={model} />
+          <button type="submit" class="button primary" disabled={isWaiting}>
+            {isWaiting ? "Comparing …" : "Compare"}
+          </button>
+        </div>
       </form>
       {error !== undefined && <Failure error={error} retry={compare} />}
       {result ? (
-        <Comparison {...result} />
+        <Comparison key={result.masks.map(({ info }) => info.id).join()} {...result} />
       ) : (
         error === undefined && (
-          <Empty title="What do two instructions share?">
+          <Empty title="What do instructions share?">
             <p>
-              Each gets its own {model.tFfn} of {model.dFfn} channels per layer. Two wordings of one task should share
-              most of them; two tasks about as many as chance, {percent(model.tFfn / model.dFfn)}.
+              Each gets a mask of its own. Two wordings of one task should share most of their channels; two tasks about
+              as many as chance, which is the share that masks keep.
             </p>
           </Empty>
         )
@@ -76,31 +104,73 @@ export function Compare({ model }: { model: ServedModel }) {
 }
 
 function Comparison({ instructions, masks }: Compared) {
-  const { tFfn, dFfn } = masks[0].info;
-  const bits = masks.map(({ layers }) => decodeLayers(layers)) as [Bits, Bits];
-  const overlap = overlapPerLayer(...bits);
-  const chance = tFfn / dFfn;
-  const total = mean(overlap);
-  const keptBy = (i: 0 | 1): PerChannel => shareKeeping([bits[i]], bits[i].length, dFfn);
+  const [pair, setPair] = useState<[number, number]>([0, 1]);
+  const bits = useMemo(() => masks.map(({ layers }) => decodeLayers(layers)), [masks]);
+  const { dFfn } = masks[0]!.info;
+  if (masks.every(({ info }) => info.tFfn === dFfn)) {
+    return (
+      <p class="note" role="status">
+        These masks keep every channel, so there is nothing to compare. Choose under Keep how much of the model they
+        keep.
+      </p>
+    );
+  }
   return (
     <section class="comparison" aria-label="Comparison">
+      {masks.length > 2 && (
+        <>
+          <h2>Overlap of all</h2>
+          <OverlapMatrix names={instructions} masks={bits} dFfn={dFfn} chosen={pair} onChoose={setPair} />
+        </>
+      )}
+      <Pair instructions={instructions} bits={bits} dFfn={dFfn} pair={pair} />
+    </section>
+  );
+}
+
+interface PairProps {
+  instructions: readonly string[];
+  bits: readonly Bits[];
+  dFfn: number;
+  pair: readonly [number, number];
+}
+
+function Pair({ instructions, bits, dFfn, pair: [i, j] }: PairProps) {
+  const [a, b] = [bits[i]!, bits[j]!];
+  const overlap = overlapPerLayer(a, b);
+  const chance = keptShareOf(b, dFfn);
+  const total = mean(overlap);
+  const keptBy = useMemo(
+    () => new Map([i, j].map((one): [number, PerChannel] => [one, shareKeeping([bits[one]!], a.length, dFfn)])),
+    [bits, i, j],
+  );
+  return (
+    <>
+      {bits.length > 2 && (
+        <h2>
+          Instructions {i + 1} and {j + 1}
+        </h2>
+      )}
       <p class="total">
         <strong>{percent(total)}</strong> of the kept channels are shared; by chance it would be {percent(chance)}.
       </p>
-      {([0, 1] as const).map((i) => (
-        <figure key={i}>
-          <figcaption>{instructions[i]}</figcaption>
+      {[i, j].map((one) => (
+        <figure key={one}>
+          <figcaption>{instructions[one]}</figcaption>
           <MaskStrip
-            layers={bits[i]}
+            layers={bits[one]!}
             dFfn={dFfn}
-            common={keptBy(i === 0 ? 1 : 0)}
-            describe={(share) => (share > 0 ? "kept by both" : "only here")}
-            label={`Mask of the ${i === 0 ? "first" : "second"} instruction. Arrow keys walk through the layers.`}
+            common={keptBy.get(one === i ? j : i)}
+            describe={(share) =>
+              share === 1 ? "kept by both" : share === 0 ? "only here" : `${percent(share)} of them by both`
+            }
+            label={`Mask of instruction ${one + 1}. Up and down walk through the layers, left and right within one.`}
           />
         </figure>
       ))}
       <StripLegend low="kept by both" high="only by this one" />
-      <h2>Shared channels per layer</h2>
+      <h2>Which layers differ</h2>
+      <p class="note">{mostDifferent(overlap)}</p>
       <table class="bars">
         <thead>
           <tr>
@@ -120,8 +190,16 @@ function Comparison({ instructions, masks }: Compared) {
           <BarRow name="All" share={total} chance={chance} />
         </tfoot>
       </table>
-    </section>
+    </>
   );
+}
+
+/** `Layer 12 differs most (41 % shared), layer 0 least (88 %).` */
+function mostDifferent(overlap: readonly number[]): string {
+  if (Math.max(...overlap) === Math.min(...overlap)) return "All layers share as much.";
+  const order = overlap.map((_, layer) => layer).sort((a, b) => overlap[a]! - overlap[b]!);
+  const [first, last] = [order[0]!, order.at(-1)!];
+  return `Layer ${first} differs most (${percent(overlap[first]!)} shared), layer ${last} least (${percent(overlap[last]!)}).`;
 }
 
 function BarRow({ name, share, chance }: { name: string; share: number; chance: number }) {

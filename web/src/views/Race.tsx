@@ -1,4 +1,7 @@
-/** One prompt on the dense model and on the sub-network: tokens over time, drawn while they come. */
+/**
+ * One prompt on the dense model and on the sub-network: tokens over time, drawn while they come; what it took to get ready, apart from answering; and
+ * further prompts under the same mask, when both are in memory.
+ */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { type ServedModel, streamChat } from "../api.ts";
 import type { AnswerInfo } from "../conversations.ts";
@@ -6,9 +9,11 @@ import { count, milliseconds, perSecond, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
 import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
+import { Scroll } from "../Scroll.tsx";
 import { askServer } from "../session.ts";
 import { keptShare, settings } from "../settings.ts";
 import { useStore } from "../store.ts";
+import { answerMs, readyMs, type Timed, verdict } from "../verdict.ts";
 
 type LaneName = "dense" | "subnetwork";
 const laneNames: readonly LaneName[] = ["dense", "subnetwork"];
@@ -28,23 +33,32 @@ interface Lane {
 
 const newLane = (): Lane => ({ pieces: [], times: [], elapsed: 0, state: "waiting" });
 
+/** A prompt that was raced. */
+interface Run {
+  prompt: string;
+  lanes: Record<LaneName, Lane>;
+}
+
 export function Race({ model }: { model: ServedModel }) {
   const [prompt, setPrompt] = useKept("race.prompt", "");
   const [mask, setMask] = useKept("race.mask", "auto");
   const [isAtOnce, setIsAtOnce] = useKept("race.order", false);
   const { maxTokens } = useStore(settings);
   const [lanes, setLanes] = useState<Record<LaneName, Lane>>();
+  /** Those that ended, under one mask. */
+  const [runs, setRuns] = useState<Run[]>([]);
   const abort = useRef<AbortController>();
   const [isRunning, setIsRunning] = useState(false);
   useEffect(() => () => abort.current?.abort(), []);
 
-  const start = async (event?: Event) => {
-    event?.preventDefault();
+  /** @param before runs under the same mask, that this one is counted with */
+  const race = async (prompt: string, mask: string, before: Run[]) => {
     if (isRunning || !prompt.trim()) return;
     const stop = new AbortController();
     abort.current = stop;
     const now: Record<LaneName, Lane> = { dense: newLane(), subnetwork: newLane() };
     setIsRunning(true);
+    setRuns(before);
     let frame = requestAnimationFrame(function show() {
       setLanes({ dense: { ...now.dense }, subnetwork: { ...now.subnetwork } });
       frame = requestAnimationFrame(show);
@@ -55,9 +69,15 @@ export function Race({ model }: { model: ServedModel }) {
     else for (const name of laneNames) if (!stop.signal.aborted) await run(name);
     cancelAnimationFrame(frame);
     setLanes({ ...now });
+    if (haveAnswered(now)) setRuns([...before, { prompt, lanes: now }]);
     setIsRunning(false);
     void askServer();
   };
+  const start = (event: Event) => {
+    event.preventDefault();
+    void race(prompt, mask, []);
+  };
+  const lastMask = runs.at(-1)?.lanes.subnetwork.info?.mask?.id;
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: a shortcut of the button below
     <div class="page" onKeyDown={(event) => event.key === "Escape" && abort.current?.abort()}>
@@ -100,19 +120,22 @@ export function Race({ model }: { model: ServedModel }) {
       </form>
       {lanes ? (
         <>
+          <Outcome lanes={lanes} />
           <RaceChart lanes={lanes} maxTokens={maxTokens} />
-          <Agreement lanes={lanes} />
           <div class="lanes" aria-live="polite" aria-busy={isRunning}>
             {laneNames.map((name) => (
               <LaneCard key={name} name={name} lane={lanes[name]} lanes={lanes} />
             ))}
           </div>
+          {runs.length > 0 && lastMask !== undefined && (
+            <Again runs={runs} isRunning={isRunning} onRun={(prompt) => void race(prompt, lastMask, runs)} />
+          )}
         </>
       ) : (
         <Empty title="How much faster is the part?">
           <p>
-            The same prompt runs on all {model.dFfn} channels and on the {model.tFfn} that it needs. A sub-network that
-            is not loaded yet has to be built first; run the race twice to see it without.
+            The same prompt runs on all {model.dFfn} channels and on those that its mask keeps. What is not in memory
+            has to be loaded first, and a new sub-network built; that time is shown apart from answering.
           </p>
         </Empty>
       )}
@@ -120,24 +143,123 @@ export function Race({ model }: { model: ServedModel }) {
   );
 }
 
-const haveAnswered = (lanes: Record<LaneName, Lane>): boolean =>
-  laneNames.every((name) => lanes[name].state === "done" && lanes[name].error === undefined);
+const timesOf = ({ info, elapsed }: Lane): Timed | undefined =>
+  info?.ms && { total: elapsed, ms: info.ms, tokens: info.completionTokens ?? 0 };
 
-/** Where the two answers part; undefined until both are there, and where they do not. */
-const partingOfLanes = (lanes: Record<LaneName, Lane>): Parting | undefined =>
-  haveAnswered(lanes) ? partingOf(lanes.dense.pieces, lanes.subnetwork.pieces) : undefined;
-
-function Agreement({ lanes }: { lanes: Record<LaneName, Lane> }) {
+/** Who was faster and why, and where the answers part. */
+function Outcome({ lanes }: { lanes: Record<LaneName, Lane> }) {
   if (!haveAnswered(lanes)) return null;
+  if (lanes.subnetwork.info?.mask?.id === "dense") {
+    return (
+      <p class="note" role="status">
+        The mask keeps every channel, so both were the dense model. Choose under Keep how much of it masks keep.
+      </p>
+    );
+  }
+  const [dense, subnetwork] = laneNames.map((name) => timesOf(lanes[name]));
   const parting = partingOfLanes(lanes);
   const same =
     parting && `${count(parting.pieces)} of the dense answer's ${plural(lanes.dense.pieces.length, "token")}`;
   return (
-    <p class="note" role="status">
-      {same ? `The answers part at ${partingMark}, after ${same}.` : "Both gave the same answer."}
-    </p>
+    <div role="status">
+      {dense && subnetwork && <p class="verdict">{verdict(dense, subnetwork)}</p>}
+      <p class="note">{same ? `The answers part at ${partingMark}, after ${same}.` : "Both gave the same answer."}</p>
+    </div>
   );
 }
+
+/** Runs under one mask, the first with what it took to load, and further ones on demand. */
+function Again({
+  runs,
+  isRunning,
+  onRun,
+}: {
+  runs: readonly Run[];
+  isRunning: boolean;
+  onRun: (prompt: string) => void;
+}) {
+  const [prompt, setPrompt] = useKept("race.next", "");
+  const sums = laneNames.map((name) => runs.reduce((sum, { lanes }) => sum + lanes[name].elapsed, 0));
+  return (
+    <section class="card again" aria-labelledby="again-title">
+      <h2 id="again-title">Under this mask</h2>
+      <Scroll label="Runs">
+        <table class="runs">
+          <thead>
+            <tr>
+              <th scope="col">Prompt</th>
+              {laneNames.map((name) => (
+                <th key={name} scope="col">
+                  {titles[name]}
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {runs.map(({ prompt, lanes }, i) => (
+              <tr key={i}>
+                <th scope="row">
+                  {i + 1} <span class="run-prompt">{prompt}</span>
+                </th>
+                {laneNames.map((name) => (
+                  <td key={name}>
+                    <strong>{milliseconds(lanes[name].elapsed)}</strong> {readiness(lanes[name])}
+                  </td>
+                ))}
+              </tr>
+            ))}
+          </tbody>
+          {runs.length > 1 && (
+            <tfoot>
+              <tr>
+                <th scope="row">All {runs.length}</th>
+                {sums.map((sum, i) => (
+                  <td key={laneNames[i]}>
+                    <strong>{milliseconds(sum)}</strong>
+                  </td>
+                ))}
+              </tr>
+            </tfoot>
+          )}
+        </table>
+      </Scroll>
+      <form
+        class="form-row"
+        onSubmit={(event) => {
+          event.preventDefault();
+          onRun(prompt);
+        }}
+      >
+        <button type="button" class="button" disabled={isRunning} onClick={() => onRun(runs.at(-1)!.prompt)}>
+          <Icon name="again" /> The same again
+        </button>
+        <label class="field wide">
+          <span>Another prompt under the same mask</span>
+          <input required value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} />
+        </label>
+        <button type="submit" class="button" disabled={isRunning || !prompt.trim()}>
+          Run it
+        </button>
+      </form>
+    </section>
+  );
+}
+
+const origins = { loaded: "warm", disk: "loaded from disk", cold: "built and loaded" } as const;
+
+/** `warm`, `built and loaded in 812 ms` */
+function readiness({ info }: Lane): string {
+  if (!info?.ms || !info.mask?.from) return "";
+  const { from } = info.mask;
+  return from === "loaded" ? origins.loaded : `${origins[from]} in ${milliseconds(readyMs(info.ms))}`;
+}
+
+const haveAnswered = (lanes: Record<LaneName, Lane>): boolean =>
+  laneNames.every((name) => lanes[name].state === "done" && lanes[name].info?.ms !== undefined);
+
+/** Where the two answers part; undefined until both are there, and where they do not. */
+const partingOfLanes = (lanes: Record<LaneName, Lane>): Parting | undefined =>
+  haveAnswered(lanes) ? partingOf(lanes.dense.pieces, lanes.subnetwork.pieces) : undefined;
 
 interface LaneRequest {
   model: string;
@@ -205,9 +327,12 @@ function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTok
   const yTicks = ticks(most).filter(Number.isInteger);
   const x = (ms: number) => left + (ms / longest) * (W - left - right);
   const y = (tokens: number) => H - bottom - (tokens / most) * (H - top - bottom);
-  const line = ({ times, elapsed, state }: Lane) => {
+  /** Until its network is ready; known once the server has told it. */
+  const ready = ({ info }: Lane) => (info?.ms ? readyMs(info.ms) : 0);
+  const line = (lane: Lane) => {
+    const { times, elapsed, state } = lane;
     const points = times.map((time, i) => `${x(time).toFixed(1)},${y(i + 1).toFixed(1)}`);
-    const start = `${x(0)},${y(0)} ${x(times[0] ?? elapsed).toFixed(1)},${y(0)}`;
+    const start = `${x(ready(lane)).toFixed(1)},${y(0)} ${x(times[0] ?? elapsed).toFixed(1)},${y(0)}`;
     const end =
       state === "running" && times.length > 0 ? ` ${x(elapsed).toFixed(1)},${y(times.length).toFixed(1)}` : "";
     return `${start} ${points.join(" ")}${end}`;
@@ -220,7 +345,7 @@ function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTok
             {titles[name]}
           </span>
         ))}
-        <span class="note">tokens over the time since the request</span>
+        <span class="note">tokens over the time since the request; dotted: getting ready</span>
       </figcaption>
       <svg
         ref={svg}
@@ -243,8 +368,10 @@ function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTok
         ))}
         {laneNames.map((name) => (
           <g key={name} class={name}>
+            {ready(lanes[name]) > 0 && (
+              <line class="line ready" x1={x(0)} x2={x(ready(lanes[name]))} y1={y(0)} y2={y(0)} />
+            )}
             <polyline class="line" points={line(lanes[name])} />
-            {lanes[name].times[0] !== undefined && <circle cx={x(lanes[name].times[0])} cy={y(1)} r={3.5} />}
           </g>
         ))}
       </svg>
@@ -271,22 +398,24 @@ function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Re
         ? perSecond(times.length - 1, times.at(-1)! - first)
         : "–";
   const slowest = Math.max(...laneNames.map((other) => lanes[other].elapsed), 1);
+  const timed = timesOf(lane);
+  const figures = [
+    ["Getting ready", timed ? milliseconds(readyMs(timed.ms)) : "–"],
+    ["Answering", timed ? milliseconds(answerMs(timed.ms)) : "–"],
+    ["Total", state === "waiting" ? "–" : milliseconds(lane.elapsed)],
+    ["First token", first === undefined ? "–" : milliseconds(first)],
+    ["Speed", rate],
+  ];
   return (
     <section class={`lane ${name}`} aria-label={titles[name]}>
       <h2>{titles[name]}</h2>
       <dl class="numbers">
-        <div>
-          <dt>First token</dt>
-          <dd>{first === undefined ? "–" : milliseconds(first)}</dd>
-        </div>
-        <div>
-          <dt>Speed</dt>
-          <dd>{rate}</dd>
-        </div>
-        <div>
-          <dt>Total</dt>
-          <dd>{state === "waiting" ? "–" : milliseconds(lane.elapsed)}</dd>
-        </div>
+        {figures.map(([name, figure]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{figure}</dd>
+          </div>
+        ))}
       </dl>
       {info?.ms && <StageBar ms={info.ms} slowest={slowest} />}
       {state === "waiting" && <p class="note">Not started.</p>}

@@ -1,17 +1,30 @@
-/** Saved masks of kinds of tasks: add, delete, take along, and how far they overlap. */
-import { useState } from "preact/hooks";
+/** Saved masks of kinds of tasks: add, change, delete, export, and how far they overlap. */
+import { useMemo, useState } from "preact/hooks";
 import { deleteTask, getMaskFile, type SavedTask, type ServedModel, saveTask } from "../api.ts";
-import { type Bits, decodeLayers, mean, overlapPerLayer } from "../channels.ts";
-import { percent } from "../format.ts";
+import { type Bits, decodeLayers, fits, shareKeeping } from "../channels.ts";
+import { percent, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
+import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { maskLayers } from "../masks.ts";
-import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, MaskById, useLoaded } from "../parts.tsx";
+import { OverlapMatrix } from "../OverlapMatrix.tsx";
+import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, useKept, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
 import { keptShare } from "../settings.ts";
+import { fileName, shellWord } from "../shell.ts";
 import { useStore } from "../store.ts";
+
+interface Draft {
+  name: string;
+  instruction: string;
+  examples: { input: string; output: string }[];
+}
+const emptyDraft: Draft = { name: "", instruction: "", examples: [] };
 
 export function Tasks({ model }: { model: ServedModel }) {
   const saved = useStore(tasks);
+  const [draft, setDraft] = useKept("task", emptyDraft);
+  const list = saved.state === "ready" ? saved.value : [];
+  const masks = useTaskMasks(model, list);
   if (saved.state === "loading") {
     return (
       <p class="loading" role="status">
@@ -26,10 +39,15 @@ export function Tasks({ model }: { model: ServedModel }) {
       </div>
     );
   }
+  const edit = ({ name, instruction, examples = [] }: SavedTask) => {
+    setDraft({ name, instruction, examples: [...examples] });
+    document.getElementById("task-name")!.focus();
+  };
+  const known = list.filter(({ maskId }) => masks?.get(maskId));
   return (
     <div class="page">
-      <NewTask model={model} />
-      {saved.value.length === 0 ? (
+      <TaskForm model={model} draft={draft} setDraft={setDraft} />
+      {list.length === 0 ? (
         <Empty title="No tasks yet">
           <p>
             A task is an instruction whose mask you keep, for every prompt of that kind: choose it as the mask of a
@@ -39,20 +57,47 @@ export function Tasks({ model }: { model: ServedModel }) {
       ) : (
         <>
           <ul class="tasks">
-            {saved.value.map((task) => (
-              <TaskCard key={task.name} model={model} task={task} />
+            {list.map((task) => (
+              <TaskCard key={task.name} model={model} task={task} masks={masks} onEdit={edit} />
             ))}
           </ul>
-          {saved.value.length > 1 && <OverlapMatrix model={model} saved={saved.value} />}
+          {known.length > 1 && (
+            <section class="card" aria-labelledby="overlap-title">
+              <h2 id="overlap-title">Overlap of tasks</h2>
+              <OverlapMatrix
+                names={known.map(({ name }) => name)}
+                masks={known.map(({ maskId }) => masks!.get(maskId)!)}
+                dFfn={model.dFfn}
+              />
+            </section>
+          )}
         </>
       )}
     </div>
   );
 }
 
-function NewTask({ model }: { model: ServedModel }) {
-  const [name, setName] = useState("");
-  const [instruction, setInstruction] = useState("");
+/** By their ids; null of one that the server no longer has. Absent until all are there. */
+type TaskMasks = ReadonlyMap<string, Bits | null> | undefined;
+
+function useTaskMasks(model: ServedModel, list: readonly SavedTask[]): TaskMasks {
+  const ids = [...new Set(list.map(({ maskId }) => maskId))];
+  const load = async (id: string): Promise<[string, Bits | null]> => {
+    const layers = await maskLayers(model.id, id).then(decodeLayers, () => null);
+    return [id, layers && fits(layers, model.numLayers, model.dFfn) ? layers : null];
+  };
+  const loaded = useLoaded(async () => new Map(await Promise.all(ids.map(load))), [model.id, ids.join(" ")]);
+  return loaded.state === "ready" ? loaded.value : undefined;
+}
+
+interface FormProps {
+  model: ServedModel;
+  draft: Draft;
+  setDraft: (draft: Draft) => void;
+}
+
+function TaskForm({ model, draft, setDraft }: FormProps) {
+  const { name, instruction, examples } = draft;
   const [isSaving, setIsSaving] = useState(false);
   const saved = useStore(tasks);
   const isKnown = saved.state === "ready" && saved.value.some((task) => task.name === name.trim());
@@ -62,42 +107,102 @@ function NewTask({ model }: { model: ServedModel }) {
     setIsSaving(true);
     setError(undefined);
     try {
-      await saveTask(model.id, name.trim(), { instruction: instruction.trim(), ...keptShare() });
-      setName("");
-      setInstruction("");
+      const shown = examples.map(({ input, output }) => ({ input: input.trim(), output: output.trim() }));
+      await saveTask(model.id, name.trim(), { instruction: instruction.trim(), examples: shown, ...keptShare() });
+      setDraft(emptyDraft);
       await loadTasks();
     } catch (failure) {
       setError(failure);
     }
     setIsSaving(false);
   };
+  const setExample = (i: number, change: Partial<Draft["examples"][number]>) =>
+    setDraft({ ...draft, examples: examples.with(i, { ...examples[i]!, ...change }) });
   return (
     <form class="task-form" onSubmit={save}>
-      <label class="field">
-        <span>Name</span>
-        <input
-          required
-          pattern="[A-Za-z0-9][A-Za-z0-9_\-]*"
-          title="letters, digits, _ and -"
-          maxLength={64}
-          value={name}
-          onInput={(event) => setName(event.currentTarget.value)}
-        />
-      </label>
-      <label class="field wide">
-        <span>Instruction</span>
-        <input required value={instruction} onInput={(event) => setInstruction(event.currentTarget.value)} />
-      </label>
-      <KeepChoice model={model} />
-      <button type="submit" class="button primary" disabled={isSaving || !name.trim() || !instruction.trim()}>
-        <Icon name="plus" /> {isSaving ? "Saving …" : isKnown ? "Replace task" : "Save task"}
-      </button>
+      <div class="form-row">
+        <label class="field">
+          <span>Name</span>
+          <input
+            id="task-name"
+            required
+            pattern="[^\/\\]+"
+            title="one line, without / and \"
+            maxLength={64}
+            value={name}
+            onInput={(event) => setDraft({ ...draft, name: event.currentTarget.value })}
+          />
+        </label>
+        <label class="field wide">
+          <span>Instruction</span>
+          <input
+            required
+            value={instruction}
+            onInput={(event) => setDraft({ ...draft, instruction: event.currentTarget.value })}
+          />
+        </label>
+      </div>
+      {examples.length > 0 && (
+        <fieldset class="task-examples">
+          <legend>Examples that the instruction shows</legend>
+          {examples.map(({ input, output }, i) => (
+            <div key={i} class="task-example">
+              <input
+                required
+                aria-label={`Input of example ${i + 1}`}
+                placeholder="input"
+                value={input}
+                onInput={(event) => setExample(i, { input: event.currentTarget.value })}
+              />
+              <span aria-hidden="true">→</span>
+              <input
+                required
+                aria-label={`Output of example ${i + 1}`}
+                placeholder="output"
+                value={output}
+                onInput={(event) => setExample(i, { output: event.currentTarget.value })}
+              />
+              <button
+                type="button"
+                class="quiet"
+                aria-label={`Remove example ${i + 1}`}
+                title="Remove"
+                onClick={() => setDraft({ ...draft, examples: examples.toSpliced(i, 1) })}
+              >
+                <Icon name="trash" />
+              </button>
+            </div>
+          ))}
+        </fieldset>
+      )}
+      <div class="form-row">
+        <button
+          type="button"
+          class="button"
+          onClick={() => setDraft({ ...draft, examples: [...examples, { input: "", output: "" }] })}
+        >
+          <Icon name="plus" /> Add an example
+        </button>
+        <KeepChoice model={model} />
+        <button type="submit" class="button primary" disabled={isSaving || !name.trim() || !instruction.trim()}>
+          {isSaving ? "Saving …" : isKnown ? "Replace task" : "Save task"}
+        </button>
+      </div>
       {error !== undefined && <Failure error={error} retry={save} />}
     </form>
   );
 }
 
-function TaskCard({ model, task }: { model: ServedModel; task: SavedTask }) {
+interface CardProps {
+  model: ServedModel;
+  task: SavedTask;
+  masks: TaskMasks;
+  onEdit: (task: SavedTask) => void;
+}
+
+function TaskCard({ model, task, masks, onEdit }: CardProps) {
+  const { examples = [] } = task;
+  const command = exportCommand(model, task.name);
   const [error, setError] = useState<unknown>();
   const attempt = (action: () => Promise<void>) => async () => {
     setError(undefined);
@@ -109,7 +214,7 @@ function TaskCard({ model, task }: { model: ServedModel; task: SavedTask }) {
   });
   const download = attempt(async () => {
     const address = URL.createObjectURL(await getMaskFile(model.id, task.maskId));
-    Object.assign(document.createElement("a"), { href: address, download: "mask.json" }).click();
+    Object.assign(document.createElement("a"), { href: address, download: `${fileName(task.name)}.mask.json` }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000); // the download reads it after the click
   });
   return (
@@ -119,69 +224,72 @@ function TaskCard({ model, task }: { model: ServedModel; task: SavedTask }) {
           <h2>{task.name}</h2>
           <p>{task.instruction}</p>
         </div>
-        <DeleteButton what={`task ${task.name}`} onDelete={remove} />
+        <div class="task-actions">
+          <button type="button" class="quiet" aria-label={`Edit task ${task.name}`} onClick={() => onEdit(task)}>
+            <Icon name="edit" /> Edit
+          </button>
+          <DeleteButton what={`task ${task.name}`} onDelete={remove} />
+        </div>
       </div>
-      <MaskById model={model.id} id={task.maskId} dFfn={model.dFfn} prompt={`task:${task.name}`} />
+      {examples.length > 0 && (
+        <details>
+          <summary>{plural(examples.length, "example")}</summary>
+          <ul class="examples-shown">
+            {examples.map(({ input, output }, i) => (
+              <li key={i}>
+                {input} → {output}
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
+      <TaskMask model={model} id={task.maskId} masks={masks} />
       <div class="task-export">
-        <button type="button" class="button" onClick={download}>
-          <Icon name="download" /> mask.json
-        </button>
-        <code>{exportCommand}</code>
-        <CopyButton text={exportCommand} label="Copy" />
+        <p class="note">
+          As a model of its own, on the server's machine
+          {model.location === undefined && ` (where ${model.id} is a folder there, write its path)`}:
+        </p>
+        <code class="command">{command}</code>
+        <div class="task-actions">
+          <CopyButton text={command} label="Copy" />
+          <button type="button" class="quiet" onClick={download}>
+            <Icon name="download" /> Mask as a file
+          </button>
+        </div>
       </div>
       {error !== undefined && <Failure error={error} />}
     </li>
   );
 }
 
-/** The server tells no paths. */
-const exportCommand = "ifprune export MODEL_FOLDER OUT --mask mask.json";
+const exportCommand = ({ id, location = id }: ServedModel, name: string): string =>
+  `ifprune export ${shellWord(location)} ${fileName(name)} --mask ${shellWord(`task:${name}`)}`;
 
-function OverlapMatrix({ model, saved }: { model: ServedModel; saved: SavedTask[] }) {
-  const ids = saved.map(({ maskId }) => maskId);
-  const masks = useLoaded(
-    () => Promise.all(ids.map(async (id): Promise<Bits> => decodeLayers(await maskLayers(model.id, id)))),
-    [model.id, ids.join(" ")],
-  );
+interface TaskMaskProps {
+  model: ServedModel;
+  id: string;
+  masks: TaskMasks;
+}
+
+/** Coloured by how many of the other tasks' masks keep a channel. */
+function TaskMask({ model: { numLayers, dFfn }, id, masks }: TaskMaskProps) {
+  const { layers, others, common } = useMemo(() => {
+    const others = [...(masks ?? [])].flatMap(([other, bits]) => (bits && other !== id ? [bits] : []));
+    const common = others.length > 0 ? shareKeeping(others, numLayers, dFfn) : undefined;
+    return { layers: masks?.get(id), others: others.length, common };
+  }, [masks, id, numLayers, dFfn]);
+  if (layers === null) return <p class="note">The server no longer has this mask.</p>;
+  if (!layers) return <div class="strip-placeholder" />;
   return (
-    <section class="card" aria-labelledby="overlap-title">
-      <h2 id="overlap-title">Overlap of tasks</h2>
-      <p class="note">
-        Share of kept channels that two tasks have in common, mean over layers. Chance:{" "}
-        {percent(model.tFfn / model.dFfn)}.
-      </p>
-      {masks.state === "failed" && <Failure error={masks.error} />}
-      {masks.state === "ready" && masks.value.length === saved.length && (
-        <div class="scroll">
-          <table class="heat">
-            <thead>
-              <tr>
-                <td />
-                {saved.map(({ name }) => (
-                  <th key={name} scope="col">
-                    <span>{name}</span>
-                  </th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {saved.map(({ name }, i) => (
-                <tr key={name}>
-                  <th scope="row">{name}</th>
-                  {saved.map((other, j) => {
-                    const share = mean(overlapPerLayer(masks.value[i]!, masks.value[j]!));
-                    return (
-                      <td key={other.name} class={share > 0.6 ? "strong" : ""} style={{ "--share": share }}>
-                        {Math.round(share * 100)}
-                      </td>
-                    );
-                  })}
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-    </section>
+    <>
+      <MaskStrip
+        layers={layers}
+        dFfn={dFfn}
+        common={common}
+        describe={(share) => (share > 0 ? `kept by ${percent(share)} of the other tasks` : "kept by no other task")}
+        label={`Mask of ${numLayers} layers. Up and down walk through the layers, left and right within one.`}
+      />
+      {common && <StripLegend low={`shared with ${plural(others, "other task")}`} high="only here" />}
+    </>
   );
 }

@@ -1,6 +1,6 @@
 /** Flags of numbers that the library has in tables. */
 import { InvalidArgumentError, Option } from "commander";
-import { isInRange, type NumberOption, rangeOf } from "../options.ts";
+import { isInRange, type NumberOption, rangeOf } from "../../options.ts";
 
 const suchAs = ({ example }: NumberOption) => (example === undefined ? "" : `, such as ${example}`);
 

@@ -1,0 +1,16 @@
+import { Command, Option } from "commander";
+import type { WeightType } from "../../formats/quantize.ts";
+import { late } from "./flags.ts";
+
+export function packCommand(): Command {
+  return new Command("pack")
+    .description("Make a serving bundle of a checkpoint, or of the newest checkpoint of a run.")
+    .argument("<checkpoint>", "checkpoint folder, or run folder")
+    .argument("<out>", "bundle folder to make")
+    .addOption(
+      new Option("--type <type>", "type of the weights")
+        .choices(["F32", "F16", "Q8_0"] satisfies WeightType[])
+        .default("Q8_0"),
+    )
+    .action(late(async () => (await import("../pack.ts")).packAction));
+}

@@ -1,0 +1,98 @@
+/**
+ * Every state of every view, on a desktop and on a phone, light and dark: no violation that axe finds, one main heading, nothing wider than the screen,
+ * and on the phone nothing to touch that is smaller than a finger. Colours that axe cannot see, those of the mask strip, are computed.
+ */
+import { readFileSync } from "node:fs";
+import axe from "axe-core";
+import type { Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
+import { isChromiumMissing } from "./chromium.ts";
+import { smolService, states } from "./states.ts";
+
+const devices = {
+  desktop: { viewport: { width: 1280, height: 800 } },
+  phone: { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true },
+} as const;
+
+/** Rules that are broken, each with the elements that break it. */
+async function violations(page: Page): Promise<string[]> {
+  const found = await page.evaluate(async () => {
+    const { violations } = await (window as unknown as { axe: typeof axe }).axe.run();
+    return violations.map(
+      ({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`)}`,
+    );
+  });
+  return found;
+}
+
+/** Controls in sight that are smaller than a finger; links within text may be, and a radio button is as large as its label. */
+const smallTargets = (page: Page): Promise<string[]> =>
+  page.evaluate(() =>
+    [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [role=slider]")]
+      .filter((element) => !element.closest(".markdown, .skip") && element.checkVisibility())
+      .map((element) => element.closest("label:has(input[type=radio])") ?? element)
+      .filter((element) => {
+        const { width, height } = element.getBoundingClientRect();
+        return width < 44 || height < 44;
+      })
+      .map((element) => {
+        const { width, height } = element.getBoundingClientRect();
+        return `${element.outerHTML.slice(0, 120)} is ${width.toFixed(1)} × ${height.toFixed(1)}`;
+      }),
+  );
+
+describe.skipIf(isChromiumMissing)("the page is for everybody", () => {
+  let built: BuiltPage;
+  beforeAll(async () => {
+    built = await openBrowser();
+  });
+  afterAll(() => built?.[Symbol.asyncDispose]());
+
+  describe.each(["desktop", "phone"] as const)("on a %s", (device) => {
+    test.each(states)("$name", async ({ view, show, allowModels }) => {
+      const service = smolService();
+      service.tokenMs = 1;
+      service.loadMs = 10;
+      await using server = await servePage(service, built.files, { allowModels });
+      const context = await built.browser.newContext(devices[device]);
+      try {
+        const page = await context.newPage();
+        page.setDefaultTimeout(90_000);
+        await page.goto(`${server.url}/#/${view}`);
+        await show(page, service);
+        await page.evaluate(axe.source);
+        for (const colorScheme of ["light", "dark"] as const) {
+          await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+          expect(await violations(page), colorScheme).toEqual([]);
+        }
+        expect(await page.locator("h1").count()).toBe(1);
+        const width = await page.evaluate(() => document.documentElement.scrollWidth); // a phone's own grows with it
+        expect(width).toBeLessThanOrEqual(devices[device].viewport.width);
+        if (device === "phone") expect(await smallTargets(page)).toEqual([]);
+      } finally {
+        await context.close();
+      }
+    });
+  });
+});
+
+test.each([0, 1])("colours of the mask strip stand out, scheme %i", (scheme) => {
+  const css = readFileSync(new URL("../../web/src/style.css", import.meta.url), "utf8");
+  const luminance = (name: string) => {
+    const color = new RegExp(`--${name}: light-dark\\((#\\w{6}), (#\\w{6})\\)`).exec(css)![scheme + 1]!;
+    const [r, g, b] = [1, 3, 5].map((at) => {
+      const value = Number.parseInt(color.slice(at, at + 2), 16) / 255;
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r! + 0.7152 * g! + 0.0722 * b!;
+  };
+  /** WCAG 2's, of graphics at least 3. */
+  const contrast = (a: string, b: string) => {
+    const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+    return (high! + 0.05) / (low! + 0.05);
+  };
+  expect(contrast("strip-low", "strip-track")).toBeGreaterThan(3); // kept from dropped
+  expect(contrast("strip-low", "strip-high")).toBeGreaterThan(3); // shared from specific, without seeing hues
+  expect(contrast("ink", "strip-track")).toBeGreaterThan(4.5); // the frame around what is pointed at
+});

@@ -1,0 +1,171 @@
+/** What a reader meets: views of the page in their states. Each is checked by `accessibility.test.ts`, and those with a picture are drawn by `figures.ts`. */
+import type { Page } from "playwright-core";
+import { FakeService } from "./fakeService.ts";
+
+export interface ViewState {
+  name: string;
+  /** In the address. */
+  view: "chat" | "compare" | "race" | "tasks" | "models";
+  /** Brings the view, which is open, into its state. */
+  show: (page: Page, service: FakeService) => Promise<void>;
+  /** Whether docs/figures has it. */
+  isFigure?: boolean;
+  /** Whether the server takes further models. */
+  allowModels?: boolean;
+}
+
+/** A model of the size of SmolLM2-135M, pruned and not. */
+export function smolService(): FakeService {
+  const service = new FakeService({ numLayers: 30, dFfn: 1536, tFfn: 768 });
+  const quality = {
+    ...{ prompts: 6, tokens: 131 },
+    rows: [
+      { source: "griffin", tFfn: 1376, loss: 0.03, agreement: 0.97 },
+      { source: "griffin", tFfn: 1152, loss: 0.21, agreement: 0.87 },
+      { source: "griffin", tFfn: 768, loss: 1.34, agreement: 0.55 },
+      { source: "weights", tFfn: 1376, loss: 0.62, agreement: 0.72 },
+      { source: "weights", tFfn: 1152, loss: 2.1, agreement: 0.41 },
+      { source: "weights", tFfn: 768, loss: 4.4, agreement: 0.12 },
+    ],
+  };
+  const model = service.served[0]!;
+  const id = "SmolLM2-135M-Instruct";
+  service.served = [
+    { ...model, id: "smollm2-pruned", location: "/models/smollm2-pruned", contextLength: 4096 },
+    { ...model, id, location: `HuggingFaceTB/${id}`, isTrained: false, tFfn: 1536, quality, contextLength: 4096 },
+  ];
+  service.tokenMs = 6;
+  service.loadMs = 240;
+  Object.assign(service.answers, {
+    Name: "Three rivers that cross several countries:\n\n1. The **Danube**, from Germany to the Black Sea\n2. The **Nile**, from Lake Victoria to Egypt\n3. The **Mekong**, from Tibet to Vietnam",
+    Rewrite: "Could you please send me the report when you have a moment?",
+    Translate: "Où est la gare ?",
+  });
+  return service;
+}
+
+const instructions = [
+  "Name three rivers that cross several countries.",
+  "Name three mountains and their heights.",
+  "Rewrite politely: Give me the report.",
+  "Translate into French: Where is the station?",
+];
+
+async function ask(page: Page, text: string): Promise<void> {
+  const box = page.getByRole("textbox", { name: "Message" });
+  await box.fill(text);
+  await box.press("Enter");
+  await page.getByRole("slider").waitFor(); // the mask of its answer
+}
+
+async function race(page: Page): Promise<void> {
+  await page.getByRole("textbox", { name: "Prompt" }).fill(instructions[0]!);
+  await page.getByRole("button", { name: "Start" }).click();
+  await page.getByRole("table").waitFor();
+}
+
+export const states: readonly ViewState[] = [
+  {
+    name: "chat-empty",
+    view: "chat",
+    show: (page) => page.getByRole("textbox", { name: "Message" }).waitFor(),
+  },
+  {
+    name: "chat",
+    view: "chat",
+    isFigure: true,
+    show: async (page) => {
+      await ask(page, instructions[2]!);
+      await page.getByRole("button", { name: "New chat" }).click();
+      await ask(page, instructions[0]!);
+      await page.getByText("shared with 1 recent prompt").waitFor();
+    },
+  },
+  {
+    name: "compare-empty",
+    view: "compare",
+    show: (page) => page.getByText("What do instructions share?").waitFor(),
+  },
+  {
+    name: "compare",
+    view: "compare",
+    isFigure: true,
+    show: async (page) => {
+      for (const [i, text] of instructions.entries()) {
+        if (i > 1) await page.getByRole("button", { name: "Another instruction" }).click();
+        await page.getByRole("textbox", { name: `Instruction ${i + 1}` }).fill(text);
+      }
+      await page.getByRole("button", { name: "Compare", exact: true }).click();
+      await page.getByRole("button", { name: /^1 and 3/ }).click();
+      await page.getByRole("heading", { name: "Instructions 1 and 3" }).waitFor();
+    },
+  },
+  {
+    name: "race-empty",
+    view: "race",
+    show: (page) => page.getByText("How much faster is the part?").waitFor(),
+  },
+  {
+    name: "race",
+    view: "race",
+    isFigure: true,
+    show: async (page) => {
+      await race(page);
+      await page.getByRole("button", { name: "The same again" }).click();
+      await page.getByRole("row", { name: /^All 2/ }).waitFor();
+    },
+  },
+  {
+    name: "tasks-empty",
+    view: "tasks",
+    show: (page) => page.getByText("No tasks yet").waitFor(),
+  },
+  {
+    name: "tasks",
+    view: "tasks",
+    isFigure: true,
+    show: async (page, service) => {
+      const { id } = service.served[0]!;
+      const examples = [
+        { input: "Give me the report.", output: "Could you send me the report, please?" },
+        { input: "Be quiet.", output: "Would you mind being quiet?" },
+      ];
+      await service.saveTask(id, "politeness", "Rewrite politely.", { examples });
+      await service.saveTask(id, "names & lists", "Name things of a kind.");
+      await service.saveTask(id, "into French", "Translate into French.");
+      await page.reload();
+      await page.getByRole("button", { name: "Edit task politeness" }).click();
+      await page.getByRole("slider").nth(2).waitFor();
+      await page.getByRole("table").waitFor();
+    },
+  },
+  {
+    name: "models",
+    view: "models",
+    isFigure: true,
+    show: async (page) => {
+      await page.getByText("What masks without training cost it").click();
+      await page.getByRole("heading", { name: "More models" }).waitFor();
+    },
+  },
+  {
+    name: "models-adding",
+    view: "models",
+    allowModels: true,
+    show: async (page) => {
+      await page.getByRole("textbox", { name: /folder/ }).fill("owner/slow");
+      await page.getByRole("button", { name: "Add" }).click();
+      await page.getByText("24.5 MB of 98 MB").waitFor();
+    },
+  },
+  {
+    name: "models-failed",
+    view: "models",
+    allowModels: true,
+    show: async (page) => {
+      await page.getByRole("textbox", { name: /folder/ }).fill("nothing");
+      await page.getByRole("button", { name: "Add" }).click();
+      await page.getByRole("alert").waitFor();
+    },
+  },
+];
