@@ -126,10 +126,10 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   try {
     const { bundle, format } = model;
     const { quality, provenance } = bundle.manifest;
-    const isMeasured = quality?.rows.some((row) => row.source === defaultSource(model));
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
     const { source: name, text } = options;
+    const isMeasured = quality?.rows.some((row) => row.source === (name ?? defaultSource(model)));
     const isDense = !isMasked(model, { ...budgetIn(options), source: name, text });
     const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options), name);
     const tasks = new TaskStore(bundle, tasksRoot);
@@ -150,7 +150,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       tFfn,
       isTrained: model.hasPredictor,
       quality,
-      autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }) : undefined,
+      autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }, name) : undefined,
       trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),
       hasChatTemplate: format.template instanceof ChatTemplate,
       hasTools: format.template instanceof ChatTemplate && format.template.hasTools,

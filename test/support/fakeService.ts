@@ -14,9 +14,8 @@ import type {
 } from "../../src/serve/service.ts";
 
 const model = {
-  ...{ created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true },
-  ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 } },
-  trainedOn: [],
+  ...{ created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true, trainedOn: [] },
+  ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 }, hasChatTemplate: false },
 };
 export const MASK_ID = "abc123";
 
@@ -42,7 +41,7 @@ export class FakeService implements InferenceService {
 
   readonly #models: ServedModel[] = [
     { ...model, id: "tiny", hasChatTemplate: true, hasTools: true, location: "owner/tiny" },
-    { ...model, id: "plain/model", hasChatTemplate: false, hasTools: false, location: "/folder/of/plain" },
+    { ...model, id: "plain/model", hasTools: false, location: "/folder/of/plain" },
   ];
 
   models(): ServedModel[] {
@@ -55,7 +54,7 @@ export class FakeService implements InferenceService {
     if (name === "owner/missing") throw new HubError("owner/missing: the Hub has no such model.");
     for (const done of [10, 20]) onProgress?.("download", done, 20);
     if (name === "owner/endless") await wait(1e6, undefined, { signal });
-    const added = { ...model, id: name, hasChatTemplate: false, hasTools: false, location: name };
+    const added = { ...model, id: name, hasTools: false, location: name };
     this.#models.push(added);
     return added;
   }

@@ -142,7 +142,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await service.saveTask("default", "animals", "plural of the word");
     await open();
     await page.getByText("This model has no trained masks").waitFor();
-    const badge = page.locator(".badge summary");
+    const badge = page.locator(".badge-words");
     const asked = async (choice: string) => {
       await keep().selectOption(choice);
       const words = await badge.innerText();
@@ -256,7 +256,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await answered(1);
     await expect.poll(() => said()).toEqual(["changed", "You said: changed"]);
     expect(lastMessages()).toEqual(["changed"]);
-    expect(await page.getByRole("heading", { level: 1 }).innerText()).toBe("first (2)");
+    expect(await page.getByRole("main").getByRole("heading", { level: 2 }).first().innerText()).toBe("first (2)");
     await page.reload();
     await expect.poll(() => titles()).toEqual(["first (2)", "first"]);
     await choose("first (2)");
@@ -264,7 +264,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await expect.poll(() => said()).toEqual(["first", "You said: first", "second", "You said: second"]);
 
     await button("Retry").first().click(); // of an answer that others followed
-    await page.getByRole("heading", { level: 1, name: "first (3)" }).waitFor();
+    await page.getByRole("heading", { level: 2, name: "first (3)" }).waitFor();
     await answered(1);
     await expect.poll(() => said()).toEqual(["first", "You said: first"]);
     await expect.poll(() => titles()).toEqual(["first (3)", "first (2)", "first"]);
@@ -447,7 +447,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     const name = page.getByRole("textbox", { name: "Name of the conversation" });
     await name.fill("Wolves: a *plural*/1");
     await name.press("Enter");
-    await page.getByRole("heading", { level: 1, name: "Wolves: a *plural*/1" }).waitFor();
+    await page.getByRole("heading", { level: 2, name: "Wolves: a *plural*/1" }).waitFor();
     await page.reload();
     await choose("Wolves: a *plural*/1");
 
@@ -471,7 +471,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Rename").click();
     await name.fill(" ");
     await name.press("Enter"); // without a name, it is called as it began
-    await page.getByRole("heading", { level: 1, name: "plural of wolf" }).waitFor();
+    await page.getByRole("heading", { level: 2, name: "plural of wolf" }).waitFor();
   });
 
   test("two tabs keep the conversations of both", async () => {
@@ -487,7 +487,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Rename", other).click();
     await other.getByRole("textbox", { name: "Name of the conversation" }).fill("renamed");
     await other.keyboard.press("Enter");
-    await page.getByRole("heading", { level: 1, name: "renamed" }).waitFor();
+    await page.getByRole("heading", { level: 2, name: "renamed" }).waitFor();
     await page.reload();
     await expect.poll(() => titles()).toEqual(["renamed", "first of all"]);
   });
@@ -514,7 +514,8 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
       const both: string[][] = [];
       for (const title of ["first", "first (2)"]) {
         await choose(title, one);
-        await one.getByRole("heading", { level: 1, name: title, exact: true }).waitFor();
+        await one.getByRole("heading", { level: 2, name: title, exact: true }).waitFor();
+        await expect.poll(() => said(one)).not.toContain(""); // answers are drawn after the rest
         both.push(await said(one));
       }
       expect(both.sort((a, b) => a.length - b.length)).toEqual([
@@ -535,7 +536,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await other.getByRole("textbox", { name: "Name of the conversation" }).fill("renamed");
     await other.keyboard.press("Enter");
     await page.keyboard.press("Escape");
-    await page.getByRole("heading", { level: 1, name: "renamed" }).waitFor();
+    await page.getByRole("heading", { level: 2, name: "renamed" }).waitFor();
     await expect.poll(() => titles()).toEqual(["renamed"]);
 
     await ask("endless");
@@ -642,9 +643,9 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
       await ask("first");
       await expect.poll(() => isInSight(page.getByRole("alert"))).toBe(true);
     },
-    badge: () => page.locator(".badge summary").click(),
+    badge: () => page.locator(".badge-words").click(),
     settings: async () => {
-      await page.locator(".badge summary").click();
+      await page.locator(".badge-words").click();
       await button("Settings").click();
       await page.getByRole("dialog").waitFor();
     },

@@ -68,8 +68,8 @@ export class FakeService implements InferenceService {
   constructor(shape = small) {
     const { numLayers, dFfn, tFfn } = shape;
     const common = {
-      ...{ created: 0, contextLength: 2048, numLayers, dFfn, tFfn, isTrained: true, trainedOn: ["questions"] },
-      ...{ hasChatTemplate: true, hasTools: false },
+      ...{ created: 0, contextLength: 2048, numLayers, dFfn, tFfn, isTrained: true, hasTools: false },
+      ...{ trainedOn: ["questions"], hasChatTemplate: true },
       ...{ numParameters: 134_515_008, fileBytes: 98e6, memoryBytes: { dense: 310e6, subnetwork: 240e6 } },
     };
     this.#shape = shape;

@@ -96,7 +96,7 @@ export async function* addModel(body: AddBody, signal: AbortSignal): AsyncGenera
   const response = await request("/ifprune/models", { method: "POST", body: JSON.stringify(body), signal });
   for await (const data of serverSentData(response.body!)) {
     if (data === "[DONE]") return;
-    const event: AddEvent = JSON.parse(data);
+    const event: AddEvent | ErrorBody = JSON.parse(data);
     if (isErrorBody(event)) throw new ApiError("broken", event.error.message);
     yield event;
   }

@@ -64,7 +64,7 @@ function App() {
         </p>
       )}
       <main id="main" tabIndex={-1}>
-        {view !== "chat" && <h1 class="unseen">{titles[view]}</h1>}
+        <h1 class="unseen">{titles[view]}</h1>
         <Body view={view} />
       </main>
       <KeyDialog />

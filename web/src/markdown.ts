@@ -14,10 +14,10 @@ const marked = new Marked({
   async: false,
   renderer: {
     html: ({ text }) => escapeHtml(text),
-    /** One level down: the page has a first heading of its own. */
+    // Within the page, whose own headings are above.
     heading({ tokens, depth }) {
-      const name = `h${Math.min(6, depth + 1)}`;
-      return `<${name}>${this.parser.parseInline(tokens)}</${name}>`;
+      const level = Math.min(6, depth + 2);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
     image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),

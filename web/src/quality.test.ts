@@ -6,8 +6,15 @@ import { qualityOf } from "./quality.ts";
 const row = { source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 };
 const imported: ServedModel = {
   ...{ id: "m", created: 0, contextLength: 2048, numLayers: 4, dFfn: 512, tFfn: 512, isTrained: false, trainedOn: [] },
-  ...{ hasChatTemplate: true, hasTools: false, quality: { prompts: 6, tokens: 100, rows: [row] }, autoTFfn: 384 },
-  ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 } },
+  ...{
+    hasChatTemplate: true,
+    hasTools: false,
+    numParameters: 0,
+    fileBytes: 0,
+    memoryBytes: { dense: 0, subnetwork: 0 },
+    quality: { prompts: 6, tokens: 100, rows: [row] },
+    autoTFfn: 384,
+  },
 };
 const trained: ServedModel = { ...imported, tFfn: 64, isTrained: true, quality: undefined, autoTFfn: undefined };
 const textOf = (model: ServedModel, keep?: number | "auto", mask = "auto") => qualityOf(model, { mask, keep }).text;

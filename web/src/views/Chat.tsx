@@ -176,7 +176,7 @@ const lastQuestion = (messages: Conversation["messages"]): number =>
 /** The title, and what can be done with all of a conversation. */
 function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" | "origin">) {
   const [isRenaming, setIsRenaming] = useState(false);
-  if (!conversation) return <h1 class="unseen">New chat</h1>;
+  if (!conversation) return null;
   const title = titleOf(conversation);
   const rename = (event: Event) => {
     event.preventDefault();
@@ -191,7 +191,7 @@ function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" |
   };
   return (
     <div class="thread-head">
-      <h1 class={isRenaming ? "unseen" : ""}>{title}</h1>
+      <h2 class={isRenaming ? "unseen" : ""}>{title}</h2>
       {isRenaming ? (
         <form class="rename" onSubmit={rename} onKeyDown={(event) => event.key === "Escape" && setIsRenaming(false)}>
           <input
@@ -239,7 +239,7 @@ function Quality({ model }: { model: ServedModel }) {
   const { text, detail } = qualityOf(model, useStore(settings));
   return (
     <details class="badge">
-      <summary>{text}</summary>
+      <summary class="badge-words">{text}</summary>
       <p>{detail}</p>
     </details>
   );

@@ -175,7 +175,7 @@ function Figures({ answer }: { answer: AnswerInfo }) {
       </dl>
       {details.length > 0 && (
         <details class="more">
-          <summary>Details</summary>
+          <summary class="more-words">Details</summary>
           <dl>
             {details.map(([name, value]) => (
               <div key={name}>
