@@ -357,7 +357,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a mask beside --dense",
     () => ["run", "Hello", "--dense", "--mask", "m.json"],
-    /'--mask <file>' cannot be used with option '--dense'/,
+    /'--mask <mask>' cannot be used with option '--dense'/,
   ],
 
   [

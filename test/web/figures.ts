@@ -1,40 +1,67 @@
 /**
- * Draws the pictures of the page, each view at two widths, light and dark, over a fake model of the size of SmolLM2: `npx tsx test/web/figures.ts`. Those
- * of docs/figures, or whole pages of all states, or of some, into a folder: `… FOLDER [STATE…]`.
+ * Draws the pictures of docs/figures: each view of the page at two widths, light and dark, as the models really answer. The second model is one that was imported.
+ *
+ *     npx tsx test/web/figures.ts my-model
+ *
+ * Or whole pages of all states, or of some, over a fake service, to look at: `npx tsx test/web/figures.ts --fake FOLDER [STATE…]`.
  */
-import { mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { openLocalService } from "../../src/serve/localService.ts";
+import type { InferenceService } from "../../src/serve/service.ts";
 import { openBrowser, servePage } from "./browser.ts";
 import { withPalette } from "./palettePng.ts";
 import { smolService, states } from "./states.ts";
 
-const [folder, ...wanted] = process.argv.slice(2);
-const figures = folder ?? new URL("../../docs/figures/", import.meta.url).pathname;
+const root = new URL("../../", import.meta.url).pathname;
+const { values, positionals } = parseArgs({ options: { fake: { type: "string" } }, allowPositionals: true });
+const { fake } = values;
+const [imported] = positionals;
+if (fake === undefined && imported === undefined)
+  throw new Error("figures.ts: wanted the folder of a model that was imported, got none. See the head of the file.");
+const figures = fake ?? join(root, "docs/figures");
 mkdirSync(figures, { recursive: true });
+
+/** With no more in its cache and no more tasks than a state makes. */
+async function* openService(): AsyncGenerator<InferenceService, void, void> {
+  if (fake !== undefined) return yield smolService();
+  const folder = mkdtempSync(join(tmpdir(), "ifprune-figures-"));
+  const paths = [join(root, "models/default"), resolve(imported!)];
+  const models = paths.map((path) => ({ id: basename(path), path }));
+  await using service = await openLocalService(models, {
+    cache: { root: join(folder, "cache") },
+    tasksRoot: join(folder, "tasks"),
+  });
+  yield service;
+  rmSync(folder, { recursive: true });
+}
 
 await using built = await openBrowser();
 for (const { name, view, show, isFigure, allowModels } of states) {
-  if (folder === undefined ? !isFigure : wanted.length > 0 && !wanted.includes(name)) continue;
+  if (fake === undefined ? !isFigure : positionals.length > 0 && !positionals.includes(name)) continue;
   for (const [device, viewport] of Object.entries({
     desktop: { width: 1280, height: 800 },
     phone: { width: 390, height: 844 },
   })) {
-    const service = smolService();
-    await using server = await servePage(service, built.files, { allowModels });
-    const isPhone = device === "phone";
-    const context = await built.browser.newContext({ viewport, isMobile: isPhone, hasTouch: isPhone });
-    const page = await context.newPage();
-    page.setDefaultTimeout(120_000);
-    await page.goto(`${server.url}/#/${view}`);
-    await show(page, service);
-    await page.getByText("Ready", { exact: true }).waitFor();
-    if (view !== "chat") await page.evaluate("scrollTo(0, 0)");
-    for (const colorScheme of ["light", "dark"] as const) {
-      await page.emulateMedia({ colorScheme });
-      const parts = ["page", name, isPhone && "phone", colorScheme === "dark" && "dark"].filter(Boolean);
-      const png = await page.screenshot({ fullPage: folder !== undefined });
-      writeFileSync(join(figures, `${parts.join("-")}.png`), withPalette(png));
+    for await (const service of openService()) {
+      await using server = await servePage(service, built.files, { allowModels });
+      const isPhone = device === "phone";
+      const context = await built.browser.newContext({ viewport, isMobile: isPhone, hasTouch: isPhone });
+      const page = await context.newPage();
+      page.setDefaultTimeout(120_000);
+      await page.goto(`${server.url}/#/${view}`);
+      await show(page, service);
+      await page.getByText("Ready", { exact: true }).waitFor();
+      if (view !== "chat") await page.evaluate("scrollTo(0, 0)");
+      for (const colorScheme of ["light", "dark"] as const) {
+        await page.emulateMedia({ colorScheme });
+        const parts = ["page", name, isPhone && "phone", colorScheme === "dark" && "dark"].filter(Boolean);
+        const png = await page.screenshot({ fullPage: fake !== undefined });
+        writeFileSync(join(figures, `${parts.join("-")}.png`), withPalette(png));
+      }
+      await context.close();
     }
-    await context.close();
   }
 }

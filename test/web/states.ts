@@ -1,5 +1,6 @@
 /** What a reader meets: views of the page in their states. Each is checked by `accessibility.test.ts`, and those with a picture are drawn by `figures.ts`. */
 import type { Page } from "playwright-core";
+import type { InferenceService } from "../../src/serve/service.ts";
 import { FakeService } from "./fakeService.ts";
 
 export interface ViewState {
@@ -7,7 +8,7 @@ export interface ViewState {
   /** In the address. */
   view: "chat" | "compare" | "race" | "tasks" | "models";
   /** Brings the view, which is open, into its state. */
-  show: (page: Page, service: FakeService) => Promise<void>;
+  show: (page: Page, service: InferenceService) => Promise<void>;
   /** Whether docs/figures has it. */
   isFigure?: boolean;
   /** Whether the server takes further models. */
@@ -36,19 +37,15 @@ export function smolService(): FakeService {
   ];
   service.tokenMs = 6;
   service.loadMs = 240;
-  Object.assign(service.answers, {
-    Name: "Three rivers that cross several countries:\n\n1. The **Danube**, from Germany to the Black Sea\n2. The **Nile**, from Lake Victoria to Egypt\n3. The **Mekong**, from Tibet to Vietnam",
-    Rewrite: "Could you please send me the report when you have a moment?",
-    Translate: "Où est la gare ?",
-  });
   return service;
 }
 
+/** Of kinds that the model of this package knows, two of them the same. */
 const instructions = [
-  "Name three rivers that cross several countries.",
-  "Name three mountains and their heights.",
-  "Rewrite politely: Give me the report.",
-  "Translate into French: Where is the station?",
+  "What is the plural of window?",
+  "What is the plural of wolf?",
+  "How do you write 4711 in words?",
+  "Write the first letter of the word. Input: tree",
 ];
 
 async function ask(page: Page, text: string): Promise<void> {
@@ -125,16 +122,16 @@ export const states: readonly ViewState[] = [
     view: "tasks",
     isFigure: true,
     show: async (page, service) => {
-      const { id } = service.served[0]!;
+      const { id } = service.models()[0]!;
       const examples = [
-        { input: "Give me the report.", output: "Could you send me the report, please?" },
-        { input: "Be quiet.", output: "Would you mind being quiet?" },
+        { input: "wolf", output: "wolves" },
+        { input: "child", output: "children" },
       ];
-      await service.saveTask(id, "politeness", "Rewrite politely.", { examples });
-      await service.saveTask(id, "names & lists", "Name things of a kind.");
-      await service.saveTask(id, "into French", "Translate into French.");
+      await service.saveTask(id, "plurals", "Write the plural of the word.", { examples });
+      await service.saveTask(id, "numbers & words", "Write the number in English words");
+      await service.saveTask(id, "into French", "Write the French translation of the word");
       await page.reload();
-      await page.getByRole("button", { name: "Edit task politeness" }).click();
+      await page.getByRole("button", { name: "Edit task plurals" }).click();
       await page.getByRole("slider").nth(2).waitFor();
       await page.getByRole("table").waitFor();
     },

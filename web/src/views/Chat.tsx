@@ -287,6 +287,7 @@ function useFollow(hasMessages: boolean): { current: boolean } {
     };
     const byReader = (event: Event) => {
       if (event instanceof KeyboardEvent && !/^(Page|Arrow|Home)/.test(event.key)) return;
+      if (event.type === "mousedown" && event.target !== document.documentElement) return; // a scroll bar is the page's
       readerAt = performance.now();
     };
     const listeners = new AbortController();
