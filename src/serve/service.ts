@@ -147,6 +147,7 @@ export type AddStage = "download" | "import" | "measure";
 /** How {@link InferenceService.addModel} is followed and stopped. */
 export interface AddOptions {
   signal?: AbortSignal | undefined;
+  /** At each step. */
   onProgress?: ((stage: AddStage, done: number, total: number) => void) | undefined;
 }
 
