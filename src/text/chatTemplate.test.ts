@@ -228,6 +228,16 @@ describe("a template that leaves out earlier thoughts", () => {
   });
 });
 
+test.each([
+  ["{{ messages[0].content }}", undefined],
+  ["{{ messages[0].content.split('</think>')[-1] }}<|im_start|>assistant\n", "open"],
+  ["{{ messages[0].content.split('</think>')[-1] }}<|im_start|>assistant\n<think>\n", "opened"],
+  ["</think>{{ nothing() }}", undefined],
+  ["</think>{{ raise_exception('No.') }}", undefined],
+])("%j: its answers begin with thoughts: %s", (source, wanted) => {
+  expect(new ChatTemplate(source, "x.jinja").thoughts(tokenizer)).toBe(wanted);
+});
+
 describe("the beginning of an answer", () => {
   const messages: ChatMessage[] = [
     { role: "user", content: "abc" },

@@ -10,7 +10,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { createContext, Script } from "node:vm";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { FileError, InputError } from "../errors.ts";
+import { FileError, IfpruneError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
 import { asPattern, oneLine } from "../words.ts";
 import { watchContents } from "./contentUse.ts";
@@ -83,8 +83,13 @@ export class ChatTemplate {
   /** How answers of a reasoning model begin: it opens its thoughts, `<think>`, or the prompt has opened them. Undefined: it has none. */
   thoughts(ends: Ends): "opened" | "open" | undefined {
     if (!this.source.includes("</think>")) return undefined;
-    const prompt = this.render([{ role: "user", content: "a" }], ends).at(-1)!.text;
-    return prompt.trimEnd().endsWith("<think>") ? "opened" : "open";
+    try {
+      const prompt = this.render([{ role: "user", content: "a" }], ends).at(-1)!.text;
+      return prompt.trimEnd().endsWith("<think>") ? "opened" : "open";
+    } catch (error) {
+      if (error instanceof IfpruneError) return undefined; // each chat fails, with the cause; the model is served all the same
+      throw error;
+    }
   }
 
   /**
