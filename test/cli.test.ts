@@ -370,6 +370,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     () => [...hello, at("stories")],
     /wanted a bundle, got a checkpoint\. `ifprune pack` makes a bundle of it\./,
   ],
+  ["a model for an instruction", () => ["run", at("F32"), "What?"], /run --model .*F32 "What\?"/],
   ["an empty instruction", () => ["run", " ", "--model", at("F32")], /wanted an instruction, got empty text/],
   ["an empty instruction to mask", () => ["mask", "", "--model", at("F32")], /wanted an instruction, got empty text/],
   [

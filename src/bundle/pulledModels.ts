@@ -6,6 +6,7 @@ import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
 import { readJson } from "../json.ts";
+import { manifestName } from "../manifest.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
 
 /** The bundle that comes with the package, … */
@@ -43,6 +44,11 @@ export function pulledIds(): string[] {
 /** Whether the id stands for a bundle on this machine. */
 export function isPulled(id: string): boolean {
   return bundleOf(id) !== undefined;
+}
+
+/** Whether it is the folder of a bundle, or the id of a pulled one. */
+export function namesBundle(word: string): boolean {
+  return existsSync(join(word, manifestName)) || (isHubId(word) && isPulled(word));
 }
 
 function bundleOf(id: string): string | undefined {

@@ -1,7 +1,7 @@
 import { compareAnswers } from "../answer/compareAnswers.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { DEFAULT_MODEL, namesBundle } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { printComparison } from "./comparison.ts";
@@ -38,6 +38,10 @@ interface Options extends MaskFlags {
 
 /** What is asked, and what it is done to: words and files, one of which may be standard input. */
 async function readAsked(words: readonly string[], input: string | undefined, files: readonly string[] | undefined) {
+  if (words.length > 0 && namesBundle(words[0]!))
+    throw new OptionError(
+      `run: wanted an instruction, got a model first. As: ifprune run --model ${words[0]} "${words.slice(1).join(" ") || "…"}"`,
+    );
   const isPiped = words.length === 0 || (words.length === 1 && words[0] === "-");
   if (words.length === 0 && process.stdin.isTTY)
     throw new OptionError('run: wanted an instruction, got none. As: ifprune run "What is the plural of wolf?"');

@@ -1,45 +1,16 @@
-/** The chat in a browser: settings, branches, what is kept, what goes wrong, and every state of it under axe, for readers of all kinds. */
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+/** The chat in a browser: settings, branches, what is kept, what goes wrong. */
 import type { BrowserContext, Download, Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { BusyError, ContextLengthError } from "../../src/errors.ts";
 import type { RunningServer } from "../../src/serve/http/server.ts";
-import type { AnswerStage, GenerationEvent, GenerationRequest } from "../../src/serve/service.ts";
 import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
 import { isChromiumMissing } from "./chromium.ts";
 import { FakeService } from "./fakeService.ts";
 
-/** Waits at stages for as long as a test wants, says nothing to "nothing", and fails in the middle of "broken". */
-class ChatService extends FakeService {
-  /** Where answers wait until `go` is called. */
-  holdAt: AnswerStage | undefined;
-  go = () => {};
-
-  override async *generate(model: string, request: GenerationRequest): AsyncGenerator<GenerationEvent, void, void> {
-    const question = request.prompt.kind === "chat" ? request.prompt.messages.at(-1)!.content : "";
-    const stages = request.withStages ? (["predict", "gather", "load", "prefill"] as const) : [];
-    const events = super.generate(model, request);
-    const first = await events.next(); // what fails at once does so before the stages
-    for (const stage of stages) {
-      yield { type: "stage", stage };
-      if (stage === this.holdAt) await new Promise<void>((resolve) => Object.assign(this, { go: resolve }));
-    }
-    if (first.value) yield first.value;
-    for await (const event of events) {
-      if (question === "nothing" && event.type === "text") continue;
-      yield event;
-      if (question === "broken" && event.type === "text") throw new Error("internal: secret");
-    }
-  }
-}
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
 describe.skipIf(isChromiumMissing)("the chat", () => {
   let built: BuiltPage;
   let context: BrowserContext;
-  let service: ChatService;
+  let service: FakeService;
   let server: RunningServer;
   let page: Page;
   /** What the console and uncaught errors said. */
@@ -51,7 +22,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
   afterAll(() => built?.[Symbol.asyncDispose]());
 
   beforeEach(async () => {
-    service = new ChatService();
+    service = new FakeService();
     server = await servePage(service, built.files);
     context = await built.browser.newContext({
       viewport: { width: 1280, height: 800 },
@@ -606,90 +577,14 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await expect.poll(below).toBeLessThan(2);
     await page.mouse.wheel(0, -300);
     await expect.poll(below).toBeGreaterThan(200); // a reader who scrolls up stays there
+
+    await button("Edit the question").first().click();
+    await expect.poll(() => isInSight(page.getByRole("textbox", { name: "The question" }))).toBe(true);
+    await page.getByRole("textbox", { name: "The question" }).press("Escape");
+    service.failure = new ContextLengthError(2304, 2048);
+    await ask("first");
+    await expect.poll(() => isInSight(page.getByRole("alert"))).toBe(true);
   });
-
-  /** Every state, brought about in turn. */
-  const states: Record<string, () => Promise<unknown>> = {
-    empty: () => page.getByRole("heading", { name: "Give an instruction" }).waitFor(),
-    waiting: async () => {
-      service.holdAt = "load";
-      await ask("markdown");
-      await page.getByRole("status").getByText("Loading").waitFor();
-    },
-    answer: async () => {
-      service.go();
-      service.holdAt = undefined;
-      await answered(1);
-      await page.getByRole("slider").waitFor();
-      await page.getByText("Details").click();
-    },
-    editing: async () => {
-      await button("Edit the question").click();
-      await expect.poll(() => isInSight(page.getByRole("textbox", { name: "The question" }))).toBe(true);
-    },
-    renaming: async () => {
-      await page.getByRole("textbox", { name: "The question" }).press("Escape");
-      await button("Rename").click();
-    },
-    stopped: async () => {
-      await button("Cancel").click();
-      await ask("endless");
-      await answers().nth(1).getByText("word word").waitFor();
-      await button("Stop").click();
-      await page.getByText("Stopped by you.").waitFor();
-    },
-    failed: async () => {
-      service.failure = new ContextLengthError(2304, 2048);
-      await ask("first");
-      await expect.poll(() => isInSight(page.getByRole("alert"))).toBe(true);
-    },
-    badge: () => page.locator(".badge-words").click(),
-    settings: async () => {
-      await page.locator(".badge-words").click();
-      await button("Settings").click();
-      await page.getByRole("dialog").waitFor();
-    },
-    list: async () => {
-      await button("Done").click();
-      if (await button("Conversations").isVisible()) await button("Conversations").click();
-      await page.getByRole("searchbox").waitFor();
-    },
-  };
-  test.each([1280, 390])(
-    "%d px, light and dark: axe finds nothing, one h1, nothing is too wide, and fingers meet all",
-    async (width) => {
-      const isPhone = width < 500;
-      await context.close();
-      context = await built.browser.newContext({
-        viewport: { width, height: isPhone ? 844 : 800 },
-        colorScheme: "light",
-        hasTouch: isPhone,
-        isMobile: isPhone,
-        reducedMotion: "reduce",
-      });
-      page = await newPage();
-      await open();
-      for (const [name, reach] of Object.entries(states)) {
-        await reach();
-        await page.evaluate(axe);
-        expect(await violations(["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]), name).toEqual([]);
-        await page.emulateMedia({ colorScheme: "dark" });
-        expect(await violations(["color-contrast"]), `${name}, dark`).toEqual([]);
-        await page.emulateMedia({ colorScheme: "light" });
-        expect(await page.getByRole("heading", { level: 1 }).count(), name).toBe(1);
-        expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), name).toBe(0);
-        if (isPhone) expect(await smallTargets(), name).toEqual([]);
-      }
-    },
-  );
-
-  const violations = (rules: string[]) =>
-    page.evaluate(async (runOnly) => {
-      // biome-ignore lint/suspicious/noExplicitAny: what the script adds
-      const { violations } = await (window as any).axe.run({ runOnly });
-      // biome-ignore lint/suspicious/noExplicitAny: as above
-      return violations.map(({ id, nodes }: any) => `${id}: ${nodes.map((node: any) => node.html).join(" ")}`);
-    }, rules);
 
   /** Below the header, above the composer. */
   const isInSight = (locator: Locator) =>
@@ -697,16 +592,6 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
       const { top, bottom } = element.getBoundingClientRect();
       return top >= 0 && bottom <= document.querySelector(".composer")!.getBoundingClientRect().top;
     });
-  /** What can be touched and is less than 44 px high or wide. */
-  const smallTargets = () =>
-    page.locator("main, dialog").evaluateAll((roots) =>
-      roots
-        .flatMap((root) => [...root.querySelectorAll("button, select, input, textarea, summary, a:not(.markdown a)")])
-        .filter((element) => (element as HTMLElement).checkVisibility({ visibilityProperty: true }))
-        .map((element) => ({ element, box: element.getBoundingClientRect() }))
-        .filter(({ box }) => box.width > 0 && (box.height < 44 || box.width < 44))
-        .map(({ element, box }) => `${element.outerHTML.slice(0, 80)} ${box.width} × ${box.height}`),
-    );
 });
 
 async function textOf(file: Download): Promise<string> {

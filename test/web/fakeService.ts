@@ -10,6 +10,7 @@ import { randomScores } from "../../src/mask/baselines.ts";
 import { type Mask, maskFromScores } from "../../src/mask/mask.ts";
 import type {
   AddOptions,
+  AnswerStage,
   Budget,
   GenerationEvent,
   GenerationRequest,
@@ -29,7 +30,7 @@ export interface FakeShape {
 }
 const small: FakeShape = { numLayers: 4, dFfn: 512, tFfn: 64 };
 
-/** What a model says unless told, by the prompt's first word (to "parting" the dense model says something else); "word" without end to "endless", whatever the limit; else the prompt again. */
+/** What a model says unless told, by the prompt's first word (to "parting" the dense model says something else); "word" without end to "endless", whatever the limit; nothing to "nothing"; else the prompt again, or an error in its middle, "broken". */
 const usualAnswers: Record<string, string> = {
   markdown:
     "# A heading\n\nSome **bold** text, `code`, and a [link](https://example.org).\n\n- one\n- two\n\n| a | b |\n|---|---|\n| 1 | 2 |\n",
@@ -57,6 +58,9 @@ export class FakeService implements InferenceService {
   tokenMs = 2;
   /** Milliseconds to load a sub-network; the dense model takes 45. */
   loadMs = 45;
+  /** Where answers wait until {@link go} is called, where stages are asked for. */
+  holdAt: AnswerStage | undefined;
+  go = () => {};
   /** Requests for text so far. */
   asked: GenerationRequest[] = [];
   served: ServedModel[];
@@ -123,6 +127,10 @@ export class FakeService implements InferenceService {
     const isLoaded = info.from === "loaded";
     const [gather, load] = [info.from === "cold" ? 30 : 0, isLoaded ? 0 : info.id === "dense" ? 45 : this.loadMs];
     const ms = { queue: 0, predict: 12, gather, load, prefill: 5 };
+    for (const stage of request.withStages ? (["predict", "gather", "load", "prefill"] as const) : []) {
+      yield { type: "stage", stage };
+      if (stage === this.holdAt) await new Promise<void>((resolve) => Object.assign(this, { go: resolve }));
+    }
     this.#running++;
     try {
       await wait(ms.predict + gather + load + ms.prefill, undefined, { signal });
@@ -131,7 +139,8 @@ export class FakeService implements InferenceService {
       do {
         for (const piece of pieces) {
           await wait(tokenMs, undefined, { signal });
-          yield { type: "text", text: piece };
+          if (question !== "nothing") yield { type: "text", text: piece };
+          if (question === "broken") throw new Error("internal: secret");
         }
       } while (isEndless);
     } catch (error) {

@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 import { openLocalService } from "../../src/serve/localService.ts";
 import type { InferenceService } from "../../src/serve/service.ts";
 import { openBrowser, servePage } from "./browser.ts";
+import type { FakeService } from "./fakeService.ts";
 import { withPalette } from "./palettePng.ts";
 import { smolService, states } from "./states.ts";
 
@@ -39,7 +40,8 @@ async function* openService(): AsyncGenerator<InferenceService, void, void> {
 }
 
 await using built = await openBrowser();
-for (const { name, view, show, isFigure, allowModels } of states) {
+for (const state of states) {
+  const { name, view, isFigure, allowModels } = state;
   if (fake === undefined ? !isFigure : positionals.length > 0 && !positionals.includes(name)) continue;
   for (const [device, viewport] of Object.entries({
     desktop: { width: 1280, height: 800 },
@@ -52,8 +54,9 @@ for (const { name, view, show, isFigure, allowModels } of states) {
       const page = await context.newPage();
       page.setDefaultTimeout(120_000);
       await page.goto(`${server.url}/#/${view}`);
-      await show(page, service);
-      await page.getByText("Ready", { exact: true }).waitFor();
+      if (state.isFigure) await state.show(page, service);
+      else await state.show(page, service as FakeService); // only these are drawn over a fake one
+      if (fake === undefined) await page.getByText("Ready", { exact: true }).waitFor();
       if (view !== "chat") await page.evaluate("scrollTo(0, 0)");
       for (const colorScheme of ["light", "dark"] as const) {
         await page.emulateMedia({ colorScheme });

@@ -1,19 +1,31 @@
 /** What a reader meets: views of the page in their states. Each is checked by `accessibility.test.ts`, and those with a picture are drawn by `figures.ts`. */
 import type { Page } from "playwright-core";
+import { ContextLengthError } from "../../src/errors.ts";
 import type { InferenceService } from "../../src/serve/service.ts";
 import { FakeService } from "./fakeService.ts";
 
-export interface ViewState {
+interface State {
   name: string;
   /** In the address. */
   view: "chat" | "compare" | "race" | "tasks" | "models";
-  /** Brings the view, which is open, into its state. */
-  show: (page: Page, service: InferenceService) => Promise<void>;
-  /** Whether docs/figures has it. */
-  isFigure?: boolean;
   /** Whether the server takes further models. */
   allowModels?: boolean;
 }
+
+/** A state that docs/figures has, as a real service brings it about. */
+export interface FigureState extends State {
+  isFigure: true;
+  /** Brings the view, which is open, into its state. */
+  show: (page: Page, service: InferenceService) => Promise<void>;
+}
+
+/** A state that wants what only the fake service does. */
+export interface FakeState extends State {
+  isFigure?: false;
+  show: (page: Page, service: FakeService) => Promise<void>;
+}
+
+export type ViewState = FigureState | FakeState;
 
 /** A model of the size of SmolLM2-135M, pruned and not. */
 export function smolService(): FakeService {
@@ -48,12 +60,18 @@ const instructions = [
   "Write the first letter of the word. Input: tree",
 ];
 
-async function ask(page: Page, text: string): Promise<void> {
+async function send(page: Page, text: string): Promise<void> {
   const box = page.getByRole("textbox", { name: "Message" });
   await box.fill(text);
   await box.press("Enter");
+}
+
+async function ask(page: Page, text: string): Promise<void> {
+  await send(page, text);
   await page.getByRole("slider").waitFor(); // the mask of its answer
 }
+
+const press = (page: Page, name: string) => page.getByRole("button", { name, exact: true }).click();
 
 async function race(page: Page): Promise<void> {
   await page.getByRole("textbox", { name: "Prompt" }).fill(instructions[0]!);
@@ -76,6 +94,82 @@ export const states: readonly ViewState[] = [
       await page.getByRole("button", { name: "New chat" }).click();
       await ask(page, instructions[0]!);
       await page.getByText("shared with 1 recent prompt").waitFor();
+    },
+  },
+  {
+    name: "chat-waiting",
+    view: "chat",
+    show: async (page, service) => {
+      service.holdAt = "load";
+      await send(page, "markdown");
+      await page.getByRole("status").getByText("Loading").waitFor();
+    },
+  },
+  {
+    name: "chat-details",
+    view: "chat",
+    show: async (page) => {
+      await ask(page, "markdown");
+      await page.getByText("Details").click();
+    },
+  },
+  {
+    name: "chat-editing",
+    view: "chat",
+    show: async (page) => {
+      await ask(page, "markdown");
+      await press(page, "Edit the question");
+      await page.getByRole("textbox", { name: "The question" }).waitFor();
+    },
+  },
+  {
+    name: "chat-renaming",
+    view: "chat",
+    show: async (page) => {
+      await ask(page, "markdown");
+      await press(page, "Rename");
+    },
+  },
+  {
+    name: "chat-stopped",
+    view: "chat",
+    show: async (page) => {
+      await send(page, "endless");
+      await page.getByText("word word").waitFor();
+      await press(page, "Stop");
+      await page.getByText("Stopped by you.").waitFor();
+    },
+  },
+  {
+    name: "chat-failed",
+    view: "chat",
+    show: async (page, service) => {
+      service.failure = new ContextLengthError(2304, 2048);
+      await send(page, "first");
+      await page.getByRole("alert").waitFor();
+    },
+  },
+  {
+    name: "chat-badge",
+    view: "chat",
+    show: (page) => page.locator(".badge-words").click(),
+  },
+  {
+    name: "chat-settings",
+    view: "chat",
+    show: async (page) => {
+      await press(page, "Settings");
+      await page.getByRole("dialog").waitFor();
+    },
+  },
+  {
+    name: "chat-list",
+    view: "chat",
+    show: async (page) => {
+      await ask(page, "markdown");
+      const list = page.getByRole("button", { name: "Conversations", exact: true });
+      if (await list.isVisible()) await list.click(); // beside the chat on a wide screen
+      await page.getByRole("searchbox").waitFor();
     },
   },
   {
