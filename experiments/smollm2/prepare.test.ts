@@ -5,6 +5,7 @@ import { composePrompt } from "../../src/text/prompt.ts";
 import { evalRow } from "../../src/text/scorers.ts";
 import { TASKS } from "../suite/prepare.ts";
 import { sameWording } from "../suite/split.ts";
+import { furtherPrompts, knownPlainPrompts } from "./plainGrid.ts";
 import { checkDisjoint, suiteTests } from "./prepare.ts";
 import { KINDS, type Row, readLines } from "./sources.ts";
 
@@ -48,6 +49,12 @@ test("prompts for the model's own answers: any beginning has twice as many plain
     for (const kind of ["rules", "math", "python", "roleplay", "tools", "sql", "stories", "plain"])
       expect(first.filter((row) => row.kind === kind).length, kind).toBe((n / 9) * (kind === "plain" ? 2 : 1));
   }
+});
+
+test("further plain prompts: as they are made, and none of them held out or a question of the tests", () => {
+  const further = read("plain-further.jsonl");
+  expect(further).toEqual(furtherPrompts(knownPlainPrompts()));
+  expect(() => checkDisjoint(further, heldOut)).not.toThrow();
 });
 
 test("own answers are to prompts of their side", () => {

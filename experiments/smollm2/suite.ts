@@ -25,6 +25,7 @@ const ARMS: Readonly<Record<string, readonly string[]>> = {
   "codebook-16": ["--masks", "16", "--block", "16", "--reconstruct"],
   "codebook-32": ["--masks", "16", "--block", "32", "--reconstruct"],
   "codebook-128": ["--masks", "16", "--block", "128", "--reconstruct"],
+  "codebook-core": ["--masks", "16", "--core", "0.75", "--reconstruct"],
   "codebook-as-found": ["--masks", "16"],
   "static-as-found": ["--masks", "1"],
 };

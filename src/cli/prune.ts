@@ -16,6 +16,7 @@ interface Options {
   tFfn?: number;
   block: number;
   masks: "domains" | number;
+  core: number;
   random?: boolean;
   reconstruct?: boolean;
   prompts: number;

@@ -93,6 +93,33 @@ describe("groups of prompts", () => {
   });
 });
 
+test("a core is in every mask, and the rest of each its own; all of it is one mask for all", async () => {
+  const masksOf = async (changes: Partial<PruneOptions>) => {
+    const { data: codebook, shape } = codebookOf((await pruned(changes)).model);
+    const [k, R] = [F / 4, shape[1]!];
+    return Array.from({ length: R }, (_, entry) =>
+      Array.from({ length: L }, (_, layer) => {
+        const scores = Array.from({ length: k }, (_, i) => codebook[(layer * k + i) * R + entry]!);
+        return [...scores.keys()].sort((a, b) => scores[b]! - scores[a]!).slice(0, 4);
+      }),
+    );
+  };
+  const common = (masks: number[][][], layer: number) =>
+    masks[0]![layer]!.filter((block) => masks.every((mask) => mask[layer]!.includes(block))).length;
+  for (const random of [false, true]) {
+    const half = await masksOf({ core: 0.5, random });
+    for (let layer = 0; layer < L; layer++) {
+      expect(common(half, layer)).toBeGreaterThanOrEqual(2);
+      const core = half.map((mask) => mask[layer]!.slice(0, 2).sort());
+      for (const one of core) expect(one).toEqual(core[0]);
+    }
+    const [all] = [await masksOf({ core: 1, random })];
+    for (const mask of all)
+      for (let layer = 0; layer < L; layer++) expect([...mask[layer]!].sort()).toEqual([...all[0]![layer]!].sort());
+  }
+  expect(common(await masksOf({ random: true }), 0)).toBeLessThan(4);
+});
+
 test("the same seed gives the same model; the random control has the same groups and router, and keeps less", async () => {
   const [own, again, random] = [await pruned(), await pruned(), await pruned({ random: true })];
   expect(again.model.predictor).toEqual(own.model.predictor);

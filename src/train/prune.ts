@@ -5,7 +5,7 @@
  *   1. importance of every channel for the answers of sampled prompts (`src/net/importance.ts`)
  *   2. channels in another order, so that those that matter for the same prompts make a block (`src/mask/blocks.ts`): the same model
  *   3. prompts in groups: all, by domain, or Ward's clusters of their blocks' importance
- *   4. an entry of the codebook for each group: the mean importance of its prompts, and as much of all prompts' as it has few of its own
+ *   4. an entry of the codebook for each group: the mean importance of its prompts, and as much of all prompts' as it has few of its own; behind a core that all share, if wanted
  *   5. the router: softmax regression on the features of the prompts in several wordings
  *   6. if wanted, a new `down` that makes up for what the masks drop (`reconstruct.ts`)
  *
@@ -45,7 +45,9 @@ export interface PruneOptions extends SessionOptions {
   tFfn: number;
   /** Entries of the codebook: one for each domain, or as many clusters at most; 1 is one mask for all. */
   masks: "domains" | number;
-  /** Control: entries of random blocks for the same groups. */
+  /** Share of the channels kept at `tFfn` that all entries keep: those that matter most to all prompts. Default: 0. */
+  core?: number;
+  /** Control: entries of random blocks for the same groups, behind the same core. */
   random?: boolean;
   /** Fit each layer's `down` to the masks at `tFfn`, on the sampled prompts and their answers. */
   reconstruct?: boolean;
@@ -113,11 +115,18 @@ export async function prune(
     const own = groupOf.filter((of) => of === group).length;
     return mean.map((value, i) => (own * value + PRIOR * general[i]!) / (own + PRIOR));
   });
+  const core = bestBlocks(general, L).flatMap((layer) =>
+    layer.slice(0, Math.round((options.core ?? 0) * (tFfn / block))),
+  );
   const random = new Random(`prune/${seed}/random`);
   // logarithms: the same order, and scores whose spread is not that of a few blocks
-  const entries = ofGroups.map((mean) =>
-    mean.map((value) => (options.random ? random.normal() : Math.log(value + TINY))),
-  );
+  const entries = ofGroups.map((mean) => {
+    const scores = mean.map((value) => (options.random ? random.normal() : Math.log(value + TINY)));
+    const reach =
+      scores.reduce((most, score) => Math.max(most, score)) - scores.reduce((least, score) => Math.min(least, score));
+    for (const i of core) scores[i]! += reach + 1; // before all others, in their own order
+    return scores;
+  });
 
   const permuted = block === 1 ? model.llm : { config, weights: permuteChannels(model.llm.weights, order) };
   const reconstructed = options.reconstruct
@@ -366,13 +375,17 @@ function meanRow(table: Float32Array, ids: Int32Array, D: number): Float32Array 
   return Float32Array.from(sum, (value) => value / ids.length);
 }
 
+/** Blocks of each layer, the highest score first, equal ones by their place. */
+function bestBlocks(scores: Float64Array, L: number): number[][] {
+  const k = scores.length / L;
+  return Array.from({ length: L }, (_, layer) =>
+    Array.from({ length: k }, (_, i) => layer * k + i).sort((a, b) => scores[b]! - scores[a]! || a - b),
+  );
+}
+
 /** Share of a prompt's importance in the blocks that the highest scores of each layer keep, layers alike. */
 function keptShare(importance: Float64Array, scores: Float64Array, { L, count }: { L: number; count: number }): number {
-  const k = importance.length / L;
   let share = 0;
-  for (let start = 0; start < importance.length; start += k) {
-    const best = Array.from({ length: k }, (_, i) => start + i).sort((a, b) => scores[b]! - scores[a]! || a - b);
-    share += best.slice(0, count).reduce((sum, i) => sum + importance[i]!, 0);
-  }
+  for (const layer of bestBlocks(scores, L)) share += layer.slice(0, count).reduce((sum, i) => sum + importance[i]!, 0);
   return share / L;
 }

@@ -1,7 +1,16 @@
 import { Command } from "commander";
 import { KEEP, parseShare } from "../../bundle/budget.ts";
+import type { NumberOption } from "../../options.ts";
 import { integer, late } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
+
+const CORE = {
+  words: "share of the channels kept that all masks keep, those that matter most to all prompts",
+  example: "75% or 0.75",
+  min: 0,
+  max: 1,
+  fallback: 0,
+} as const satisfies NumberOption;
 
 export function pruneCommand(): Command {
   return new Command("prune")
@@ -17,6 +26,7 @@ export function pruneCommand(): Command {
     .option("--t-ffn <n>", "the same as channels in each layer", integer(1))
     .option("--block <n>", "channels that are kept or dropped together; they are regrouped for that", integer(1), 64)
     .option("--masks <n>", "masks: at most so many, of clusters of prompts; or domains, one for each", masksOf, 16)
+    .addOption(numberFlag("--core <share>", CORE, parseShare))
     .option("--random", "control: random blocks for each group of prompts")
     .option(
       "--reconstruct",
