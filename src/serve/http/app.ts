@@ -10,6 +10,7 @@ import { noteError, servedModel } from "./generation.ts";
 import { Metrics } from "./metrics.ts";
 import { type PageFiles, pageResponse } from "./page.ts";
 import { pageRoutes } from "./pageRoutes.ts";
+import { responses } from "./responses.ts";
 import { authorize, guard, isLoopback, responseHeaders, type SecurityOptions } from "./security.ts";
 
 /** Who may ask, what is logged, and the page. */
@@ -37,6 +38,7 @@ const routes: Record<string, string> = {
   "/v1/models/:id": "GET",
   "/v1/chat/completions": "POST",
   "/v1/completions": "POST",
+  "/v1/responses": "POST",
   "/health": "GET",
   "/metrics": "GET",
   "/ifprune/models": "GET, POST",
@@ -52,7 +54,7 @@ const routes: Record<string, string> = {
 export function createApp(service: InferenceService, options: AppOptions = {}): App {
   const metrics = new Metrics(service);
   const page = options.page ?? new Map();
-  const app = new Hono<Env>();
+  const app = new Hono<Env>({ strict: false }); // a slash at the end of a path says nothing
 
   app.use(async (c, next) => {
     const start = performance.now();
@@ -84,6 +86,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   app.get("/v1/models/:id", (c) => c.json(modelObject(servedModel(service, c.req.param("id")))));
   app.post("/v1/chat/completions", chat);
   app.post("/v1/completions", completions);
+  app.post("/v1/responses", responses);
   app.route("/ifprune", pageRoutes());
   app.get("/health", (c) => c.json({ status: "ok" }));
   app.get("/metrics", () => metrics.response());

@@ -1,9 +1,8 @@
 /** `POST /v1/completions`: text or tokens, continued as they are. With `echo` and `logprobs`, what evaluation harnesses score prompts by. */
 import type { GenerationEvent, Prompt, PromptToken, Sampling, TokenLogprob } from "../service.ts";
 import { invalid } from "./apiErrors.ts";
-import { finite } from "./chat.ts";
 import type { Handled } from "./context.ts";
-import { Answers, maskOf, samplings, servedModel } from "./generation.ts";
+import { Answers, finite, maskOf, samplings, servedModel } from "./generation.ts";
 import { limits, readJsonBody, tooMany } from "./limits.ts";
 import { type CompletionBody, parseCompletion } from "./schemas.ts";
 
@@ -30,7 +29,7 @@ export async function completions(c: Handled): Promise<Response> {
   if (body.stream_options && !body.stream) throw invalid("stream_options", "wanted stream to be true.");
   if (n * body.prompt.length > limits.prompts) throw tooMany("n", "answers of all prompts", limits.prompts);
   const mask = maskOf(service, model, body, c.var.mask);
-  const answers = new Answers<EchoEvent>(c, model, "cmpl");
+  const answers = new Answers<EchoEvent>(c, model, "cmpl-");
 
   async function* answer(prompt: Prompt, sampling: Sampling): AsyncGenerator<GenerationEvent | EchoEvent, void, void> {
     const echoOf = (tokens: readonly PromptToken[]): EchoEvent => {

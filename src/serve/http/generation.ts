@@ -10,13 +10,14 @@ import type {
   MaskRequest,
   Sampling,
   ServedModel,
+  TokenLogprob,
 } from "../service.ts";
 import { ApiError, invalid, toApiError } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
 import { limits } from "./limits.ts";
 import type { CompletionExtension } from "./pageApi.ts";
 import { type BudgetBody, SAMPLING_FIELDS, type SamplingBody } from "./schemas.ts";
-import { eventStream } from "./sse.ts";
+import { objectStream, type StreamFormat, serverSentEvents } from "./sse.ts";
 
 /** @throws {ApiError} if no model has the name */
 export function servedModel(service: InferenceService, id: string): ServedModel {
@@ -156,7 +157,7 @@ export class Answers<Extra extends { type: string } = never> {
     readonly model: ServedModel,
     prefix: string,
   ) {
-    this.id = `${prefix}-${randomUUID().replaceAll("-", "")}`;
+    this.id = `${prefix}${randomUUID().replaceAll("-", "")}`;
     this.signal = AbortSignal.any([c.req.raw.signal, this.stop.signal, this.#failure.signal]);
     c.var.entry.model = model.id;
   }
@@ -231,14 +232,14 @@ export class Answers<Extra extends { type: string } = never> {
     return { id, object, created, model: model.id, system_fingerprint: `ifprune-${mask}` };
   }
 
-  /** An answer as events. */
-  stream(chunks: AsyncGenerator<object, void, void>): Promise<Response> {
-    return streamed(this.c, chunks, this.stop);
+  /** An answer as it comes. */
+  stream(chunks: AsyncGenerator<object, void, void>, format?: StreamFormat): Promise<Response> {
+    return streamed(this.c, chunks, this.stop, format);
   }
 }
 
 /**
- * Objects as events, as they come. What fails before the first of them is an ordinary error.
+ * Objects as they come. What fails before the first of them is an ordinary error.
  *
  * @param stop aborts what they wait for, once the client is gone
  */
@@ -246,11 +247,12 @@ export async function streamed(
   c: Handled,
   objects: AsyncGenerator<object, void, void>,
   stop: AbortController,
+  format = serverSentEvents,
 ): Promise<Response> {
   const first = await objects.next();
   c.set("isStream", true);
   c.var.entry.status = 200;
-  const stream = eventStream(objects, first, {
+  const stream = objectStream(objects, first, format, {
     stop: () => stop.abort(),
     onError: (error) => noteError(c, error),
     onEnd: () => {
@@ -260,7 +262,7 @@ export async function streamed(
   });
   return new Response(stream, {
     headers: {
-      "content-type": "text/event-stream; charset=utf-8",
+      "content-type": format.contentType,
       "cache-control": "no-store",
       "x-accel-buffering": "no", // proxies hold nothing back
     },
@@ -290,3 +292,16 @@ export function gone(cause?: unknown): ApiError {
 const isStart = (event: { type: string }): event is Extract<GenerationEvent, { type: "start" }> =>
   event.type === "start";
 const isEnd = (event: { type: string }): event is Extract<GenerationEvent, { type: "end" }> => event.type === "end";
+
+/** A token as the APIs of conversations tell it. */
+export function chatLogprob({ text, logprob, top }: TokenLogprob): object {
+  const one = (token: string, value: number) => ({
+    token,
+    logprob: finite(value),
+    bytes: token.includes("\uFFFD") ? null : [...Buffer.from(token)], // a part of a character has no text
+  });
+  return { ...one(text, logprob), top_logprobs: top.map((other) => one(other.text, other.logprob)) };
+}
+
+/** JSON knows no infinity; −9999 is what OpenAI sends for a token out of the question. */
+export const finite = (logprob: number): number => Math.max(logprob, -9999);

@@ -111,31 +111,60 @@ const aside = z.object({ type: z.enum(["reasoning", "thinking", "redacted_thinki
 const refusalPart = z.object({ type: z.literal("refusal"), refusal: z.string() });
 
 /** A text, or parts of it. */
-const contentOf = <T extends typeof textPart | typeof aside | typeof refusalPart>(...kinds: [T, ...T[]]) =>
+const contentOf = <T extends z.ZodObject>(name: string, ...kinds: [T, ...T[]]) =>
   z
     .union(
       [
         z.string(),
         z.array(
-          z.discriminatedUnion("type", kinds, { error: "wanted parts of type text: the models read nothing else" }),
+          z.discriminatedUnion("type", kinds, { error: `wanted parts of type ${name}: the models read nothing else` }),
         ),
       ],
-      { error: "wanted a text, or parts of type text" },
+      { error: `wanted a text, or parts of type ${name}` },
     )
     .transform((value) =>
       typeof value === "string"
         ? value
-        : value.map((part) => ("text" in part ? part.text : "refusal" in part ? part.refusal : "")).join(""),
+        : value.map((part: { text?: string; refusal?: string }) => part.text ?? part.refusal ?? "").join(""),
     );
-const content = contentOf(textPart);
+const content = contentOf("text", textPart);
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
 
+/** Of a call. */
+const functionArguments = z.string().refine(isJson, "wanted JSON.");
 const toolCall = z.object({
   id: text(128),
   type: z.literal("function").default("function"),
-  function: z.object({ name: functionName, arguments: z.string() }),
+  function: z.object({ name: functionName, arguments: functionArguments }),
 });
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Refuses the result of a call that was never made.
+ *
+ * @param field that says which call a result is of
+ * @param idsOf ids of the calls that an item makes, and of the one whose result it is
+ */
+const answersCalls =
+  <T>(field: string, idsOf: (item: T) => { calls?: string[]; result?: string }) =>
+  (items: readonly T[], context: z.RefinementCtx): void => {
+    const called = new Set<string>();
+    for (const [i, item] of items.entries()) {
+      const { calls = [], result } = idsOf(item);
+      for (const id of calls) called.add(id);
+      if (result !== undefined && !called.has(result))
+        context.addIssue({ code: "custom", path: [i, field], message: "wanted the id of an earlier call." });
+    }
+  };
 
 const message = z.discriminatedUnion(
   "role",
@@ -144,7 +173,7 @@ const message = z.discriminatedUnion(
     z.object({ role: z.literal("user"), content }),
     z.object({
       role: z.literal("assistant"),
-      content: optional(contentOf<typeof textPart | typeof aside | typeof refusalPart>(textPart, aside, refusalPart)),
+      content: optional(contentOf<z.ZodObject>("text", textPart, aside, refusalPart)),
       tool_calls: optional(z.array(toolCall).max(limits.tools)),
       function_call: optional(z.null("wanted tool_calls")),
     }),
@@ -196,7 +225,13 @@ const chat = z.strictObject({
   messages: z
     .array(message, "wanted a list of messages")
     .min(1, "wanted at least one message")
-    .max(limits.messages, `wanted at most ${limits.messages} messages`),
+    .max(limits.messages, `wanted at most ${limits.messages} messages`)
+    .superRefine(
+      answersCalls("tool_call_id", (message) => ({
+        calls: message.role === "assistant" ? message.tool_calls?.map(({ id }) => id) : undefined,
+        result: message.role === "tool" ? message.tool_call_id : undefined,
+      })),
+    ),
   max_tokens: field(MAX_TOKENS),
   max_completion_tokens: field(MAX_TOKENS),
   logprobs: optional(z.boolean("wanted a boolean")),
@@ -236,8 +271,8 @@ const completion = z.strictObject({
   suffix: optional(z.literal("", "text after the answer is not supported")),
 });
 export type CompletionBody = z.output<typeof completion>;
-export type BudgetBody = Pick<ChatBody, keyof typeof budget>;
-export type SamplingBody = Pick<ChatBody, Exclude<keyof typeof sampling, "model">>;
+export type BudgetBody = Partial<Pick<ChatBody, keyof typeof budget>>;
+export type SamplingBody = Partial<Pick<ChatBody, Exclude<keyof typeof sampling, "model">>>;
 
 const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
 const maskBody = z.strictObject({ model: text(256), instruction, ...budget });
@@ -255,6 +290,12 @@ const unsupported = new Set([
 ]);
 
 const asks = (value: unknown) => value !== null && !(Array.isArray(value) && value.length === 0);
+
+/** What other bodies are made of too. */
+export const bodyParts = {
+  ...{ optional, integer, text, field, functionName, functionArguments, contentOf, refusalPart, answersCalls, parser },
+  ...{ sampling, budget, metadata, maskField, tool, toolChoice, stop },
+};
 
 function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
   return (body) => {

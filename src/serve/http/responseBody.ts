@@ -1,0 +1,212 @@
+/** The body of `POST /v1/responses`, and what it comes to in the words of the chat route. */
+import { z } from "zod";
+import { MAX_TOKENS } from "../../engine/engineOptions.ts";
+import type { Asked, FieldNames } from "./chatAnswers.ts";
+import { limits } from "./limits.ts";
+import { bodyParts, type Message } from "./schemas.ts";
+
+const { optional, integer, text, field, functionName, functionArguments, contentOf, refusalPart, answersCalls } =
+  bodyParts;
+const { n: _, stream_options: __, ...sampling } = bodyParts.sampling;
+
+/** What only servers can do that keep answers, or have tools of their own. Asking for nothing of it is no request. */
+const nothing = (why: string) =>
+  z
+    .unknown()
+    .optional()
+    .refine((value) => (value ?? undefined) === undefined, why);
+const notStored = "answers are not stored here: send the whole conversation as input";
+
+const inputPart = z.object({ type: z.enum(["input_text", "output_text"]), text: z.string() });
+const content = contentOf<z.ZodObject>("input_text", inputPart, refusalPart);
+
+const message = z.object({
+  type: z.literal("message"),
+  role: z.enum(["system", "developer", "user", "assistant"], "wanted one of system, developer, user, assistant"),
+  content,
+});
+const functionCall = z.object({
+  type: z.literal("function_call"),
+  call_id: text(128),
+  name: functionName,
+  arguments: functionArguments,
+});
+const functionCallOutput = z.object({ type: z.literal("function_call_output"), call_id: text(128), output: content });
+/** What clients keep of an answer's thoughts; the model reads none. */
+const reasoning = z.object({ type: z.literal("reasoning") });
+
+/** Messages need not say that they are some. */
+const typed = (value: unknown) =>
+  typeof value === "object" && value !== null && "role" in value && !("type" in value && value.type)
+    ? { ...value, type: "message" }
+    : value;
+const item = z.preprocess(
+  typed,
+  z.discriminatedUnion("type", [message, functionCall, functionCallOutput, reasoning], {
+    error:
+      "wanted a message, a function_call, its function_call_output or reasoning: there are no other tools, and answers are not stored",
+  }),
+);
+type Item = z.output<typeof item>;
+
+const items = z
+  .array(item)
+  .min(1, "wanted at least one item")
+  .max(limits.messages, `wanted at most ${limits.messages} items`)
+  .superRefine(
+    answersCalls<Item>("call_id", (one) => ({
+      calls: one.type === "function_call" ? [one.call_id] : undefined,
+      result: one.type === "function_call_output" ? one.call_id : undefined,
+    })),
+  )
+  .refine((all) => all.some(({ type }) => type !== "reasoning"), "wanted a message");
+
+/** Functions, without the object around them that chat has. */
+const flatTool = z.object({
+  type: z.literal("function", "wanted a function: there are no other tools"),
+  name: functionName,
+  description: optional(z.string()),
+  parameters: optional(z.record(z.string(), z.unknown())),
+  strict: optional(z.boolean()),
+});
+
+const toolChoice = z.union(
+  [z.enum(["none", "auto", "required"]), z.strictObject({ type: z.literal("function"), name: functionName })],
+  { error: "wanted none, auto, required, or the function to call" },
+);
+
+const textFormat = z.discriminatedUnion(
+  "type",
+  [
+    z.strictObject({ type: z.literal("text") }),
+    z.strictObject({ type: z.literal("json_object") }),
+    z.strictObject({
+      type: z.literal("json_schema"),
+      name: functionName,
+      description: optional(z.string()),
+      schema: z.record(z.string(), z.unknown()),
+      strict: optional(z.boolean()),
+    }),
+  ],
+  { error: "wanted the type text, json_object or json_schema" },
+);
+
+/** What may be asked for beside the answer. Only log-probabilities are more than what there is anyway, or is never. */
+const LOGPROBS = "message.output_text.logprobs";
+const includable = z.enum(
+  [
+    LOGPROBS,
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+  ],
+  `wanted ${LOGPROBS}, or what no answer here has`,
+);
+
+const response = z.strictObject({
+  ...sampling,
+  input: z.union([z.string(), items], { error: "wanted a text, or a list of items" }),
+  instructions: optional(z.string("wanted a text")),
+  max_output_tokens: field(MAX_TOKENS),
+  tools: optional(z.array(flatTool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
+  tool_choice: optional(toolChoice),
+  parallel_tool_calls: optional(z.boolean()),
+  max_tool_calls: optional(integer(0, Number.MAX_SAFE_INTEGER)), // of the server's own tools
+  text: optional(
+    z.strictObject({
+      format: optional(textFormat),
+      verbosity: optional(z.literal("medium", "how much a model says cannot be chosen")),
+    }),
+  ),
+  include: optional(z.array(includable)),
+  top_logprobs: optional(integer(0, limits.topLogprobs)),
+  reasoning: optional(
+    z.strictObject({
+      effort: optional(z.literal("none", "how long a model thinks cannot be chosen")),
+      summary: optional(z.literal("auto", "thoughts are given as they are, not in other words")),
+      generate_summary: optional(z.literal("auto", "thoughts are given as they are, not in other words")),
+    }),
+  ),
+  truncation: optional(z.literal("disabled", "a conversation is not cut: leave out its oldest items")),
+  stream_options: optional(
+    z.strictObject({ include_obfuscation: optional(z.literal(false, "obfuscation is not supported")) }),
+  ),
+  store: optional(z.boolean()), // clients leave it out, and mean true; the answer says false
+  service_tier: optional(z.enum(["auto", "default"])),
+  safety_identifier: optional(text(512)),
+  prompt_cache_key: optional(text(512)),
+  prompt_cache_retention: optional(text(64)),
+  background: optional(z.literal(false, `a background is not supported: ${notStored}`)),
+  previous_response_id: nothing(notStored),
+  conversation: nothing(notStored),
+  prompt: nothing("prompts are not stored here: send the text"),
+  context_management: nothing("a conversation is not made shorter: leave out its oldest items"),
+});
+export type ResponseBody = z.output<typeof response>;
+
+/** @throws {ApiError} that names the field */
+export const parseResponse = bodyParts.parser(response);
+
+/** What the body calls the fields of {@link askedBy}. */
+export const responseNames: FieldNames = [
+  [/^tools\.(\d+)\.function/, "tools.$1"],
+  [/^response_format\.json_schema/, "text.format"],
+  [/^response_format/, "text.format"],
+  [/^logprobs/, "include"],
+];
+
+/** The body as the chat route says it. */
+export function askedBy({ stream_options: _, text: said, ...body }: ResponseBody): Asked {
+  const { input, instructions, tools, tool_choice: choice, include, top_logprobs: top } = body;
+  const { format } = said ?? {};
+  return {
+    ...body,
+    messages: [
+      ...(instructions === undefined ? [] : [{ role: "system" as const, content: instructions }]),
+      ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : messagesOf(input)),
+    ],
+    max_tokens: body.max_output_tokens,
+    tools: tools?.map(({ type, ...one }) => ({ type, function: one })),
+    tool_choice: typeof choice === "object" ? { type: choice.type, function: { name: choice.name } } : choice,
+    response_format: format?.type === "json_schema" ? { type: format.type, json_schema: format } : format,
+    logprobs: include?.includes(LOGPROBS) || (top ?? 0) > 0,
+  };
+}
+
+/** Calls are items of their own here; in a chat they belong to what the assistant said before them. */
+function messagesOf(items: readonly Item[]): Message[] {
+  const messages: Message[] = [];
+  for (const one of items) {
+    switch (one.type) {
+      case "message":
+        messages.push(one.role === "assistant" ? assistant(one.content) : { role: one.role, content: one.content });
+        break;
+      case "function_call": {
+        let last = messages.at(-1);
+        if (last?.role !== "assistant") {
+          last = assistant();
+          messages.push(last);
+        }
+        const { name, arguments: json } = one;
+        last.tool_calls!.push({ id: one.call_id, type: "function", function: { name, arguments: json } });
+        break;
+      }
+      case "function_call_output":
+        messages.push({ role: "tool", content: one.output, tool_call_id: one.call_id });
+        break;
+      case "reasoning":
+        break;
+      default:
+        one satisfies never;
+    }
+  }
+  return messages;
+}
+
+function assistant(content?: string): Extract<Message, { role: "assistant" }> {
+  return { role: "assistant", content, tool_calls: [], function_call: undefined };
+}
