@@ -18,19 +18,54 @@ export async function openBundlePredictor(
   const { predictor, manifest, numLayers, ffnWidth } = bundle;
   if (!predictor) throw new FileError(bundle.path, "wanted a bundle with a predictor, got one without.");
   const { predictorPooling: pooling } = manifest;
-  const { backbone } = predictor;
-  const read = backbone === undefined ? bundle : headerOf(backbone);
-  const width = featureWidth({ backbone: read, pooling });
-  const head = readHead(predictor.head, { featureWidth: width, numLayers, ffnWidth });
-  if (backbone === undefined) {
-    const feature = embeddingFeature(bundle, pooling);
-    return { scores: async (ids) => scoreFeature(head, feature(ids)), [Symbol.asyncDispose]: async () => {} };
-  }
-  const engine = await openFeature(engines, backbone, pooling, { ...options, contextLength: read.contextLength });
+  const read = readerOf(bundle);
+  const head = readHead(predictor.head, {
+    featureWidth: featureWidth({ backbone: read, pooling }),
+    numLayers,
+    ffnWidth,
+  });
+  const engine = await openReader(engines, bundle, read, options);
   return {
     scores: async (ids) => scoreFeature(head, await engine.feature(ids)),
     [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
   };
+}
+
+/**
+ * What turns token ids into the feature that masks are chosen from: the predictor's; without one, the mean of the model's embedding rows.
+ *
+ * @throws {FileError} if the bundle is damaged
+ */
+export function openBundleFeature(
+  engines: EngineProvider,
+  bundle: Bundle,
+  options: PredictorOptions,
+): Promise<FeatureEngine> {
+  return openReader(engines, bundle, readerOf(bundle), options);
+}
+
+/** What reads the instruction: the predictor's backbone, or the model's embedding. */
+interface Reader {
+  backbone?: string;
+  width: number;
+  contextLength: number;
+}
+
+function readerOf(bundle: Bundle): Reader {
+  const backbone = bundle.predictor?.backbone;
+  return backbone === undefined ? bundle : { backbone, ...headerOf(backbone) };
+}
+
+async function openReader(
+  engines: EngineProvider,
+  bundle: Bundle,
+  { backbone, contextLength }: Reader,
+  options: PredictorOptions,
+): Promise<FeatureEngine> {
+  const pooling = bundle.predictor ? bundle.manifest.predictorPooling : "mean";
+  if (backbone !== undefined) return await openFeature(engines, backbone, pooling, { ...options, contextLength });
+  const feature = embeddingFeature(bundle, pooling);
+  return { feature: async (ids) => feature(ids), [Symbol.asyncDispose]: async () => {} };
 }
 
 function headerOf(path: string): { width: number; contextLength: number } {

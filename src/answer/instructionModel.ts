@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Budget } from "../bundle/budget.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
-import type { EngineProvider } from "../engine/engine.ts";
+import type { EngineProvider, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
@@ -13,7 +13,7 @@ import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts";
 import { loadTokenizer, type StreamDecoder, type Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
-import { openBundlePredictor } from "./bundlePredictor.ts";
+import { openBundleFeature, openBundlePredictor } from "./bundlePredictor.ts";
 import { DEFAULT_ENGINES } from "./defaultEngines.ts";
 import {
   type ChosenMask,
@@ -137,6 +137,11 @@ export class InstructionModel implements PromptedModel, Disposable {
 
   openPredictor(options: PredictorOptions): Promise<OpenPredictor> {
     return openBundlePredictor(this.engines, this.bundle, options);
+  }
+
+  /** Loads what masks are chosen from, see {@link openBundleFeature}. */
+  openFeature(options: PredictorOptions): Promise<FeatureEngine> {
+    return openBundleFeature(this.engines, this.bundle, options);
   }
 
   /** What the LLM reads of a prompt. @throws {InputError} if it is empty, or the bundle's chat template refuses it */

@@ -174,7 +174,7 @@ export async function openMaskSource(
 
 /** The learned source: the predictor reads the prompt, or its instruction, as it was trained. */
 async function openPredictor(model: PromptedModel, options: PredictorOptions): Promise<MaskSource> {
-  const { manifest, format } = model;
+  const { manifest } = model;
   if (!model.hasPredictor || manifest.epsilon === undefined) {
     const wanted = "wanted a model with a predictor, got one without.";
     throw new FileError(model.weights.path, `${wanted} Sources without training: ${untrained.join(", ")}.`);
@@ -184,11 +184,18 @@ async function openPredictor(model: PromptedModel, options: PredictorOptions): P
     name: "predictor",
     epsilon: manifest.lambda === "soft" ? manifest.epsilon : undefined,
     async scores({ text }) {
-      const read = manifest.predictorInput === "instruction" ? instructionOf(text) : text;
-      return { scores: await predictor.scores(predictorIds(format.tokenizer, read)), cached: false };
+      return { scores: await predictor.scores(readByPredictor(model, text)), cached: false };
     },
     [Symbol.asyncDispose]: () => predictor[Symbol.asyncDispose](),
   };
+}
+
+/** What the predictor reads of a prompt. @throws {InputError} when that is empty */
+export function readByPredictor(
+  { manifest, format }: Pick<PromptedModel, "manifest" | "format">,
+  prompt: string,
+): Int32Array {
+  return predictorIds(format.tokenizer, manifest.predictorInput === "instruction" ? instructionOf(prompt) : prompt);
 }
 
 export function defaultSource({ hasPredictor }: Pick<PromptedModel, "hasPredictor">): SourceName {

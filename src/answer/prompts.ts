@@ -46,7 +46,7 @@ function checkFits(length: number, contextLength: number): void {
  * Refuses what is far too long by its beginnings: to encode all of a text of megabytes would hold up every other request. Where a text is cut, its tokens
  * differ a little from those of the whole, so twice the context is wanted there.
  */
-function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: number): void {
+export function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: number): void {
   if (prompt.kind === "ids") {
     checkFits(prompt.ids.length, contextLength);
     return;

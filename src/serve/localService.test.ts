@@ -8,8 +8,13 @@ import { FakeHub } from "../../test/support/hub.ts";
 import { stories, storiesReference, temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { readPrompt } from "../answer/prompts.ts";
+import { Bundle } from "../bundle/bundle.ts";
+import { readHead, scoreFeature } from "../bundle/head.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
+import { GgufFile } from "../formats/gguf.ts";
+import { modelNumber } from "../formats/ggufModel.ts";
+import { maskFromScores } from "../mask/mask.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { type LocalServiceOptions, openLocalService } from "./localService.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
@@ -545,5 +550,37 @@ describe("the end", () => {
     expect((await ask(service, "Once", dense, "s")).text).toBe(before.text);
     renameSync(`${folder}.gone`, folder);
     expect((await ask(service, "Once", half, "s")).end.completionTokens).toBeGreaterThan(0);
+  });
+});
+
+describe("features", () => {
+  const { signal } = new AbortController();
+
+  test("are what the masks of the same texts are chosen from", async () => {
+    await using service = await openDefault();
+    using bundle = new Bundle(defaultModel);
+    const { features, numTokens } = await service.features("m", instructions, signal);
+    const { head, backbone } = bundle.predictor!;
+    using file = new GgufFile(backbone!);
+    const featureWidth = modelNumber(file, "embedding_length");
+    const read = readHead(head, { featureWidth, numLayers: bundle.numLayers, ffnWidth: dFfn });
+    for (const [i, instruction] of instructions.entries()) {
+      const scores = scoreFeature(read, features[i]!);
+      const { mask } = await service.mask("m", instruction);
+      expect(maskFromScores(scores, { dFfn, tFfn: tFfn! }).layers).toEqual(mask.layers);
+    }
+    expect(numTokens).toBeGreaterThan(4 * 3);
+  });
+
+  test("of a model without a predictor are means of its embedding's rows", async () => {
+    await using service = await openStories();
+    const of = async (...ids: number[]) => (await service.features("s", [Int32Array.from(ids)], signal)).features[0]!;
+    const [a, b, both] = [await of(300), await of(301), await of(300, 301)];
+    expect(a).not.toEqual(b);
+    for (const [i, value] of both.entries()) expect(value).toBeCloseTo((a[i]! + b[i]!) / 2, 6);
+    await expect(service.features("s", ["word ".repeat(100_000)], signal)).rejects.toThrow(ContextLengthError);
+    await expect(service.features("s", [" "], signal)).rejects.toThrow(InputError);
+    await expect(service.features("none", ["a"], signal)).rejects.toThrow(InputError);
+    await expect(service.features("s", ["a"], AbortSignal.abort())).rejects.toThrow(/aborted/);
   });
 });

@@ -8,6 +8,7 @@
  */
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
 import { InstructionModel, type ModelOptions } from "../answer/instructionModel.ts";
 import {
@@ -17,9 +18,10 @@ import {
   maskQuality,
   modelTFfn,
   openFlaggedSource,
+  readByPredictor,
 } from "../answer/maskSource.ts";
 import { measureQuality } from "../answer/measure.ts";
-import { type ReadPrompt, readPrompt } from "../answer/prompts.ts";
+import { checkEnds, type ReadPrompt, readPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import type { SourceName } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
@@ -28,7 +30,7 @@ import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
 import { pullModel } from "../bundle/pullModel.ts";
 import { type CacheOptions, hasSubnetwork } from "../bundle/subnetworkCache.ts";
-import type { Engine, EngineOptions } from "../engine/engine.ts";
+import type { Engine, EngineOptions, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, IfpruneError, InputError, MemoryError, OptionError } from "../errors.ts";
@@ -88,6 +90,8 @@ interface Served {
   source: MaskSource;
   stored: StoredModel;
   masks: ServedMasks;
+  /** Loaded once it is asked for. */
+  feature?: Promise<FeatureEngine> | undefined;
 }
 
 type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
@@ -189,7 +193,8 @@ function checkBudget(
     );
 }
 
-async function closeServed({ source, model }: Served): Promise<void> {
+async function closeServed({ source, model, feature }: Served): Promise<void> {
+  await (await feature)?.[Symbol.asyncDispose]();
   await source[Symbol.asyncDispose]();
   model[Symbol.dispose]();
 }
@@ -365,6 +370,34 @@ export class LocalService implements InferenceService {
     );
   }
 
+  async features(
+    id: string,
+    inputs: readonly (string | Int32Array)[],
+    signal: AbortSignal,
+  ): Promise<{ features: Float32Array[]; numTokens: number }> {
+    const served = this.#find(id);
+    const { model } = served;
+    const { threads, gpu } = this.#options;
+    return this.#stoppable(signal, async (either) => {
+      using _ = await this.#queue.enter(either);
+      served.feature ??= model.openFeature({ threads, gpu });
+      const engine = await served.feature.catch((error) => {
+        served.feature = undefined; // the next one may have more luck
+        throw error;
+      });
+      const features: Float32Array[] = [];
+      let numTokens = 0;
+      for (const input of inputs) {
+        await setImmediate(); // others want their turn between many texts
+        either.throwIfAborted();
+        const ids = featureIds(model, input);
+        numTokens += ids.length;
+        features.push(await engine.feature(ids));
+      }
+      return { features, numTokens };
+    });
+  }
+
   async mask(
     id: string,
     instruction: string,
@@ -525,6 +558,12 @@ async function measure(
   } catch (error) {
     if (!(error instanceof IfpruneError)) throw error;
   }
+}
+
+function featureIds(model: InstructionModel, input: string | Int32Array): Int32Array {
+  if (typeof input !== "string") return input;
+  checkEnds(model.tokenizer, { kind: "text", text: input }, model.bundle.contextLength);
+  return readByPredictor(model, input);
 }
 
 function infoOf(

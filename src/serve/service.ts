@@ -1,7 +1,7 @@
 /**
  * What an HTTP server, a terminal and a page need of models: prompts in, text under a mask out, several at a time. Knows no HTTP.
  *
- * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
+ * Shapes: D model width, of the predictor's own model where it has one · L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
 
 import type { MaskQuality } from "../answer/maskSource.ts";
@@ -200,6 +200,15 @@ export interface InferenceService extends AsyncDisposable {
     model: string,
     request: Pick<GenerationRequest, "prompt" | "mask" | "signal"> & { top: number },
   ): Promise<PromptToken[]>;
+  /**
+   * What masks are chosen from, of each text, or of token ids as they are: the feature [D, or 2·D] that the predictor reads; of a model without one, the
+   * mean of its embedding's rows. With the number of tokens of all.
+   */
+  features(
+    model: string,
+    inputs: readonly (string | Int32Array)[],
+    signal: AbortSignal,
+  ): Promise<{ features: Float32Array[]; numTokens: number }>;
   /** The mask of an instruction, made or remembered. */
   mask(
     model: string,

@@ -113,6 +113,13 @@ export class FakeService implements InferenceService {
     return texts.map((text, i) => ({ id: i, text, logprob: i === 0 ? null : -0.25, top: i === 0 ? [] : others }));
   }
 
+  /** Features of three numbers, the length of the input first. */
+  async features(_: string, inputs: readonly (string | Int32Array)[]) {
+    if (this.failure) throw this.failure.error;
+    const features = inputs.map(({ length }) => Float32Array.of(length, 0.5, -1));
+    return { features, numTokens: 2 * inputs.length };
+  }
+
   async mask(_: string, instruction: string) {
     const scores = Float64Array.from({ length: 40 }, (_, i) => Math.sin(i + instruction.length));
     const mask = maskFromScores(scores, { dFfn: 20, tFfn: 6, epsilon: 0.5 });

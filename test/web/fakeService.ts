@@ -162,6 +162,10 @@ export class FakeService implements InferenceService {
     throw new InputError("the fake service scores nothing");
   }
 
+  async features(): Promise<never> {
+    throw new InputError("the fake service has no features");
+  }
+
   /** Half of the channels are everybody's, fewer in the first layers and more in the last; the rest belong to the instruction's first word; that of "blocks" is made of blocks of 16. */
   async mask(model: string, instruction: string, budget: Budget = {}): Promise<{ info: MaskInfo; mask: Mask }> {
     const info = this.#info(model, { kind: "auto", keep: budget.keep }, instruction);

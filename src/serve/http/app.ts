@@ -6,6 +6,7 @@ import { ApiError } from "./apiErrors.ts";
 import { chat } from "./chat.ts";
 import { completions } from "./completions.ts";
 import type { Env, LogEntry } from "./context.ts";
+import { embeddings } from "./embeddings.ts";
 import { noteError, servedModel } from "./generation.ts";
 import { Metrics } from "./metrics.ts";
 import { type PageFiles, pageResponse } from "./page.ts";
@@ -39,6 +40,7 @@ const routes: Record<string, string> = {
   "/v1/chat/completions": "POST",
   "/v1/completions": "POST",
   "/v1/responses": "POST",
+  "/v1/embeddings": "POST",
   "/health": "GET",
   "/metrics": "GET",
   "/ifprune/models": "GET, POST",
@@ -87,6 +89,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   app.post("/v1/chat/completions", chat);
   app.post("/v1/completions", completions);
   app.post("/v1/responses", responses);
+  app.post("/v1/embeddings", embeddings);
   app.route("/ifprune", pageRoutes());
   app.get("/health", (c) => c.json({ status: "ok" }));
   app.get("/metrics", () => metrics.response());

@@ -20,6 +20,7 @@ export const limits = {
   tools: 256,
   choices: 8,
   prompts: 64,
+  embeddings: 2048,
   /** Answers of one request that run at a time. */
   concurrent: 4,
   examples: 64,

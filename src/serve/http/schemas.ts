@@ -252,18 +252,21 @@ const chat = z.strictObject({
 export type ChatBody = z.output<typeof chat>;
 
 const ids = z.array(integer(0, 2 ** 31 - 1), "wanted tokens").min(1, "wanted at least one token");
-const completion = z.strictObject({
-  ...sampling,
-  prompt: z.preprocess(
+/** One text, or tokens, or several. */
+const inputs = (most: number) =>
+  z.preprocess(
     (value) => (typeof value === "string" || (Array.isArray(value) && typeof value[0] === "number") ? [value] : value),
     z
       .array(
         z.union([z.string(), ids], { error: "wanted a text or tokens" }),
         "wanted a text, tokens, or a list of either",
       )
-      .min(1, "wanted at least one prompt")
-      .max(limits.prompts, `wanted at most ${limits.prompts} prompts`),
-  ),
+      .min(1, "wanted at least one text")
+      .max(most, `wanted at most ${most} texts`),
+  );
+const completion = z.strictObject({
+  ...sampling,
+  prompt: inputs(limits.prompts),
   max_tokens: optional(integer(0, count)),
   logprobs: optional(integer(0, limits.topLogprobs)),
   echo: optional(z.boolean("wanted a boolean")),
@@ -273,6 +276,14 @@ const completion = z.strictObject({
 export type CompletionBody = z.output<typeof completion>;
 export type BudgetBody = Partial<Pick<ChatBody, keyof typeof budget>>;
 export type SamplingBody = Partial<Pick<ChatBody, Exclude<keyof typeof sampling, "model">>>;
+
+const embedding = z.strictObject({
+  model: text(256),
+  input: inputs(limits.embeddings),
+  encoding_format: optional(z.enum(["float", "base64"], "wanted float or base64")),
+  dimensions: optional(integer(1, count)),
+  user: optional(text(512)),
+});
 
 const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
 const maskBody = z.strictObject({ model: text(256), instruction, ...budget });
@@ -315,6 +326,7 @@ function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
 /** Each throws {ApiError} that names the field. */
 export const parseChat = parser(chat);
 export const parseCompletion = parser(completion);
+export const parseEmbedding = parser(embedding);
 export const parseMask = parser(maskBody);
 export const parseAdd = parser(addBody);
 export const parseTask = parser(taskBody);
