@@ -147,6 +147,8 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
+      hash: model.hash,
+      family: bundle.config.family,
       created: Math.floor(Date.parse(provenance.created) / 1000),
       contextLength,
       numLayers: bundle.numLayers,

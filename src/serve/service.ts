@@ -112,6 +112,10 @@ export type GenerationEvent =
 /** A model that is served. */
 export interface ServedModel {
   id: string;
+  /** Of its manifest, which holds the hashes of its files: SHA-256, 64 hexadecimal digits. */
+  hash: string;
+  /** As GGUF names it: llama, qwen3, … */
+  family: string;
   /** Unix seconds. */
   created: number;
   contextLength: number;

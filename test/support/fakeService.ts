@@ -14,6 +14,7 @@ import type {
 } from "../../src/serve/service.ts";
 
 const model = {
+  ...{ hash: "0123456789abcdef".repeat(4), family: "llama" },
   ...{ created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true, trainedOn: [] },
   ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 }, hasChatTemplate: false },
 };

@@ -5,6 +5,7 @@ import { qualityOf } from "./quality.ts";
 
 const row = { source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 };
 const imported: ServedModel = {
+  ...{ hash: "0".repeat(64), family: "llama" },
   ...{ id: "m", created: 0, contextLength: 2048, numLayers: 4, dFfn: 512, tFfn: 512, isTrained: false, trainedOn: [] },
   ...{
     hasChatTemplate: true,

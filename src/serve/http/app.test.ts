@@ -896,14 +896,36 @@ test("unknown paths and methods are errors too", async () => {
   }
 });
 
+test("a slash at the end of a path says nothing, and a wrong method is told the right ones", async () => {
+  const status = async (path: string, init?: RequestInit) => (await send(path, undefined, init)).status;
+  for (const path of ["/v1/models", "/v1/models/tiny", "/ifprune/state", "/ifprune/tasks/tiny", "/api/tags", "/health"])
+    expect([path, await status(`${path}/`)]).toEqual([path, 200]);
+  const { object } = (await (await send("/v1/chat/completions/", { model: "tiny", messages: user })).json()) as Json;
+  expect(object).toBe("chat.completion");
+  expect(log.at(-1)).toMatchObject({ route: "/v1/chat/completions" });
+  for (const [path, method, allow] of [
+    ["/v1/responses", "GET", "POST"],
+    ["/v1/embeddings/", "PUT", "POST"],
+    ["/api/chat", "GET", "POST"],
+    ["/api/tags", "POST", "GET"],
+    ["/ifprune/tasks/tiny/a", "POST", "GET, PUT, DELETE"],
+  ] as const) {
+    const response = await send(path, undefined, { method });
+    expect([path, response.status, response.headers.get("allow")]).toEqual([path, 405, allow]);
+  }
+});
+
 test("with a key, everything but the page and health wants it", async () => {
   const options = { apiKey: "s3cret" };
   const page = new Map([["/", { bytes: new Uint8Array(), type: "text/html", etag: '"a"', isImmutable: false }]]);
-  for (const path of ["/v1/models", "/metrics", "/ifprune/state", "/v1/chat/completions"]) {
+  for (const path of ["/v1/models", "/metrics", "/ifprune/state", "/v1/chat/completions", "/api/tags/"]) {
     for (const authorization of ["", "Bearer ", "Bearer wrong", "Bearer s3cret2", "s3cret", "Basic s3cret"]) {
       const response = await send(path, undefined, authorization ? { headers: { authorization } } : {}, options);
       expect(response.status).toBe(401);
-      expect(await response.json()).toMatchObject({ error: { code: "invalid_api_key", type: "authentication_error" } });
+      const error = path.startsWith("/api/") ? /API key/ : { code: "invalid_api_key", type: "authentication_error" };
+      expect(await response.json()).toMatchObject({
+        error: error instanceof RegExp ? expect.stringMatching(error) : error,
+      });
     }
   }
   expect((await send("/v1/models", undefined, { headers: { authorization: "Bearer s3cret" } }, options)).status).toBe(
@@ -1087,6 +1109,8 @@ test("the page's files are served as what they are, and nothing else may run in 
     ["/", file("<html>", "text/html; charset=utf-8", false)],
     ["/assets/a.js", file("1", "text/javascript; charset=utf-8", true)],
   ]);
+  const head = await send("/", undefined, { method: "HEAD" }, { page }); // by which Ollama's clients see that a server is there
+  expect([head.status, await head.text()]).toEqual([200, ""]);
   const html = await send("/", undefined, {}, { page });
   expect([html.status, await html.text(), html.headers.get("cache-control")]).toEqual([200, "<html>", "no-cache"]);
   const policy = html.headers.get("content-security-policy")!;

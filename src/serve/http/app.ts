@@ -9,6 +9,7 @@ import type { Env, LogEntry } from "./context.ts";
 import { embeddings } from "./embeddings.ts";
 import { noteError, servedModel } from "./generation.ts";
 import { Metrics } from "./metrics.ts";
+import { ollamaRoutes } from "./ollama.ts";
 import { type PageFiles, pageResponse } from "./page.ts";
 import { pageRoutes } from "./pageRoutes.ts";
 import { responses } from "./responses.ts";
@@ -41,6 +42,13 @@ const routes: Record<string, string> = {
   "/v1/completions": "POST",
   "/v1/responses": "POST",
   "/v1/embeddings": "POST",
+  "/api/version": "GET",
+  "/api/tags": "GET",
+  "/api/ps": "GET",
+  "/api/show": "POST",
+  "/api/chat": "POST",
+  "/api/generate": "POST",
+  "/api/embed": "POST",
   "/health": "GET",
   "/metrics": "GET",
   "/ifprune/models": "GET, POST",
@@ -52,7 +60,7 @@ const routes: Record<string, string> = {
   "/ifprune/tasks/:model/:name": "GET, PUT, DELETE",
 };
 
-/** OpenAI's API over a service, and our own routes under `/ifprune`. */
+/** OpenAI's API over a service, Ollama's under `/api`, and our own routes under `/ifprune`. */
 export function createApp(service: InferenceService, options: AppOptions = {}): App {
   const metrics = new Metrics(service);
   const page = options.page ?? new Map();
@@ -82,7 +90,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
     c.var.finish();
   });
   app.use(guard(options));
-  for (const path of ["/v1/*", "/ifprune/*", "/metrics"]) app.use(path, authorize(options));
+  for (const path of ["/v1/*", "/api/*", "/ifprune/*", "/metrics"]) app.use(path, authorize(options));
 
   app.get("/v1/models", (c) => c.json({ object: "list", data: service.models().map(modelObject) }));
   app.get("/v1/models/:id", (c) => c.json(modelObject(servedModel(service, c.req.param("id")))));
@@ -90,6 +98,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   app.post("/v1/completions", completions);
   app.post("/v1/responses", responses);
   app.post("/v1/embeddings", embeddings);
+  app.route("/api", ollamaRoutes());
   app.route("/ifprune", pageRoutes());
   app.get("/health", (c) => c.json({ status: "ok" }));
   app.get("/metrics", () => metrics.response());
@@ -109,7 +118,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   app.onError((error, c) => {
     const told = noteError(c, error);
     for (const [name, value] of Object.entries(told.details.headers ?? {})) c.header(name, value);
-    return c.json(told.body, told.status);
+    return c.json(c.req.path.startsWith("/api/") ? { error: told.message } : told.body, told.status); // as Ollama's
   });
   return app;
 }

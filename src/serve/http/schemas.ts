@@ -304,7 +304,19 @@ const asks = (value: unknown) => value !== null && !(Array.isArray(value) && val
 
 /** What other bodies are made of too. */
 export const bodyParts = {
-  ...{ optional, integer, text, field, functionName, functionArguments, contentOf, refusalPart, answersCalls, parser },
+  ...{
+    optional,
+    integer,
+    text,
+    field,
+    functionName,
+    functionArguments,
+    contentOf,
+    refusalPart,
+    answersCalls,
+    inputs,
+    parser,
+  },
   ...{ sampling, budget, metadata, maskField, tool, toolChoice, stop },
 };
 

@@ -1,0 +1,162 @@
+/** Bodies of Ollama's routes, and what they come to in the words of the chat route. */
+import { z } from "zod";
+import type { Asked, FieldNames } from "./chatAnswers.ts";
+import { limits } from "./limits.ts";
+import { bodyParts, type Message, SAMPLING_FIELDS } from "./schemas.ts";
+
+const { optional, integer, text, field, functionName, inputs, sampling, tool, parser } = bodyParts;
+
+/** Ollama's own, but for the penalty of repetition: Ollama's looks at 64 tokens, ours at all of the answer. */
+const DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 };
+
+/** How Ollama runs a model; the options of `serve` say that here. */
+const machine = Object.fromEntries(
+  [
+    ...["num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "numa", "low_vram", "f16_kv"],
+    ...["use_mmap", "use_mlock", "logits_all", "vocab_only", "embedding_only"],
+  ].map((name) => [name, z.unknown().optional()]),
+);
+const other = (value: number) => optional(z.literal(value, `wanted ${value}: there is no such sampling`));
+
+const options = z.strictObject({
+  ...machine,
+  temperature: field(SAMPLING_FIELDS.temperature),
+  top_p: field(SAMPLING_FIELDS.top_p),
+  top_k: field(SAMPLING_FIELDS.top_k),
+  min_p: field(SAMPLING_FIELDS.min_p),
+  seed: field(SAMPLING_FIELDS.seed),
+  frequency_penalty: field(SAMPLING_FIELDS.frequency_penalty),
+  presence_penalty: field(SAMPLING_FIELDS.presence_penalty),
+  repeat_penalty: field(SAMPLING_FIELDS.repetition_penalty),
+  repeat_last_n: optional(z.literal(-1, "penalties look at all of the answer")),
+  num_predict: optional(integer(-2, Number.MAX_SAFE_INTEGER)),
+  stop: sampling.stop,
+  mirostat: other(0),
+  mirostat_tau: z.unknown().optional(), // of mirostat
+  mirostat_eta: z.unknown().optional(),
+  tfs_z: other(1),
+  typical_p: other(1),
+});
+
+const noImages = optional(z.array(z.unknown()).max(0, "the models read no images"));
+const none = (why: string) => optional(z.literal("", why));
+
+const shared = {
+  model: text(256),
+  ...{ mask: sampling.mask, keep: sampling.keep, max_loss: sampling.max_loss, t_ffn: sampling.t_ffn },
+  stream: sampling.stream,
+  options: optional(options),
+  format: optional(
+    z.union([z.enum(["", "json"]), z.record(z.string(), z.unknown())], { error: 'wanted "json" or a JSON schema' }),
+  ),
+  think: optional(z.boolean("how long a model thinks cannot be chosen")),
+  keep_alive: optional(z.union([z.string(), z.number()], { error: "wanted a duration" })),
+  logprobs: optional(z.boolean("wanted a boolean")),
+  top_logprobs: optional(integer(0, limits.topLogprobs)),
+};
+export type OllamaBody = z.output<z.ZodObject<typeof shared>>;
+
+const toolCall = z.object({
+  function: z.object({ name: functionName, arguments: z.record(z.string(), z.unknown()) }),
+});
+const content = optional(z.string("wanted a text")).transform((said) => said ?? "");
+const message = z.discriminatedUnion(
+  "role",
+  [
+    z.object({ role: z.enum(["system", "user", "tool"]), content, images: noImages }),
+    z.object({
+      role: z.literal("assistant"),
+      content,
+      images: noImages,
+      tool_calls: optional(z.array(toolCall).max(limits.tools)),
+    }),
+  ],
+  { error: "wanted one of system, user, assistant, tool" },
+);
+
+const chat = z.strictObject({
+  ...shared,
+  messages: optional(z.array(message).max(limits.messages, `wanted at most ${limits.messages} messages`)),
+  tools: optional(z.array(tool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
+});
+export type OllamaChatBody = z.output<typeof chat>;
+
+const generate = z.strictObject({
+  ...shared,
+  prompt: content,
+  system: optional(z.string("wanted a text")),
+  raw: optional(z.boolean("wanted a boolean")),
+  images: noImages,
+  suffix: none("text after the answer is not supported"),
+  template: none("a model's own template is used"),
+  context: optional(z.array(z.number()).max(0, "wanted none: send the conversation to /api/chat")),
+});
+
+const embed = z.strictObject({
+  model: text(256),
+  input: inputs(limits.embeddings),
+  truncate: optional(z.boolean()), // a text that is too long is refused
+  dimensions: optional(integer(1, Number.MAX_SAFE_INTEGER)),
+  options: optional(z.strictObject(machine)),
+  keep_alive: shared.keep_alive,
+});
+
+/** Older clients say `name`. */
+const show = z.object({ model: optional(text(256)), name: optional(text(256)) });
+
+/** Each throws {ApiError} that names the field. */
+export const parseOllamaChat = parser(chat);
+export const parseGenerate = parser(generate);
+export const parseEmbed = parser(embed);
+export const parseShow = parser(show);
+
+/** What the bodies call the fields of {@link ollamaAsked}. */
+export const ollamaNames: FieldNames = [[/^response_format(\.json_schema\.schema)?/, "format"]];
+
+/** A body as the chat route says it. */
+export function ollamaAsked(
+  body: OllamaBody & Pick<Asked, "tools">,
+  model: string,
+  messages: Asked["messages"],
+): Asked {
+  const { mask, keep, max_loss, t_ffn, format, logprobs, top_logprobs, tools, options } = body;
+  const { seed = -1, num_predict: most = -1 } = options ?? {};
+  return {
+    ...{ model, messages, mask, keep, max_loss, t_ffn, logprobs, top_logprobs, tools },
+    temperature: options?.temperature ?? DEFAULTS.temperature,
+    top_k: options?.top_k ?? DEFAULTS.top_k,
+    top_p: options?.top_p ?? DEFAULTS.top_p,
+    min_p: options?.min_p,
+    seed: seed < 0 ? undefined : seed,
+    frequency_penalty: options?.frequency_penalty,
+    presence_penalty: options?.presence_penalty,
+    repetition_penalty: options?.repeat_penalty,
+    stop: options?.stop,
+    max_tokens: most < 1 ? undefined : most,
+    response_format: responseFormat(format),
+  };
+}
+
+function responseFormat(format: OllamaBody["format"]): Asked["response_format"] {
+  if (typeof format === "object")
+    return {
+      type: "json_schema",
+      json_schema: { name: "answer", schema: format, description: undefined, strict: true },
+    };
+  return format === "json" ? { type: "json_object" } : undefined;
+}
+
+/** Messages as the chat route has them. Ollama's calls have no ids: results come in their order. */
+export function ollamaMessages(messages: NonNullable<OllamaChatBody["messages"]>): Message[] {
+  return messages.map((one): Message => {
+    const { content } = one;
+    if (one.role === "tool") return { role: "tool", content, tool_call_id: "" };
+    if (one.role !== "assistant") return { role: one.role, content };
+    const tool_calls = one.tool_calls?.map(({ function: { name, arguments: given } }) => ({
+      id: "",
+      type: "function" as const,
+      function: { name, arguments: JSON.stringify(given) },
+    }));
+    return { role: "assistant", content, tool_calls, function_call: undefined };
+  });
+}
