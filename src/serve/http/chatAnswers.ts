@@ -73,19 +73,15 @@ function answerSchema({ response_format: format }: Asked): object | undefined {
   return undefined;
 }
 
-/** What a body calls the fields of {@link Asked}: beginnings of their paths, and what stands for them. */
-export type FieldNames = readonly (readonly [pattern: RegExp, name: string])[];
-
-/** Reads what is asked; an error names the fields of the body that it came from. */
-export function withNames<T>(names: FieldNames, read: () => T): T {
+/** Reads what is asked. An error names the field of the body that it came from, which `nameOf` knows by its name in {@link Asked}. */
+export function withNames<T>(nameOf: (param: string) => string, read: () => T): T {
   try {
     return read();
   } catch (error) {
     if (!(error instanceof ApiError) || error.details.param === undefined) throw error;
     const { status, code, message, details } = error;
-    const [pattern, name] = names.find(([one]) => one.test(details.param!)) ?? [/^/, ""];
-    const param = details.param!.replace(pattern, name);
-    throw new ApiError(status, code, message.replace(details.param!, param), { ...details, param });
+    const param = nameOf(error.details.param);
+    throw new ApiError(status, code, message.replace(error.details.param, param), { ...details, param });
   }
 }
 

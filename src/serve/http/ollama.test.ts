@@ -206,6 +206,7 @@ test.each<[path: string, body: object, says: string]>([
     "messages.0.images: the models read no images",
   ],
   ["chat", { messages: [{ role: "wizard", content: "a" }] }, "messages.0.role"],
+  ["chat", { messages: [{ role: "tool", content: "a" }] }, "messages.0.role: wanted"],
   ["chat", { messages: user, options: { mirostat: 2 } }, "options.mirostat"],
   ["chat", { messages: user, options: { temprature: 1 } }, "options.temprature"],
   ["chat", { messages: user, think: "high" }, "think"],

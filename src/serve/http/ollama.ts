@@ -11,7 +11,7 @@ import {
   type OllamaBody,
   ollamaAsked,
   ollamaMessages,
-  ollamaNames,
+  ollamaName,
   parseEmbed,
   parseGenerate,
   parseOllamaChat,
@@ -108,7 +108,7 @@ async function reply(
     return c.json({ ...head(), ...said({}), done: true, done_reason: isZero(body.keep_alive) ? "unload" : "load" });
   if (body.think === true && !model.thoughts) throw invalid("think", `wanted false: ${model.id} does not think.`);
   if (body.think === false && model.thoughts) throw invalid("think", `wanted true: ${model.id} always thinks.`);
-  const { answers, frames } = withNames(ollamaNames, () =>
+  const { answers, frames } = withNames(ollamaName, () =>
     openAnswers(c, ollamaAsked(body, model.id, messages), "ollama-"),
   );
   const end = (finish: AnswerFrame["finish"]) => ({

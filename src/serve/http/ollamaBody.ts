@@ -1,6 +1,6 @@
 /** Bodies of Ollama's routes, and what they come to in the words of the chat route. */
 import { z } from "zod";
-import type { Asked, FieldNames } from "./chatAnswers.ts";
+import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
 import { bodyParts, type Message, SAMPLING_FIELDS } from "./schemas.ts";
 
@@ -110,8 +110,11 @@ export const parseGenerate = parser(generate);
 export const parseEmbed = parser(embed);
 export const parseShow = parser(show);
 
-/** What the bodies call the fields of {@link ollamaAsked}. */
-export const ollamaNames: FieldNames = [[/^response_format(\.json_schema\.schema)?/, "format"]];
+/** What the bodies call a field of {@link ollamaAsked}. */
+export const ollamaName = (param: string): string =>
+  param
+    .replace(/^response_format(\.json_schema\.schema)?/, "format")
+    .replace(/^(messages\.\d+)\.tool_call_id/, "$1.role"); // a result without a call
 
 /** A body as the chat route says it. */
 export function ollamaAsked(
@@ -148,12 +151,14 @@ function responseFormat(format: OllamaBody["format"]): Asked["response_format"] 
 
 /** Messages as the chat route has them. Ollama's calls have no ids: results come in their order. */
 export function ollamaMessages(messages: NonNullable<OllamaChatBody["messages"]>): Message[] {
+  let numCalls = 0;
+  let numResults = 0;
   return messages.map((one): Message => {
     const { content } = one;
-    if (one.role === "tool") return { role: "tool", content, tool_call_id: "" };
+    if (one.role === "tool") return { role: "tool", content, tool_call_id: `${numResults++}` };
     if (one.role !== "assistant") return { role: one.role, content };
     const tool_calls = one.tool_calls?.map(({ function: { name, arguments: given } }) => ({
-      id: "",
+      id: `${numCalls++}`,
       type: "function" as const,
       function: { name, arguments: JSON.stringify(given) },
     }));

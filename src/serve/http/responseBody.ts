@@ -1,12 +1,11 @@
 /** The body of `POST /v1/responses`, and what it comes to in the words of the chat route. */
 import { z } from "zod";
 import { MAX_TOKENS } from "../../engine/engineOptions.ts";
-import type { Asked, FieldNames } from "./chatAnswers.ts";
+import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
 import { bodyParts, type Message } from "./schemas.ts";
 
-const { optional, integer, text, field, functionName, functionArguments, contentOf, refusalPart, answersCalls } =
-  bodyParts;
+const { optional, integer, text, field, functionName, contentOf, refusalPart } = bodyParts;
 const { n: _, stream_options: __, ...sampling } = bodyParts.sampling;
 
 /** What only servers can do that keep answers, or have tools of their own. Asking for nothing of it is no request. */
@@ -29,7 +28,7 @@ const functionCall = z.object({
   type: z.literal("function_call"),
   call_id: text(128),
   name: functionName,
-  arguments: functionArguments,
+  arguments: z.string("wanted JSON as a text"),
 });
 const functionCallOutput = z.object({ type: z.literal("function_call_output"), call_id: text(128), output: content });
 /** What clients keep of an answer's thoughts; the model reads none. */
@@ -53,12 +52,6 @@ const items = z
   .array(item)
   .min(1, "wanted at least one item")
   .max(limits.messages, `wanted at most ${limits.messages} items`)
-  .superRefine(
-    answersCalls<Item>("call_id", (one) => ({
-      calls: one.type === "function_call" ? [one.call_id] : undefined,
-      result: one.type === "function_call_output" ? one.call_id : undefined,
-    })),
-  )
   .refine((all) => all.some(({ type }) => type !== "reasoning"), "wanted a message");
 
 /** Functions, without the object around them that chat has. */
@@ -151,52 +144,67 @@ export type ResponseBody = z.output<typeof response>;
 /** @throws {ApiError} that names the field */
 export const parseResponse = bodyParts.parser(response);
 
-/** What the body calls the fields of {@link askedBy}. */
-export const responseNames: FieldNames = [
-  [/^tools\.(\d+)\.function/, "tools.$1"],
-  [/^response_format\.json_schema/, "text.format"],
-  [/^response_format/, "text.format"],
-  [/^logprobs/, "include"],
-];
-
-/** The body as the chat route says it. */
-export function askedBy({ stream_options: _, text: said, ...body }: ResponseBody): Asked {
+/** The body as the chat route says it, and what it calls a field of that. */
+export function askedBy({ stream_options: _, text: said, ...body }: ResponseBody): {
+  asked: Asked;
+  nameOf: (param: string) => string;
+} {
   const { input, instructions, tools, tool_choice: choice, include, top_logprobs: top } = body;
   const { format } = said ?? {};
-  return {
+  const items: readonly Item[] =
+    typeof input === "string" ? [{ type: "message", role: "user", content: input }] : input;
+  const { messages, places } = messagesOf(instructions, items);
+  const asked: Asked = {
     ...body,
-    messages: [
-      ...(instructions === undefined ? [] : [{ role: "system" as const, content: instructions }]),
-      ...(typeof input === "string" ? [{ role: "user" as const, content: input }] : messagesOf(input)),
-    ],
+    messages,
     max_tokens: body.max_output_tokens,
     tools: tools?.map(({ type, ...one }) => ({ type, function: one })),
     tool_choice: typeof choice === "object" ? { type: choice.type, function: { name: choice.name } } : choice,
     response_format: format?.type === "json_schema" ? { type: format.type, json_schema: format } : format,
     logprobs: include?.includes(LOGPROBS) || (top ?? 0) > 0,
   };
+  const placeOf = (message: string, call = "0") => `input.${places[Number(message)]![Number(call)]}`;
+  const nameOf = (param: string) =>
+    param
+      .replace(/^messages\.(\d+)\.tool_calls\.(\d+)\.function/, (_, i, j) => placeOf(i, j))
+      .replace(/^messages\.(\d+)\.tool_call_id/, (_, i) => `${placeOf(i)}.call_id`)
+      .replace(/^tools\.(\d+)\.function/, "tools.$1")
+      .replace(/^response_format(\.json_schema)?/, "text.format")
+      .replace(/^logprobs/, "include");
+  return { asked, nameOf };
 }
 
-/** Calls are items of their own here; in a chat they belong to what the assistant said before them. */
-function messagesOf(items: readonly Item[]): Message[] {
+/**
+ * Items as messages: calls are items of their own, and belong to what the assistant said before them.
+ *
+ * @returns also, for each message, the places of its calls among the items, or of the result that it is
+ */
+function messagesOf(
+  instructions: string | undefined,
+  items: readonly Item[],
+): { messages: Message[]; places: number[][] } {
   const messages: Message[] = [];
-  for (const one of items) {
+  const places: number[][] = [];
+  const add = (message: Message, ...place: number[]) => {
+    messages.push(message);
+    places.push(place);
+  };
+  if (instructions !== undefined) add({ role: "system", content: instructions });
+  for (const [place, one] of items.entries()) {
     switch (one.type) {
       case "message":
-        messages.push(one.role === "assistant" ? assistant(one.content) : { role: one.role, content: one.content });
+        add(one.role === "assistant" ? assistant(one.content) : { role: one.role, content: one.content });
         break;
       case "function_call": {
-        let last = messages.at(-1);
-        if (last?.role !== "assistant") {
-          last = assistant();
-          messages.push(last);
-        }
+        if (messages.at(-1)?.role !== "assistant") add(assistant());
         const { name, arguments: json } = one;
-        last.tool_calls!.push({ id: one.call_id, type: "function", function: { name, arguments: json } });
+        const { tool_calls } = messages.at(-1) as ReturnType<typeof assistant>;
+        tool_calls!.push({ id: one.call_id, type: "function", function: { name, arguments: json } });
+        places.at(-1)!.push(place);
         break;
       }
       case "function_call_output":
-        messages.push({ role: "tool", content: one.output, tool_call_id: one.call_id });
+        add({ role: "tool", content: one.output, tool_call_id: one.call_id }, place);
         break;
       case "reasoning":
         break;
@@ -204,7 +212,7 @@ function messagesOf(items: readonly Item[]): Message[] {
         one satisfies never;
     }
   }
-  return messages;
+  return { messages, places };
 }
 
 function assistant(content?: string): Extract<Message, { role: "assistant" }> {

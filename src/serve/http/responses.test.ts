@@ -251,9 +251,12 @@ test.each<[what: string, params: object, code: string, param: string]>([
   ],
   [
     "arguments that are no JSON",
-    { input: [{ type: "function_call", call_id: "c", name: "f", arguments: "{" }] },
+    {
+      instructions: "a",
+      input: ["{}", "{"].map((json, i) => ({ type: "function_call", call_id: `${i}`, name: "f", arguments: json })),
+    },
     "invalid_value",
-    "input.0.arguments",
+    "input.1.arguments",
   ],
 ])("%s is refused by the name of its field", async (_, params, code, param) => {
   const error = (await respond(params as Params).catch((error) => error)) as InstanceType<typeof OpenAI.APIError>;

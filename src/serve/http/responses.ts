@@ -6,14 +6,15 @@ import { type AnswerFrame, openAnswers, withNames } from "./chatAnswers.ts";
 import type { Handled } from "./context.ts";
 import { type Answers, chatLogprob, noteError } from "./generation.ts";
 import { readJsonBody } from "./limits.ts";
-import { askedBy, parseResponse, type ResponseBody, responseNames } from "./responseBody.ts";
+import { askedBy, parseResponse, type ResponseBody } from "./responseBody.ts";
 import { SAMPLING_FIELDS } from "./schemas.ts";
 import { type StreamFormat, serverSentEvents } from "./sse.ts";
 import type { ToolCall } from "./tools.ts";
 
 export async function responses(c: Handled): Promise<Response> {
   const body = parseResponse(await readJsonBody(c.req.raw));
-  const { answers, frames } = withNames(responseNames, () => openAnswers(c, askedBy(body), "resp_"));
+  const { asked, nameOf } = askedBy(body);
+  const { answers, frames } = withNames(nameOf, () => openAnswers(c, asked, "resp_"));
   const written = new WrittenResponse(answers, body);
   if (body.stream) return answers.stream(untilFailure(c, written, frames), typedEvents);
   for await (const _ of written.events(frames));

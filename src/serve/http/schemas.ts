@@ -131,40 +131,11 @@ const content = contentOf("text", textPart);
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
 
-/** Of a call. */
-const functionArguments = z.string().refine(isJson, "wanted JSON.");
 const toolCall = z.object({
   id: text(128),
   type: z.literal("function").default("function"),
-  function: z.object({ name: functionName, arguments: functionArguments }),
+  function: z.object({ name: functionName, arguments: z.string() }),
 });
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/**
- * Refuses the result of a call that was never made.
- *
- * @param field that says which call a result is of
- * @param idsOf ids of the calls that an item makes, and of the one whose result it is
- */
-const answersCalls =
-  <T>(field: string, idsOf: (item: T) => { calls?: string[]; result?: string }) =>
-  (items: readonly T[], context: z.RefinementCtx): void => {
-    const called = new Set<string>();
-    for (const [i, item] of items.entries()) {
-      const { calls = [], result } = idsOf(item);
-      for (const id of calls) called.add(id);
-      if (result !== undefined && !called.has(result))
-        context.addIssue({ code: "custom", path: [i, field], message: "wanted the id of an earlier call." });
-    }
-  };
 
 const message = z.discriminatedUnion(
   "role",
@@ -225,13 +196,7 @@ const chat = z.strictObject({
   messages: z
     .array(message, "wanted a list of messages")
     .min(1, "wanted at least one message")
-    .max(limits.messages, `wanted at most ${limits.messages} messages`)
-    .superRefine(
-      answersCalls("tool_call_id", (message) => ({
-        calls: message.role === "assistant" ? message.tool_calls?.map(({ id }) => id) : undefined,
-        result: message.role === "tool" ? message.tool_call_id : undefined,
-      })),
-    ),
+    .max(limits.messages, `wanted at most ${limits.messages} messages`),
   max_tokens: field(MAX_TOKENS),
   max_completion_tokens: field(MAX_TOKENS),
   logprobs: optional(z.boolean("wanted a boolean")),
@@ -304,20 +269,17 @@ const asks = (value: unknown) => value !== null && !(Array.isArray(value) && val
 
 /** What other bodies are made of too. */
 export const bodyParts = {
-  ...{
-    optional,
-    integer,
-    text,
-    field,
-    functionName,
-    functionArguments,
-    contentOf,
-    refusalPart,
-    answersCalls,
-    inputs,
-    parser,
-  },
-  ...{ sampling, budget, metadata, maskField, tool, toolChoice, stop },
+  optional,
+  integer,
+  text,
+  field,
+  functionName,
+  contentOf,
+  refusalPart,
+  inputs,
+  sampling,
+  tool,
+  parser,
 };
 
 function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {

@@ -56,20 +56,32 @@ export function toolUse({
   return { tools, schema: calls.length === 1 ? calls[0]! : { oneOf: calls } };
 }
 
-/** Messages as the template reads them. @throws {ApiError} if an assistant's says nothing */
+/**
+ * Messages as the template reads them.
+ *
+ * @throws {ApiError} if a tool's result answers no call
+ */
 export function plainMessages(messages: readonly Message[]): ChatMessage[] {
   const plain: ChatMessage[] = [];
+  const called = new Set<string>();
   let isResult = false;
   for (const [i, message] of messages.entries()) {
     if (message.role === "tool") {
+      if (!called.has(message.tool_call_id))
+        throw invalid(`messages.${i}.tool_call_id`, "wanted the id of a call in an earlier message.");
       const content = `<tool_response>\n${message.content}\n</tool_response>`;
       if (isResult) plain.push({ role: "user", content: `${plain.pop()!.content}\n${content}` });
       else plain.push({ role: "user", content });
     } else if (message.role === "assistant") {
-      const calls = (message.tool_calls ?? []).map(
-        ({ function: { name, arguments: json } }) =>
-          `${OPEN}\n{"name": ${JSON.stringify(name)}, "arguments": ${json}}\n${CLOSE}`,
-      );
+      const calls = (message.tool_calls ?? []).map(({ id, function: { name, arguments: json } }, j) => {
+        called.add(id);
+        try {
+          JSON.parse(json);
+        } catch {
+          throw invalid(`messages.${i}.tool_calls.${j}.function.arguments`, "wanted JSON.");
+        }
+        return `${OPEN}\n{"name": ${JSON.stringify(name)}, "arguments": ${json}}\n${CLOSE}`;
+      });
       const said = message.content ?? undefined; // may be empty: a model can end its answer at once
       if (said === undefined && calls.length === 0) throw invalid(`messages.${i}.content`, "wanted a text or calls.");
       plain.push({ role: "assistant", content: [...(said ? [said] : []), ...calls].join("\n") });
