@@ -776,42 +776,41 @@ test.each(bodies)("a body that is %s is refused", async (_, body, headers, statu
   }
 });
 
-test("any JSON gets an answer or an error of OpenAI's shape, and leaves nothing running", async () => {
+/** Routes that make something of a body, each with the least that it wants. */
+const leastOf = {
+  "/v1/chat/completions": { messages: user },
+  "/v1/completions": { prompt: "a" },
+  "/v1/responses": { input: "a" },
+  "/v1/embeddings": { input: "a" },
+  "/api/chat": { messages: user },
+  "/api/generate": { prompt: "a" },
+  "/api/embed": { input: "a" },
+};
+
+test("any JSON gets an answer or an error of its API's shape, and leaves nothing running", async () => {
   const names = [
-    "model",
-    "messages",
-    "n",
-    "stop",
-    "tools",
-    "tool_choice",
-    "mask",
-    "keep",
-    "stream",
-    "logit_bias",
-    "seed",
-    "prompt",
+    ...["model", "messages", "n", "stop", "tools", "tool_choice", "mask", "keep", "stream", "logit_bias", "seed"],
+    ...["prompt", "input", "instructions", "text", "include", "options", "format", "think", "system", "raw"],
   ];
-  const value = fc.oneof(fc.jsonValue(), fc.constantFrom("tiny", "auto", user, tools, 1, true, ["a"]));
+  const item = { type: "function_call", call_id: "c", name: "f", arguments: "{}" };
+  const value = fc.oneof(fc.jsonValue(), fc.constantFrom("tiny", "auto", user, tools, 1, true, ["a"], [item], "json"));
+  const path = fc.constantFrom(...(Object.keys(leastOf) as (keyof typeof leastOf)[]));
   await fc.assert(
-    fc.asyncProperty(fc.dictionary(fc.constantFrom(...names), value), fc.boolean(), async (fields, isChat) => {
-      const path = isChat ? "/v1/chat/completions" : "/v1/completions";
-      const base = isChat ? { model: "tiny", messages: user } : { model: "tiny", prompt: "a" };
-      const response = await send(path, { ...base, ...fields });
+    fc.asyncProperty(path, fc.dictionary(fc.constantFrom(...names), value), async (path, fields) => {
+      const response = await send(path, { model: "tiny", ...leastOf[path], ...fields });
       const text = await response.text();
-      if (response.status === 200) expect(text).toMatch(/"object":"(chat|text_)/);
-      else
-        expect(JSON.parse(text)).toEqual({
-          error: {
-            message: expect.any(String),
-            type: "invalid_request_error",
-            param: expect.toBeOneOf([null, expect.any(String)]),
-            code: expect.any(String),
-          },
-        });
+      const error = {
+        message: expect.any(String),
+        type: "invalid_request_error",
+        param: expect.toBeOneOf([null, expect.any(String)]),
+        code: expect.any(String),
+      };
+      if (response.status === 200) expect(text).toMatch(/"(object|embeddings|done)":/);
+      else expect(JSON.parse(text)).toEqual({ error: path.startsWith("/api/") ? expect.any(String) : error });
       expect([400, 404, 200]).toContain(response.status);
       expect(service.running).toBe(0);
     }),
-    { numRuns: 300 },
+    { numRuns: 400 },
   );
 });
 
@@ -867,12 +866,18 @@ test("a client that goes away frees its place, at any moment", async () => {
       expect([service.running, log.at(-1)!.status]).toEqual([0, 499]);
     }
   }
-  for (const reads of [0, 1, 3]) {
-    const response = await send("/v1/chat/completions", { model: "tiny", messages: user, n: 3, stream: true });
-    const reader = response.body!.getReader();
-    for (let i = 0; i < reads; i++) await reader.read();
-    await reader.cancel();
-    expect([service.running, log.at(-1)!.status]).toEqual([0, 499]);
+  for (const [path, n] of [
+    ["/v1/chat/completions", 3],
+    ["/v1/responses", undefined],
+    ["/api/chat", undefined],
+  ] as const) {
+    for (const reads of [0, 1, 3]) {
+      const response = await send(path, { model: "tiny", ...leastOf[path], n, stream: true });
+      const reader = response.body!.getReader();
+      for (let i = 0; i < reads; i++) await reader.read();
+      await reader.cancel();
+      expect([path, service.running, log.at(-1)!.status]).toEqual([path, 0, 499]);
+    }
   }
 });
 
