@@ -42,8 +42,10 @@ const typed = (value: unknown) =>
 const item = z.preprocess(
   typed,
   z.discriminatedUnion("type", [message, functionCall, functionCallOutput, reasoning], {
-    error:
-      "wanted a message, a function_call, its function_call_output or reasoning: there are no other tools, and answers are not stored",
+    error: ({ input }) =>
+      (input as { type?: unknown } | undefined)?.type === "item_reference"
+        ? "wanted the item itself: items are not stored here. Clients that refer to them send them with store: false."
+        : "wanted a message, a function_call, its function_call_output or reasoning: there are no other tools",
   }),
 );
 type Item = z.output<typeof item>;
@@ -133,6 +135,7 @@ const response = z.strictObject({
   safety_identifier: optional(text(512)),
   prompt_cache_key: optional(text(512)),
   prompt_cache_retention: optional(text(64)),
+  prompt_cache_options: optional(z.record(z.string(), z.unknown())),
   background: optional(z.literal(false, `a background is not supported: ${notStored}`)),
   previous_response_id: nothing(notStored),
   conversation: nothing(notStored),

@@ -262,6 +262,7 @@ test.each<[what: string, params: object, code: string, param: string]>([
   const error = (await respond(params as Params).catch((error) => error)) as InstanceType<typeof OpenAI.APIError>;
   expect([error.status, error.code, error.param]).toEqual([400, code, param]);
   expect(error.message).toContain(param);
+  if (param === "input.0.type") expect(error.message).toContain("store: false");
 });
 
 test("what fails is an error before the answer, an event within it", async () => {
