@@ -31,9 +31,9 @@ export type { OpenPredictor, PredictorOptions, PromptedModel } from "./answer/pr
 export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 export { SOURCE_NAMES, type SourceName } from "./answer/sourceNames.ts";
 export type { Budget } from "./bundle/budget.ts";
+export type { CacheOptions } from "./bundle/cacheEntries.ts";
 export type { KvType } from "./bundle/memory.ts";
 export { DEFAULT_MODEL } from "./bundle/pulledModels.ts";
-export type { CacheOptions } from "./bundle/subnetworkCache.ts";
 export type {
   AnswerToken,
   Engine,

@@ -3,7 +3,8 @@
  */
 
 import type { Bundle } from "../bundle/bundle.ts";
-import { type CacheOptions, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import type { CacheOptions } from "../bundle/cacheEntries.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { EngineOptions, EngineProvider, GenerateOptions } from "../engine/engine.ts";
 import { InputError } from "../errors.ts";
 import type { Mask } from "../mask/mask.ts";

@@ -6,8 +6,9 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import type { Budget } from "../bundle/budget.ts";
+import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import { DEFAULT_KV_TYPE } from "../bundle/memory.ts";
-import { type CacheOptions, maskHash } from "../bundle/subnetworkCache.ts";
+import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { EngineOptions } from "../engine/engine.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";

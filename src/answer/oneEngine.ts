@@ -1,5 +1,6 @@
 /** Engines of sub-networks, one at a time, for jobs that ask many prompts. */
-import { type CacheOptions, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import type { CacheOptions } from "../bundle/cacheEntries.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import type { Mask } from "../mask/mask.ts";
 import type { InstructionModel } from "./instructionModel.ts";

@@ -26,8 +26,13 @@ import { headBlock } from "./head.ts";
 import { modelFolder } from "./pulledModels.ts";
 import { transposeInto } from "./transpose.ts";
 
-/** Files of a sub-network: metadata, what is shared, FFN. */
-export const splitCount = 3;
+/** Files of a model that is made of a bundle: metadata, what is shared, FFN. llama.cpp opens them as one. */
+export const partNames = [
+  "model-00001-of-00003.gguf",
+  "model-00002-of-00003.gguf",
+  "model-00003-of-00003.gguf",
+] as const;
+export const splitCount = partNames.length;
 
 /** An open bundle. Holds file descriptors until disposed. */
 export class Bundle implements ModelSource {

@@ -1,8 +1,9 @@
 /** Loaded sub-networks of all served models, each gathered and loaded once, within the memory that they may take together. */
 import type { InstructionModel } from "../answer/instructionModel.ts";
+import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import type { StoredModel } from "../bundle/estimate.ts";
 import { DEFAULT_KV_TYPE } from "../bundle/memory.ts";
-import { type CacheOptions, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { NamedMask } from "./masks.ts";
