@@ -31,6 +31,7 @@ class Sentences implements EngineProvider {
   load = DEFAULT_ENGINES.load;
   start = DEFAULT_ENGINES.start;
   describe = DEFAULT_ENGINES.describe;
+  openModel = DEFAULT_ENGINES.openModel;
   openFeature = DEFAULT_ENGINES.openFeature;
   numOpened = 0;
   readonly asked: { ids: Int32Array; options: GenerateOptions }[] = [];

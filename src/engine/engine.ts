@@ -31,6 +31,8 @@ export interface EngineProvider {
    * @throws {MemoryError} if it does not fit into memory
    */
   open(path: string, options: EngineOptions): Promise<Engine>;
+  /** Loads a model for several engines: all of `options` but the adapter are those of each. @throws as {@link EngineProvider.open} */
+  openModel(path: string, options: Omit<EngineOptions, "adapter">): Promise<EngineModel>;
   /** @throws as {@link EngineProvider.open} */
   openFeature(path: string, options: FeatureOptions): Promise<FeatureEngine>;
 }
@@ -47,6 +49,8 @@ export interface EngineOptions {
   kvType?: KvType;
   /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
   gpu?: "auto" | false;
+  /** A LoRA adapter as a GGUF file, whose products are added to those of the weights. Default: none. */
+  adapter?: string | undefined;
   /** Load even what does not fit into memory by our estimate. Default: false. */
   force?: boolean;
   /** Stops loading. */
@@ -107,6 +111,15 @@ export interface Engine extends AsyncDisposable {
   score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
   /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
   logits(ids: Int32Array): Promise<Float32Array[]>;
+}
+
+/** Loaded weights that engines share, each with caches and an adapter of its own. Disposing it frees the engines too. */
+export interface EngineModel extends AsyncDisposable {
+  /**
+   * @throws {FileError} if the adapter is not one of this model
+   * @throws {MemoryError} if the engine does not fit into memory beside what is loaded
+   */
+  engine(options?: Pick<EngineOptions, "adapter" | "signal">): Promise<Engine>;
 }
 
 /** A model that turns token ids into a feature. */

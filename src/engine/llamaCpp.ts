@@ -3,13 +3,23 @@
  *
  * Shapes: D model width · V vocabulary
  */
-import type { ControlledEvaluateInputItem, LlamaContext, LlamaEmbeddingContext, Token } from "node-llama-cpp";
+import type { ControlledEvaluateInputItem, LlamaEmbeddingContext, Token } from "node-llama-cpp";
+import { checkMemory } from "../bundle/memory.ts";
 import { InputError } from "../errors.ts";
 import { checkNumber } from "../options.ts";
 import { Random } from "../random.ts";
-import type { AnswerToken, Engine, EngineProvider, FeatureEngine, GenerateOptions, ScoredToken } from "./engine.ts";
+import type {
+  AnswerToken,
+  Engine,
+  EngineModel,
+  EngineOptions,
+  EngineProvider,
+  FeatureEngine,
+  GenerateOptions,
+  ScoredToken,
+} from "./engine.ts";
 import { MAX_TOKENS } from "./engineOptions.ts";
-import { type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
+import { asOurs, type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
 import { checkBias, llamaSampling } from "./llamaSampling.ts";
 import { completeSampling, drawToken, largest, logProbabilities, type Sampling } from "./sampling.ts";
 import { Sequences, type TakenSequence } from "./sequences.ts";
@@ -28,26 +38,73 @@ export const llamaCpp: EngineProvider = {
     const name = `llama.cpp ${repo} ${release} (${buildType}) by node-llama-cpp ${await getModuleVersion()}`;
     return { name, processor: systemInfo.trim(), gpu };
   },
-  async open(path, options) {
-    const { contextLength, force, signal } = options;
-    const file = await loadLlama(path, options, (model, numbers) =>
+  async open(path, { adapter, ...options }) {
+    const model = await openLlama(path, options);
+    try {
+      return await model.engine({ adapter, signal: options.signal }, model);
+    } catch (error) {
+      await model[Symbol.asyncDispose]();
+      throw error;
+    }
+  },
+  openModel: openLlama,
+  async openFeature(path, options) {
+    const { contextLength, signal } = options;
+    const file = await loadLlama(path, options);
+    try {
+      const { model, threads } = file;
+      const context = await asOurs(path, signal, () =>
+        model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads }),
+      );
+      return new LlamaFeatureEngine(file, context, contextLength);
+    } catch (error) {
+      await file.dispose();
+      throw error;
+    }
+  },
+};
+
+async function openLlama(path: string, options: EngineOptions): Promise<LlamaEngineModel> {
+  return new LlamaEngineModel(await loadLlama(path, options), options);
+}
+
+class LlamaEngineModel implements EngineModel {
+  readonly #file: LlamaFile;
+  readonly #options: EngineOptions;
+  #hasEngine = false;
+
+  constructor(file: LlamaFile, options: EngineOptions) {
+    this.#file = file;
+    this.#options = options;
+  }
+
+  /** @param owned what goes with the engine; the context alone if absent */
+  async engine(
+    { adapter, signal }: Pick<EngineOptions, "adapter" | "signal"> = {},
+    owned?: AsyncDisposable,
+  ): Promise<Engine> {
+    const { contextLength, force = false, gpu } = this.#options;
+    const { model, path, sequences, threads, bytes } = this.#file;
+    // Loading the weights has looked at the memory of one.
+    if (this.#hasEngine && !force && !gpu) checkMemory(bytes, `${sequences * contextLength} more tokens`);
+    const context = await asOurs(adapter ?? path, signal, () =>
       model.createContext({
-        ...numbers,
+        sequences,
+        threads,
         contextSize: contextLength,
         ignoreMemorySafetyChecks: force,
         createSignal: signal,
+        ...(adapter && { lora: { adapters: [{ filePath: adapter }] } }),
       }),
     );
-    return new LlamaEngine(file, contextLength, new Sequences(file.context));
-  },
-  async openFeature(path, options) {
-    const { contextLength } = options;
-    const file = await loadLlama(path, options, (model, { threads }) =>
-      model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads }),
-    );
-    return new LlamaFeatureEngine(file, contextLength);
-  },
-};
+    this.#hasEngine = true;
+    return new LlamaEngine(this.#file, contextLength, new Sequences(context), owned ?? context);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#file.dispose();
+  }
+}
 
 /** Positions whose logits are held at a time. */
 const scoredTokens = 32;
@@ -55,14 +112,16 @@ const scoredTokens = 32;
 const rawLogits = { temperature: 0, topK: 0, topP: 1 } as const;
 
 class LlamaEngine implements Engine {
-  readonly #file: LlamaFile<LlamaContext>;
+  readonly #file: LlamaFile;
   readonly #contextLength: number;
   readonly #sequences: Sequences;
+  readonly #owned: AsyncDisposable;
 
-  constructor(file: LlamaFile<LlamaContext>, contextLength: number, sequences: Sequences) {
+  constructor(file: LlamaFile, contextLength: number, sequences: Sequences, owned: AsyncDisposable) {
     this.#file = file;
     this.#contextLength = contextLength;
     this.#sequences = sequences;
+    this.#owned = owned;
   }
 
   async *generate(
@@ -151,8 +210,8 @@ class LlamaEngine implements Engine {
     return outputs.map((output) => toArray(output!.next.logits!, this.#file.vocabSize));
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#file.dispose();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#owned[Symbol.asyncDispose]();
   }
 
   #roomFor(maxTokens: number, ids: Int32Array): number {
@@ -169,17 +228,19 @@ class LlamaEngine implements Engine {
 }
 
 class LlamaFeatureEngine implements FeatureEngine {
-  readonly #file: LlamaFile<LlamaEmbeddingContext>;
+  readonly #file: LlamaFile;
+  readonly #context: LlamaEmbeddingContext;
   readonly #contextLength: number;
 
-  constructor(file: LlamaFile<LlamaEmbeddingContext>, contextLength: number) {
+  constructor(file: LlamaFile, context: LlamaEmbeddingContext, contextLength: number) {
     this.#file = file;
+    this.#context = context;
     this.#contextLength = contextLength;
   }
 
   async feature(ids: Int32Array): Promise<Float32Array> {
     checkIds(ids, this.#contextLength, this.#file.vocabSize);
-    const { vector } = await this.#file.context.getEmbeddingFor(Array.from(ids) as Token[]);
+    const { vector } = await this.#context.getEmbeddingFor(Array.from(ids) as Token[]);
     return Float32Array.from(vector);
   }
 

@@ -58,27 +58,32 @@ function partsOf(path: string): string[] {
 const totalBytes = (files: readonly string[]) =>
   files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
 
-export interface LlamaFile<Context> {
+/** A loaded model, and what its contexts have in common. */
+export interface LlamaFile {
+  path: string;
   model: LlamaModel;
-  context: Context;
   /** V */
   vocabSize: number;
+  sequences: number;
+  threads: number;
+  /** Of a context. */
+  bytes: number;
+  /** Also frees its contexts. */
   dispose(): Promise<void>;
 }
 
-export async function loadLlama<Context>(
+export async function loadLlama(
   path: string,
   { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, signal, pooling, ...given }: FeatureOptions,
-  createContext: (model: LlamaModel, numbers: { sequences: number; threads: number }) => Promise<Context>,
-): Promise<LlamaFile<Context>> {
+): Promise<LlamaFile> {
   const { contextLength } = given;
   checkNumber("engine", "contextLength", contextLength, ENGINE_OPTIONS.contextLength);
   const { sequences, threads = defaultThreads(path) } = readNumbers("engine", ENGINE_OPTIONS, given);
-  const vocabSize = inspect(path, force || gpu ? undefined : { contextLength, sequences, kvType });
+  const { vocabSize, weights, context } = inspect(path, { contextLength, sequences, kvType });
+  if (!force && !gpu) checkMemory(weights + context, `the model and ${sequences * contextLength} tokens`);
   const llama = await startBackend(gpu);
-  let model: LlamaModel | undefined;
-  try {
-    model = await llama.loadModel({
+  const model = await asOurs(path, signal, () =>
+    llama.loadModel({
       modelPath: path,
       defaultContextFlashAttention: kvType === "F32" ? false : "auto", // llama.cpp computes it with F16 keys and values
       experimentalDefaultContextKvCacheKeyType: kvType,
@@ -87,21 +92,24 @@ export async function loadLlama<Context>(
       loadSignal: signal,
       // llama.cpp takes it from the model's file: a key that LMs do not have
       ...(pooling === "mean" && { metadataOverrides: { [architectureOf(path)]: { pooling_type: MEAN_POOLING } } }),
-    });
-    const context = await createContext(model, { sequences, threads });
-    const { dispose } = model; // also frees its contexts
-    return { model, context, vocabSize, dispose: dispose.bind(model) };
+    }),
+  );
+  const { dispose } = model;
+  return { path, model, vocabSize, sequences, threads, bytes: context, dispose: dispose.bind(model) };
+}
+
+/** Does what may fail in llama.cpp. @throws in our words @param path of the file that is at fault */
+export async function asOurs<T>(path: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
   } catch (cause) {
-    await model?.dispose();
     signal?.throwIfAborted();
     const { InsufficientMemoryError } = await import("node-llama-cpp");
     const { message } = cause as Error;
     if (cause instanceof InsufficientMemoryError)
       throw new MemoryError(
         `load: wanted memory for the model, got from llama.cpp: ${message}. Use a smaller context.`,
-        {
-          cause,
-        },
+        { cause },
       );
     throw new FileError(path, `wanted a model that llama.cpp runs, got: ${message}`, { cause });
   }
@@ -118,28 +126,28 @@ function architectureOf(path: string): string {
 /**
  * Looks at a model before it is loaded, which also keeps damaged headers from node-llama-cpp, which hangs on them.
  *
- * @param wanted a context that must fit into memory with the model
- * @returns V
- * @throws {MemoryError} if it does not
+ * @returns V, and bytes of the weights and of a context
  */
-function inspect(path: string, wanted?: { contextLength: number; sequences: number; kvType: KvType }): number {
+function inspect(
+  path: string,
+  { contextLength, sequences, kvType }: { contextLength: number; sequences: number; kvType: KvType },
+): { vocabSize: number; weights: number; context: number } {
   using file = new GgufFile(path);
   const tokens = file.metadata.get("tokenizer.ggml.tokens");
   if (tokens?.type !== "array")
     throw new FileError(path, "wanted a model with a tokenizer, got none. Is it a model's first file?");
-  if (wanted) {
-    const { contextLength, sequences, kvType } = wanted;
-    const config = readGgufConfig(file);
-    const files = partsOf(path);
-    const weights = totalBytes(files);
-    const needed =
-      weights +
-      (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0) +
-      sequences * kvCacheBytes(config, contextLength, kvType) +
-      computeBytes(config, sequences * contextLength, kvType);
-    checkMemory(needed, `the model and ${sequences * contextLength} tokens`);
-  }
-  return tokens.value.length;
+  const config = readGgufConfig(file);
+  const experts = file.metadata.get(`${config.family}.expert_used_count`)?.value;
+  // The output of each expert is kept too, until they are added up.
+  if (experts !== undefined) config.ffnWidth = Number(experts) * (config.ffnWidth + config.width);
+  const files = partsOf(path);
+  const weights = totalBytes(files);
+  return {
+    vocabSize: tokens.value.length,
+    weights: weights + (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0),
+    context:
+      sequences * kvCacheBytes(config, contextLength, kvType) + computeBytes(config, sequences * contextLength, kvType),
+  };
 }
 
 /** Whether most of a file's tensors of two dimensions are Q8_0. Of parts the last is looked at, which has no tokenizer to read. */

@@ -113,6 +113,11 @@ export function feedForwardKey(architecture: string): string {
   return `${architecture}.feed_forward_length`;
 }
 
+/** Of a mixture of experts alone. */
+export function expertCountKey(architecture: string): string {
+  return `${architecture}.expert_count`;
+}
+
 /** Metadata that marks part `index` of `count` files, with `tensorCount` tensors in all of them together. */
 export function splitMetadata(index: number, count: number, tensorCount: number): GgufMetadata {
   return new Map<string, GgufValue>([
@@ -212,6 +217,8 @@ export class GgufModel implements ModelSource {
       this.#files.push(...openParts(path));
       const [first] = this.#files as [GgufFile];
       this.metadata = first.metadata;
+      if (Number(first.metadata.get(expertCountKey(first.string("general.architecture")))?.value ?? 0) > 0)
+        throw new FileError(path, "wanted a dense model, got a mixture of experts.");
       const tensors = joinTensors(this.#files);
       this.config = readConfig(first, tensors);
       this.#tensors = parametersOf(path, this.config, tensors);
@@ -377,7 +384,6 @@ function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
   const has = (key: string) => metadata.has(`${family}.${key}`);
   const number = (key: string, fallback?: number) =>
     fallback !== undefined && !has(key) ? fallback : shortest(modelNumber(file, key));
-  if (number("expert_count", 0) > 0) throw new FileError(path, "wanted a dense model, got a mixture of experts.");
 
   const embedding = tensors.get("token_embd.weight");
   const tokens = metadata.get("tokenizer.ggml.tokens");

@@ -1,6 +1,6 @@
 /** Engines without a model, for tests of what lies around them. Every answer is the tokens that were given, one in each turn of the event loop. */
 import { setImmediate as nextTurn } from "node:timers/promises";
-import type { Engine, EngineOptions, EngineProvider, FeatureEngine } from "../../src/engine/engine.ts";
+import type { Engine, EngineModel, EngineOptions, EngineProvider, FeatureEngine } from "../../src/engine/engine.ts";
 
 export class FakeEngines implements EngineProvider {
   /** Paths of the files that are open. */
@@ -40,6 +40,10 @@ export class FakeEngines implements EngineProvider {
       logits: refuse,
       ...this.#keep(path),
     };
+  }
+
+  async openModel(path: string, options: EngineOptions): Promise<EngineModel> {
+    return { engine: () => this.open(path, options), ...this.#keep(path) };
   }
 
   async openFeature(path: string): Promise<FeatureEngine> {
