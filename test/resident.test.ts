@@ -1,0 +1,87 @@
+/** The resident form in llama.cpp against the gathered sub-network of the same mask and against the masked full model in the float64 reference. */
+import { describe, expect, test } from "vitest";
+import { openResident } from "../src/bundle/residentModel.ts";
+import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
+import type { Engine } from "../src/engine/engine.ts";
+import { llamaCpp } from "../src/engine/llamaCpp.ts";
+import { fullMask } from "../src/mask/mask.ts";
+import { channelWeights, forward, greedy } from "./reference/decoder.ts";
+import { blockBundle, blockMask } from "./support/blocks.ts";
+import { randomModel, temporaryFolder } from "./support/models.ts";
+
+const exact = { contextLength: 64, threads: 1, kvType: "F32" } as const;
+const ids = [1, 9, 8, 7, 20, 21, 40, 3];
+
+/** Largest difference, over all positions and tokens. */
+function worst(got: readonly ArrayLike<number>[], wanted: readonly ArrayLike<number>[]): number {
+  return Math.max(...wanted.flatMap((row, t) => Array.from(row, (value, i) => Math.abs(value - got[t]![i]!))));
+}
+
+async function take(tokens: AsyncIterable<number>): Promise<number[]> {
+  const taken: number[] = [];
+  for await (const token of tokens) taken.push(token);
+  return taken;
+}
+
+const shapes = [
+  ["llama", {}],
+  ["llama", { tieEmbeddings: true, numKvHeads: 4 }],
+  ["qwen2", {}],
+] as const;
+
+// Logits are 1 to 4 in size.
+describe.each(shapes)("%s %j", (family, changes) => {
+  const model = randomModel({ family, ffnWidth: 128, vocabSize: 64, ...changes }, 5);
+
+  test.each([
+    ["F32", 16, 1e-4],
+    ["F16", 16, 0.02],
+    ["Q8_0", 32, 0.15],
+  ] as const)(
+    "%s, blocks of %i: every mask of blocks gives the logits and tokens of its sub-network to %d",
+    async (type, block, bound) => {
+      using bundle = await blockBundle(model, block, type);
+      const numBlocks = 128 / block;
+      const root = temporaryFolder();
+      const masks = [1, 2, 2, numBlocks - 1].map((k, seed) => blockMask(model.config, block, k, seed));
+      masks.push(fullMask(model.config.numLayers, 128));
+      for (const mask of masks) {
+        const { path } = await openSubnetwork(bundle, mask, { root });
+        await using gathered = await llamaCpp.open(path, exact);
+        const file = await openResident(bundle, mask, { root });
+        await using resident = await llamaCpp.open(file.path, { ...exact, adapter: file.adapter });
+        const wanted = await gathered.logits(Int32Array.from(ids));
+        expect(worst(await resident.logits(Int32Array.from(ids)), wanted)).toBeLessThan(bound);
+        if (type !== "F32") continue;
+        const reference = forward(model, ids, channelWeights(mask)).logits;
+        expect(worst(wanted, reference)).toBeLessThan(1e-4);
+        const answer = (engine: typeof gathered) =>
+          take(engine.generate(Int32Array.from(ids), { maxTokens: 20, ignoreEos: true }));
+        expect(await answer(resident)).toEqual(await answer(gathered));
+      }
+    },
+  );
+});
+
+test("engines of one loaded model answer at a time, each under its own mask, and one that goes leaves the others", async () => {
+  const model = randomModel({ family: "llama", ffnWidth: 128, vocabSize: 64 }, 6);
+  using bundle = await blockBundle(model, 16, "F32");
+  const root = temporaryFolder();
+  const masks = [0, 1, 2].map((seed) => blockMask(model.config, 16, 3, seed));
+  const files = [];
+  for (const mask of masks) files.push(await openResident(bundle, mask, { root }));
+  expect(new Set(files.map(({ path }) => path)).size).toBe(1);
+  expect(new Set(files.map(({ adapter }) => adapter)).size).toBe(3);
+  await using loaded = await llamaCpp.openModel(files[0]!.path, exact);
+  const engines = await Promise.all(files.map(({ adapter }) => loaded.engine({ adapter })));
+  const prompt = Int32Array.from(ids);
+  const wanted = masks.map((mask) => greedy(model, ids, 12, channelWeights(mask)));
+  expect(new Set(wanted.map(String)).size).toBe(3);
+  const answers = (some: readonly Engine[]) =>
+    Promise.all(some.map((engine) => take(engine.generate(prompt, { maxTokens: 12, ignoreEos: true }))));
+  expect(await answers(engines)).toEqual(wanted);
+  await engines[1]![Symbol.asyncDispose]();
+  expect(await answers([engines[0]!, engines[2]!])).toEqual([wanted[0], wanted[2]]);
+  await using again = await loaded.engine({ adapter: files[1]!.adapter });
+  expect(await answers([again])).toEqual([wanted[1]]);
+});
