@@ -1,6 +1,6 @@
 /** The resident form in llama.cpp against the gathered sub-network of the same mask and against the masked full model in the float64 reference. */
 import { describe, expect, test } from "vitest";
-import { openResident } from "../src/bundle/residentModel.ts";
+import { maxKeptBlocks, openResident } from "../src/bundle/residentModel.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import type { Engine } from "../src/engine/engine.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
@@ -29,14 +29,14 @@ const shapes = [
   ["qwen2", {}],
 ] as const;
 
-// Logits are 1 to 4 in size.
+// Logits are 1 to 4 in size. F16 and Q8_0 round what goes into products: seldom, a last bit of a norm makes another number of it.
 describe.each(shapes)("%s %j", (family, changes) => {
   const model = randomModel({ family, ffnWidth: 128, vocabSize: 64, ...changes }, 5);
 
   test.each([
-    ["F32", 16, 1e-4],
-    ["F16", 16, 0.02],
-    ["Q8_0", 32, 0.15],
+    ["F32", 16, 1e-5],
+    ["F16", 16, 0.01],
+    ["Q8_0", 32, 0.05],
   ] as const)(
     "%s, blocks of %i: every mask of blocks gives the logits and tokens of its sub-network to %d",
     async (type, block, bound) => {
@@ -51,7 +51,7 @@ describe.each(shapes)("%s %j", (family, changes) => {
         const file = await openResident(bundle, mask, { root });
         await using resident = await llamaCpp.open(file.path, { ...exact, adapter: file.adapter });
         const wanted = await gathered.logits(Int32Array.from(ids));
-        expect(worst(await resident.logits(Int32Array.from(ids)), wanted)).toBeLessThan(bound);
+      expect(worst(await resident.logits(Int32Array.from(ids)), wanted)).toBeLessThan(bound);
         if (type !== "F32") continue;
         const reference = forward(model, ids, channelWeights(mask)).logits;
         expect(worst(wanted, reference)).toBeLessThan(1e-4);
@@ -85,3 +85,25 @@ test("engines of one loaded model answer at a time, each under its own mask, and
   await using again = await loaded.engine({ adapter: files[1]!.adapter });
   expect(await answers([again])).toEqual([wanted[1]]);
 });
+
+// llama.cpp ends the process where a graph has more operations than it has room for.
+test.each(["llama", "qwen2"] as const)(
+  "%s: as many blocks as are allowed run, with either kind of attention",
+  async (family) => {
+    const model = randomModel({ family, numLayers: 12, ffnWidth: 128, vocabSize: 64 }, 7);
+    using bundle = await blockBundle(model, 1, "F32");
+    const most = maxKeptBlocks(bundle);
+    expect(most).toBeLessThan(128);
+    const root = temporaryFolder();
+    const file = await openResident(bundle, blockMask(model.config, 1, most, 1), { root });
+    for (const kvType of ["F32", "F16"] as const) {
+      const options = { ...exact, kvType, sequences: 3, adapter: file.adapter };
+      await using engine = await llamaCpp.open(file.path, options);
+      const answers = [1, 2, 3].map((id) =>
+        take(engine.generate(Int32Array.of(1, id), { maxTokens: 4, ignoreEos: true })),
+      );
+      for (const answer of await Promise.all(answers)) expect(answer).toHaveLength(4);
+    }
+    await expect(openResident(bundle, blockMask(model.config, 1, most + 1, 1), { root })).rejects.toThrow(/room for/);
+  },
+);

@@ -26,7 +26,7 @@ import { checkMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { familyOf } from "../model/families.ts";
 import { type Bundle, partNames, splitCount } from "./bundle.ts";
-import { type CacheOptions, linkOrCopy, openEntry } from "./cacheEntries.ts";
+import { type CacheOptions, hasEntry, linkOrCopy, openEntry } from "./cacheEntries.ts";
 import { gatherFfn } from "./gather.ts";
 import { keptBlocks, maskAdapter } from "./maskAdapter.ts";
 import { maskHash } from "./subnetworkCache.ts";
@@ -43,6 +43,12 @@ export interface ResidentFile {
 
 /** llama.cpp knows no more experts. */
 const MAX_EXPERTS = 512;
+/** llama.cpp's graph of a model has room for at least so many operations, and for so many for each tensor of the model; without room it ends the process. */
+const GRAPH_ROOM = 1024;
+const ROOM_PER_TENSOR = 8;
+/** Operations of a layer beside two for each block that is used, and of all else: some more than were counted. */
+const LAYER_OPERATIONS = 68;
+const OTHER_OPERATIONS = 64;
 /** llama.cpp's architecture of the resident model: Llama's, which may have biases and experts. */
 const architecture = "llama";
 /** What the norm before an FFN multiplies the constant by: routers must tell its sign where a token's activations are thousands. */
@@ -60,12 +66,30 @@ export function residentFlaw({ config, block, ffnWidth: F, layouts }: Bundle): s
   return undefined;
 }
 
-/**
- * Why a mask has no resident form, as "wanted X, got Y", or nothing: it is then run as a sub-network of its own.
- */
+/** @throws {OptionError} if a bundle has no resident form */
+export function checkResident(bundle: Bundle): void {
+  const flaw = residentFlaw(bundle);
+  if (flaw !== undefined) throw new OptionError(`resident model: ${flaw}. Gather masks instead.`);
+}
+
+/** Why a mask has no resident form where its bundle has, as "wanted X, got Y", or nothing. */
 export function residentMaskFlaw(bundle: Bundle, mask: Mask): string | undefined {
+  checkResident(bundle);
   const kept = keptBlocks(mask, bundle.block);
-  return typeof kept === "string" ? kept : undefined;
+  return typeof kept === "string" ? kept : roomFlaw(bundle, kept);
+}
+
+function roomFlaw(bundle: Bundle, kept: readonly Int32Array[]): string | undefined {
+  const most = maxKeptBlocks(bundle);
+  if (kept[0]!.length <= most) return undefined;
+  return `wanted at most ${most} kept blocks of a layer, which llama.cpp has room for, got ${kept[0]!.length}`;
+}
+
+/** The most blocks of a layer that a mask may keep. */
+export function maxKeptBlocks(bundle: Bundle): number {
+  const { numLayers: L, ffnWidth: F, block } = bundle;
+  const room = Math.max(GRAPH_ROOM, ROOM_PER_TENSOR * tensorCountOf(bundle));
+  return Math.min(F / block, Math.floor((room - OTHER_OPERATIONS - L * LAYER_OPERATIONS) / (2 * L)));
 }
 
 /**
@@ -77,13 +101,14 @@ export function residentMaskFlaw(bundle: Bundle, mask: Mask): string | undefined
  */
 export async function openResident(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<ResidentFile> {
   checkMask(mask, "resident model", bundle);
-  const flaw = residentFlaw(bundle);
+  checkResident(bundle);
   const kept = keptBlocks(mask, bundle.block);
-  if (flaw !== undefined || typeof kept === "string")
-    throw new OptionError(`resident model: ${flaw ?? kept}. Gather it instead.`);
+  const flaw = typeof kept === "string" ? kept : roomFlaw(bundle, kept);
+  if (typeof kept === "string" || flaw !== undefined)
+    throw new OptionError(`resident model: ${flaw}. Gather it instead.`);
   const shape = residentShape(bundle);
   const k = kept[0]!.length;
-  const name = `resident-${bundle.block}`;
+  const name = weightsName(bundle);
   const weights = await openEntry(bundle, name, options, (folder) =>
     writeWeights(bundle, shape, folder, options.signal),
   );
@@ -101,7 +126,25 @@ export async function openResident(bundle: Bundle, mask: Mask, options: CacheOpt
   return { path: join(model.folder, partNames[0]), adapter, cached: weights.cached };
 }
 
+/** Values that the FFN of K channels computes for a token, as wide as a dense one would be: each block's output is kept until they are added up. */
+export function residentComputeWidth(bundle: Bundle, K: number): number {
+  return K + (K / bundle.block) * residentShape(bundle).width;
+}
+
 const adapterName = "adapter.gguf";
+const weightsName = ({ block }: Bundle) => `resident-${block}`;
+
+/** Whether a bundle's resident model lies in the cache. */
+export function hasResident(bundle: Bundle, options: CacheOptions = {}): boolean {
+  return hasEntry(bundle, weightsName(bundle), options);
+}
+
+/** Bytes of its weights. */
+export function residentBytes(bundle: Bundle): number {
+  const shape = residentShape(bundle);
+  const tensors = [sharedPart(bundle, shape), expertsPart(bundle, shape)].flatMap((part) => part.tensors);
+  return tensors.reduce((sum, tensor) => sum + tensorBytes(tensor)!, 0);
+}
 
 /** What the resident model of a bundle looks like. */
 interface ResidentShape {
@@ -128,7 +171,11 @@ interface Part {
   data: Iterable<Uint8Array>;
 }
 
-const tensorCountOf = ({ base, numLayers: L }: Bundle) => base.tensors.size + 1 + L * (1 + 3 + 1); // the bias; router, experts, factors
+/** Of the whole model: what the bundle has and the bias; routers and experts; factors and what makes room. */
+const tensorCountOf = ({ base, numLayers: L }: Bundle) => base.tensors.size + 1 + L * (1 + 3 + 1 + roomNames.length);
+
+/** Tensors that llama.cpp takes and does not use in these types (of NVFP4, scales of inputs): each makes room in its graph. */
+const roomNames = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
 
 /** Metadata of the model with k blocks used, and the factors. */
 async function writeMetadata(
@@ -137,7 +184,7 @@ async function writeMetadata(
   k: number,
   path: string,
 ): Promise<void> {
-  const { config, base, layouts, block, width: D } = bundle;
+  const { config, base, numLayers, block, width: D } = bundle;
   const metadata: GgufMetadata = new Map([
     ...modelMetadata(residentConfig(config, { width, D, block })),
     [expertCountKey(architecture), uint32(E)],
@@ -145,17 +192,18 @@ async function writeMetadata(
     ...[...base.metadata].filter(([key]) => key.startsWith("tokenizer.")),
     ...splitMetadata(0, splitCount, tensorCountOf(bundle)),
   ]);
-  const tensors = layouts.map(({ down }, layer): GgufTensor => {
-    // Cheapest before `down`, where F16 may overflow with it.
-    return { name: `blk.${layer}.ffn_${down === "F16" ? "down" : "up"}_exps.scale`, type: "F32", shape: [E] };
+  const tensors = Array.from({ length: numLayers }, (_, layer): GgufTensor[] => {
+    const vector = (name: string, length: number) =>
+      ({ name: `blk.${layer}.${name}`, type: "F32", shape: [length] }) as const;
+    return [
+      vector("ffn_down_exps.scale", E), // what `down` takes is left as it is: it may be rounded to 8 bits
+      ...roomNames.map((name) => vector(`${name}.input_scale`, name.endsWith("_exps") ? E : 1)),
+    ];
+  }).flat();
+  const data = tensors.map(({ name, shape }) => {
+    return new Uint8Array(new Float32Array(shape[0]!).fill(name.endsWith(".scale") ? k : 1).buffer);
   });
-  const factors = new Uint8Array(new Float32Array(E).fill(k).buffer);
-  await writeGguf(
-    path,
-    metadata,
-    tensors,
-    tensors.map(() => factors),
-  );
+  await writeGguf(path, metadata, tensors, data);
 }
 
 function residentConfig(
@@ -192,8 +240,12 @@ function sharedPart(bundle: Bundle, { width, constant, numBlocks: E }: ResidentS
     tensors.push({ name, type, shape });
     pieces.push(data);
   };
-  const vector = (name: string, values: Float32Array) =>
-    add(name, "F32", [values.length], () => [new Uint8Array(values.buffer)]);
+  const vector = (name: string, fill: (values: Float32Array) => void) =>
+    add(name, "F32", [width], () => {
+      const values = new Float32Array(width);
+      fill(values);
+      return [new Uint8Array(values.buffer)];
+    });
   for (const tensor of base.tensors.values()) {
     const { name, shape, bytes } = tensor;
     const type = tensor.type as BlockType;
@@ -207,11 +259,11 @@ function sharedPart(bundle: Bundle, { width, constant, numBlocks: E }: ResidentS
     const own = (): Iterable<Uint8Array> =>
       isHeads ? [neighbours(whole(), bytes / shape[0]!, config.headWidth)] : base.chunks(tensor);
     if (name.endsWith("norm.weight")) {
-      const gains = new Float32Array(width);
       const factor = Math.sqrt(D / width);
-      gains.set(decodeBlocks(whole(), type).map((gain) => gain * factor));
-      if (name.endsWith("ffn_norm.weight")) gains[constant] = CONSTANT_GAIN;
-      vector(name, gains);
+      vector(name, (gains) => {
+        gains.set(decodeBlocks(whole(), type).map((gain) => gain * factor));
+        if (name.endsWith("ffn_norm.weight")) gains[constant] = CONSTANT_GAIN;
+      });
     } else if (name.endsWith("attn_output.weight")) {
       const more = new Uint8Array((bytes / rows) * (width - D));
       add(name, type, [width, shape[1]!], function* () {
@@ -224,9 +276,9 @@ function sharedPart(bundle: Bundle, { width, constant, numBlocks: E }: ResidentS
       add(name, type, shape, own);
     }
   }
-  const bias = new Float32Array(width);
-  bias[constant] = constantValue(config, D);
-  vector("blk.0.attn_output.bias", bias);
+  vector("blk.0.attn_output.bias", (bias) => {
+    bias[constant] = constantValue(config, D);
+  });
   const router = new Uint8Array(4 * E * width);
   for (let layer = 0; layer < numLayers; layer++)
     add(`blk.${layer}.ffn_gate_inp.weight`, "F32", [E, width], () => [router]);
