@@ -37,6 +37,7 @@ test("the surface is what it was", () => {
     class Subnetwork
     const CONTROLS
     const DEFAULT_MODEL
+    const FORMS
     const SCOPES
     const SOURCE_NAMES
     function addQuality
@@ -88,6 +89,7 @@ test("the surface is what it was", () => {
     type Control
     type Engine
     type EngineDescription
+    type EngineModel
     type EngineOptions
     type EngineProvider
     type EvaluationOptions
@@ -96,6 +98,7 @@ test("the surface is what it was", () => {
     type ExportType
     type FeatureEngine
     type FeatureOptions
+    type Form
     type GenerateAnswersOptions
     type GenerateOptions
     type GeneratedAnswers
@@ -112,6 +115,7 @@ test("the surface is what it was", () => {
     type LogEntry
     type Mask
     type MaskDiagnostics
+    type MaskForm
     type MaskInfo
     type MaskOptions
     type MaskQuality

@@ -32,12 +32,15 @@ export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 export { SOURCE_NAMES, type SourceName } from "./answer/sourceNames.ts";
 export type { Budget } from "./bundle/budget.ts";
 export type { CacheOptions } from "./bundle/cacheEntries.ts";
+export { FORMS, type Form } from "./bundle/formOptions.ts";
+export type { MaskForm } from "./bundle/maskModel.ts";
 export type { KvType } from "./bundle/memory.ts";
 export { DEFAULT_MODEL } from "./bundle/pulledModels.ts";
 export type {
   AnswerToken,
   Engine,
   EngineDescription,
+  EngineModel,
   EngineOptions,
   EngineProvider,
   FeatureEngine,

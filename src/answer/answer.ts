@@ -4,7 +4,8 @@
 
 import type { Bundle } from "../bundle/bundle.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
-import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import type { Form } from "../bundle/formOptions.ts";
+import { type MaskForm, openMaskModel } from "../bundle/maskModel.ts";
 import type { EngineOptions, EngineProvider, GenerateOptions } from "../engine/engine.ts";
 import { InputError } from "../errors.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -18,14 +19,16 @@ export interface StageTimes {
   decode: number;
 }
 
-export interface AnswerOptions extends Omit<EngineOptions, "contextLength">, GenerateOptions {
+export interface AnswerOptions extends Omit<EngineOptions, "contextLength" | "adapter">, GenerateOptions {
+  /** How the mask is run: gathered, or within the bundle's resident model, which is written when it is first wanted. Default: gathered. */
+  form?: Form | undefined;
   cache?: CacheOptions;
   /** At the start of each stage; of decode, before each token. */
   onStage?: ((stage: keyof StageTimes) => void) | undefined;
 }
 
 /** A prompt's answer under way. Disposing it early stops it. */
-export interface Answer extends AsyncDisposable {
+export interface Answer extends MaskForm, AsyncDisposable {
   mask: Mask;
   /** The answer's tokens, once. */
   tokens: AsyncGenerator<number, void, void>;
@@ -46,7 +49,7 @@ export async function answer(
   bundle: Bundle,
   promptIds: Int32Array,
   choice: Mask | (() => Promise<Mask>),
-  { cache, maxTokens, temperature, seed, signal, onStage, ...options }: AnswerOptions,
+  { form: wanted, cache, maxTokens, temperature, seed, signal, onStage, ...options }: AnswerOptions,
 ): Promise<Answer> {
   if (promptIds.length >= bundle.contextLength) {
     throw new InputError(
@@ -64,9 +67,9 @@ export async function answer(
   };
   await engines.start(options.gpu);
   const mask = typeof choice === "function" ? await timed("predict", choice) : choice;
-  const { path } = await timed("gather", () => openSubnetwork(bundle, mask, cache));
+  const { path, adapter, form, formFlaw } = await timed("gather", () => openMaskModel(bundle, mask, wanted, cache));
   const contextLength = Math.min(bundle.contextLength, promptIds.length + maxTokens);
-  const engine = await timed("load", () => engines.open(path, { ...options, contextLength }));
+  const engine = await timed("load", () => engines.open(path, { ...options, contextLength, adapter }));
   async function* decode(): AsyncGenerator<number, void, void> {
     await using _ = engine;
     const tokens = engine.generate(promptIds, { maxTokens, temperature, seed, signal });
@@ -76,5 +79,5 @@ export async function answer(
       yield value;
     }
   }
-  return { mask, tokens: decode(), ms, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+  return { mask, form, formFlaw, tokens: decode(), ms, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
 }

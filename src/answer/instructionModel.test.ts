@@ -1,13 +1,14 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { storiesInBlocks } from "../../test/support/blocks.ts";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
-import { stories, temporaryFolder } from "../../test/support/models.ts";
+import { randomMask, stories, temporaryFolder } from "../../test/support/models.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { OptionError } from "../errors.ts";
 import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
 import { compareAnswers } from "./compareAnswers.ts";
-import { InstructionModel } from "./instructionModel.ts";
+import { type AskOptions, InstructionModel } from "./instructionModel.ts";
 
 /** stories260K as a bundle, with small files added to it. */
 async function storiesBundle(texts: Record<string, string> = {}): Promise<string> {
@@ -88,6 +89,36 @@ describe("masks", () => {
     await expect(model.mask("Once", { text: "a" })).rejects.toThrow(OptionError);
     await expect(model.mask("Once", { source: "text" })).rejects.toThrow(OptionError);
     await expect(model.mask("Once", { source: "text", text: "a", seed: 1 })).rejects.toThrow(OptionError);
+  });
+});
+
+describe("the form of a mask", () => {
+  const ask = async (model: InstructionModel, options: AskOptions) => {
+    await using answer = await model.ask("Once upon a time", { maxTokens: 20, threads: 1, kvType: "F32", ...options });
+    return { form: answer.form, formFlaw: answer.formFlaw, text: await answer.text() };
+  };
+
+  test("is gathered unless told; resident, the answer is the same", async () => {
+    using model = new InstructionModel(await storiesInBlocks());
+    const cache = { root: temporaryFolder() };
+    const gathered = await ask(model, { cache });
+    expect(gathered.form).toBe("gathered");
+    expect(await ask(model, { cache, form: "resident" })).toEqual({ ...gathered, form: "resident" });
+    const dense = { cache, mask: "dense" } as const;
+    expect((await ask(model, { ...dense, form: "resident" })).text).toBe((await ask(model, dense)).text);
+  });
+
+  test("is gathered where the mask has no other, with the reason", async () => {
+    using model = new InstructionModel(await storiesInBlocks());
+    const how = { cache: { root: temporaryFolder() }, form: "resident" } as const;
+    expect(await ask(model, { ...how, mask: randomMask(5, 172, 88, "hard", 1) })).toMatchObject({
+      form: "gathered",
+      formFlaw: expect.stringMatching(/^wanted whole blocks of 4 channels/),
+    });
+    using single = new InstructionModel(await storiesBundle());
+    // Single channels are blocks of 1.
+    const half = { keep: 0.5, source: "random" } as const;
+    expect((await ask(single, { ...how, ...half })).formFlaw).toMatch(/room for/);
   });
 });
 

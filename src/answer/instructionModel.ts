@@ -66,7 +66,10 @@ export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice
 }
 
 /** A text answer under way, read once: `for await` gives its text as it comes, in whole characters. Disposing it early stops it. */
-export interface TextAnswer extends AsyncIterable<string>, AsyncDisposable, Pick<Answer, "mask" | "ms"> {
+export interface TextAnswer
+  extends AsyncIterable<string>,
+    AsyncDisposable,
+    Pick<Answer, "mask" | "form" | "formFlaw" | "ms"> {
   /** Where the mask comes from; undefined where it was given. */
   chosen: Omit<ChosenMask, "mask"> | undefined;
   promptTokens: number;
@@ -221,6 +224,8 @@ export class InstructionModel implements PromptedModel, Disposable {
     }
     const told: TextAnswer = {
       mask: result.mask,
+      form: result.form,
+      formFlaw: result.formFlaw,
       chosen,
       ms: result.ms,
       promptTokens: ids.length,

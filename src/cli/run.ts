@@ -1,6 +1,7 @@
 import { compareAnswers } from "../answer/compareAnswers.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
+import type { Form } from "../bundle/formOptions.ts";
 import { DEFAULT_MODEL, namesBundle } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
@@ -31,6 +32,7 @@ interface Options extends MaskFlags {
   dense?: boolean;
   compare?: boolean;
   mask?: string;
+  form: Form;
   threads?: number;
   force?: boolean;
   json?: boolean;
@@ -113,17 +115,22 @@ export async function runAction(words: string[], options: Options): Promise<void
   }
   waiting.end();
 
-  const { chosen, ms, promptTokens, answerTokens } = answer;
+  const { chosen, form, formFlaw, ms, promptTokens, answerTokens } = answer;
   const keptShare = answer.mask.tFfn / answer.mask.dFfn;
   if (said.trim() === "") process.stderr.write(`${NO_ANSWER}\n`);
   if (json) {
-    printJson({ answer: said, keptShare, ...chosen, ms, promptTokens, answerTokens });
+    printJson({ answer: said, keptShare, ...chosen, form, formFlaw, ms, promptTokens, answerTokens });
     return;
   }
+  if (formFlaw) process.stderr.write(`Gathered, not resident: ${formFlaw}.\n`);
   const { predict, gather, load, prefill, decode } = ms;
   const stages = [
     ...(chosen ? [scoresLine(chosen, predict)] : []),
-    ...[milliseconds("gather", gather), milliseconds("load", load), milliseconds("prefill", prefill)],
+    ...[
+      milliseconds(form === "resident" ? "resident, open" : "gather", gather),
+      milliseconds("load", load),
+      milliseconds("prefill", prefill),
+    ],
   ];
   // The first token comes out of prefill.
   const speed = answerTokens > 1 ? ` · ${((1000 * (answerTokens - 1)) / decode).toFixed(0)} tokens/s` : "";

@@ -1,6 +1,7 @@
 import { basename, resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import type { Budget } from "../bundle/budget.ts";
+import type { Form } from "../bundle/formOptions.ts";
 import type { KvType } from "../bundle/memory.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
@@ -26,6 +27,7 @@ interface Options extends Pick<MaskFlags, "source" | "text" | keyof Budget> {
   context?: number;
   reuseOverlap?: number;
   kvType: KvType;
+  form: Form;
   mask: string;
   allowHost: string[];
   cors?: string;
@@ -62,6 +64,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
     contextLength: options.context,
     reuseOverlap: options.reuseOverlap,
     kvType: options.kvType,
+    form: options.form,
   });
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
+import { storiesInBlocks } from "../../test/support/blocks.ts";
 import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { FakeHub } from "../../test/support/hub.ts";
@@ -582,5 +583,56 @@ describe("features", () => {
     await expect(service.features("s", [" "], signal)).rejects.toThrow(InputError);
     await expect(service.features("none", ["a"], signal)).rejects.toThrow(InputError);
     await expect(service.features("s", ["a"], AbortSignal.abort())).rejects.toThrow(/aborted/);
+  });
+});
+
+describe("the resident form", () => {
+  async function openBlocks(path: string, options: LocalServiceOptions = {}) {
+    const service = await openLocalService([{ id: "b", path }], {
+      threads: 1,
+      kvType: "F32",
+      cache: { root: temporaryFolder() },
+      tasksRoot: temporaryFolder(),
+      memoryBytes: 2 ** 30,
+      ...options,
+    });
+    onTestFinished(() => service[Symbol.asyncDispose]());
+    return service;
+  }
+  const prompts = ["Once upon a time", "The cat", "Lily and Tim", "A big dog", "One day", "Sam had a red ball"];
+
+  test("gives the answers of the gathered one, to many prompts at a time, from weights that all masks share", async () => {
+    const path = await storiesInBlocks();
+    const gathered = await openBlocks(path);
+    const resident = await openBlocks(path, { form: "resident" });
+    const answers = (service: InferenceService) => Promise.all(prompts.map((prompt) => ask(service, prompt, {}, "b")));
+    const [wanted, got] = [await answers(gathered), await answers(resident)];
+    expect(got.map(({ text }) => text)).toEqual(wanted.map(({ text }) => text));
+    expect(new Set(wanted.map(({ start }) => start.mask.id)).size).toBeGreaterThan(2);
+    expect(got.map(({ start }) => start.mask)).toEqual(
+      wanted.map(({ start: { mask } }) => ({ ...mask, form: "resident", from: expect.any(String) })),
+    );
+    const own = (service: InferenceService) => service.state().subnetworks.map(({ bytes }) => bytes);
+    expect(Math.max(...own(resident))).toBeLessThan(Math.min(...own(gathered)));
+  });
+
+  test("a mask goes where memory is short, the weights stay as long as others have them, and all go at the end", async () => {
+    const path = await storiesInBlocks();
+    const engines = new FakeEngines([5]);
+    const roomy = await openBlocks(path, { form: "resident", engines });
+    await ask(roomy, prompts[0]!, {}, "b");
+    const [one] = roomy.state().subnetworks;
+    const { memoryBytes } = roomy.state();
+    const tight = await openBlocks(path, { form: "resident", engines, memoryBytes: memoryBytes + one!.bytes });
+    for (const prompt of prompts) await ask(tight, prompt, {}, "b");
+    expect(tight.state().subnetworks).toHaveLength(2);
+    expect(engines.openPaths).toHaveLength(2 + 3); // roomy: weights and an engine; tight: weights and two
+    await tight[Symbol.asyncDispose]();
+    await roomy[Symbol.asyncDispose]();
+    expect(engines.openPaths).toEqual([]);
+  });
+
+  test("is refused at the start for a model that has none", async () => {
+    await expect(openDefault({ form: "resident" })).rejects.toThrow(/resident model: wanted masks of blocks/);
   });
 });

@@ -27,10 +27,12 @@ import type { SourceName } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
+import type { Form } from "../bundle/formOptions.ts";
+import { formOf, hasMaskModel } from "../bundle/maskModel.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
 import { pullModel } from "../bundle/pullModel.ts";
-import { hasSubnetwork } from "../bundle/subnetworkCache.ts";
+import { checkResident } from "../bundle/residentModel.ts";
 import type { Engine, EngineOptions, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
@@ -74,6 +76,8 @@ export interface LocalServiceOptions
   source?: SourceName | undefined;
   /** What the sources `glass` and `text` take activations from. */
   text?: string | undefined;
+  /** How masks are run; those that are soft or not of whole blocks are gathered nevertheless. Default: gathered. */
+  form?: Form | undefined;
   /** Of sub-networks on disk. */
   cache?: Omit<CacheOptions, "signal"> | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
@@ -130,6 +134,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   const model = new InstructionModel(path, options);
   try {
     const { bundle, format } = model;
+    if (options.form === "resident") checkResident(bundle);
     const { quality, provenance } = bundle.manifest;
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
@@ -414,8 +419,9 @@ export class LocalService implements InferenceService {
     });
     const isLoaded = this.#pool.isLoaded(id, named.id);
     const { bundle } = served.model;
-    const from = isLoaded ? "loaded" : hasSubnetwork(bundle, named.mask, this.#options.cache) ? "disk" : "cold";
-    return { info: infoOf(served.model, named, from), mask: named.mask };
+    const { form, cache } = this.#options;
+    const from = isLoaded ? "loaded" : hasMaskModel(bundle, named.mask, form, cache) ? "disk" : "cold";
+    return { info: this.#infoOf(served, named, from), mask: named.mask };
   }
 
   maskById(id: string, maskId: string): Mask {
@@ -502,10 +508,16 @@ export class LocalService implements InferenceService {
       const { gather, load } = lease.ms;
       const waited = Math.max(0, performance.now() - chosen - gather - load);
       Object.assign(ms, { queue: entered - start + waited, predict: chosen - entered, gather, load });
-      return await use(lease.value, infoOf(served.model, named, lease.from), ms);
+      return await use(lease.value, this.#infoOf(served, named, lease.from), ms);
     } finally {
       lease.release();
     }
+  }
+
+  #infoOf({ model }: Served, { id, source, mask }: NamedMask, from: MaskInfo["from"]): MaskInfo {
+    const quality = maskQuality(model, source, mask.tFfn);
+    const { form } = formOf(model.bundle, mask, this.#options.form);
+    return { id, source, tFfn: mask.tFfn, dFfn: mask.dFfn, form, from, ...(quality && { quality }) };
   }
 
   /** The mask of an instruction, of the size that is asked for. */
@@ -567,13 +579,4 @@ function featureIds(model: InstructionModel, input: string | Int32Array): Int32A
   if (typeof input !== "string") return input;
   checkEnds(model.tokenizer, { kind: "text", text: input }, model.bundle.contextLength);
   return readByPredictor(model, input);
-}
-
-function infoOf(
-  model: Pick<InstructionModel, "manifest">,
-  { id, source, mask: { tFfn, dFfn } }: NamedMask,
-  from: MaskInfo["from"],
-): MaskInfo {
-  const quality = maskQuality(model, source, tFfn);
-  return { id, source, tFfn, dFfn, from, ...(quality && { quality }) };
 }

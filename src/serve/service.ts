@@ -7,6 +7,7 @@
 import type { MaskQuality } from "../answer/maskSource.ts";
 import type { Prompt } from "../answer/prompts.ts";
 import type { Budget } from "../bundle/budget.ts";
+import type { Form } from "../bundle/formOptions.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -78,7 +79,9 @@ export interface MaskInfo {
   tFfn: number;
   /** F */
   dFfn: number;
-  /** Where its sub-network was: in memory, on disk, or nowhere yet. */
+  /** How it is run. */
+  form: Form;
+  /** Where its model was: in memory, on disk, or nowhere yet. */
   from: "loaded" | "disk" | "cold";
   /** What masks of this source and size were measured to cost the model. */
   quality?: MaskQuality;

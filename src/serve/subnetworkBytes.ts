@@ -1,6 +1,9 @@
 /** Memory that loaded sub-networks take, by estimate. */
+
+import type { Bundle } from "../bundle/bundle.ts";
 import { estimate, type StoredModel } from "../bundle/estimate.ts";
-import { computeBytes, type KvType, repackedBytes } from "../bundle/memory.ts";
+import { computeBytes, type KvType, kvCacheBytes, repackedBytes } from "../bundle/memory.ts";
+import { residentBytes, residentComputeWidth } from "../bundle/residentModel.ts";
 import { tensorBytes } from "../formats/gguf.ts";
 
 /**
@@ -25,4 +28,19 @@ export function subnetworkBytes(
     else copied += bytes;
   }
   return { own: Math.ceil(ffn + copied + slots * kvCache + compute + repacked), shared };
+}
+
+/** The same of a mask in the resident form: of its own it has caches and buffers; the weights are shared by all that keep as many channels. */
+export function residentShare(
+  bundle: Bundle,
+  { tFfn: K, contextLength, slots, kvType }: { tFfn: number; contextLength: number; slots: number; kvType: KvType },
+): { own: number; shared: number } {
+  const { config } = bundle;
+  const compute = computeBytes({ ...config, ffnWidth: residentComputeWidth(bundle, K) }, slots * contextLength, kvType);
+  const weights = residentBytes(bundle);
+  const isQ8 = bundle.layouts.some(({ gate }) => gate === "Q8_0");
+  return {
+    own: Math.ceil(slots * kvCacheBytes(config, contextLength, kvType) + compute),
+    shared: weights + (isQ8 ? repackedBytes(weights) : 0),
+  };
 }

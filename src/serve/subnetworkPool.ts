@@ -2,20 +2,24 @@
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import type { StoredModel } from "../bundle/estimate.ts";
+import type { Form } from "../bundle/formOptions.ts";
+import { formOf, openMaskModel } from "../bundle/maskModel.ts";
 import { DEFAULT_KV_TYPE } from "../bundle/memory.ts";
-import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { overlap } from "../mask/overlap.ts";
 import type { NamedMask } from "./masks.ts";
 import { type Lease, Pool, type PoolItem } from "./pool.ts";
+import { ResidentModels } from "./residentModels.ts";
 import type { AnswerStage, ServedModel } from "./service.ts";
-import { subnetworkBytes } from "./subnetworkBytes.ts";
+import { residentShare, subnetworkBytes } from "./subnetworkBytes.ts";
 
 export interface SubnetworkPoolOptions extends Pick<EngineOptions, "threads" | "kvType" | "gpu"> {
   /** Bytes of all of them. */
   budget: number;
   /** Calls that one takes at a time. */
   slots: number;
+  /** Default: gathered. */
+  form?: Form | undefined;
   cache?: Omit<CacheOptions, "signal"> | undefined;
 }
 
@@ -29,6 +33,7 @@ interface Origin {
 export class SubnetworkPool implements AsyncDisposable {
   readonly #options: SubnetworkPoolOptions;
   readonly #pool: Pool<Engine>;
+  readonly #residents = new ResidentModels();
   /** Masks of what the pool has, or had lately, by its keys. */
   readonly #masks = new Map<string, NamedMask>();
 
@@ -44,21 +49,27 @@ export class SubnetworkPool implements AsyncDisposable {
     signal: AbortSignal,
     report?: (stage: AnswerStage) => void,
   ): Promise<Lease<Engine>> {
-    const { slots, kvType = DEFAULT_KV_TYPE, threads, gpu, cache } = this.#options;
+    const { slots, kvType = DEFAULT_KV_TYPE, threads, gpu, form: wanted, cache } = this.#options;
     const { contextLength } = info;
     const key = keyOf(info.id, named.id);
-    const { own, shared } = subnetworkBytes(stored, { tFfn: named.mask.tFfn, contextLength, slots, kvType });
+    const { bundle, engines } = model;
+    const isResident = formOf(bundle, named.mask, wanted).form === "resident";
+    const size = { tFfn: named.mask.tFfn, contextLength, slots, kvType };
+    const { own, shared } = isResident ? residentShare(bundle, size) : subnetworkBytes(stored, size);
     const item: PoolItem<Engine> = {
       key,
       bytes: own,
-      shared: { key: info.id, bytes: shared },
+      shared: { key: isResident ? keyOf(info.id, `resident ${size.tFfn}`) : info.id, bytes: shared },
       load: async (abandoned, reportLoad) => {
         const start = performance.now();
-        const { path, cached } = await openSubnetwork(model.bundle, named.mask, { ...cache, signal: abandoned });
+        const inCache = { ...cache, signal: abandoned };
+        const { path, adapter, cached } = await openMaskModel(bundle, named.mask, wanted, inCache);
         const gathered = performance.now();
         reportLoad("load");
         const how = { contextLength, sequences: slots, threads, kvType, gpu, signal: abandoned };
-        const value = await model.engines.open(path, how);
+        const value = isResident
+          ? await this.#residents.engine(engines, path, { ...how, adapter })
+          : await engines.open(path, how);
         const ms = { gather: gathered - start, load: performance.now() - gathered };
         this.#remember(key, named);
         return { value, from: cached ? "disk" : "cold", ms };

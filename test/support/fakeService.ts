@@ -68,7 +68,8 @@ export class FakeService implements InferenceService {
       if (this.failure?.afterWords === 0) throw this.failure.error;
       const kind = request.mask.kind;
       const source = { auto: "predictor", task: "task", dense: "dense", id: "predictor" }[kind];
-      const mask = { id: kind === "dense" ? "dense" : MASK_ID, source, tFfn: 6, dFfn: 20, from: "cold" as const };
+      const maskId = kind === "dense" ? "dense" : MASK_ID;
+      const mask = { id: maskId, source, tFfn: 6, dFfn: 20, form: "gathered", from: "cold" } as const;
       const echo = request.echo && this.#promptTokens(request.prompt, request.logprobs!);
       if (request.withStages) for (const stage of this.stages) yield { type: "stage", stage };
       yield { type: "start", mask, promptTokens: 7, ...(echo && { echo }) };
@@ -124,7 +125,10 @@ export class FakeService implements InferenceService {
   async mask(_: string, instruction: string) {
     const scores = Float64Array.from({ length: 40 }, (_, i) => Math.sin(i + instruction.length));
     const mask = maskFromScores(scores, { dFfn: 20, tFfn: 6, epsilon: 0.5 });
-    return { info: { id: MASK_ID, source: "predictor", tFfn: 6, dFfn: 20, from: "disk" as const }, mask };
+    return {
+      info: { id: MASK_ID, source: "predictor", tFfn: 6, dFfn: 20, form: "gathered", from: "disk" } as const,
+      mask,
+    };
   }
 
   maskById(_: string, id: string) {

@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { SOURCE_NAMES } from "../../answer/sourceNames.ts";
 import { KEEP, MAX_LOSS, parseShare, T_FFN } from "../../bundle/budget.ts";
+import { DEFAULT_FORM, FORMS } from "../../bundle/formOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 /** What stands for a model. */
@@ -56,6 +57,16 @@ export function sourceFlags(
     ).choices(SOURCE_NAMES),
     new Option("--text <file>", "text that --source glass and text take activations from"),
   ];
+}
+
+/** `--form` */
+export function formFlag(): Option {
+  return new Option(
+    "--form <form>",
+    "how masks are run. gathered: as small models, one for each; resident: within one model that stays loaded for all, which is written once; masks that are soft or not of whole blocks are gathered nevertheless",
+  )
+    .choices(FORMS)
+    .default(DEFAULT_FORM);
 }
 
 /** `--keep` with `--max-loss`, and `--t-ffn`, of which one is given at most. */

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
-import { addMaskFlags, lateWithEngine, MODEL_HELP, SMALL_MODEL } from "./flags.ts";
+import { addMaskFlags, formFlag, lateWithEngine, MODEL_HELP, SMALL_MODEL } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 export function runCommand(): Command {
@@ -27,7 +27,7 @@ export function runCommand(): Command {
       new Option(
         "--compare",
         "run both, greedily, and show both answers, how far they agree and what each took",
-      ).conflicts(["dense", "temperature"]),
+      ).conflicts(["dense", "temperature", "form"]),
     )
     .addOption(
       new Option(
@@ -35,6 +35,7 @@ export function runCommand(): Command {
         "run under a mask: a file that `ifprune mask --json` printed, or task:NAME, a saved task",
       ).conflicts("dense"),
     )
+    .addOption(formFlag())
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
     .option("--json", "print one JSON document instead of the streamed answer")

@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_KV_TYPE, KV_TYPES } from "../../bundle/memory.ts";
 import { SERVICE_OPTIONS } from "../../serve/serviceOptions.ts";
-import { budgetFlags, late, sourceFlags } from "./flags.ts";
+import { budgetFlags, formFlag, late, sourceFlags } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 const PORT = { words: "port to listen on; 0: any free one", isInteger: true, min: 0, max: 65_535, fallback: 8080 };
@@ -35,6 +35,7 @@ export function serveCommand(): Command {
     .addOption(numberFlag("--memory <bytes>", SERVICE_OPTIONS.memoryBytes, bytes))
     .addOption(numberFlag("--slots <n>", SERVICE_OPTIONS.slots))
     .addOption(numberFlag("--queue <n>", SERVICE_OPTIONS.maxQueued))
+    .addOption(formFlag())
     .addOption(numberFlag("--threads <n>", SERVICE_OPTIONS.threads))
     .addOption(numberFlag("--context <n>", SERVICE_OPTIONS.contextLength))
     .addOption(numberFlag("--reuse-overlap <share>", SERVICE_OPTIONS.reuseOverlap))

@@ -52,7 +52,7 @@ async function events(path: string, body: object): Promise<Json[]> {
 }
 
 const wholeExtension = {
-  mask: { id: MASK_ID, source: "predictor", t_ffn: 6, d_ffn: 20, kept_share: 0.3, from: "cold" },
+  mask: { id: MASK_ID, source: "predictor", t_ffn: 6, d_ffn: 20, kept_share: 0.3, form: "gathered", from: "cold" },
   ms: { queue: 0, predict: 1, gather: 2, load: 3, prefill: 4, decode: 5 },
 };
 

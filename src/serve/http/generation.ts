@@ -280,8 +280,8 @@ export function noteError({ var: { entry } }: Handled, error: unknown): ApiError
   return told;
 }
 
-function maskExtension({ id, source, tFfn, dFfn, from, quality }: MaskInfo): CompletionExtension["mask"] {
-  return { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, from, ...quality };
+function maskExtension({ id, source, tFfn, dFfn, form, from, quality }: MaskInfo): CompletionExtension["mask"] {
+  return { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, form, from, ...quality };
 }
 
 /** 499, as servers say it in their logs: nobody reads the answer. */

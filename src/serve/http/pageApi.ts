@@ -104,6 +104,7 @@ export interface CompletionExtension {
     d_ffn: number;
     /** K / F */
     kept_share: number;
+    form: MaskInfo["form"];
     from: MaskInfo["from"];
     /** Measured on import, where it was: nats that a token of the model's own answers loses, and share of them that stay the likeliest. */
     loss?: number;

@@ -1,0 +1,49 @@
+/** Loaded resident models: each stays as long as an engine of it does, so that masks that keep as many blocks share one. */
+import type { Engine, EngineModel, EngineOptions, EngineProvider } from "../engine/engine.ts";
+
+interface Shared {
+  model: Promise<EngineModel>;
+  users: number;
+}
+
+export class ResidentModels {
+  readonly #open = new Map<string, Shared>();
+
+  /** An engine of the model at `path`, which is loaded unless it is. Disposing the last one frees the model. */
+  async engine(engines: EngineProvider, path: string, { adapter, signal, ...options }: EngineOptions): Promise<Engine> {
+    // Whoever asked first may give up while others wait: their load is not stopped with its signal.
+    const shared = this.#open.get(path) ?? { model: engines.openModel(path, options), users: 0 };
+    this.#open.set(path, shared);
+    shared.users++;
+    let isHeld = true; // disposing twice is allowed
+    const leave = async () => {
+      if (!isHeld) return;
+      isHeld = false;
+      if (--shared.users > 0) return;
+      this.#open.delete(path);
+      await (await shared.model)[Symbol.asyncDispose]();
+    };
+    try {
+      const model = await shared.model;
+      signal?.throwIfAborted();
+      const engine = await model.engine({ adapter, signal });
+      return withDispose(engine, async () => {
+        await engine[Symbol.asyncDispose]();
+        await leave();
+      });
+    } catch (error) {
+      await leave().catch(() => {}); // of a model that did not load nothing is to free
+      throw error;
+    }
+  }
+}
+
+function withDispose(engine: Engine, dispose: () => Promise<void>): Engine {
+  return {
+    generate: (...args) => engine.generate(...args),
+    generateScored: (...args) => engine.generateScored(...args),
+    score: (...args) => engine.score(...args),
+    logits: (...args) => engine.logits(...args),
+    [Symbol.asyncDispose]: dispose,
+  };
+}
