@@ -93,6 +93,8 @@ const schemas = {
   "ifprune-bundle": z.strictObject({
     format: z.literal("ifprune-bundle"),
     ...common,
+    /** Channels that masks without training keep or drop together, in a bundle whose channels were grouped for it. */
+    block: z.number().int().positive().optional(),
     quality: qualitySchema.optional(),
   }),
 };

@@ -10,6 +10,7 @@ import { FileError, OptionError } from "../errors.ts";
 import type { BundleManifest, Quality } from "../manifest.ts";
 import { meanRanks, randomScores, weightNorms } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
+import { blockMeans } from "../mask/standardize.ts";
 import type { Window } from "../net/activations.ts";
 import { type Instruction, instructionOf, predictorIds } from "../text/prompt.ts";
 import type { PredictorOptions, PromptedModel } from "./promptedModel.ts";
@@ -101,6 +102,22 @@ export async function openMaskSource(
   model: PromptedModel,
   choice: SourceChoice,
   options: SourceOptions = {},
+): Promise<MaskSource> {
+  const source = await openChannelSource(model, choice, options);
+  const { block = 1 } = model.manifest;
+  if (choice.source === "predictor" || block === 1) return source;
+  const scores: MaskSource["scores"] = async (prompt, how) => {
+    const { scores: ofChannels, cached } = await source.scores(prompt, how);
+    return { scores: blockMeans(ofChannels, block), cached };
+  };
+  return { name: source.name, scores, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() };
+}
+
+/** Without training a source scores channels one by one. */
+async function openChannelSource(
+  model: PromptedModel,
+  choice: SourceChoice,
+  options: SourceOptions,
 ): Promise<MaskSource> {
   const { cache = {}, ...engine } = options;
   const { weights } = model;
@@ -290,7 +307,9 @@ export function modelTFfn(
   const { ffnWidth } = weights.config;
   const { quality } = manifest;
   const name = typeof source === "string" ? source : source.name;
-  return budgetTFfn(budget, { ffnWidth, block, quality, source: name }) ?? manifest.tFfn ?? defaultTFfn(ffnWidth);
+  return (
+    budgetTFfn(budget, { ffnWidth, block, quality, source: name }) ?? manifest.tFfn ?? defaultTFfn(ffnWidth, block)
+  );
 }
 
 /** A name for scores by all that they depend on beside the model. */

@@ -28,9 +28,9 @@ export interface MeasureOptions {
 
 /** Shares that are measured. */
 const SHARES = [0.9, 0.75, 0.5] as const;
-const ANSWER_TOKENS = 24;
+export const ANSWER_TOKENS = 24;
 /** Plain requests of several kinds. */
-const PROMPTS = [
+export const PLAIN_PROMPTS = [
   "What is the capital of France?",
   "Name three animals that live in the sea.",
   "Write a short sentence about the sun.",
@@ -59,7 +59,7 @@ export async function measureQuality(
 ): Promise<Quality | undefined> {
   const { text, threads, signal, onProgress } = options;
   const { numLayers, ffnWidth, contextLength: longest } = model.bundle;
-  const prompts = PROMPTS.map((prompt) => model.format.instruction(prompt)).filter(
+  const prompts = PLAIN_PROMPTS.map((prompt) => model.format.instruction(prompt)).filter(
     ({ ids }) => ids.length + ANSWER_TOKENS < longest,
   );
   if (prompts.length === 0) return undefined;
@@ -98,7 +98,7 @@ export async function measureQuality(
       await using source = await openMaskSource(model, choice, { threads, cache: { root: join(root, "scores") } });
       const rows: Quality["rows"] = [];
       for (const keep of SHARES) {
-        const tFfn = keptChannels(keep, ffnWidth);
+        const tFfn = keptChannels(keep, ffnWidth, model.manifest.block);
         let [loss, agreed] = [0, 0];
         for (const { prompt, ids, logprobs } of answered) {
           const { mask } = await chooseMask(source, prompt, { tFfn, ffnWidth, signal });

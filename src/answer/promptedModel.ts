@@ -10,10 +10,13 @@ export interface PromptedModel {
   readonly weights: ModelSource;
   /** Identity: the hash of its manifest, which holds the hashes of all files. */
   readonly hash: string;
-  readonly manifest: Pick<BundleManifest, "tFfn" | "epsilon" | "lambda" | "predictorInput" | "quality">;
+  readonly manifest: Pick<BundleManifest, "tFfn" | "epsilon" | "lambda" | "predictorInput" | "quality"> & {
+    /** Of a bundle that was grouped: what masks without training keep or drop together. */
+    readonly block?: number | undefined;
+  };
   readonly format: PromptFormat;
   readonly hasPredictor: boolean;
-  /** Channels that the predictor keeps or drops together; 1 without. */
+  /** Channels that masks keep or drop together by default; 1 where that is each alone. */
   readonly block: number;
   /** Loads the predictor. @throws {FileError} if it is damaged */
   openPredictor(options: PredictorOptions): Promise<OpenPredictor>;

@@ -101,7 +101,8 @@ export function budgetTFfn(budget: Budget, { ffnWidth: F, block, quality, source
 }
 
 /** t_ffn of a model without a predictor, unless told: half of F, the nearest whole blocks. */
-export function defaultTFfn(F: number): number {
+export function defaultTFfn(F: number, block = 1): number {
+  if (block > 1) return keptChannels(0.5, F, block);
   const half = Math.max(1, Math.floor(F / 2));
   return half < blockLength ? half : Math.round(half / blockLength) * blockLength;
 }

@@ -74,6 +74,12 @@ export class Bundle implements ModelSource {
     }
     try {
       this.config = readGgufConfig(this.base);
+      const { block = 1 } = this.manifest;
+      if (this.ffnWidth % block !== 0)
+        throw new FileError(
+          join(path, manifestName),
+          `wanted a block that divides ${this.ffnWidth} channels, got ${block}.`,
+        );
       this.layouts = readChannelLayouts(this.ffn, this.config);
     } catch (error) {
       this[Symbol.dispose]();
@@ -112,9 +118,9 @@ export class Bundle implements ModelSource {
     return head === undefined ? undefined : { backbone: pathOf("predictor.gguf"), head };
   }
 
-  /** Channels that the predictor keeps or drops together; 1 without. @throws {FileError} if it is damaged */
+  /** Channels that masks keep or drop together: the predictor's, or those of a bundle that was grouped; else 1. @throws {FileError} if it is damaged */
   get block(): number {
-    this.#block ??= this.predictor ? headBlock(this.predictor.head, this.config) : 1;
+    this.#block ??= this.predictor ? headBlock(this.predictor.head, this.config) : (this.manifest.block ?? 1);
     return this.#block;
   }
 

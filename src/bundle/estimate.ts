@@ -126,7 +126,7 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
   const { ffnWidth: F } = config;
   const { contextLength = defaultContextLength(config), kvType = DEFAULT_KV_TYPE } = options;
   const told = budgetTFfn(options, { ...model, ffnWidth: F, source: "griffin" });
-  const tFfn = told ?? model.tFfn ?? defaultTFfn(F);
+  const tFfn = told ?? model.tFfn ?? defaultTFfn(F, model.block);
   if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > F)
     throw new OptionError(`estimate: t_ffn must be an integer in 1..${F}, the FFN width, got ${tFfn}.`);
   if (tFfn % blockLength !== 0 && ffn.some(({ down }) => down === "Q8_0"))

@@ -12,6 +12,18 @@ export function spreadBlocks(scores: Float32Array, block: number): Float32Array 
   return spread;
 }
 
+/** Scores of channels [L, F] with the mean of its block in place of each. */
+export function blockMeans(scores: Float32Array, block: number): Float32Array {
+  if (block === 1) return scores;
+  const means = new Float32Array(scores.length);
+  for (let start = 0; start < scores.length; start += block) {
+    let sum = 0;
+    for (let i = start; i < start + block; i++) sum += scores[i]!;
+    means.fill(sum / block, start, start + block);
+  }
+  return means;
+}
+
 /** Added to the variance when scores are standardised, in the graph and outside it. */
 export const SCORE_EPSILON = 1e-6;
 

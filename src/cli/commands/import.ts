@@ -1,6 +1,7 @@
 import { Command, Option } from "commander";
 import type { PackOptions } from "../../bundle/packBundle.ts";
 import { late } from "./flags.ts";
+import { numberFlag } from "./numberFlag.ts";
 
 const TYPES = ["keep", "F32", "BF16", "F16", "Q8_0", "Q4_0"] as const satisfies PackOptions["type"][];
 
@@ -20,6 +21,14 @@ export function importCommand(): Command {
     .option(
       "--checkpoint",
       "make a float32 checkpoint instead, which `ifprune train` starts from (4 bytes a parameter)",
+    )
+    .addOption(
+      numberFlag("--blocks <n>", {
+        words:
+          "put channels into blocks of n that matter for the same prompts, so that masks of blocks are run within one model (--form resident)",
+        isInteger: true,
+        min: 2,
+      }).conflicts("checkpoint"),
     )
     .option("--tokenizer <file>", "of a llama2.c checkpoint")
     .option("--licence <text>", "licence of the weights, for the provenance (default: what the model says)")

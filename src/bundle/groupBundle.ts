@@ -1,0 +1,60 @@
+/** A bundle whose channels were put into blocks: the same model, as the sum over channels does not depend on their order. */
+import { constants, copyFileSync } from "node:fs";
+import { join } from "node:path";
+import { makeFolder } from "../files.ts";
+import { type GgufTensor, writeGguf } from "../formats/gguf.ts";
+import { describeFiles, writeManifest } from "../manifest.ts";
+import type { ChannelOrder } from "../mask/blocks.ts";
+import type { Bundle } from "./bundle.ts";
+import { channelsName } from "./channels.ts";
+
+/**
+ * Writes a bundle with its channels in another order. Memory: a layer's channels twice.
+ *
+ * @param order per layer, every channel once: `order[layer][place]` is the channel that comes to `place`
+ * @param block channels that masks without training keep or drop together from now on
+ * @param outFolder must not exist; it appears whole or not at all
+ * @throws {OptionError} if the folder exists
+ * @throws {FileError} if the bundle is damaged, or the disk is full
+ */
+export async function groupBundle(
+  bundle: Bundle,
+  order: ChannelOrder,
+  block: number,
+  outFolder: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { quality: _, files, ...manifest } = bundle.manifest; // what was measured is of another choice of channels
+  await makeFolder(outFolder, "import", async (partial) => {
+    for (const name of Object.keys(files)) {
+      if (name !== "ffn.gguf") copyFileSync(join(bundle.path, name), join(partial, name), constants.COPYFILE_FICLONE);
+    }
+    const tensors = [...bundle.ffn.tensors.values()];
+    await writeGguf(join(partial, "ffn.gguf"), bundle.ffn.metadata, tensors, ordered(bundle, order, tensors, signal));
+    writeManifest(partial, { ...manifest, block, files: await describeFiles(partial, Object.keys(files)) });
+  });
+}
+
+function* ordered(
+  { ffn, layouts }: Bundle,
+  order: ChannelOrder,
+  tensors: readonly (GgufTensor & { start: number; bytes: number })[],
+  signal: AbortSignal | undefined,
+): Generator<Uint8Array> {
+  const layerOf = new Map(order.map((_, layer) => [channelsName(layer), layer]));
+  for (const tensor of tensors) {
+    signal?.throwIfAborted();
+    const all = new Uint8Array(tensor.bytes);
+    ffn.readInto(all, tensor, 0);
+    const layer = layerOf.get(tensor.name);
+    if (layer === undefined) {
+      yield all; // scales of rows
+      continue;
+    }
+    const { bytes } = layouts[layer]!;
+    const records = new Uint8Array(all.length);
+    for (const [place, channel] of order[layer]!.entries())
+      records.set(all.subarray(channel * bytes, (channel + 1) * bytes), place * bytes);
+    yield records;
+  }
+}
