@@ -15,7 +15,7 @@
  *
  * Shapes: D model width · D' width of the resident model · F FFN width · E blocks of a layer · k kept ones · V vocabulary
  */
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { OptionError } from "../errors.ts";
 import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../formats/gguf.ts";
@@ -117,12 +117,17 @@ export async function openResident(bundle: Bundle, mask: Mask, options: CacheOpt
     for (const part of [partNames[1], partNames[2]]) linkOrCopy(resolve(weights.folder, part), join(folder, part));
   });
   const bytes = maskAdapter(kept, { ...shape, architecture });
-  const { folder } = await openEntry(bundle, `${name}-${maskHash(mask)}`, options, async (folder) =>
-    writeFileSync(join(folder, adapterName), bytes),
-  );
+  const openAdapter = () =>
+    openEntry(bundle, `${name}-${maskHash(mask)}`, options, async (folder) =>
+      writeFileSync(join(folder, adapterName), bytes),
+    );
+  const { folder } = await openAdapter();
   const adapter = join(folder, adapterName);
   // Another mask's adapter would give another answer without a word: it is cheap to be sure.
-  if (!readFileSync(adapter).equals(bytes)) writeFileSync(adapter, bytes);
+  if (!readFileSync(adapter).equals(bytes)) {
+    rmSync(folder, { recursive: true, force: true });
+    await openAdapter();
+  }
   return { path: join(model.folder, partNames[0]), adapter, cached: weights.cached };
 }
 

@@ -2,7 +2,9 @@ import { compareAnswers } from "../answer/compareAnswers.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
 import type { Form } from "../bundle/formOptions.ts";
+import { byteSize } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, namesBundle } from "../bundle/pulledModels.ts";
+import { checkResident, hasResident, residentBytes } from "../bundle/residentModel.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { printComparison } from "./comparison.ts";
@@ -104,6 +106,11 @@ export async function runAction(words: string[], options: Options): Promise<void
   }
   if (!dense && mask === undefined && !isMasked(model, flags))
     waiting.note(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
+  if (engine.form === "resident") {
+    checkResident(model.bundle);
+    const size = byteSize(residentBytes(model.bundle));
+    if (!hasResident(model.bundle)) waiting.note(`The resident model is written to the cache, once: ${size}.\n`);
+  }
   const choice = dense ? "dense" : masked;
   await using answer = await model.ask(instruction, { ...engine, ...how, input, mask: choice, signal, onStage });
 
