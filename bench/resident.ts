@@ -4,10 +4,10 @@
  *     npx tsx bench/resident.ts BUNDLE [--keep 0.5] [--prompts 16,128,1024] [--answers 32,256] [--rounds 5] [--masks 1,8,64] [--out FILE]
  *
  * BUNDLE has masks of blocks (`ifprune prune`, then `pack`). Masks are random, of whole blocks. Cases take turns, a round of all after the other, and the first
- * round does not count. A case is what a user waits for: `dense` and `gathered, cold` open a model and load it, the first for the page cache's sake from
- * disk each time, as `gathered, warm` does; `resident` takes a mask that it has not seen, of a model that is loaded. No predictor: making the mask costs all the
- * same. Contexts are as long as prompt and answer. Memory: a process of its own that keeps so many masks loaded; its resident set with files that it maps,
- * and what of that is its own. Last line: one JSON document.
+ * round does not count. `dense` and `gathered, warm` load a model that lies on disk; `gathered, cold` and `resident` take a mask that was not seen before, which
+ * is gathered and loaded, or becomes a context of a model that is loaded. No predictor: making the mask costs all the same. Contexts are as long as prompt and
+ * answer. Memory: a process of its own that keeps so many masks loaded; its resident set with the files that it maps, and what of that is its own, in MB.
+ * Last line: one JSON document.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -88,7 +88,7 @@ const root = { root: cache };
 const now = () => performance.now();
 
 interface Row {
-  /** Opening the mask's model, and what there is to load. */
+  /** Until the engine is there. */
   openMs: number;
   firstMs: number;
   totalMs: number;
