@@ -632,7 +632,9 @@ describe("the resident form", () => {
     expect(engines.openPaths).toEqual([]);
   });
 
-  test("is refused at the start for a model that has none", async () => {
+  test("is refused at the start for a model that has none, or that memory has no room for", async () => {
     await expect(openDefault({ form: "resident" })).rejects.toThrow(/resident model: wanted masks of blocks/);
+    const little = { form: "resident", memoryBytes: 2 ** 20 } as const;
+    await expect(openBlocks(await storiesInBlocks(), little)).rejects.toThrow(MemoryError);
   });
 });

@@ -62,7 +62,7 @@ import type {
   TokenLogprob,
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
-import { subnetworkBytes } from "./subnetworkBytes.ts";
+import { residentShare, subnetworkBytes } from "./subnetworkBytes.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
 import { plainTokens, promptTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
@@ -145,9 +145,11 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const tasks = new TaskStore(bundle, tasksRoot);
     const stored = readStoredModel(path);
     estimate(stored, { tFfn: isDense ? undefined : tFfn, contextLength }); // that they suit the model
-    checkBudget(id, stored, { tFfn, contextLength, slots, kvType }, options.memoryBytes);
+    const size = { tFfn, contextLength, slots, kvType };
+    const share = options.form === "resident" ? residentShare(bundle, size) : subnetworkBytes(stored, size);
+    checkBudget(id, share, options.memoryBytes);
     const memoryOf = (kept: number) => {
-      const { own, shared } = subnetworkBytes(stored, { tFfn: kept, contextLength, slots, kvType });
+      const { own, shared } = subnetworkBytes(stored, { ...size, tFfn: kept });
       return own + shared;
     };
     const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
@@ -188,13 +190,7 @@ function locationOf(path: string): string {
 const budgetIn = ({ keep, maxLoss, tFfn }: Budget): Budget => ({ keep, maxLoss, tFfn });
 
 /** A limit that no sub-network fits into would refuse every request. */
-function checkBudget(
-  id: string,
-  stored: StoredModel,
-  size: Parameters<typeof subnetworkBytes>[1],
-  limit: number,
-): void {
-  const { own, shared } = subnetworkBytes(stored, size);
+function checkBudget(id: string, { own, shared }: ReturnType<typeof subnetworkBytes>, limit: number): void {
   if (own + shared > limit)
     throw new MemoryError(
       `serve: wanted ${byteSize(own + shared)} for a sub-network of "${id}", got a limit of ${byteSize(limit)}. Raise it, or use a smaller context or fewer slots.`,
