@@ -1,6 +1,6 @@
 /** The `ifprune` command. `commands/` has the table of commands, which is cheap; an action loads the library when it runs, calls it and prints. */
 import { Command, CommanderError } from "commander";
-import { IfpruneError } from "../errors.ts";
+import { IfpruneError, isNoPlace } from "../errors.ts";
 import { version } from "../package.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { chatCommand } from "./commands/chat.ts";
@@ -77,6 +77,7 @@ function words(error: Error): string {
   if (process.env.IFPRUNE_STACK) return error.stack ?? String(error);
   if (error instanceof IfpruneError || error.name === "AbortError") return error.message;
   const { syscall, path, code } = error as NodeJS.ErrnoException;
-  if (syscall && path) return `${path}: wanted ${syscall} to work, got ${code}. Check the path and its permissions.`;
-  return error.stack ?? String(error);
+  if (!syscall) return error.stack ?? String(error);
+  const hint = isNoPlace(error) ? "Is its disk full, or read-only?" : "Check the path and its permissions.";
+  return `${path ?? "a file"}: wanted ${syscall} to work, got ${code}. ${hint}`;
 }

@@ -2,12 +2,12 @@
  * Hugging Face model folders: `config.json` (`huggingfaceConfig.ts`) beside `model.safetensors`, or beside several files and
  * `model.safetensors.index.json`, which says what is where.
  */
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { makeFolders, readJson } from "../files.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { zodWords } from "../words.ts";
@@ -234,7 +234,7 @@ function modelFiles(
     shards.length === 1 ? single : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`;
   const names = ["config.json", ...shards.map((_, shard) => fileName(shard)), ...(shards.length > 1 ? [index] : [])];
   function* steps() {
-    mkdirSync(folder, { recursive: true });
+    makeFolders(folder);
     writeModelConfig(folder, config, torchTypes[type]);
     for (const [shard, tensors] of shards.entries())
       yield* writeTensors(join(folder, fileName(shard)), tensors, (name) => encodeWeights(read(name).data, type));
