@@ -80,6 +80,9 @@ interface Place {
   name: string;
 }
 
+/** Of {@link index}, which names every tensor: 10 times that of the largest models that we compute. */
+export const maxIndexBytes = 1 << 22;
+
 const indexSchema = z.object({
   // zod leaves a key of this name out of records, which would hide it
   weight_map: z.custom<Record<string, string>>(
@@ -104,7 +107,7 @@ function openWeights(folder: string, files: Map<string, SafetensorsFile>): Map<s
   }
   const path = join(folder, index);
   if (!existsSync(path)) throw new FileError(folder, withoutSafetensors(folder));
-  const parsed = indexSchema.safeParse(readJson(path));
+  const parsed = indexSchema.safeParse(readJson(path, maxIndexBytes));
   if (!parsed.success) throw new FileError(path, `${zodWords(parsed.error)}. Is the download complete?`);
   const places = new Map<string, Place>();
   for (const [name, fileName] of Object.entries(parsed.data.weight_map)) {
