@@ -1,6 +1,13 @@
-/** Which process made something: what one that has ended left behind is told from what a living one is at. Times of files, which clocks move, say nothing. */
+/**
+ * Processes: which one made something, so that what one that has ended left behind is told from what a living one is at (times of files, which clocks move, say
+ * nothing), and how further ones are started.
+ */
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { hostname } from "node:os";
+import { extname } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Worker, type WorkerOptions } from "node:worker_threads";
 import { z } from "zod";
 
 export const processSchema = z.object({
@@ -37,6 +44,26 @@ export function ownTag(): string {
 export function isLeftBy(tag: string): boolean {
   const [, pid, start, host] = /^(\d+)-(\d+)-(.+)$/.exec(tag) ?? [];
   return host !== undefined && !isAlive({ pid: Number(pid), host, processStart: start === "0" ? undefined : start });
+}
+
+/**
+ * A module of ours that runs in a process or thread of its own, and what Node needs for it: the sources go through tsx, the build as it is.
+ *
+ * @param name of its file, beside that of `importer` and without its extension
+ */
+export function ownModule(name: string, importer: string): { url: URL; execArgv: string[] } {
+  const extension = extname(importer);
+  const tsx = () => pathToFileURL(createRequire(importer).resolve("tsx")).href;
+  return { url: new URL(`./${name}${extension}`, importer), execArgv: extension === ".ts" ? ["--import", tsx()] : [] };
+}
+
+/** A thread that runs a module of ours, as {@link ownModule} names it. (Of tsx it takes a call: threads do not heed `--import`.) */
+export function startThread(name: string, importer: string, options: WorkerOptions): Worker {
+  const { url, execArgv } = ownModule(name, importer);
+  if (execArgv.length === 0) return new Worker(url, options);
+  const tsx = pathToFileURL(createRequire(importer).resolve("tsx/esm/api").replace(/\.cjs$/, ".mjs")).href;
+  const code = `import("${tsx}").then(({ register }) => { register(); return import("${url}"); })`;
+  return new Worker(code, { ...options, eval: true });
 }
 
 /**

@@ -30,7 +30,8 @@ const MAX_CONFIG_BYTES = 1 << 26;
 /** Longest output beyond the contents, in characters. */
 const MAX_OUTPUT_LENGTH = 1 << 20;
 const MAX_RANGE = 10_000;
-const MAX_RENDER_MS = 2000;
+/** Should work that is not counted take long. A busy machine takes seconds for what is. */
+const MAX_RENDER_MS = 10_000;
 /** Work of a rendering, as `templateWork.ts` counts it, beyond what messages add to it. */
 const MAX_WORK = 1 << 21;
 const MAX_WORK_PER_MESSAGE = 20_000;

@@ -187,7 +187,7 @@ export function limitWork(interpreter: Interpreter, budget: number): (work: numb
 
 const searchWork = (text: number, sought: number): number => text + (text * sought) / SEARCHED_AT_A_TIME;
 
-const isText = (value: Value | undefined): value is Value & { value: string } => typeof value?.value === "string";
+const isText = (value: Value | undefined): boolean => typeof value?.value === "string";
 
 /** Characters of a text, items of a list or an object. */
 function lengthOf({ value }: Value): number {

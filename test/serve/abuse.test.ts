@@ -240,14 +240,12 @@ test("a client who fills all places takes none from others, and none of those th
   const ended: string[] = [];
   const connections = new Connections({ connections: 8, reserved: 2 });
   const add = (remoteAddress: string, name: string) => {
-    const socket = Object.assign(new EventEmitter(), {
-      remoteAddress,
-      destroy() {
-        ended.push(name);
-        this.emit("close");
-      },
-    });
-    connections.add(socket as unknown as Socket);
+    const socket = new EventEmitter();
+    const destroy = () => {
+      ended.push(name);
+      socket.emit("close");
+    };
+    connections.add(Object.assign(socket, { remoteAddress, destroy }) as unknown as Socket);
   };
   add("192.0.2.1", "patient");
   for (let i = 0; i < 12; i++) add(`2001:db8:0:1::${i}`, `flood ${i}`); // addresses of one client
