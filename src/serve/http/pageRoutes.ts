@@ -1,7 +1,7 @@
 /** What the page asks beyond OpenAI's API: models, masks, tasks and the state of the server. Shapes in `pageApi.ts`. */
 import { isAbsolute } from "node:path";
 import { Hono } from "hono";
-import { FileError } from "../../errors.ts";
+import { FileError, isNoPlace } from "../../errors.ts";
 import type { Mask } from "../../mask/mask.ts";
 import { maskToJson } from "../../mask/maskFile.ts";
 import { EventBuffer } from "../eventBuffer.ts";
@@ -104,7 +104,7 @@ const progressMs = 200;
 
 /** Who may add models named the file, and is told what is wrong with it. */
 function toldFully(error: unknown): unknown {
-  if (!(error instanceof FileError)) return error;
+  if (!(error instanceof FileError) || isNoPlace(error.cause)) return error;
   return new ApiError(400, "model_unavailable", error.message, { param: "name", cause: error });
 }
 
