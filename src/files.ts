@@ -17,9 +17,10 @@ import {
   writeSync,
 } from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
-import { FileError, isNoPlace, MemoryError, OptionError, refused } from "./errors.ts";
+import { FileError, MemoryError, OptionError } from "./errors.ts";
 import { openToRead } from "./json.ts";
 import { isLeftBy, ownTag } from "./processes.ts";
+import { isNoPlace, refused } from "./refusals.ts";
 
 export { readJson, readText } from "./json.ts";
 

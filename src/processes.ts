@@ -61,7 +61,11 @@ export function ownModule(name: string, importer: string): { url: URL; execArgv:
 export function startThread(name: string, importer: string, options: WorkerOptions): Worker {
   const { url, execArgv } = ownModule(name, importer);
   if (execArgv.length === 0) return new Worker(url, options);
-  const tsx = pathToFileURL(createRequire(importer).resolve("tsx/esm/api").replace(/\.cjs$/, ".mjs")).href;
+  const tsx = pathToFileURL(
+    createRequire(importer)
+      .resolve("tsx/esm/api")
+      .replace(/\.cjs$/, ".mjs"),
+  ).href;
   const code = `import("${tsx}").then(({ register }) => { register(); return import("${url}"); })`;
   return new Worker(code, { ...options, eval: true });
 }

@@ -135,5 +135,6 @@ test("help, the version and wrong usage load the table of commands alone: no pac
     "model/families.ts",
     "options.ts",
     "package.ts",
+    "refusals.ts",
   ]);
 });

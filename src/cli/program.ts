@@ -1,7 +1,8 @@
 /** The `ifprune` command. `commands/` has the table of commands, which is cheap; an action loads the library when it runs, calls it and prints. */
 import { Command, CommanderError } from "commander";
-import { IfpruneError, isNoPlace } from "../errors.ts";
+import { IfpruneError } from "../errors.ts";
 import { version } from "../package.ts";
+import { isNoPlace } from "../refusals.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { chatCommand } from "./commands/chat.ts";
 import { completionsCommand } from "./commands/completions.ts";

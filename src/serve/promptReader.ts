@@ -58,7 +58,7 @@ export class PromptReader implements AsyncDisposable {
 
   /** What the predictor reads of a text. @throws as {@link PromptReader.read} */
   async readByPredictor(text: string, contextLength: number): Promise<Int32Array> {
-    if (isShort({ kind: "text", text })) return readText(this.#model, text, contextLength);
+    if (isShort({ kind: "text", text })) return readPredictorText(this.#model, text, contextLength);
     return (await this.#inTurn({ text, contextLength })).ids;
   }
 
@@ -103,7 +103,11 @@ export class PromptReader implements AsyncDisposable {
   }
 }
 
-export function readText(model: Omit<ReaderModel, "formatSource">, text: string, contextLength: number): Int32Array {
+export function readPredictorText(
+  model: Omit<ReaderModel, "formatSource">,
+  text: string,
+  contextLength: number,
+): Int32Array {
   checkEnds(model.format.tokenizer, { kind: "text", text }, contextLength);
   return readByPredictor(model, text);
 }

@@ -4,7 +4,7 @@ import { readByPredictor } from "../answer/maskSource.ts";
 import { readPrompt } from "../answer/prompts.ts";
 import { IfpruneError } from "../errors.ts";
 import { openFormat } from "../text/prompt.ts";
-import { type ReaderAnswer, type ReaderData, type ReaderTask, readText } from "./promptReader.ts";
+import { type ReaderAnswer, type ReaderData, type ReaderTask, readPredictorText } from "./promptReader.ts";
 import { toPlain } from "./threadErrors.ts";
 
 const data = workerData as ReaderData;
@@ -14,7 +14,7 @@ const say = (answer: ReaderAnswer) => parentPort!.postMessage(answer);
 function readTask(task: ReaderTask): Extract<ReaderAnswer, { read: unknown }>["read"] {
   if ("text" in task) {
     const { text, contextLength } = task;
-    const ids = readText(model, text, contextLength);
+    const ids = readPredictorText(model, text, contextLength);
     return { ids, instruction: { text, ids } };
   }
   const { decoder: _, instruction, ...read } = readPrompt(model, task.prompt, task.contextLength);

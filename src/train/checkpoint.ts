@@ -24,13 +24,14 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
-import { FileError, refused } from "../errors.ts";
+import { FileError } from "../errors.ts";
 import { makeFolder, makeFolders, ReadableFile, readJson, readText, refuseLink } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
 import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
 import type { Weights } from "../model/config.ts";
+import { refused } from "../refusals.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";

@@ -28,19 +28,27 @@ const turns = Array.from({ length: 999 }, (_, i) => ({
   content: i % 2 === 0 ? "abc ".repeat(30) : `<think>${"b ".repeat(30)}</think> c`,
 }));
 test.each<[what: string, path: string, body: object]>([
-  ["one word of a million characters", "completions", { prompt: "a".repeat(1e6) }],
-  ["a million spaces", "chat/completions", { messages: [{ role: "user", content: `a${" ".repeat(1e6)}b` }] }],
+  ["one word of 300,000 characters", "completions", { prompt: "a".repeat(300_000) }],
+  ["300,000 spaces", "chat/completions", { messages: [{ role: "user", content: `a${" ".repeat(300_000)}b` }] }],
   ["a conversation of 999 messages", "chat/completions", { messages: turns }],
 ])("%s", async (_, path, body) => {
-  const server = await start();
-  let isAnswered = false;
-  const answer = fetch(`${server.url}/v1/${path}`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model: "m", max_tokens: 2, ...body }),
-  }).finally(() => (isAnswered = true));
-  await new Promise((sent) => setTimeout(sent, 50));
-  for (let i = 0; i < 3; i++) expect((await fetch(`${server.url}/health`)).status).toBe(200);
-  expect(isAnswered).toBe(false);
-  expect([200, 400]).toContain((await answer).status); // what is too long is refused
+  const { url } = await start();
+  const ask = (asked: object) =>
+    fetch(`${url}/v1/${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ model: "m", max_tokens: 2, ...asked }),
+    });
+  const began = performance.now();
+  let [last, longest, isAnswered] = [began, 0, false];
+  const answer = ask(body).finally(() => (isAnswered = true));
+  while (!isAnswered) {
+    expect((await fetch(`${url}/health`)).status).toBe(200);
+    const now = performance.now();
+    longest = Math.max(longest, now - last);
+    last = now;
+  }
+  expect([200, 400]).toContain((await answer).status); // some are too long for the context, as counted
+  // Before, the whole of its reading was one pause. A busy machine makes longer ones, and a longer time of all.
+  expect(longest).toBeLessThan((performance.now() - began) / 3);
 });

@@ -1,7 +1,8 @@
 /** Errors as OpenAI's clients expect them, and the one table from our own errors to them. */
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { z } from "zod";
-import { BusyError, ContextLengthError, FileError, IfpruneError, isNoPlace } from "../../errors.ts";
+import { BusyError, ContextLengthError, FileError, IfpruneError } from "../../errors.ts";
+import { isNoPlace } from "../../refusals.ts";
 import type { ErrorBody } from "./pageApi.ts";
 
 type ErrorType =

@@ -1,9 +1,10 @@
 /** What the page asks beyond OpenAI's API: models, masks, tasks and the state of the server. Shapes in `pageApi.ts`. */
 import { isAbsolute } from "node:path";
 import { Hono } from "hono";
-import { FileError, isNoPlace } from "../../errors.ts";
+import { FileError } from "../../errors.ts";
 import type { Mask } from "../../mask/mask.ts";
 import { maskToJson } from "../../mask/maskFile.ts";
+import { isNoPlace } from "../../refusals.ts";
 import { EventBuffer } from "../eventBuffer.ts";
 import { type AddStage, type ServedModel, taskName, taskNameWords } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
