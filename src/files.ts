@@ -188,7 +188,7 @@ export function makeFile(path: string, write: (partial: string) => void, hint?: 
 const partialMark = "partial-";
 
 /** The end of a name under which this process writes what is not whole yet. */
-const ownPartial = (): string => partialMark + ownTag();
+export const ownPartial = (): string => partialMark + ownTag();
 
 /**
  * Removes from a folder what processes that have ended left half-written.

@@ -2,7 +2,7 @@
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
-import { writing } from "../files.ts";
+import { ownPartial, removePartials, writing } from "../files.ts";
 import { isAlive, ownProcess, type ProcessMark, processSchema } from "../processes.ts";
 
 const lockName = "trainer.lock";
@@ -14,8 +14,8 @@ const lockName = "trainer.lock";
  */
 export function lockRun(runDir: string): Disposable {
   const path = join(runDir, lockName);
-  const own = `${path}.${process.pid}`;
-  rmSync(own, { force: true }); // what is there may be a link to elsewhere
+  removePartials(runDir, `${lockName}.`);
+  const own = `${path}.${ownPartial()}`;
   try {
     writing(own, () => writeFileSync(own, JSON.stringify(ownProcess()), { flag: "wx" }));
     while (!linkIfAbsent(own, path)) removeIfStale(path);
@@ -48,7 +48,7 @@ function removeIfStale(path: string): void {
     );
   }
   // Between reading and removing, another trainer may have taken the stale lock over: move it, look, and give back what lives.
-  const moved = `${path}.stale.${process.pid}`;
+  const moved = `${path}.stale.${ownPartial()}`;
   try {
     renameSync(path, moved);
   } catch (error) {
