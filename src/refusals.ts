@@ -10,13 +10,8 @@ export function refused(path: string, cause: unknown, hint?: string): unknown {
   const { code, syscall } = cause as NodeJS.ErrnoException;
   if (syscall === undefined) return cause;
   const words = noPlaces[code ?? ""] ?? `wanted to write it, got ${code}.`;
-  return new FileError(
-    path,
-    `${words} ${hint ?? (isNoPlace(cause) ? "" : "Check the path and its permissions.")}`.trim(),
-    {
-      cause,
-    },
-  );
+  const told = hint ?? (isNoPlace(cause) ? "" : "Check the path and its permissions.");
+  return new FileError(path, `${words} ${told}`.trim(), { cause });
 }
 
 /** Why a disk takes nothing, whatever the path. */

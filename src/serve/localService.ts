@@ -295,7 +295,7 @@ export class LocalService implements InferenceService {
       );
     if (echo && logprobs === undefined) throw new OptionError("generate: wanted logprobs beside echo. Give them.");
     const sampling = completeSampling(request.sampling);
-    const read = await this.#read(served, prompt);
+    const read = await this.#read(served, prompt, signal);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
     const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
@@ -362,7 +362,7 @@ export class LocalService implements InferenceService {
   ): Promise<PromptToken[]> {
     const served = this.#find(id);
     const { prompt, mask, top } = request;
-    const read = await this.#read(served, prompt);
+    const read = await this.#read(served, prompt, request.signal);
     const { tokenizer } = served.model;
     const textOf = tokenTexts(tokenizer);
     return this.#stoppable(request.signal, (signal) =>
@@ -395,7 +395,9 @@ export class LocalService implements InferenceService {
         await setImmediate(); // others want their turn between many texts
         either.throwIfAborted();
         const ids =
-          typeof input === "string" ? await served.reader.readByPredictor(input, model.bundle.contextLength) : input;
+          typeof input === "string"
+            ? await served.reader.readByPredictor(input, model.bundle.contextLength, either)
+            : input;
         numTokens += ids.length;
         features.push(await engine.feature(ids));
       }
@@ -409,7 +411,7 @@ export class LocalService implements InferenceService {
     { signal, ...budget }: Budget & { signal?: AbortSignal } = {},
   ): Promise<{ info: MaskInfo; mask: Mask }> {
     const served = this.#find(id);
-    const read = await this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] });
+    const read = await this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] }, signal);
     const named = await this.#stoppable(signal, async (either) => {
       using _ = await this.#queue.enter(either);
       return await this.#maskOf(served, read.instruction, budget, either);
@@ -478,8 +480,8 @@ export class LocalService implements InferenceService {
     return served;
   }
 
-  #read({ reader, info }: Served, prompt: GenerationRequest["prompt"]): Promise<ReadPrompt> {
-    return reader.read(prompt, info.contextLength);
+  #read({ reader, info }: Served, prompt: GenerationRequest["prompt"], signal?: AbortSignal): Promise<ReadPrompt> {
+    return reader.read(prompt, info.contextLength, signal);
   }
 
   /** Waits for a turn, a mask and a slot, and holds them while `use` runs. */

@@ -49,28 +49,30 @@ export class PromptReader implements AsyncDisposable {
   }
 
   /** @throws as {@link readPrompt}; {InputError} if it takes too long or too much memory */
-  async read(prompt: Prompt, contextLength: number): Promise<ReadPrompt> {
+  async read(prompt: Prompt, contextLength: number, signal?: AbortSignal): Promise<ReadPrompt> {
     if (isShort(prompt)) return readPrompt(this.#model, prompt, contextLength);
-    const read = await this.#inTurn({ prompt, contextLength });
+    const read = await this.#inTurn({ prompt, contextLength }, signal);
     const { tokenizer } = this.#model.format;
     return { ...read, decoder: read.isContinued ? decoderAfter(read.ids, tokenizer) : tokenizer.stream() };
   }
 
   /** What the predictor reads of a text. @throws as {@link PromptReader.read} */
-  async readByPredictor(text: string, contextLength: number): Promise<Int32Array> {
+  async readByPredictor(text: string, contextLength: number, signal?: AbortSignal): Promise<Int32Array> {
     if (isShort({ kind: "text", text })) return readPredictorText(this.#model, text, contextLength);
-    return (await this.#inTurn({ text, contextLength })).ids;
+    return (await this.#inTurn({ text, contextLength }, signal)).ids;
   }
 
-  #inTurn(task: ReaderTask): Promise<Omit<ReadPrompt, "decoder">> {
-    const reading = this.#last.then(() => this.#readApart(task));
+  #inTurn(task: ReaderTask, signal?: AbortSignal): Promise<Omit<ReadPrompt, "decoder">> {
+    const reading = this.#last.then(() => {
+      signal?.throwIfAborted();
+      return this.#readApart(task);
+    });
     this.#last = reading.catch(() => {});
     return reading;
   }
 
   async #readApart(task: ReaderTask): Promise<Omit<ReadPrompt, "decoder">> {
-    this.#worker ??= this.#start();
-    const worker = await this.#worker;
+    const worker = await this.#open();
     worker.ref();
     worker.postMessage(task);
     const answer = await nextAnswer(worker, this.#maxMs).catch((error) => {
@@ -83,12 +85,24 @@ export class PromptReader implements AsyncDisposable {
     return answer.read;
   }
 
+  #open(): Promise<Worker> {
+    if (this.#worker) return this.#worker;
+    const starting = this.#start();
+    this.#worker = starting;
+    const forget = () => {
+      if (this.#worker === starting) this.#worker = undefined;
+    };
+    starting.then((worker) => worker.once("exit", forget), forget);
+    return starting;
+  }
+
   async #start(): Promise<Worker> {
     const { formatSource, hasPredictor, manifest } = this.#model;
     const worker = startThread("promptWorker", import.meta.url, {
       workerData: { formatSource, hasPredictor, manifest } satisfies ReaderData,
       resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
     });
+    worker.on("error", () => {}); // who waits for it is told; between prompts it says nothing
     await nextAnswer(worker);
     return worker;
   }
