@@ -12,7 +12,7 @@ import { PromptReader } from "./promptReader.ts";
 const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));
 
 /** @param chatTemplate Jinja text */
-function open(chatTemplate?: string, options?: { maxMs: number }) {
+function open(chatTemplate?: string, options?: { maxMs?: number; maxHeapMb?: number }) {
   using whole = new InstructionModel(defaultModel);
   const formatSource = {
     ...whole.formatSource,
@@ -66,4 +66,11 @@ test("others go on while a long prompt is read, and one that takes too long is g
   await expect(slow).rejects.toThrow(InputError);
   await expect(slow).rejects.toThrow(/read within 1 s/);
   expect((await reader.read(text(14_000), 1e6)).ids.length).toBeGreaterThan(1000); // by another thread
+});
+
+test("one that takes too much memory is given up, and the process lives", async () => {
+  const { reader } = open(undefined, { maxHeapMb: 48 });
+  const large = reader.read({ kind: "text", text: "ab 1".repeat(3_000_000) }, 2 ** 30);
+  await expect(large).rejects.toThrow(InputError);
+  await expect(large).rejects.toThrow(/takes more/);
 });

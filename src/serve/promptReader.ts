@@ -39,13 +39,15 @@ const MAX_HEAP_MB = 1024;
 export class PromptReader implements AsyncDisposable {
   readonly #model: ReaderModel;
   readonly #maxMs: number;
+  readonly #maxHeapMb: number;
   #worker: Promise<Worker> | undefined;
   #last: Promise<unknown> = Promise.resolve();
 
   /** @param maxMs of a prompt, from when its turn comes */
-  constructor(model: ReaderModel, { maxMs = MAX_MS } = {}) {
+  constructor(model: ReaderModel, { maxMs = MAX_MS, maxHeapMb = MAX_HEAP_MB } = {}) {
     this.#model = model;
     this.#maxMs = maxMs;
+    this.#maxHeapMb = maxHeapMb;
   }
 
   /** @throws as {@link readPrompt}; {InputError} if it takes too long or too much memory */
@@ -100,7 +102,7 @@ export class PromptReader implements AsyncDisposable {
     const { formatSource, hasPredictor, manifest } = this.#model;
     const worker = startThread("promptWorker", import.meta.url, {
       workerData: { formatSource, hasPredictor, manifest } satisfies ReaderData,
-      resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MB },
+      resourceLimits: { maxOldGenerationSizeMb: this.#maxHeapMb },
     });
     worker.on("error", () => {}); // who waits for it is told; between prompts it says nothing
     await nextAnswer(worker);
@@ -139,7 +141,7 @@ function nextAnswer(worker: Worker, maxMs?: number): Promise<ReaderAnswer> {
     const message = (answer: ReaderAnswer) => settle(() => resolve(answer));
     const error = (cause: NodeJS.ErrnoException) =>
       cause.code === "ERR_WORKER_OUT_OF_MEMORY"
-        ? refuse(`one that is read in ${MAX_HEAP_MB} MB of memory, got one that takes more.`)
+        ? refuse("one that is read in the memory that there is for it, got one that takes more.")
         : settle(() => reject(cause));
     const exit = () => settle(() => reject(new Error("internal: the reader of prompts ended")));
     const timer = maxMs === undefined ? undefined : setTimeout(giveUp, maxMs);
