@@ -80,7 +80,7 @@ export function limitWork(interpreter: Interpreter, budget: number): (work: numb
   };
   /** Of a value that stands in a block. */
   const chargeWriting = (frame: Frame, value: Value): void => {
-    if (isText(value)) frame.written += value.value.length;
+    if (isText(value)) frame.written += lengthOf(value);
     else chargeDeep(value);
   };
   const frames: Frame[] = [];
@@ -117,7 +117,7 @@ export function limitWork(interpreter: Interpreter, budget: number): (work: numb
         break;
       case "FilterStatement":
         if (isText(value))
-          charge(searchWork(frame.written, value.value.length)); // an argument of the filter, or written
+          charge(searchWork(frame.written, lengthOf(value))); // an argument of the filter, or written
         else charge(frame.written * numberIn(value));
         chargeWriting(frame, value);
         break;
@@ -141,7 +141,7 @@ export function limitWork(interpreter: Interpreter, budget: number): (work: numb
     }
     const becomesText = operator === "~" || operator === "+" || isText(left) !== isText(right);
     for (const one of [left, right]) {
-      if (isText(one)) charge(one.value.length / SEARCHED_AT_A_TIME);
+      if (isText(one)) charge(lengthOf(one) / SEARCHED_AT_A_TIME);
       else if (becomesText) chargeDeep(one);
     }
   };
@@ -150,15 +150,15 @@ export function limitWork(interpreter: Interpreter, budget: number): (work: numb
   const chargeArgument = (filter: unknown, operand: Value, argument: Value): void => {
     if (filter === "indent") charge(lengthOf(operand) * numberIn(argument));
     else if (filter === "tojson") chargeDeep(operand, numberIn(argument) + lengthOf(argument));
-    else if (isText(argument)) charge(lengthOf(operand) * (1 + argument.value.length));
+    else if (isText(argument)) charge(lengthOf(operand) * (1 + lengthOf(argument)));
   };
 
   const chargeMethod = (name: unknown, object: Value, [sought, replacement]: (Value | undefined)[]): void => {
     chargeReading(name, object);
     if (!SEARCHES.includes(name) || sought === undefined) return;
-    for (const text of isText(sought) ? [sought.value] : itemsOf(sought.value))
+    for (const text of isText(sought) ? [sought] : itemsOf(sought.value))
       charge(searchWork(lengthOf(object), typeof text === "string" ? text.length : lengthOf(text)));
-    if (name === "replace" && isText(replacement)) charge((1 + lengthOf(object)) * replacement.value.length);
+    if (name === "replace" && replacement) charge((1 + lengthOf(object)) * lengthOf(replacement));
   };
 
   interpreter.evaluate = (...[node, environment]: Parameters<Evaluate>) => {
@@ -187,7 +187,7 @@ export function limitWork(interpreter: Interpreter, budget: number): (work: numb
 
 const searchWork = (text: number, sought: number): number => text + (text * sought) / SEARCHED_AT_A_TIME;
 
-const isText = (value: Value | undefined): boolean => typeof value?.value === "string";
+const isText = ({ value }: Value): boolean => typeof value === "string";
 
 /** Characters of a text, items of a list or an object. */
 function lengthOf({ value }: Value): number {
