@@ -1,9 +1,21 @@
-import { existsSync, readdirSync, truncateSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../test/support/models.ts";
 import { FileError, MemoryError } from "./errors.ts";
-import { makeFolder, ReadableFile } from "./files.ts";
+import { checkWithin, makeFile, makeFolder, makeFolders, ReadableFile, removePartials, writing } from "./files.ts";
+import { ownTag } from "./processes.ts";
 
 test("more than a buffer can hold is a MemoryError", () => {
   const path = join(temporaryFolder(), "x.bin");
@@ -26,3 +38,74 @@ test.skipIf(!existsSync("/dev/full"))(
     expect(readdirSync(parent)).toEqual([]);
   },
 );
+
+test.each([
+  ["ENOSPC", /wanted room on its disk, got no more\. Make room\. Kept\./],
+  ["EDQUOT", /got no more than the user's quota\. Make room, or have it raised\. Kept\./],
+  ["EROFS", /wanted a disk that can be written, got a read-only one\. Choose another place\. Kept\./],
+  ["EACCES", /wanted to write it, got EACCES\. Kept\./],
+])("%s is a FileError that says what to do", (code, words) => {
+  const write = () => {
+    throw Object.assign(new Error("refused"), { code, syscall: "write" });
+  };
+  expect(() => writing("a", write, "Kept.")).toThrow(FileError);
+  expect(() => writing("a", write, "Kept.")).toThrow(words);
+});
+
+test("folders that the system refuses are refused, where Node's own recursion spins for ever", () => {
+  const folder = temporaryFolder();
+  makeFolders(join(folder, "a/b/c/"));
+  makeFolders(join(folder, "a/b"));
+  expect(readdirSync(folder, { recursive: true }).sort()).toEqual(["a", "a/b", "a/b/c"].sort());
+  if (existsSync("/proc/self")) expect(() => makeFolders("/proc/of/ifprune")).toThrow(/got ENOENT/);
+  writeFileSync(join(folder, "file"), "");
+  for (const path of ["file", "file/a"]) expect(() => makeFolders(join(folder, path))).toThrow(FileError);
+});
+
+test("what dead processes left half-written goes before the same is written again; what living ones write stays", async () => {
+  const parent = temporaryFolder();
+  const { pid } = spawnSync(process.execPath, ["--version"]);
+  const left = `out.partial-${pid}-1-${hostname()}`;
+  const kept = [
+    `out.partial-${ownTag()}-not`, // of another host
+    `out.partial-${pid}-1-not-${hostname()}`,
+    `other.partial-${pid}-1-${hostname()}`, // something else, which may be written by what names it so
+    `out.partial-${pid}`, // someone else's name
+  ];
+  for (const name of [left, ...kept]) mkdirSync(join(parent, name));
+  for (const [i, name] of kept.entries()) utimesSync(join(parent, name), i % 2 === 0 ? 0 : 4e9, i % 2 === 0 ? 0 : 4e9);
+  await makeFolder(join(parent, "out"), "test", async () => {
+    const own = `out.partial-${ownTag()}`;
+    utimesSync(join(parent, own), 0, 0); // a clock that is wrong
+    removePartials(parent, "out.");
+    expect(readdirSync(parent).sort()).toEqual([...kept, own].sort());
+  });
+  expect(readdirSync(parent).sort()).toEqual([...kept, "out"].sort());
+});
+
+test("a file is replaced whole, not what a link in its place leads to", () => {
+  const folder = temporaryFolder();
+  const [path, other] = [join(folder, "path"), join(folder, "other")];
+  writeFileSync(other, "kept");
+  symlinkSync(other, path);
+  const half = () =>
+    makeFile(path, (partial) => {
+      writeFileSync(partial, "ha");
+      throw new Error("stopped");
+    });
+  expect(half).toThrow("stopped");
+  makeFile(path, (partial) => writeFileSync(partial, "whole"));
+  expect([path, other].map((one) => readFileSync(one, "utf8"))).toEqual(["whole", "kept"]);
+  expect(readdirSync(folder).sort()).toEqual(["other", "path"]);
+});
+
+test("a link out of a folder is refused, one within it is not", () => {
+  const [folder, outside] = [temporaryFolder(), join(temporaryFolder(), "secret")];
+  writeFileSync(outside, "secret");
+  writeFileSync(join(folder, "blob"), "");
+  symlinkSync("blob", join(folder, "in"));
+  symlinkSync(outside, join(folder, "out"));
+  symlinkSync("nowhere", join(folder, "dangling"));
+  for (const name of ["in", "blob", "dangling", "absent"]) checkWithin(join(folder, name), folder);
+  expect(() => checkWithin(join(folder, "out"), folder)).toThrow(/got a link to elsewhere/);
+});

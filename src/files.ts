@@ -2,10 +2,25 @@
  * Positioned reads from files that may be hostile, and whole writes. Both are synchronous: a gather makes thousands of small
  * reads, which the page cache serves faster than the thread pool hands them over.
  */
-import { closeSync, existsSync, fstatSync, mkdirSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import { FileError, MemoryError, OptionError } from "./errors.ts";
 import { openToRead } from "./json.ts";
+import { isLeftBy, ownTag } from "./processes.ts";
+import { isNoPlace, refused } from "./refusals.ts";
 
 export { readJson, readText } from "./json.ts";
 
@@ -102,12 +117,31 @@ export function checkNewFolder(path: string, operation: string): void {
     );
 }
 
+/** Makes a folder and those around it, unless they are there. @throws {FileError} if the system refuses */
+export function makeFolders(path: string, hint?: string): void {
+  writing(path, () => makeMissing(resolve(path)), hint);
+}
+
+/** (Node's own recursion spins for ever where the system refuses new folders and says that there is none of that name, as `/proc` does.) */
+function makeMissing(path: string): void {
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "EEXIST" && statSync(path).isDirectory()) return;
+    const outer = dirname(path);
+    if (code !== "ENOENT" || existsSync(outer)) throw error;
+    makeMissing(outer);
+    makeMissing(path);
+  }
+}
+
 /**
- * Makes a folder that appears whole or not at all.
+ * Makes a folder that appears whole or not at all. What processes that were killed have left of it goes first.
  *
  * @param write fills a folder of another name, which is then renamed; if it throws, nothing is left
  * @throws {OptionError} as {@link checkNewFolder}
- * @throws {FileError} if the disk is full
+ * @throws {FileError} if the disk is full or may not be written
  */
 export async function makeFolder(
   path: string,
@@ -115,24 +149,78 @@ export async function makeFolder(
   write: (partial: string) => Promise<void>,
 ): Promise<void> {
   checkNewFolder(path, operation);
-  const partial = `${resolve(path)}.partial-${process.pid}`; // not in it, should the path end in a slash
-  rmSync(partial, { recursive: true, force: true });
+  const whole = resolve(path); // should it end in a slash
+  removePartials(dirname(whole), `${basename(whole)}.`);
+  const partial = `${whole}.${ownPartial()}`;
   try {
-    mkdirSync(partial); // its parent must exist: a recursive mkdir spins for ever where the system refuses new folders (/proc)
+    writing(path, () => mkdirSync(partial));
     await write(partial);
     renameSync(partial, path);
   } catch (error) {
     rmSync(partial, { recursive: true, force: true });
-    if (isDiskFull(error))
-      throw new FileError(path, "wanted room on its disk, got no more. Make room. Nothing of it is left.", {
-        cause: error,
-      });
-    throw error;
+    throw isNoPlace(error) ? refused(path, error, "Nothing of it is left.") : error;
   }
 }
 
-/** Whether the system refused to write for want of room. */
-export function isDiskFull(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === "ENOSPC" || code === "EDQUOT";
+/**
+ * Makes a file that appears whole or not at all, as {@link makeFolder} makes folders. One that is there is replaced, a link too.
+ *
+ * @param write makes a file of another name, which is then renamed
+ * @throws {FileError} if the system refuses
+ */
+export function makeFile(path: string, write: (partial: string) => void, hint?: string): void {
+  removePartials(dirname(path), `${basename(path)}.`);
+  const partial = `${path}.${ownPartial()}`;
+  try {
+    writing(
+      path,
+      () => {
+        write(partial);
+        renameSync(partial, path);
+      },
+      hint,
+    );
+  } finally {
+    rmSync(partial, { force: true });
+  }
+}
+
+const partialMark = "partial-";
+
+/** The end of a name under which this process writes what is not whole yet. */
+export const ownPartial = (): string => partialMark + ownTag();
+
+/**
+ * Removes from a folder what processes that have ended left half-written.
+ *
+ * @param start of their names
+ */
+export function removePartials(folder: string, start = ""): void {
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  for (const name of names) {
+    const at = name.lastIndexOf(partialMark);
+    const isPartial = at >= 0 && name.startsWith(start) && isLeftBy(name.slice(at + partialMark.length));
+    if (isPartial) rmSync(join(folder, name), { recursive: true, force: true });
+  }
+}
+
+/** Runs what writes to `path`. @throws {FileError} if the system refuses */
+export function writing<Result>(path: string, write: () => Result, hint?: string): Result {
+  try {
+    return write();
+  } catch (cause) {
+    throw refused(path, cause, hint);
+  }
+}
+
+/** @throws {FileError} if a file that is there lies outside a folder, so that a link leads to it */
+export function checkWithin(path: string, folder: string): void {
+  if (existsSync(path) && !realpathSync(path).startsWith(realpathSync(folder) + sep))
+    throw new FileError(path, `wanted a file in "${folder}", got a link to elsewhere. Put a copy in its place.`);
+}
+
+/** @throws {FileError} if there is a symbolic link: what is written there would be elsewhere */
+export function refuseLink(path: string): void {
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink())
+    throw new FileError(path, "wanted to write here, got a link to elsewhere. Remove it.");
 }

@@ -40,9 +40,9 @@ export function readText(path: string, most = maxTextBytes): string {
   }
 }
 
-/** @throws {FileError} if the file is missing or not JSON */
-export function readJson(path: string): unknown {
-  const text = readText(path);
+/** @param most bytes @throws {FileError} if the file is missing, larger, or not JSON */
+export function readJson(path: string, most = maxTextBytes): unknown {
+  const text = readText(path, most);
   try {
     checkDepth(text);
     return JSON.parse(text);

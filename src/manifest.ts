@@ -3,21 +3,11 @@
  * every file in it. It is written last, so a folder with a manifest is a whole one.
  */
 import { createHash } from "node:crypto";
-import {
-  closeSync,
-  createReadStream,
-  existsSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from "node:fs";
-import { join } from "node:path";
+import { closeSync, createReadStream, existsSync, fsyncSync, openSync, readFileSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "./errors.ts";
-import { readJson, writeFully } from "./files.ts";
+import { makeFile, readJson, writeFully } from "./files.ts";
 import { zodWords } from "./words.ts";
 
 export const manifestName = "ifprune.json";
@@ -224,13 +214,8 @@ export function boundaryOf(
 
 /** Adds to the manifest of a bundle what was measured of it; it is there whole or not at all. It makes another hash: nothing should know the bundle yet. */
 export function addQuality(folder: string, quality: Quality): void {
-  const partial = `${manifestName}.partial`;
-  try {
-    writeManifest(folder, { ...readManifest(folder, "ifprune-bundle"), quality }, partial);
-    renameSync(join(folder, partial), join(folder, manifestName));
-  } finally {
-    rmSync(join(folder, partial), { force: true });
-  }
+  const manifest = { ...readManifest(folder, "ifprune-bundle"), quality };
+  makeFile(join(folder, manifestName), (partial) => writeManifest(folder, manifest, basename(partial)));
 }
 
 /** Writes a manifest, synced to the disk. */

@@ -66,6 +66,11 @@ test("rooms import from those that they may", () => {
   expect(wrong).toEqual([]);
 });
 
+test("folders are made by `makeFolders`: Node's own recursion spins for ever where the system refuses, as in /proc", () => {
+  const makers = files.filter((file) => /mkdir(Sync)?\([^;]*recursive/.test(readFileSync(join(source, file), "utf8")));
+  expect(makers).toEqual([]);
+});
+
 test("llama.cpp is one engine of many: one place takes it where no other is given, all else is given one", () => {
   const users = imports.filter(({ target }) => target === "engine/llamaCpp.ts").map(({ file }) => file);
   expect(users).toEqual(["answer/defaultEngines.ts"]);
@@ -130,5 +135,6 @@ test("help, the version and wrong usage load the table of commands alone: no pac
     "model/families.ts",
     "options.ts",
     "package.ts",
+    "refusals.ts",
   ]);
 });

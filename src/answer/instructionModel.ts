@@ -9,9 +9,9 @@ import { OptionError } from "../errors.ts";
 import { boundaryOf } from "../manifest.ts";
 import { checkMask, fullMask, type Mask } from "../mask/mask.ts";
 import { checkNumber } from "../options.ts";
-import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
-import { composePrompt, PromptFormat, type TaskExample } from "../text/prompt.ts";
-import { loadTokenizer, type StreamDecoder, type Tokenizer } from "../text/tokenizer.ts";
+import { chatTemplateName } from "../text/chatTemplate.ts";
+import { composePrompt, type FormatSource, openFormat, type PromptFormat, type TaskExample } from "../text/prompt.ts";
+import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
 import { openBundleFeature, openBundlePredictor } from "./bundlePredictor.ts";
 import { DEFAULT_ENGINES } from "./defaultEngines.ts";
@@ -92,6 +92,8 @@ export class InstructionModel implements PromptedModel, Disposable {
   readonly engines: EngineProvider;
   readonly bundle: Bundle;
   readonly format: PromptFormat;
+  /** Of {@link InstructionModel.format}. */
+  readonly formatSource: FormatSource;
 
   /**
    * @param name a bundle's folder, or the id of a model that was pulled
@@ -102,12 +104,14 @@ export class InstructionModel implements PromptedModel, Disposable {
     this.bundle = new Bundle(name);
     try {
       const { manifest, tokenizerPath, path } = this.bundle;
-      const tokenizer = loadTokenizer(tokenizerPath, boundaryOf(manifest, this.bundle.config));
-      const template = this.bundle.text(chatTemplateName);
-      this.format = new PromptFormat(
-        tokenizer,
-        template === undefined ? manifest.promptTemplate : new ChatTemplate(template, join(path, chatTemplateName)),
-      );
+      const source = this.bundle.text(chatTemplateName);
+      this.formatSource = {
+        tokenizer: tokenizerPath,
+        boundary: boundaryOf(manifest, this.bundle.config),
+        promptTemplate: manifest.promptTemplate,
+        chatTemplate: source === undefined ? undefined : { source, where: join(path, chatTemplateName) },
+      };
+      this.format = openFormat(this.formatSource);
     } catch (error) {
       this.bundle[Symbol.dispose]();
       throw error;

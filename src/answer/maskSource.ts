@@ -200,8 +200,8 @@ async function openPredictor(model: PromptedModel, options: PredictorOptions): P
   return {
     name: "predictor",
     epsilon: manifest.lambda === "soft" ? manifest.epsilon : undefined,
-    async scores({ text }) {
-      return { scores: await predictor.scores(readByPredictor(model, text)), cached: false };
+    async scores({ text, predictorIds }) {
+      return { scores: await predictor.scores(predictorIds ?? readByPredictor(model, text)), cached: false };
     },
     [Symbol.asyncDispose]: () => predictor[Symbol.asyncDispose](),
   };

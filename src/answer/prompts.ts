@@ -23,14 +23,19 @@ export interface ReadPrompt {
   instruction: Instruction;
   /** Of the answer. After a text that it continues, a space that it begins with is part of it. */
   decoder: StreamDecoder;
+  /** Whether the answer continues a text. */
+  isContinued?: true;
 }
+
+/** What reading a prompt takes of a model. */
+export type PromptReading = Pick<PromptedModel, "format" | "hasPredictor">;
 
 /**
  * @throws {InputError} if there is no text, the messages are in an order that the model does not know, or ids are not of the vocabulary
  * @throws {ContextLengthError} if the prompt fills the context
  * @throws {FileError} if the chat template fails
  */
-export function readPrompt(model: PromptedModel, prompt: Prompt, contextLength: number): ReadPrompt {
+export function readPrompt(model: PromptReading, prompt: Prompt, contextLength: number): ReadPrompt {
   checkEnds(model.format.tokenizer, prompt, contextLength);
   const read = encodePrompt(model, prompt);
   if (read.ids.length === 0) throw new InputError("prompt: wanted at least one token, got none.");
@@ -59,7 +64,7 @@ export function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: n
   }
 }
 
-function encodePrompt(model: PromptedModel, prompt: Prompt): ReadPrompt {
+function encodePrompt(model: PromptReading, prompt: Prompt): ReadPrompt {
   const { tokenizer } = model.format;
   switch (prompt.kind) {
     case "text": {
@@ -79,12 +84,17 @@ function encodePrompt(model: PromptedModel, prompt: Prompt): ReadPrompt {
 }
 
 function continued(ids: Int32Array, text: string, tokenizer: Tokenizer): ReadPrompt {
-  const decoder = tokenizer.stream();
-  for (const id of ids) decoder.push(id);
-  return { ids, instruction: { text, ids }, decoder };
+  return { ids, instruction: { text, ids }, decoder: decoderAfter(ids, tokenizer), isContinued: true };
 }
 
-function readChat(model: PromptedModel, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
+/** A decoder for what comes after a text. */
+export function decoderAfter(ids: Int32Array, tokenizer: Tokenizer): StreamDecoder {
+  const decoder = tokenizer.stream();
+  for (const id of ids) decoder.push(id);
+  return decoder;
+}
+
+function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
   const { format } = model;
   const { tokenizer, template } = format;
   const messages =
@@ -115,7 +125,7 @@ function readChat(model: PromptedModel, given: readonly ChatMessage[], tools?: r
  * a predictor were not trained so: to them every message is a prompt.
  */
 function joinTurns(
-  { format, hasPredictor }: PromptedModel,
+  { format, hasPredictor }: PromptReading,
   firstTurn: Int32Array,
   messages: readonly ChatMessage[],
 ): Int32Array {

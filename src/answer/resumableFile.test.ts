@@ -66,7 +66,9 @@ test.runIf(existsSync("/dev/full"))("a full disk is said, with what to do", () =
   const path = join(temporaryFolder(), "out");
   symlinkSync("/dev/full", `${path}.partial`);
   using file = new ResumableFile(path, job, none);
-  expect(() => file.append("one\n", { lines: 1 })).toThrow(/got ENOSPC\. Free some space and run it again/);
+  expect(() => file.append("one\n", { lines: 1 })).toThrow(
+    /wanted room on its disk, got no more\. Make room\. What is whole stays: run it again/,
+  );
   expect(file.counts).toEqual(none);
 });
 

@@ -2,10 +2,20 @@
  * A text that a long job writes in parts. Killed at any moment, it goes on after the last whole part: until the end the text is in `PATH.partial`, and
  * `PATH.progress.json` says which job it is of and how much of it counts.
  */
-import { closeSync, existsSync, fstatSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
-import { readJson, writeFully } from "../files.ts";
+import { makeFile, readJson, writeFully, writing } from "../files.ts";
 
 /** All that the text depends on, by name. Long values are given by their hashes. */
 type Job = Readonly<Record<string, string | number>>;
@@ -60,15 +70,7 @@ export class ResumableFile<Counts extends Record<string, number>> implements Dis
       writeFully(this.#descriptor, bytes, this.#bytes);
       fsyncSync(this.#descriptor);
       const next = { job: this.#job, bytes: this.#bytes + bytes.length, counts };
-      const partial = `${this.#progressPath}.${process.pid}`;
-      const descriptor = openSync(partial, "w");
-      try {
-        writeFully(descriptor, Buffer.from(`${JSON.stringify(next)}\n`));
-        fsyncSync(descriptor);
-      } finally {
-        closeSync(descriptor);
-      }
-      renameSync(partial, this.#progressPath);
+      makeFile(this.#progressPath, (partial) => writeFileSync(partial, `${JSON.stringify(next)}\n`, { flush: true }));
     });
     this.#bytes += bytes.length;
     this.#counts = counts;
@@ -115,16 +117,7 @@ export class ResumableFile<Counts extends Record<string, number>> implements Dis
     return new FileError(this.#partialPath, `${wanted} Was it changed? Remove it to begin anew.`);
   }
 
-  #written<T>(write: () => T): T {
-    try {
-      return write();
-    } catch (cause) {
-      const { code } = cause as NodeJS.ErrnoException;
-      const hint =
-        code === "ENOSPC"
-          ? "Free some space and run it again: it goes on here."
-          : "Check the path and its permissions.";
-      throw new FileError(this.#partialPath, `wanted to write it, got ${code}. ${hint}`, { cause });
-    }
+  #written<Result>(write: () => Result): Result {
+    return writing(this.#partialPath, write, "What is whole stays: run it again to go on.");
   }
 }

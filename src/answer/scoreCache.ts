@@ -2,11 +2,11 @@
  * Scores on disk, so that another budget of the same prompt or text needs no second pass: `<root>/<bundle>/<key>.safetensors` holds `scores`
  * [L, F] in float32. Several processes may use one cache. Files unused for the longest time go first when it outgrows its limit.
  */
-import { randomUUID } from "node:crypto";
-import { readdirSync, renameSync, rmSync, statSync, utimesSync } from "node:fs";
+import { readdirSync, rmSync, statSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
 import { FileError } from "../errors.ts";
+import { makeFile, removePartials } from "../files.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 
 /** Where scores are kept. */
@@ -18,9 +18,7 @@ export interface ScoreCacheOptions {
 }
 
 const defaultMaxBytes = 2 ** 28;
-/** Files that are still being written after this time were left by a process that was killed. */
-const abandonedMs = 3_600_000;
-const partialSuffix = ".partial";
+const extension = ".safetensors";
 
 /**
  * Scores from the cache, or else made and kept there.
@@ -35,19 +33,13 @@ export async function cachedScores(
   make: () => Promise<Float32Array>,
 ): Promise<{ scores: Float32Array; cached: boolean }> {
   const folder = join(root, model.hash.slice(0, 32));
-  const path = join(folder, `${key}.safetensors`);
+  const path = join(folder, key + extension);
   const shape = [model.numLayers, model.ffnWidth];
   const known = readScores(path, shape);
   if (known) return { scores: known, cached: true };
   const scores = await make();
   makeCacheFolder(folder);
-  const partial = join(folder, randomUUID() + partialSuffix);
-  try {
-    writeSafetensors(partial, new Map([["scores", { shape, data: scores }]]));
-    renameSync(partial, path);
-  } finally {
-    rmSync(partial, { force: true });
-  }
+  makeFile(path, (partial) => writeSafetensors(partial, new Map([["scores", { shape, data: scores }]])));
   evict(root, maxBytes);
   return { scores, cached: false };
 }
@@ -66,20 +58,22 @@ function readScores(path: string, shape: readonly number[]): Float32Array | unde
   }
 }
 
-/** Removes abandoned files, then those that were unused for the longest time, until `maxBytes` suffice. */
+/** Removes what killed processes left half-written, then the files that were unused for the longest time, until `maxBytes` suffice. */
 function evict(root: string, maxBytes: number): void {
-  const files = list(root)
+  const folders = list(root);
+  for (const folder of folders) removePartials(folder);
+  const files = folders
     .flatMap(list)
+    .filter((path) => path.endsWith(extension))
     .flatMap((path) => {
       const stat = statSync(path, { throwIfNoEntry: false });
       return stat?.isFile() ? [{ path, usedMs: stat.mtimeMs, bytes: stat.size }] : [];
     })
     .sort((a, b) => b.usedMs - a.usedMs);
   let total = 0;
-  for (const { path, usedMs, bytes } of files) {
-    const isPartial = path.endsWith(partialSuffix);
-    if (!isPartial) total += bytes;
-    if (isPartial ? Date.now() - usedMs > abandonedMs : total > maxBytes) rmSync(path, { force: true });
+  for (const { path, bytes } of files) {
+    total += bytes;
+    if (total > maxBytes) rmSync(path, { force: true });
   }
 }
 

@@ -6,10 +6,9 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { createRequire } from "node:module";
 import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
-import { basename, extname, join, resolve } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
 import type { Budget } from "../bundle/budget.ts";
 import { Bundle } from "../bundle/bundle.ts";
@@ -24,6 +23,7 @@ import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";
 import { type Given, readNumbers } from "../options.ts";
+import { ownModule } from "../processes.ts";
 import { BENCH_OPTIONS, PROMPT_LENGTHS } from "./benchOptions.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
@@ -263,10 +263,8 @@ async function prepare(
 }
 
 function startWorker(): ChildProcess {
-  const extension = extname(import.meta.url); // the sources run through tsx, the build as it is
-  const tsx = () => pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-  const execArgv = extension === ".ts" ? ["--import", tsx()] : [];
-  return fork(fileURLToPath(new URL(`./worker${extension}`, import.meta.url)), { execArgv });
+  const { url, execArgv } = ownModule("worker", import.meta.url);
+  return fork(fileURLToPath(url), { execArgv });
 }
 
 /** Lets a worker measure. Aborting ends it. */

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { ggufParts, writeParts } from "../../test/support/gguf.ts";
@@ -101,6 +101,34 @@ describe("a checkpoint", () => {
       type: "F16",
     });
     await expect(importing).rejects.toThrow(OptionError);
+  });
+});
+
+describe("a link in a model's folder", () => {
+  const importing = (folder: string, out = join(temporaryFolder(), "out")) => importModel(folder, out);
+
+  test("to elsewhere is not followed: it would bring any file of this machine along", async () => {
+    const secret = join(temporaryFolder(), "secret.json");
+    writeFileSync(secret, '{"key": "secret"}');
+    for (const name of ["special_tokens_map.json", "tokenizer.json", "model.safetensors"]) {
+      const folder = await modelFolder();
+      rmSync(join(folder, name), { force: true });
+      symlinkSync(secret, join(folder, name));
+      await expect(importing(folder)).rejects.toThrow(/got a link to elsewhere\. Put a copy in its place/);
+    }
+  });
+
+  test("is followed within what the Hub's cache has of one repository, not to another's", async () => {
+    const hub = temporaryFolder();
+    const [snapshot, blobs] = [join(hub, "models--a--b/snapshots/c0ffee"), join(hub, "models--a--b/blobs")];
+    cpSync(await modelFolder(), blobs, { recursive: true });
+    mkdirSync(snapshot, { recursive: true });
+    for (const name of readdirSync(blobs)) symlinkSync(join("../../blobs", name), join(snapshot, name));
+    await importing(snapshot);
+    mkdirSync(join(hub, "models--a--c"));
+    renameSync(blobs, join(hub, "models--a--c/blobs"));
+    symlinkSync("../models--a--c/blobs", blobs);
+    await expect(importing(snapshot)).rejects.toThrow(/got a link to elsewhere/);
   });
 });
 

@@ -2,11 +2,11 @@
  * Importing a model of someone else's: a Hugging Face folder, a GGUF file, a llama2.c checkpoint. It becomes a bundle, which is run, pruned and
  * exported, or a checkpoint, which is trained.
  */
-import { existsSync, statSync, writeFileSync } from "node:fs";
-import { basename, extname, join, resolve } from "node:path";
+import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, extname, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
-import { makeFolder, readJson, readText } from "../files.ts";
+import { checkWithin, makeFolder, readJson, readText } from "../files.ts";
 import type { GgufMetadata } from "../formats/gguf.ts";
 import { GgufModel } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.ts";
@@ -177,7 +177,21 @@ function ours(folder: string): string {
 /** Small files that transformers reads beside the weights. */
 const takenAlong = ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
 
+/** What is read of a model's folder. */
+const isRead = /\.(json|jinja|safetensors|gguf|md|model)$/;
+
+/**
+ * A model from elsewhere must not bring other files of this machine along, by links to them.
+ *
+ * @throws {FileError} if one leads out of the folder; in the Hub's cache, out of what it has of the repository
+ */
+function checkLinks(folder: string, isOurs = (name: string) => isRead.test(name)): void {
+  const [, repository] = /^(.*[\\/]models--[^\\/]+)[\\/]snapshots[\\/]/.exec(realpathSync(folder)) ?? [];
+  for (const name of readdirSync(folder).filter(isOurs)) checkWithin(join(folder, name), repository ?? folder);
+}
+
 function openFolder(folder: string): Opened {
+  checkLinks(folder);
   if (!existsSync(join(folder, "config.json")))
     throw new FileError(
       folder,
@@ -285,6 +299,8 @@ function frontMatter(path: string): string {
 }
 
 function openGguf(path: string): Opened {
+  const [, stem] = /^(.+-)\d{5}-of-\d{5}\.gguf$/.exec(basename(path)) ?? [];
+  if (stem !== undefined) checkLinks(dirname(path), (name) => name.startsWith(stem) && name !== basename(path));
   const llm = new GgufModel(path);
   try {
     const { tokenizerJson, bosId, eosIds, addBos, chatTemplate: found } = tokenizerFromGguf(llm.metadata, path);

@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError, HubError, OptionError } from "../errors.ts";
-import { readModelConfig } from "../formats/huggingface.ts";
+import { maxIndexBytes, readModelConfig } from "../formats/huggingface.ts";
 import type { HubSnapshot } from "../hub/hubSnapshot.ts";
 import { readJson } from "../json.ts";
 import { manifestName, parseManifest } from "../manifest.ts";
@@ -69,7 +69,7 @@ async function chooseCheckpoint(snapshot: HubSnapshot): Promise<PullFiles> {
 }
 
 function shardsOf(path: string): string[] {
-  const { data, error } = indexSchema.safeParse(readJson(path));
+  const { data, error } = indexSchema.safeParse(readJson(path, maxIndexBytes));
   if (error) throw new FileError(path, `wanted where each tensor is, got: ${zodWords(error)}.`);
   return [...new Set(Object.values(data.weight_map))];
 }

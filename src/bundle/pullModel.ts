@@ -2,9 +2,9 @@
  * Bringing a model from the Hugging Face Hub. A repository that is a bundle is used where it lies in the Hub's cache; of a Hugging Face checkpoint or a
  * GGUF file a bundle is made in ours.
  */
-import { copyFileSync, existsSync, mkdirSync } from "node:fs";
+import { copyFileSync, existsSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { checkNewFolder, makeFolder } from "../files.ts";
+import { checkNewFolder, checkWithin, makeFolder, makeFolders, removePartials } from "../files.ts";
 import { HubSnapshot } from "../hub/hubSnapshot.ts";
 import { readManifest } from "../manifest.ts";
 import { makeCacheFolder } from "./cacheFolder.ts";
@@ -64,7 +64,10 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   const source = kind === "checkpoint" ? folder : join(folder, kind.gguf);
   const name = kind === "checkpoint" ? commit : `${commit}-${basename(kind.gguf, ".gguf")}`;
   const path = out ?? join(pulledFolder(id), name);
-  if (out === undefined) makeCacheFolder(dirname(path));
+  if (out === undefined) {
+    makeCacheFolder(dirname(path));
+    removePartials(dirname(path));
+  }
   if (out !== undefined || !existsSync(path)) {
     try {
       const imported = await importModel(source, path, {
@@ -87,9 +90,11 @@ function isOfflineSet(): boolean {
   return /^(1|on|yes|true)$/i.test(process.env.HF_HUB_OFFLINE ?? "");
 }
 
+/** @param from a snapshot, whose links lead into the repository's folder in the cache */
 function copyFiles(from: string, to: string, names: readonly string[]): void {
   for (const name of names) {
-    mkdirSync(dirname(join(to, name)), { recursive: true });
+    checkWithin(join(from, name), dirname(dirname(from)));
+    makeFolders(dirname(join(to, name)));
     copyFileSync(join(from, name), join(to, name));
   }
 }

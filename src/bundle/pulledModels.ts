@@ -1,9 +1,10 @@
 /** Names of models: that of this package, and ids of the Hugging Face Hub that were pulled; which bundle each stands for on this machine. */
-import { existsSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
+import { makeFile } from "../files.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
 import { readJson } from "../json.ts";
 import { manifestName } from "../manifest.ts";
@@ -28,9 +29,7 @@ const pulledFile = (id: string): string => `${pulledFolder(id)}.json`;
 export function setPulled(id: string, bundle: string): void {
   const path = pulledFile(id);
   makeCacheFolder(dirname(path));
-  const partial = `${path}.${process.pid}`;
-  writeFileSync(partial, `${JSON.stringify({ bundle })}\n`);
-  renameSync(partial, path);
+  makeFile(path, (partial) => writeFileSync(partial, `${JSON.stringify({ bundle })}\n`));
 }
 
 /** Ids of the models that were pulled. */

@@ -1,8 +1,9 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runBench } from "../bench/bench.ts";
 import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
 import type { Budget } from "../bundle/budget.ts";
+import { makeFile, makeFolders } from "../files.ts";
 import { interruption, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -31,10 +32,10 @@ export async function benchAction(
   );
   const markdown = benchMarkdown(result);
   if (out !== undefined) {
-    mkdirSync(out, { recursive: true });
-    writeFileSync(join(out, "bench.json"), `${JSON.stringify(result, null, 1)}\n`);
-    writeFileSync(join(out, "bench.md"), markdown);
-    writeFileSync(join(out, "bench.svg"), benchFigure(result));
+    makeFolders(out);
+    const written = { "bench.json": `${JSON.stringify(result, null, 1)}\n`, "bench.md": markdown };
+    for (const [name, text] of Object.entries({ ...written, "bench.svg": benchFigure(result) }))
+      makeFile(join(out, name), (partial) => writeFileSync(partial, text));
   }
   if (json) printJson(result);
   else process.stdout.write(markdown);

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { IfpruneError } from "../errors.ts";
 import { version } from "../package.ts";
+import { isNoPlace } from "../refusals.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { chatCommand } from "./commands/chat.ts";
 import { completionsCommand } from "./commands/completions.ts";
@@ -77,6 +78,7 @@ function words(error: Error): string {
   if (process.env.IFPRUNE_STACK) return error.stack ?? String(error);
   if (error instanceof IfpruneError || error.name === "AbortError") return error.message;
   const { syscall, path, code } = error as NodeJS.ErrnoException;
-  if (syscall && path) return `${path}: wanted ${syscall} to work, got ${code}. Check the path and its permissions.`;
-  return error.stack ?? String(error);
+  if (!syscall) return error.stack ?? String(error);
+  const hint = isNoPlace(error) ? "Is its disk full, or read-only?" : "Check the path and its permissions.";
+  return `${path ?? "a file"}: wanted ${syscall} to work, got ${code}. ${hint}`;
 }

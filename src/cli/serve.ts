@@ -76,6 +76,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
     if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(`${served.id}: ${denseNote(served)}`);
     else if (options.keep !== undefined) process.stderr.write(`${served.id}: ${keptLine(served, options)}\n`);
   }
+  process.stdout.removeAllListeners("error").on("error", () => {}); // a server outlives who reads its output
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
   if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");

@@ -60,6 +60,11 @@ export async function trainWithProgress(
       case "damaged":
         say(`${event.error.message} Going back to the checkpoint before it.`);
         break;
+      case "lost":
+        say(
+          `${event.path}: ${event.bytes} bytes of its rows are lost. The checkpoint has the steps that they were of: going on.`,
+        );
+        break;
       case "resumed":
         done = event.step;
         if (done < total) say(`resuming ${runDir} at step ${event.step} of ${total}`);

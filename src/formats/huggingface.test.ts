@@ -394,8 +394,14 @@ describe("a folder in shards", () => {
       expect(data).toEqual(decodeBlocks(encodeWeights(read(name).data, type), type));
   });
 
+  const names = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, i) => [i, "a.safetensors"]));
   const name = "model.norm.weight";
   test.each<[string, (map: Record<string, unknown>, folder: string) => void, RegExp]>([
+    [
+      "it names hundreds of thousands of tensors",
+      (map) => Object.assign(map, names(2e5)),
+      /wanted a text of at most \d+ bytes/,
+    ],
     ["a shard is missing", (map, folder) => rmSync(join(folder, map[name] as string)), /ENOENT/],
     [
       "a tensor is in another shard",

@@ -2,12 +2,12 @@
  * Hugging Face model folders: `config.json` (`huggingfaceConfig.ts`) beside `model.safetensors`, or beside several files and
  * `model.safetensors.index.json`, which says what is where.
  */
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { makeFolders, readJson } from "../files.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { zodWords } from "../words.ts";
@@ -80,6 +80,9 @@ interface Place {
   name: string;
 }
 
+/** Of {@link index}, which names every tensor: 10 times that of the largest models that we compute. */
+export const maxIndexBytes = 1 << 22;
+
 const indexSchema = z.object({
   // zod leaves a key of this name out of records, which would hide it
   weight_map: z.custom<Record<string, string>>(
@@ -104,7 +107,7 @@ function openWeights(folder: string, files: Map<string, SafetensorsFile>): Map<s
   }
   const path = join(folder, index);
   if (!existsSync(path)) throw new FileError(folder, withoutSafetensors(folder));
-  const parsed = indexSchema.safeParse(readJson(path));
+  const parsed = indexSchema.safeParse(readJson(path, maxIndexBytes));
   if (!parsed.success) throw new FileError(path, `${zodWords(parsed.error)}. Is the download complete?`);
   const places = new Map<string, Place>();
   for (const [name, fileName] of Object.entries(parsed.data.weight_map)) {
@@ -234,7 +237,7 @@ function modelFiles(
     shards.length === 1 ? single : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`;
   const names = ["config.json", ...shards.map((_, shard) => fileName(shard)), ...(shards.length > 1 ? [index] : [])];
   function* steps() {
-    mkdirSync(folder, { recursive: true });
+    makeFolders(folder);
     writeModelConfig(folder, config, torchTypes[type]);
     for (const [shard, tensors] of shards.entries())
       yield* writeTensors(join(folder, fileName(shard)), tensors, (name) => encodeWeights(read(name).data, type));

@@ -11,11 +11,21 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { FakeHub, type FakeRepository, setEnvironment } from "../../test/support/hub.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError, HubError, OptionError } from "../errors.ts";
 import { HubSnapshot, isHubId, type SnapshotOptions } from "./hubSnapshot.ts";
+
+const disk = vi.hoisted(() => ({ isFull: false }));
+vi.mock("../files.ts", async (original) => {
+  const files = await original<typeof import("../files.ts")>();
+  const writeFully: typeof files.writeFully = (...args) => {
+    if (disk.isFull) throw Object.assign(new Error("no space left"), { code: "ENOSPC", syscall: "write" });
+    files.writeFully(...args);
+  };
+  return { ...files, writeFully };
+});
 
 const id = "owner/name";
 const weights = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251));
@@ -181,12 +191,21 @@ describe("nothing is kept of", () => {
     expect(existsSync(join(snapshot.folder, name))).toBe(false);
   });
 
-  test.skipIf(!existsSync("/dev/full"))("what a full disk cut off: it says so, and what to do", async () => {
-    const { open, incomplete } = await startHub();
-    mkdirSync(join(incomplete, ".."), { recursive: true });
-    symlinkSync("/dev/full", incomplete); // every write to it fails as on a full disk
-    const message = await refusal((await open()).bring([names[1]!]), FileError);
-    expect(message).toMatch(/wanted more room on its disk, got none\. Make room, or set HF_HUB_CACHE/);
+  test("what a full disk cut off: it says so, and what to do", async () => {
+    const { open } = await startHub();
+    disk.isFull = true;
+    const message = await refusal((await open()).bring([names[1]!]), FileError).finally(() => (disk.isFull = false));
+    expect(message).toMatch(/wanted room on its disk, got no more\. Make room\. If need be, set HF_HUB_CACHE/);
+  });
+
+  test.each(["blobs", "refs", "snapshots"])("what would come through a link instead of %s", async (name) => {
+    const { open, cache } = await startHub();
+    const elsewhere = temporaryFolder();
+    mkdirSync(cache, { recursive: true });
+    symlinkSync(elsewhere, join(cache, name));
+    const pulling = (async () => (await open()).bring(names))();
+    expect(await refusal(pulling, FileError)).toContain("wanted to write here, got a link to elsewhere");
+    expect(readdirSync(elsewhere)).toEqual([]);
   });
 
   test("a model that the disk has no room for: that is known before", async () => {

@@ -11,7 +11,6 @@ import {
   constants,
   createReadStream,
   existsSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -24,7 +23,7 @@ import {
 import { dirname, join, relative } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { FileError, HubError, OptionError } from "../errors.ts";
-import { isDiskFull, writeFully } from "../files.ts";
+import { makeFile, makeFolders, refuseLink, writeFully, writing } from "../files.ts";
 import { readText } from "../json.ts";
 import { HubClient, type HubFile, type HubListing } from "./hubClient.ts";
 
@@ -60,6 +59,7 @@ export class HubSnapshot {
   readonly folder: string;
   /** Paths within the repository; offline, those that the cache has. */
   readonly names: ReadonlySet<string>;
+  readonly #root: string;
   readonly #blobs: string;
   readonly #files: ReadonlyMap<string, HubFile>;
   /** Offline there is none. */
@@ -76,6 +76,7 @@ export class HubSnapshot {
     this.id = id;
     this.commit = commit;
     this.folder = join(root, "snapshots", commit);
+    this.#root = root;
     this.#blobs = join(root, "blobs");
     this.#client = client;
     this.#files = files;
@@ -107,10 +108,9 @@ export class HubSnapshot {
     const client = new HubClient(id, signal);
     const listing = await client.list(revision);
     if (!isCommit(revision)) {
-      written(ref, () => {
-        mkdirSync(dirname(ref), { recursive: true });
-        writeFileSync(ref, listing.commit);
-      });
+      refuseLinks(root, ref);
+      makeFolders(dirname(ref), roomHint);
+      makeFile(ref, (partial) => writeFileSync(partial, listing.commit), roomHint);
     }
     return new HubSnapshot(id, root, client, listing, signal);
   }
@@ -166,9 +166,11 @@ export class HubSnapshot {
   }
 
   #checkSpace(bytes: number): void {
-    written(this.#blobs, () => mkdirSync(this.#blobs, { recursive: true }));
+    makeFolders(this.#blobs, roomHint);
     const { bavail, bsize } = statfsSync(this.#blobs);
-    if (bavail * bsize < bytes) throw diskFull(this.#blobs, megabytes(bytes), megabytes(bavail * bsize));
+    if (bavail * bsize >= bytes) return;
+    const words = `wanted ${megabytes(bytes)} on its disk, got ${megabytes(bavail * bsize)}. Make room.`;
+    throw new FileError(this.#blobs, `${words} ${roomHint}`);
   }
 
   /** Bytes of a file that came before. */
@@ -186,8 +188,9 @@ export class HubSnapshot {
     if (sizeOf(blob) === bytes) onBytes(bytes - this.#begun(name));
     else await this.#complete(name, blob, onBytes);
     const path = join(this.folder, name);
+    refuseLinks(this.#root, dirname(path));
+    makeFolders(dirname(path), roomHint);
     written(path, () => {
-      mkdirSync(dirname(path), { recursive: true });
       rmSync(path, { force: true });
       try {
         symlinkSync(relative(dirname(path), blob), path);
@@ -229,6 +232,7 @@ export class HubSnapshot {
     if (start === file.bytes && start > 0) return;
     const { from, body } = await this.#client!.open(name, this.commit, start);
     onBytes(from - start);
+    refuseLinks(this.#root, path);
     const descriptor = written(path, () => openSync(path, constants.O_RDWR | constants.O_CREAT));
     try {
       let at = from;
@@ -246,6 +250,13 @@ export class HubSnapshot {
       closeSync(descriptor);
     }
   }
+}
+
+/** @throws {FileError} if a path, or a folder of the repository that it lies in, is a link: what is written there would be elsewhere */
+function refuseLinks(root: string, path: string): void {
+  if (path === root) return;
+  refuseLinks(root, dirname(path));
+  refuseLink(path);
 }
 
 /** Bytes of a file, also behind a link; undefined where there is none. */
@@ -282,25 +293,11 @@ function rename(from: string, to: string): void {
 
 const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "ENOENT";
 
-/** Writes into the cache. @throws {FileError} if the system refuses */
-function written<T>(path: string, write: () => T): T {
-  try {
-    return write();
-  } catch (cause) {
-    if (isDiskFull(cause)) throw diskFull(path, "more room", "none", cause);
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new FileError(path, `wanted to write it, got ${code}. Set HF_HUB_CACHE to a folder that can be written.`, {
-      cause,
-    });
-  }
-}
+const roomHint = "If need be, set HF_HUB_CACHE to a folder elsewhere. What came stays.";
 
-function diskFull(path: string, wanted: string, got: string, cause?: unknown): FileError {
-  return new FileError(
-    path,
-    `wanted ${wanted} on its disk, got ${got}. Make room, or set HF_HUB_CACHE to a folder on another disk. What came stays.`,
-    { cause },
-  );
+/** Writes into the cache. @throws {FileError} if the system refuses */
+function written<Result>(path: string, write: () => Result): Result {
+  return writing(path, write, roomHint);
 }
 
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`;

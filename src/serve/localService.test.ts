@@ -318,7 +318,7 @@ describe("limits", () => {
     const running = service.generate("s", request("", long));
     await running.next();
     const waiting = ask(service, "", { ...long, maxTokens: 2 }, "s");
-    expect(service.state()).toMatchObject({ running: 1, queued: 1 });
+    await expect.poll(() => service.state()).toMatchObject({ running: 1, queued: 1 });
     const refused = ask(service, "", long, "s");
     await expect(refused).rejects.toThrow(BusyError);
     await expect(refused).rejects.toMatchObject({ retryAfter: expect.any(Number) });

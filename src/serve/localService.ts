@@ -18,10 +18,9 @@ import {
   maskQuality,
   modelTFfn,
   openFlaggedSource,
-  readByPredictor,
 } from "../answer/maskSource.ts";
 import { measureQuality } from "../answer/measure.ts";
-import { checkEnds, type ReadPrompt, readPrompt } from "../answer/prompts.ts";
+import type { ReadPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import type { SourceName } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
@@ -31,7 +30,6 @@ import type { Form } from "../bundle/formOptions.ts";
 import { formOf, hasMaskModel } from "../bundle/maskModel.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
-import { pullModel } from "../bundle/pullModel.ts";
 import { checkResident } from "../bundle/residentModel.ts";
 import type { Engine, EngineOptions, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
@@ -47,6 +45,8 @@ import { composePrompt, type TaskExample } from "../text/prompt.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
 import { EventBuffer } from "./eventBuffer.ts";
 import { type NamedMask, TaskStore } from "./masks.ts";
+import { PromptReader } from "./promptReader.ts";
+import { pullApart } from "./pullApart.ts";
 import { Queue } from "./queue.ts";
 import { ServedMasks } from "./servedMasks.ts";
 import type {
@@ -95,6 +95,7 @@ interface Served {
   source: MaskSource;
   stored: StoredModel;
   masks: ServedMasks;
+  reader: PromptReader;
   /** Loaded once it is asked for. */
   feature?: Promise<FeatureEngine> | undefined;
 }
@@ -175,7 +176,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       location: locationOf(path),
     };
     const masks = new ServedMasks(bundle, source, tasks);
-    return { info, model, source, stored, masks };
+    return { info, model, source, stored, masks, reader: new PromptReader(model) };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
@@ -197,7 +198,8 @@ function checkBudget(id: string, { own, shared }: ReturnType<typeof subnetworkBy
     );
 }
 
-async function closeServed({ source, model, feature }: Served): Promise<void> {
+async function closeServed({ source, model, reader, feature }: Served): Promise<void> {
+  await reader[Symbol.asyncDispose]();
   await (await feature)?.[Symbol.asyncDispose]();
   await source[Symbol.asyncDispose]();
   model[Symbol.dispose]();
@@ -230,7 +232,7 @@ export class LocalService implements InferenceService {
     return this.#stoppable(signal, async (either) => {
       this.#checkNew(id);
       if (isHubId(name) && !existsSync(name) && !isPulled(name)) {
-        const { path, isImported } = await pullModel(name, { signal: either, onProgress });
+        const { path, isImported } = await pullApart(name, { signal: either, onProgress });
         if (isImported)
           await measure(path, this.#options, either, (done, total) => onProgress?.("measure", done, total));
       }
@@ -295,7 +297,7 @@ export class LocalService implements InferenceService {
       );
     if (echo && logprobs === undefined) throw new OptionError("generate: wanted logprobs beside echo. Give them.");
     const sampling = completeSampling(request.sampling);
-    const read = this.#read(served, prompt);
+    const read = await this.#read(served, prompt, signal);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
     const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
@@ -362,7 +364,7 @@ export class LocalService implements InferenceService {
   ): Promise<PromptToken[]> {
     const served = this.#find(id);
     const { prompt, mask, top } = request;
-    const read = this.#read(served, prompt);
+    const read = await this.#read(served, prompt, request.signal);
     const { tokenizer } = served.model;
     const textOf = tokenTexts(tokenizer);
     return this.#stoppable(request.signal, (signal) =>
@@ -394,7 +396,10 @@ export class LocalService implements InferenceService {
       for (const input of inputs) {
         await setImmediate(); // others want their turn between many texts
         either.throwIfAborted();
-        const ids = featureIds(model, input);
+        const ids =
+          typeof input === "string"
+            ? await served.reader.readByPredictor(input, model.bundle.contextLength, either)
+            : input;
         numTokens += ids.length;
         features.push(await engine.feature(ids));
       }
@@ -408,7 +413,7 @@ export class LocalService implements InferenceService {
     { signal, ...budget }: Budget & { signal?: AbortSignal } = {},
   ): Promise<{ info: MaskInfo; mask: Mask }> {
     const served = this.#find(id);
-    const read = this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] });
+    const read = await this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] }, signal);
     const named = await this.#stoppable(signal, async (either) => {
       using _ = await this.#queue.enter(either);
       return await this.#maskOf(served, read.instruction, budget, either);
@@ -478,8 +483,8 @@ export class LocalService implements InferenceService {
     return served;
   }
 
-  #read({ model, info }: Served, prompt: GenerationRequest["prompt"]): ReadPrompt {
-    return readPrompt(model, prompt, info.contextLength);
+  #read({ reader, info }: Served, prompt: GenerationRequest["prompt"], signal?: AbortSignal): Promise<ReadPrompt> {
+    return reader.read(prompt, info.contextLength, signal);
   }
 
   /** Waits for a turn, a mask and a slot, and holds them while `use` runs. */
@@ -569,10 +574,4 @@ async function measure(
   } catch (error) {
     if (!(error instanceof IfpruneError)) throw error;
   }
-}
-
-function featureIds(model: InstructionModel, input: string | Int32Array): Int32Array {
-  if (typeof input !== "string") return input;
-  checkEnds(model.tokenizer, { kind: "text", text: input }, model.bundle.contextLength);
-  return readByPredictor(model, input);
 }

@@ -1,13 +1,13 @@
 /** Masks that a server remembers: those made for instructions, for as long as there is room, and those saved for tasks. */
-import { createHash, randomUUID } from "node:crypto";
-import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Bundle } from "../bundle/bundle.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
 import { FileError, InputError } from "../errors.ts";
-import { readJson } from "../json.ts";
+import { makeFile, makeFolders, readJson, writing } from "../files.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import { maskFromJson, maskToJson } from "../mask/maskFile.ts";
 import { taskExample } from "../text/examples.ts";
@@ -130,15 +130,9 @@ export class TaskStore {
     const { maskId: _, ...told } = task;
     this.checkName(task.name);
     const path = this.#path(task.name);
-    const partial = join(this.#folder, `.${randomUUID()}`);
-    try {
-      mkdirSync(this.#folder, { recursive: true });
-      writeFileSync(partial, JSON.stringify({ ...told, mask: maskToJson(mask) }), { flush: true });
-      renameSync(partial, path);
-    } catch (cause) {
-      rmSync(partial, { force: true });
-      throw new FileError(path, `wanted to save a task, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
-    }
+    makeFolders(this.#folder);
+    const json = JSON.stringify({ ...told, mask: maskToJson(mask) });
+    makeFile(path, (partial) => writeFileSync(partial, json, { flush: true }));
     this.#tasks.set(task.name, { task, mask });
     return task;
   }
@@ -152,11 +146,7 @@ export class TaskStore {
   delete(name: string): void {
     this.get(name);
     const path = this.#path(name);
-    try {
-      rmSync(path, { force: true });
-    } catch (cause) {
-      throw new FileError(path, `wanted to delete a task, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
-    }
+    writing(path, () => rmSync(path, { force: true }));
     this.#tasks.delete(name);
   }
 }

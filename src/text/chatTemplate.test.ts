@@ -307,7 +307,57 @@ describe("refuses", () => {
     ["too long a text", "x".repeat(300_000)],
     ["lists that double", `{% set n = namespace(x=[1]) %}${"{% set n.x = n.x + n.x %}".repeat(40)}`],
     ["texts that double", `{% set n = namespace(x='a') %}${"{% set n.x = n.x ~ n.x %}".repeat(27)}{{ n.x | length }}`],
+    ["white space that takes minutes to parse", `{{${" ".repeat(260_000)}1}}`],
   ])("a template with %s", (_, source) => expect(() => ids(source)).toThrow(FileError));
+
+  // Each would keep all else waiting in one operation that no limit of time ends, or fill the memory.
+  const long = (length: number) =>
+    `{% set n = namespace(x='a\\n') %}{% for i in range(${Math.log2(length) - 1}) %}{% set n.x = n.x ~ n.x %}{% endfor %}`;
+  const nested = `{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}`;
+  test.each([
+    ["join", `${long(2 ** 18)}{{ range(10000) | join(n.x) | length }}`],
+    ["join of a text", `${long(2 ** 14)}{{ n.x | join(n.x) | length }}`],
+    ["indent", `${long(2 ** 16)}{{ n.x | indent(10000) | length }}`],
+    ["indent of a block", `${long(2 ** 16)}{% filter indent(10000) %}{{ n.x }}{% endfilter %}`],
+    ["replace", `${long(2 ** 16)}{{ n.x.replace('a', n.x) | length }}`],
+    ["the filter replace", `${long(2 ** 16)}{{ n.x | replace('a', n.x) | length }}`],
+    ["in", `${long(2 ** 19)}{{ ('b' ~ n.x) in (n.x ~ n.x) }}`],
+    ["split", `${long(2 ** 19)}{{ n.x.split('b' ~ n.x[2:]) | length }}`],
+    ["startswith of many", `${long(2 ** 18)}{% for i in range(9000) %}{{ n.x.startswith(n.x) }}{% endfor %}`],
+    [
+      "==",
+      `${long(2 ** 18)}{% set a = n.x ~ 'b' %}{% set b = n.x ~ 'b' %}{% for i in range(9000) %}{{ a == b }}{% endfor %}`,
+    ],
+    ["tojson", `${nested}{{ n.x | tojson | length }}`],
+    ["tojson with indent", `{{ [[1]] | tojson(indent=100000000) | length }}`],
+    ["a list that is written", `${nested}{{ n.x }}`],
+    ["a list that a macro writes", `${nested}{% macro m() %}{{ n.x }}{% endmacro %}{{ m() }}`],
+    ["a list that is joined with a text", `${nested}{{ ('' ~ n.x) | length }}`],
+    ["a list compared with a text", `${nested}{{ n.x == '' }}`],
+    ["loops without a body", "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"],
+    [
+      "macros that are defined again and again",
+      `{% for i in range(9999) %}{% macro m() %}${"{{1}}".repeat(5000)}{% endmacro %}{% endfor %}`,
+    ],
+    [
+      "a macro that calls itself twice",
+      "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    ],
+    ["a macro that calls itself for ever", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"],
+    ["dates", "{% for i in range(9999) %}{{ strftime_now('%d %B') }}{% for j in range(99) %}{% endfor %}{% endfor %}"],
+  ])("the work of %s", (_, source) => {
+    expect(() => ids(source)).toThrow(FileError);
+    expect(() => ids(source)).toThrow(/more than \d+ of work|nested too deep/);
+  });
+
+  test("no template for a long conversation: its work grows with the messages", () => {
+    const long: ChatMessage[] = Array.from({ length: 301 }, (_, i) => ({
+      role: i % 2 === 0 ? "user" : "assistant",
+      content: `<think>\n${"abc ".repeat(50)}</think> abc`,
+    }));
+    const source = `{% for m in messages %}<s>{% if loop.last or messages[loop.index0 + 1].role == m.role %}!{% endif %}{{ m.content.split('</think>')[-1].lstrip('\\n') if '</think>' in m.content else m.content | trim }}</s>{% endfor %}`;
+    expect(tokenizer.decode(ids(source, long)).match(/abc/g)?.length).toBe(301);
+  });
 });
 
 describe("a folder's template", () => {

@@ -3,8 +3,7 @@
  * placeholders for the messages' contents, so that what is the template's own (special tokens are read from it) is told apart from what
  * users wrote (they are not).
  *
- * Templates come with models, so they are as hostile as any file: their length, time, ranges, output and the sizes of all values that they
- * compute are limited.
+ * Templates come with models, so they are as hostile as any file: their length, time, ranges, output and the work of running them are limited.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -14,6 +13,7 @@ import { FileError, IfpruneError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
 import { asPattern, oneLine } from "../words.ts";
 import { watchContents } from "./contentUse.ts";
+import { limitWork } from "./templateWork.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 
 /** A turn of a conversation. */
@@ -30,10 +30,14 @@ const MAX_CONFIG_BYTES = 1 << 26;
 /** Longest output beyond the contents, in characters. */
 const MAX_OUTPUT_LENGTH = 1 << 20;
 const MAX_RANGE = 10_000;
-const MAX_RENDER_MS = 2000;
-/** Characters and items of all values together that a rendering computes beyond so many times the contents. */
-const MAX_COMPUTED = 1 << 26;
-const MAX_COMPUTED_PER_CHARACTER = 200;
+/** Should work that is not counted take long. A busy machine takes seconds for what is. */
+const MAX_RENDER_MS = 10_000;
+/** Work of a rendering, as `templateWork.ts` counts it, beyond what messages add to it. */
+const MAX_WORK = 1 << 21;
+const MAX_WORK_PER_MESSAGE = 20_000;
+const MAX_WORK_PER_CHARACTER = 200;
+/** Longest white space. To parse a template takes time by its square, and none has as much. */
+const MAX_SPACE = 256;
 /** Sequences of roles whose frames are kept. */
 const MAX_FRAMES = 64;
 
@@ -68,6 +72,11 @@ export class ChatTemplate {
         `chat template: wanted at most ${MAX_TEMPLATE_LENGTH} characters, got ${source.length}.`,
       );
     }
+    if (new RegExp(`\\s{${MAX_SPACE + 1}}`).test(source))
+      throw new FileError(
+        where,
+        `chat template: wanted at most ${MAX_SPACE} white-space characters in a row, got more.`,
+      );
     try {
       this.#template = new Template(source);
     } catch (cause) {
@@ -169,7 +178,7 @@ export class ChatTemplate {
     if (known) return known;
     const own = roles.map((_, i) => margin + placeholder(i) + margin);
     const ofTools = Array.from({ length: numTools }, (_, i) => placeholder(roles.length + i));
-    let { text, isLookedInto } = this.#run(roles, own, ends, ofTools);
+    let { text, isLookedInto } = this.#run(roles, own, ends, ofTools, placeholderMark);
     // As JSON they stand in quotes. Margins go with what is not to be trimmed.
     for (const one of ofTools) text = text.replaceAll(`"${one}"`, margin + one + margin);
     const pieces = text.split(placeholders);
@@ -196,11 +205,13 @@ export class ChatTemplate {
     return text.slice(0, end);
   }
 
+  /** @param mark in the contents, to see whether they are looked into */
   #run(
     roles: readonly string[],
     contents: readonly string[],
     { bosToken, eosToken }: Ends,
     tools: readonly unknown[],
+    mark?: string,
   ): { text: string; isLookedInto: boolean } {
     const environment = new Environment();
     const globals = {
@@ -216,8 +227,13 @@ export class ChatTemplate {
     };
     for (const [name, value] of Object.entries(globals)) environment.set(name, value);
     const contentLength = contents.reduce((sum, content) => sum + content.length, 0);
-    const interpreter = frugal(new Interpreter(environment), MAX_COMPUTED + MAX_COMPUTED_PER_CHARACTER * contentLength);
-    const watch = watchContents(interpreter, placeholderMark);
+    const interpreter = new Interpreter(environment);
+    const toolsLength = JSON.stringify(tools).length;
+    const charge = limitWork(
+      interpreter,
+      MAX_WORK + MAX_WORK_PER_MESSAGE * roles.length + MAX_WORK_PER_CHARACTER * (contentLength + toolsLength),
+    );
+    const watch = mark === undefined ? undefined : watchContents(interpreter, mark, charge);
     let output: unknown;
     try {
       output = withinTime(() => interpreter.run(this.#template.parsed).value);
@@ -230,7 +246,7 @@ export class ChatTemplate {
     }
     if (typeof output !== "string" || output.length > MAX_OUTPUT_LENGTH + 2 * contentLength)
       throw new FileError(this.where, `chat template: wanted at most ${MAX_OUTPUT_LENGTH} characters of its own.`);
-    return { text: output, isLookedInto: watch.isLookedInto };
+    return { text: output, isLookedInto: watch?.isLookedInto ?? true };
   }
 }
 
@@ -247,15 +263,22 @@ const TODAY = new Date(Date.UTC(2024, 6, 26));
 
 /** Python's, of that day at midnight. */
 function strftime(format: unknown): string {
+  return String(format).replace(/%(.)/gs, (whole, directive: string) => directives()[directive] ?? whole);
+}
+
+let directivesOfToday: Record<string, string> | undefined;
+
+function directives(): Record<string, string> {
+  if (directivesOfToday) return directivesOfToday;
   const named = (options: Intl.DateTimeFormatOptions) =>
     new Intl.DateTimeFormat("en-US", { ...options, timeZone: "UTC" }).format(TODAY);
   const [year, month, day] = TODAY.toISOString().split(/[-T]/);
-  const directives: Record<string, string> = {
+  directivesOfToday = {
     ...{ Y: year!, y: year!.slice(2), m: month!, d: day!, H: "00", I: "12", M: "00", S: "00", p: "AM", "%": "%" },
     ...{ b: named({ month: "short" }), B: named({ month: "long" }) },
     ...{ a: named({ weekday: "short" }), A: named({ weekday: "long" }) },
   };
-  return String(format).replace(/%(.)/gs, (whole, directive: string) => directives[directive] ?? whole);
+  return directivesOfToday;
 }
 
 /** What a template writes around contents. */
@@ -291,20 +314,6 @@ function range(...args: number[]): number[] {
   const length = Math.max(0, Math.ceil((stop - start) / step));
   if (!(length <= MAX_RANGE)) throw new RangeError(`a range of ${length}`);
   return Array.from({ length }, (_, i) => start + i * step);
-}
-
-/** Makes an interpreter stop when the values that it has computed are larger than `budget` in all: doubling text or lists fills any memory. */
-function frugal(interpreter: Interpreter, budget: number): Interpreter {
-  const evaluate = interpreter.evaluate.bind(interpreter);
-  let left = budget;
-  interpreter.evaluate = (...args: Parameters<typeof evaluate>) => {
-    const result = evaluate(...args);
-    const { value } = result;
-    left -= typeof value === "string" || Array.isArray(value) ? value.length : 0;
-    if (left < 0) throw new RangeError(`values larger than ${budget} in all`);
-    return result;
-  };
-  return interpreter;
 }
 
 const holder: { task?: () => unknown } = {};

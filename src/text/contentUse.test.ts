@@ -11,7 +11,7 @@ function run(source: string, contents: readonly string[]) {
   for (const [name, value] of Object.entries({ messages: messages(contents), true: true, x: "abc", none: null }))
     environment.set(name, value);
   const interpreter = new Interpreter(environment);
-  const watch = watchContents(interpreter, "\u{f0000}");
+  const watch = watchContents(interpreter, "\u{f0000}", () => {});
   const text = String(interpreter.run(new Template(source).parsed).value);
   return { text, isLookedInto: watch.isLookedInto };
 }

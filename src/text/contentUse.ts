@@ -29,9 +29,16 @@ interface Operand {
 /**
  * Watches what an interpreter does, from now on, with texts in which `mark` is.
  *
+ * @param charge is told what the watching costs
+ *
  * @returns `isLookedInto`: whether it did anything with them that may depend on what else they are. When in doubt, yes.
  */
-export function watchContents(interpreter: Interpreter, mark: string): { isLookedInto: boolean } {
+export function watchContents(
+  interpreter: Interpreter,
+  mark: string,
+  charge: (work: number) => void,
+): { isLookedInto: boolean } {
+  const holds = markFinder(mark, charge);
   const evaluate = interpreter.evaluate.bind(interpreter);
   const found = { isLookedInto: false };
   let operands: Operand[] = [];
@@ -41,7 +48,7 @@ export function watchContents(interpreter: Interpreter, mark: string): { isLooke
     try {
       const value = evaluate(node, environment);
       if (node) {
-        found.isLookedInto ||= looksInto(node as Node, operands, mark);
+        found.isLookedInto ||= looksInto(node as Node, operands, holds);
         outer.push({ part: node as Node, value });
       }
       return value;
@@ -57,9 +64,9 @@ const STRIPS: readonly unknown[] = ["strip", "lstrip", "rstrip"];
 const TYPE_TESTS: readonly unknown[] = ["string", "defined", "undefined", "none", "mapping", "iterable", "number"];
 const COUNTS: readonly unknown[] = ["length", "first", "last"];
 
-function looksInto(node: Node, operands: readonly Operand[], mark: string): boolean {
+function looksInto(node: Node, operands: readonly Operand[], holds: (value: Value) => boolean): boolean {
   const isText = ({ value }: Value) => typeof value === "string";
-  const holding = operands.filter(({ value }) => holds(value, mark));
+  const holding = operands.filter(({ value }) => holds(value));
   const texts = holding.filter(({ value }) => isText(value));
   const others = holding.filter(({ value }) => !isText(value)); // lists and objects of messages
   switch (node.type) {
@@ -101,10 +108,25 @@ function looksInto(node: Node, operands: readonly Operand[], mark: string): bool
   }
 }
 
-/** Whether a text has the mark in it, or anything in a list or object. */
-function holds({ value }: Value, mark: string): boolean {
-  if (typeof value === "string") return value.includes(mark);
-  const items: Iterable<Value> = Array.isArray(value) ? value : value instanceof Map ? value.values() : [];
-  for (const item of items) if (holds(item, mark)) return true;
-  return false;
+/** Of looking at a value, as work is counted. */
+const LOOK_WORK = 20;
+
+/** Tells whether a text has the mark in it, or anything in a list or object, which is looked through once: only namespaces change. */
+function markFinder(mark: string, charge: (work: number) => void): (value: Value) => boolean {
+  const known = new WeakMap<Value, boolean>();
+  const holds = (value: Value, isWithin = false): boolean => {
+    const found = known.get(value);
+    if (found !== undefined) return found;
+    const content = value.value;
+    charge(LOOK_WORK + (typeof content === "string" ? content.length : 0));
+    if (typeof content === "string") return content.includes(mark);
+    const changes = value.type === "NamespaceValue";
+    if (changes && isWithin) return true; // when in doubt
+    const items: Iterable<Value> = Array.isArray(content) ? content : content instanceof Map ? content.values() : [];
+    let isHolding = false;
+    for (const item of items) isHolding ||= holds(item, true);
+    if (!changes) known.set(value, isHolding);
+    return isHolding;
+  };
+  return holds;
 }

@@ -8,7 +8,7 @@
  */
 import { FileError, InputError, OptionError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "./chatTemplate.ts";
-import type { TextPart, Tokenizer } from "./tokenizer.ts";
+import { type Boundary, loadTokenizer, type TextPart, type Tokenizer } from "./tokenizer.ts";
 
 const INPUT_MARK = " Input: ";
 
@@ -91,6 +91,8 @@ export interface Instruction {
    * Where in `ids` the user's text is, from and up to: of a prompt, what is around it says nothing of what is asked. Absent: all of them.
    */
   user?: readonly [from: number, end: number] | undefined;
+  /** What a predictor reads of the text, where that is known already. */
+  predictorIds?: Int32Array | undefined;
 }
 
 /**
@@ -118,6 +120,26 @@ function userSpan(ids: Int32Array, before: Int32Array, after: Int32Array): Instr
   const shared = after.toReversed().findIndex((id, i) => id !== ids.at(-1 - i));
   const span = [from < 0 ? before.length : from, ids.length - (shared < 0 ? after.length : shared)] as const;
   return span[0] < span[1] ? span : undefined;
+}
+
+/** What a {@link PromptFormat} is made of: plain data, which another thread can be given. */
+export interface FormatSource {
+  /** Path of a `tokenizer.json`. */
+  tokenizer: string;
+  boundary: Boundary;
+  /** A text with "{prompt}" in it, … */
+  promptTemplate: string;
+  /** … or instead of it the chat template of the model's makers, and where that is from. */
+  chatTemplate?: { source: string; where: string } | undefined;
+}
+
+/** @throws {FileError} if the tokenizer or the chat template is none */
+export function openFormat({ tokenizer, boundary, promptTemplate, chatTemplate }: FormatSource): PromptFormat {
+  const { source, where } = chatTemplate ?? {};
+  return new PromptFormat(
+    loadTokenizer(tokenizer, boundary),
+    source === undefined ? promptTemplate : new ChatTemplate(source, where!),
+  );
 }
 
 /** How an LLM is prompted and how it answers, in token ids. */

@@ -1,8 +1,9 @@
 /** Training a byte-level BPE tokenizer with Hugging Face's native `tokenizers` package. Node only. */
-import { closeSync, mkdtempSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { OptionError } from "../errors.ts";
+import { makeFile, writeFully, writing } from "../files.ts";
 import { loadPeer } from "../package.ts";
 import { byteTokens } from "./tokenizer.ts";
 
@@ -81,8 +82,7 @@ export async function trainTokenizer(options: {
       merges,
     },
   };
-  writeFileSync(`${out}.tmp`, `${JSON.stringify(json)}\n`);
-  renameSync(`${out}.tmp`, out);
+  makeFile(out, (partial) => writeFileSync(partial, `${JSON.stringify(json)}\n`));
 }
 
 /** Merges in the order they were learned. The native trainer reads and writes files only, and prints three empty lines. */
@@ -92,7 +92,7 @@ async function learnMerges(texts: Iterable<string> | AsyncIterable<string>): Pro
     "trainTokenizer",
     () => import("tokenizers"),
   );
-  const folder = mkdtempSync(join(tmpdir(), "ifprune-tokenizer-"));
+  const folder = writing(tmpdir(), () => mkdtempSync(join(tmpdir(), "ifprune-tokenizer-")));
   try {
     const [corpus, trained] = [join(folder, "corpus.txt"), join(folder, "trained.json")];
     const file = openSync(corpus, "w");
@@ -101,7 +101,7 @@ async function learnMerges(texts: Iterable<string> | AsyncIterable<string>): Pro
       for await (const text of texts) {
         if (text === "") continue;
         isEmpty = false;
-        writeSync(file, `${text}\n`);
+        writing(corpus, () => writeFully(file, Buffer.from(`${text}\n`)));
       }
     } finally {
       closeSync(file);

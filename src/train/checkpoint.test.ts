@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -73,6 +74,37 @@ test("a model without a predictor is saved and read without one", async () => {
   await saveCheckpoint(run, { ...dense, tensors: {} });
   expect(await loadLatestCheckpoint(run)).toEqual({ ...dense, tensors: {} });
   expect(readdirSync(stepFolder(run, 1)).sort()).toEqual(["ifprune.json", "llm", "state.json"]);
+});
+
+test("nothing is written, or removed, where a link leads to", async () => {
+  const elsewhere = join(folder, "elsewhere");
+  mkdirSync(elsewhere);
+  writeFileSync(join(elsewhere, ".dotfile"), "kept");
+  const linked = await newRun();
+  symlinkSync(elsewhere, join(linked, "checkpoints"));
+  expect(() => removeLeftovers(linked)).toThrow(/wanted to write here, got a link to elsewhere/);
+  await expect(saveCheckpoint(linked, checkpointAt(1))).rejects.toThrow(/got a link to elsewhere/);
+
+  const run = await newRun(1);
+  for (const name of [".writing-step-000002", "step-000002", ".removing-step-000001"])
+    symlinkSync(elsewhere, join(run, "checkpoints", name));
+  await saveCheckpoint(run, checkpointAt(2));
+  await saveCheckpoint(run, checkpointAt(3));
+  expect(stepNames(run)).toEqual(["step-000002", "step-000003"]);
+  expect(readdirSync(elsewhere)).toEqual([".dotfile"]);
+});
+
+test("a disk that takes no more is a FileError, and the checkpoint before it stays alone", async () => {
+  const run = await newRun(1);
+  const full = new Proxy(new Map(), {
+    get: () => {
+      throw Object.assign(new Error("no space left"), { code: "ENOSPC", syscall: "write" });
+    },
+  });
+  const saving = saveCheckpoint(run, { ...checkpointAt(2), tensors: { full } });
+  await expect(saving).rejects.toThrow(FileError);
+  await expect(saving).rejects.toThrow(/step-000002: wanted room on its disk, got no more\. Make room\./);
+  expect(stepNames(run)).toEqual(["step-000001"]);
 });
 
 test("a new run has no checkpoint", async () => {

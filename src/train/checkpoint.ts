@@ -11,16 +11,27 @@
  * Durable writes: all files are written and synced under a temporary name, the folder is renamed, its parent is synced; older
  * checkpoints go only after that. Whoever writes holds the run's lock.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { makeFolder, ReadableFile, readJson, readText } from "../files.ts";
+import { makeFolder, makeFolders, ReadableFile, readJson, readText, refuseLink } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
 import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
 import type { Weights } from "../model/config.ts";
+import { refused } from "../refusals.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -88,8 +99,13 @@ const folderName = (step: number) => `step-${String(step).padStart(6, "0")}`;
 /** Where the run's checkpoint of a step is, or would be. */
 export const checkpointFolder = (runDir: string, step: number) => join(folderOfRun(runDir), folderName(step));
 
-/** Removes what writers of this run that were killed have left. For the holder of the run's lock. */
+/**
+ * Removes what writers of this run that were killed have left. For the holder of the run's lock.
+ *
+ * @throws {FileError} if its folder is a link: it is not the run's to write to
+ */
 export function removeLeftovers(runDir: string): void {
+  refuseLink(folderOfRun(runDir));
   for (const name of entries(folderOfRun(runDir))) {
     if (name.startsWith(HIDDEN)) rmSync(join(folderOfRun(runDir), name), { recursive: true });
   }
@@ -100,16 +116,20 @@ export function removeLeftovers(runDir: string): void {
  * fell back has left behind. Tensors are written before the first `await`, so they may change after that.
  *
  * @returns its folder, durable
+ * @throws {FileError} if the system refuses, as when the disk is full; nothing of it is left
  */
 export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Promise<string> {
   const parent = folderOfRun(runDir);
   const target = checkpointFolder(runDir, checkpoint.step);
   const temporary = join(parent, `${HIDDEN}writing-${folderName(checkpoint.step)}`);
-  if (mkdirSync(parent, { recursive: true }) !== undefined) syncFolder(runDir);
+  refuseLink(parent);
+  const isFirst = !existsSync(parent);
+  makeFolders(parent);
+  if (isFirst) syncFolder(runDir);
   rmSync(temporary, { recursive: true, force: true });
-  mkdirSync(temporary);
 
   try {
+    mkdirSync(temporary);
     const files = writeContents(temporary, checkpoint);
     writeManifest(temporary, {
       format: "ifprune-checkpoint",
@@ -122,7 +142,7 @@ export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Pr
     renameSync(temporary, target);
   } catch (error) {
     rmSync(temporary, { recursive: true, force: true });
-    throw error;
+    throw refused(target, error, "What was saved before stays: run it again to go on from there.");
   }
   syncFolder(parent);
 
@@ -313,6 +333,7 @@ function entries(folder: string): string[] {
 /** Removes a checkpoint so that a half-removed one never bears its name. */
 function remove(folder: string): void {
   const doomed = join(dirname(folder), `${HIDDEN}removing-${folder.slice(folder.lastIndexOf("step-"))}`);
+  rmSync(doomed, { recursive: true, force: true });
   try {
     renameSync(folder, doomed);
   } catch (error) {

@@ -12,10 +12,10 @@
  * Shapes: N prompts · L layers · F channels of a layer, in k = F/block blocks · R entries · D width
  */
 import { createHash } from "node:crypto";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
-import { asBytes } from "../files.ts";
+import { asBytes, makeFile } from "../files.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { type ChannelOrder, groupChannels, storedOrder } from "../mask/blocks.ts";
@@ -275,8 +275,7 @@ function writeImportance(path: string, scores: readonly Float32Array[]): void {
   const shape = [scores.length, scores[0]!.length];
   const data = new Float32Array(shape[0]! * shape[1]!);
   for (const [i, row] of scores.entries()) data.set(row, i * row.length);
-  writeSafetensors(`${path}.partial`, new Map([["importance", { shape, data }]]));
-  renameSync(`${path}.partial`, path);
+  makeFile(path, (partial) => writeSafetensors(partial, new Map([["importance", { shape, data }]])));
 }
 
 /** Scores of channels [L, F] as those of blocks [L, k], in the given order. */

@@ -1,8 +1,8 @@
 /** A whole training run: recipe → stages → checkpoints, log and progress. Resumes by itself from its newest checkpoint. */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { FileError } from "../errors.ts";
-import { ReadableFile } from "../files.ts";
+import { makeFolders, ReadableFile } from "../files.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
 import { namedParts, type Parts } from "../net/parameters.ts";
@@ -22,6 +22,8 @@ import { runStage } from "./trainer.ts";
 export type RunEvent =
   | { kind: "resumed"; step: number }
   | { kind: "damaged"; error: FileError }
+  /** The log lacks rows of steps that the checkpoint has. */
+  | { kind: "lost"; path: string; bytes: number }
   | { kind: "stage"; name: string; steps: number; numTooLong: number }
   | { kind: "row"; row: MetricsRow; totalSteps: number }
   | { kind: "saved"; folder: string; step: number };
@@ -47,7 +49,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   const { recipe } = file;
   const { runDir, signal, ...session } = options;
   checkFiles(file, runDir);
-  mkdirSync(runDir, { recursive: true });
+  makeFolders(runDir);
   using _lock = lockRun(runDir);
   removeLeftovers(runDir);
 
@@ -60,7 +62,8 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   }
   const run = await RunState.open(file, runDir, saved);
   using log = new RunLog(join(runDir, "metrics.jsonl"), saved?.metricsBytes ?? 0);
-  if (!saved) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(run.parts) });
+  if (log.lostBytes > 0) yield { kind: "lost", path: log.path, bytes: log.lostBytes };
+  if (log.bytes === 0) log.append({ kind: "run", name: recipe.name, recipe, parameters: countParameters(run.parts) });
 
   for (let index = run.stage; index < recipe.stages.length; index++) {
     yield* trainStage(index, { file, run, log, session, runDir, signal });

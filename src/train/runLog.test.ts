@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -62,11 +62,32 @@ test("rows are there for readers at once, and a line that is being written is le
   expect(readRunLog(path)).toEqual([row(1)]);
 });
 
-test("a log shorter than at the checkpoint is refused and left as it is", () => {
-  writeFileSync(path, "123");
-  expect(() => new RunLog(path, 4)).toThrow(FileError);
-  expect(() => new RunLog(path, 4)).toThrow(/wanted at least 4 bytes as at the checkpoint, got 3/);
-  expect(readFileSync(path, "utf8")).toBe("123");
+test("the checkpoint counts: a log that is shorter goes on after its last whole line, and says what is lost", () => {
+  let bytes: number;
+  {
+    using log = new RunLog(path, 0);
+    for (const step of [1, 2, 3]) log.append(row(step));
+    bytes = log.bytes;
+  }
+  const line = bytes / 3;
+  truncateSync(path, Math.floor(2.5 * line));
+  {
+    using log = new RunLog(path, bytes);
+    expect([log.bytes, log.lostBytes]).toEqual([2 * line, line]);
+    log.append(row(4));
+  }
+  expect(readRunLog(path)).toEqual([row(1), row(2), row(4)]);
+  rmSync(path);
+  using log = new RunLog(path, bytes);
+  expect([log.bytes, log.lostBytes]).toEqual([0, bytes]);
+});
+
+test("a log that is a link to elsewhere is refused, and what it leads to is left as it is", () => {
+  const other = join(folder, "other");
+  writeFileSync(other, "kept");
+  symlinkSync(other, path);
+  expect(() => new RunLog(path, 0)).toThrow(/wanted to write here, got a link to elsewhere/);
+  expect(readFileSync(other, "utf8")).toBe("kept");
 });
 
 test("lines that are no rows are named by their number", () => {

@@ -1,8 +1,8 @@
 /** A run's metrics: `metrics.jsonl`, one row a line, written as training goes and cut back when it resumes. */
-import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
+import { closeSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { writeFully } from "../files.ts";
+import { refuseLink, writeFully, writing } from "../files.ts";
 import { oneLine, zodWords } from "../words.ts";
 
 const count = z.number().int().nonnegative();
@@ -100,28 +100,26 @@ export type MaskRow = Extract<MetricsRow, { kind: "masks" }>;
 
 /** An open log. One writer at a time. */
 export class RunLog implements Disposable {
+  /** Bytes that the log lacked at opening: rows that were lost, and are not made again. */
+  readonly lostBytes: number;
   readonly #descriptor: number;
   #bytes: number;
 
   /**
-   * @param bytes length to cut the log back to: what it had at the checkpoint that training resumes from, 0 for a new run
-   * @throws {FileError} if the log is shorter than that
+   * @param bytes length to cut the log back to: what it had at the checkpoint that training resumes from, 0 for a new run. The checkpoint counts: a log that
+   *   is shorter goes on after its last whole line
+   * @throws {FileError} if it cannot be written, or is a link to elsewhere
    */
   constructor(
     readonly path: string,
     bytes: number,
   ) {
-    this.#descriptor = openSync(path, "a");
-    const { size } = fstatSync(this.#descriptor);
-    if (size < bytes) {
-      closeSync(this.#descriptor);
-      throw new FileError(
-        path,
-        `wanted at least ${bytes} bytes as at the checkpoint, got ${size}. Was the log cut or replaced?`,
-      );
-    }
-    ftruncateSync(this.#descriptor, bytes);
-    this.#bytes = bytes;
+    refuseLink(path);
+    this.#descriptor = writing(path, () => openSync(path, "a+"));
+    const kept = readFileSync(this.#descriptor).subarray(0, bytes);
+    this.#bytes = kept.lastIndexOf("\n") + 1;
+    this.lostBytes = bytes - this.#bytes;
+    writing(path, () => ftruncateSync(this.#descriptor, this.#bytes));
   }
 
   /** Length of the log: what a checkpoint keeps. */
@@ -132,13 +130,13 @@ export class RunLog implements Disposable {
   /** Writes one row, at once visible to readers. */
   append(row: MetricsRow): void {
     const line = Buffer.from(`${JSON.stringify(row)}\n`);
-    writeFully(this.#descriptor, line);
+    writing(this.path, () => writeFully(this.#descriptor, line));
     this.#bytes += line.length;
   }
 
   /** Makes all rows durable; call before the checkpoint that counts them. */
   sync(): void {
-    fsyncSync(this.#descriptor);
+    writing(this.path, () => fsyncSync(this.#descriptor));
   }
 
   [Symbol.dispose](): void {

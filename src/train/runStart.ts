@@ -1,8 +1,8 @@
 /** What a run begins with: its tokenizer and the parameters of every part, from the model that `init` names or from the seed. */
-import { copyFile, rename, writeFile } from "node:fs/promises";
+import { copyFileSync, writeFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { makeFile, readJson } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { boundaryOf } from "../manifest.ts";
 import { firstLayers } from "../model/backbone.ts";
@@ -61,13 +61,12 @@ export async function makeTokenizer(
   path: string,
 ): Promise<Tokenizer> {
   const { tokenizer } = recipe;
-  const partial = `${path}.partial`;
-  if (from) await writeFile(partial, from.tokenizer);
+  if (from) makeFile(path, (partial) => writeFileSync(partial, from.tokenizer));
   else if (!tokenizer) throw new Error(`internal: recipe "${recipe.name}" has neither "init" nor "tokenizer"`);
   else if ("path" in tokenizer) {
     const source = pathOf(tokenizer.path);
     loadTokenizer(source); // an error names the user's file
-    await copyFile(source, partial);
+    makeFile(path, (partial) => copyFileSync(source, partial));
   } else {
     const { vocabSize, data, instructions } = tokenizer;
     const documents = readDocuments(
@@ -77,9 +76,8 @@ export async function makeTokenizer(
     const texts = (async function* () {
       for await (const { text } of documents) yield text;
     })();
-    await trainTokenizer({ texts, vocabSize, out: partial });
+    await trainTokenizer({ texts, vocabSize, out: path });
   }
-  await rename(partial, path);
   return loadTokenizer(path, from && boundaryOf(from.card, from.llm.config));
 }
 

@@ -11,7 +11,7 @@ const disk = vi.hoisted(() => ({ isFull: false }));
 vi.mock("../files.ts", async (original) => {
   const files = await original<typeof import("../files.ts")>();
   const writeFully: typeof files.writeFully = (...args) => {
-    if (disk.isFull) throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
+    if (disk.isFull) throw Object.assign(new Error("no space left"), { code: "ENOSPC", syscall: "write" });
     files.writeFully(...args);
   };
   return { ...files, writeFully };
@@ -99,7 +99,7 @@ test("a full disk is a FileError that says what to do; what is asked for when th
   try {
     const failed = teacher.states(all);
     await expect(failed).rejects.toThrow(FileError);
-    await expect(failed).rejects.toThrow(/wanted to keep the teacher's states here, got ENOSPC\. Make room/);
+    await expect(failed).rejects.toThrow(/wanted room on its disk, got no more\. Make room\. What is there stays/);
   } finally {
     disk.isFull = false;
   }
@@ -111,7 +111,7 @@ test("a folder that cannot be made is a FileError", () => {
   const path = join(temporaryFolder(), "file");
   writeFileSync(path, "");
   expect(() => open(join(path, "states"))).toThrow(FileError);
-  expect(() => open(join(path, "states"))).toThrow(/wanted to keep the teacher's states here, got ENOTDIR/);
+  expect(() => open(join(path, "states"))).toThrow(/wanted to write it, got ENOTDIR/);
 });
 
 test("states that half precision does not hold are refused, and not kept", async () => {

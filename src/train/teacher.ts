@@ -12,11 +12,11 @@
  * Shapes: B rows at a time · T tokens of a row · Dt width of the teacher · V vocabulary
  */
 import { createHash } from "node:crypto";
-import { closeSync, constants, fstatSync, ftruncateSync, mkdirSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, readSync } from "node:fs";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import { FileError, OptionError } from "../errors.ts";
-import { asBytes, isDiskFull, writeFully } from "../files.ts";
+import { OptionError } from "../errors.ts";
+import { asBytes, makeFolders, refuseLink, writeFully, writing } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { decodeBlocks, encodeWeights } from "../formats/quantize.ts";
 import { Graph } from "../graph/graph.ts";
@@ -61,11 +61,13 @@ export class Teacher implements AsyncDisposable {
     const folder = join(options.folder, identity(model, rows, options.sequenceLength));
     const open = (name: string, bytes: number): number =>
       writing(join(folder, name), () => {
+        refuseLink(join(folder, name));
         const descriptor = openSync(join(folder, name), constants.O_RDWR | constants.O_CREAT);
         if (fstatSync(descriptor).size !== bytes) ftruncateSync(descriptor, bytes); // what has not been written reads as 0 and takes no space
         return descriptor;
       });
-    writing(folder, () => mkdirSync(folder, { recursive: true }));
+    makeFolders(folder);
+    refuseLink(folder);
     this.#files = {
       states: open("states", rows.length * this.#rowBytes),
       checksums: open("checksums", rows.length * Uint32Array.BYTES_PER_ELEMENT),
@@ -123,10 +125,11 @@ export class Teacher implements AsyncDisposable {
   #write(place: number, bytes: Uint8Array): void {
     this.#checksums[place] = checksum(bytes);
     const own = new Uint8Array(this.#checksums.buffer, place * 4, 4);
-    writing(this.#options.folder, () => {
+    const write = () => {
       writeFully(this.#files.states, bytes, place * bytes.length);
       writeFully(this.#files.checksums, own, place * 4);
-    });
+    };
+    writing(this.#options.folder, write, "What is there stays, and is used again.");
   }
 
   /** At most BATCH rows. */
@@ -169,16 +172,4 @@ function identity({ config, weights }: Model, rows: readonly Int32Array[], seque
   for (const [name, { data }] of weights) hash.update(name).update(asBytes(data));
   for (const ids of rows) hash.update(`${ids.length}`).update(asBytes(ids));
   return hash.digest("hex").slice(0, 32);
-}
-
-function writing<T>(path: string, write: () => T): T {
-  try {
-    return write();
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    const hint = isDiskFull(cause)
-      ? " Make room, or choose another folder; what is there stays and is used again."
-      : "";
-    throw new FileError(path, `wanted to keep the teacher's states here, got ${code ?? cause}.${hint}`, { cause });
-  }
 }

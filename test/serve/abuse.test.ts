@@ -1,9 +1,10 @@
 /** What a hostile or broken client can do to a socket: always an error of OpenAI's shape, nothing left running, and the next request is answered. */
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { createApp } from "../../src/serve/http/app.ts";
+import { Connections } from "../../src/serve/http/connections.ts";
 import type { LogEntry } from "../../src/serve/http/context.ts";
 import { limits } from "../../src/serve/http/limits.ts";
 import { listen, type RunningServer } from "../../src/serve/http/server.ts";
@@ -212,13 +213,48 @@ test("fifty clients that leave free fifty places", async () => {
   await expect.poll(() => service.running).toBe(0);
 });
 
-test("connections beyond the limit are closed, and those that are open go on", async () => {
-  const kept = Array.from({ length: limits.connections }, () => open());
-  await Promise.all(kept.map((socket) => once(socket, "connect")));
-  expect(await answerOf(open())).toBe("");
-  const first = kept[0]!;
-  first.write(head("/health", {}, "GET"));
-  expect(await answerOf(first)).toMatch(/^HTTP\/1\.1 200/);
+test("connections without a whole request shut nobody out: they make way, the oldest first, and those that ask go on", async () => {
+  service.answer = () => "word ".repeat(20_000);
+  service.delay = 5;
+  const asking = open();
+  asking.write(post({ messages, stream: true }));
+  await answerOf(asking, "word");
+  const starts = ["", "GET /health HTTP/1.1\r\nHost: loc", head("/v1/completions", { "Content-Length": 100 })];
+  for (let i = 0; i < limits.connections + 18; i++) {
+    const socket = open();
+    await once(socket, "connect");
+    if (starts[i % starts.length] !== "") socket.write(starts[i % starts.length]!);
+  }
+  expect((await fetch(`${server.url}/health`)).status).toBe(200);
+  const open530 = sockets.filter(({ closed }) => !closed);
+  expect(open530.length).toBeGreaterThan(limits.connections - 3);
+  expect(open530).toContain(asking);
+  expect(await answerOf(asking, "word")).toMatch("word");
+
+  const closing = await listen(createApp(service).fetch, { host: "127.0.0.1", port: 0 });
+  await Promise.all(Array.from({ length: limits.connections }, () => once(open(closing.port), "connect")));
+  await closing.close(); // as at SIGTERM
+});
+
+test("a client who fills all places takes none from others, and none of those that are for this machine", () => {
+  const ended: string[] = [];
+  const connections = new Connections({ connections: 8, reserved: 2 });
+  const add = (remoteAddress: string, name: string) => {
+    const socket = new EventEmitter();
+    const destroy = () => {
+      ended.push(name);
+      socket.emit("close");
+    };
+    connections.add(Object.assign(socket, { remoteAddress, destroy }) as unknown as Socket);
+  };
+  add("192.0.2.1", "patient");
+  for (let i = 0; i < 12; i++) add(`2001:db8:0:1::${i}`, `flood ${i}`); // addresses of one client
+  expect(ended).toEqual(Array.from({ length: 7 }, (_, i) => `flood ${i}`));
+  add("127.0.0.1", "own");
+  add("::1", "own");
+  expect(ended.length).toBe(7);
+  add("::ffff:127.0.0.1", "own");
+  expect(ended.slice(7)).toEqual(["flood 7"]);
 });
 
 test("requests in one go on one connection are answered in order", async () => {

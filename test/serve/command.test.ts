@@ -46,6 +46,22 @@ test("serves, ends what runs at the first signal, and then itself", async () => 
   }
 }, 300_000);
 
+test("answers on when nobody reads its output any more, and still ends at a signal", async () => {
+  const env = { ...process.env, XDG_CACHE_HOME: temporaryFolder(), XDG_DATA_HOME: temporaryFolder() };
+  const child = spawn(process.execPath, [entry, "serve", "--port", "0"], { env, stdio: "pipe" });
+  const ended = new Promise((resolve) => child.on("close", resolve));
+  try {
+    const url = /http:\S+\/v1/.exec(String((await once(child.stdout, "data"))[0]))![0];
+    child.stdout.destroy();
+    child.stderr.destroy();
+    for (let i = 0; i < 3; i++) expect((await fetch(`${url}/models/none`)).status).toBe(404); // each writes to its log
+    child.kill("SIGTERM");
+    expect(await ended).toBe(0);
+  } finally {
+    child.kill("SIGKILL");
+  }
+}, 300_000);
+
 test("refuses to be reached from elsewhere without a key, and options out of range, before anything is loaded", async () => {
   for (const [args, message] of [
     [["--host", "0.0.0.0"], "wanted --api-key"],

@@ -2,6 +2,7 @@
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { z } from "zod";
 import { BusyError, ContextLengthError, FileError, IfpruneError } from "../../errors.ts";
+import { isNoPlace } from "../../refusals.ts";
 import type { ErrorBody } from "./pageApi.ts";
 
 type ErrorType =
@@ -52,6 +53,10 @@ export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   const row = error instanceof IfpruneError ? table[error.code] : undefined;
   if (!row) return new ApiError(500, "internal_error", "The server failed. Its log says more.", { cause: error });
+  if (error instanceof FileError && isNoPlace(error.cause))
+    return new ApiError(507, "insufficient_storage", "The server's disk is full, or cannot be written.", {
+      cause: error,
+    });
   const { status, code, type } = row;
   const headers = error instanceof BusyError ? { "retry-after": String(Math.ceil(error.retryAfter)) } : undefined;
   // A client is not told where files are.

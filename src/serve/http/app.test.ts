@@ -825,6 +825,10 @@ const failures: [error: Error, status: number, code: string, type: string][] = [
   [new MemoryError("serve: too large."), 503, "insufficient_memory", "server_error"],
   [new ContextLengthError(600, 512), 400, "context_length_exceeded", "invalid_request_error"],
   [new FileError("/secret/path/ffn.gguf", "gone"), 503, "model_unavailable", "server_error"],
+  [
+    new FileError("/secret/path", "no room", { cause: Object.assign(new Error(), { code: "ENOSPC" }) }),
+    ...([507, "insufficient_storage", "server_error"] as const),
+  ],
   [new Error("internal: at /secret/path"), 500, "internal_error", "server_error"],
 ];
 test.each(failures)(

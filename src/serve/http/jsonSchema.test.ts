@@ -73,6 +73,8 @@ describe("schemas of libraries", () => {
   });
 });
 
+const words = (count: number) => Array.from({ length: count }, (_, i) => `word ${i}`);
+
 /** 2^20 parts, if each reference is written out. */
 const doubling = {
   $defs: Object.fromEntries(
@@ -96,6 +98,7 @@ test.each<[what: string, schema: object, message: RegExp]>([
   ["with a reference to elsewhere", { $ref: "https://example.org/a.json" }, /reference into the schema itself/],
   ["with a reference to nothing", { $ref: "#/$defs/__proto__" }, /leads nowhere/],
   ["that doubles", doubling, /at most 500 parts/],
+  ["with enums of thousands", { prefixItems: [{ enum: words(600) }, { enum: words(600) }] }, /at most 1000 values/],
   ["with a smallest number", { type: "number", minimum: 0 }, /minimum or maximum/],
   ["with a multiple", { type: "integer", multipleOf: 2 }, /"multipleOf" is not supported/],
   ["with a pattern of names", { type: "object", propertyNames: { pattern: "^a" } }, /names of other properties/],

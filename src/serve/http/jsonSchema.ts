@@ -77,6 +77,7 @@ class Converter {
   readonly #open = new Set<string>();
   /** Written out, a few references to each other can be any number of parts. */
   #parts = 0;
+  #values = 0;
 
   constructor(root: unknown) {
     this.#root = root;
@@ -117,6 +118,9 @@ class Converter {
         values.some((one) => typeof one === "object" && one !== null)
       )
         throw invalid(param, "wanted strings, numbers, booleans or null as the values.");
+      this.#values += values.length;
+      if (this.#values > limits.schemaValues)
+        throw invalid(param, `wanted at most ${limits.schemaValues} values in all enums together.`);
       if (type !== undefined && !values.every((one) => [type].flat().some((name) => isOf(one, name))))
         throw invalid(param, "wanted values of the given type.");
       return { enum: values };

@@ -3,8 +3,10 @@ import { checkDepth } from "../../json.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 
 export const limits = {
-  /** Open at a time; more are closed at once. Each may hold a body. */
+  /** Open at a time; a new one takes the place of one that asks nothing. Each may hold a body. */
   connections: 512,
+  /** Of these, for this machine alone. */
+  reserved: 32,
   bodyBytes: 4 << 20,
   jsonDepth: 32,
   headers: 100,
@@ -31,6 +33,8 @@ export const limits = {
   topLogprobs: 20,
   schemaNodes: 500,
   schemaDepth: 16,
+  /** Of all its enums together, as OpenAI's: a grammar has a branch for each. */
+  schemaValues: 1000,
   schemaRepeats: 1000,
 } as const;
 

@@ -4,6 +4,7 @@ import { Hono } from "hono";
 import { FileError } from "../../errors.ts";
 import type { Mask } from "../../mask/mask.ts";
 import { maskToJson } from "../../mask/maskFile.ts";
+import { isNoPlace } from "../../refusals.ts";
 import { EventBuffer } from "../eventBuffer.ts";
 import { type AddStage, type ServedModel, taskName, taskNameWords } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
@@ -104,7 +105,7 @@ const progressMs = 200;
 
 /** Who may add models named the file, and is told what is wrong with it. */
 function toldFully(error: unknown): unknown {
-  if (!(error instanceof FileError)) return error;
+  if (!(error instanceof FileError) || isNoPlace(error.cause)) return error;
   return new ApiError(400, "model_unavailable", error.message, { param: "name", cause: error });
 }
 

@@ -4,6 +4,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { OptionError } from "../../errors.ts";
 import { ApiError } from "./apiErrors.ts";
+import { Connections } from "./connections.ts";
 import { limits } from "./limits.ts";
 
 /** A server on a socket. Disposing it ends its connections at once. */
@@ -47,7 +48,6 @@ export async function listen(
     },
     listener,
   );
-  server.maxConnections = limits.connections;
   server.maxHeadersCount = 0; // Node leaves out headers beyond it, without a word; the app counts them
   server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) => {
     if (!socket.writable) return;
@@ -57,19 +57,12 @@ export async function listen(
       `HTTP/1.1 ${told.status} ${STATUS_CODES[told.status]}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
     );
   });
-  const sockets = new Set<Socket>();
-  server.on("connection", (socket) => {
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
-  });
-  const underWay = new Set<ServerResponse>();
-  const isBusy = (socket: Socket) => [...underWay].some(({ req }) => req.socket === socket);
+  const connections = new Connections(limits);
+  server.on("connection", (socket) => connections.add(socket));
   let isClosing = false;
-  server.on("request", ({ socket }: IncomingMessage, response: ServerResponse) => {
-    underWay.add(response);
-    response.once("close", () => {
-      underWay.delete(response);
-      if (isClosing && !isBusy(socket)) socket.destroySoon();
+  server.on("request", (request: IncomingMessage, response: ServerResponse) => {
+    connections.addRequest(request, response, (isLast) => {
+      if (isClosing && isLast) request.socket.destroySoon();
     });
   });
   await new Promise<void>((resolve, reject) => {
@@ -95,10 +88,8 @@ export async function listen(
     async close() {
       server.close();
       isClosing = true;
-      for (const socket of sockets) if (!isBusy(socket)) socket.destroy();
-      const late = setTimeout(() => {
-        for (const { req } of underWay) if (!req.complete) req.socket.destroy();
-      }, requestMs);
+      connections.endIdle();
+      const late = setTimeout(() => connections.endIncomplete(), requestMs);
       await closed;
       clearTimeout(late);
     },
