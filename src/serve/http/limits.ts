@@ -41,11 +41,12 @@ export const limits = {
 /**
  * The JSON of a request's body.
  *
+ * @param types that it may say it is
  * @throws {ApiError} if it is not JSON, too long, too deep, not UTF-8, or holds half a surrogate pair
  */
-export async function readJsonBody(request: Request): Promise<unknown> {
+export async function readJsonBody(request: Request, types = ["application/json"]): Promise<unknown> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
-  if (type !== "application/json")
+  if (type === undefined || !types.includes(type))
     throw new ApiError(415, "unsupported_media_type", "Wanted the content type application/json.");
   if (request.headers.has("content-encoding"))
     throw new ApiError(415, "unsupported_media_type", "Wanted a body without content encoding.");

@@ -56,6 +56,16 @@ test("a chat has Ollama's fields, times in nanoseconds, and which part of the mo
   expect((await chat({ options: { num_predict: 2 } })).done_reason).toBe("length");
 });
 
+test("curl -d, as Ollama's documentation has it, is answered; a page of another origin that sends the same is not", async () => {
+  const form = { "content-type": "application/x-www-form-urlencoded" };
+  const body = JSON.stringify({ model: "tiny", messages: user, stream: false });
+  const post = (headers: Record<string, string>) =>
+    createApp(service).fetch(new Request("http://localhost/api/chat", { method: "POST", body, headers }));
+  expect((await post(form)).status).toBe(200);
+  expect((await post({ ...form, origin: "https://example.org" })).status).toBe(403);
+  expect((await post({ "content-type": "text/plain" })).status).toBe(415);
+});
+
 test("answers come in lines of JSON unless told otherwise, and the last is done", async () => {
   const all = await lines("/api/chat", { messages: user });
   expect(all.map(({ message, done }) => [message.content, done])).toEqual([

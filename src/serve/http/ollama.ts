@@ -24,21 +24,24 @@ const OLLAMA_VERSION = "0.12.6";
 /** Of the one tag that a model has here. */
 const LATEST = ":latest";
 
+/** Its documentation asks by `curl -d`, which says that it sends a form. Pages of other origins, which may send one too, are refused by their Origin. */
+const readBody = (request: Request) => readJsonBody(request, ["application/json", "application/x-www-form-urlencoded"]);
+
 export function ollamaRoutes(): Hono<Env> {
   const app = new Hono<Env>();
   app.get("/version", (c) => c.json({ version: OLLAMA_VERSION }));
   app.get("/tags", (c) => c.json({ models: c.var.service.models().map(listed) }));
   app.get("/ps", (c) => c.json({ models: loaded(c.var.service) }));
   app.post("/show", async (c) => {
-    const { name = "", model = name } = parseShow(await readJsonBody(c.req.raw));
+    const { name = "", model = name } = parseShow(await readBody(c.req.raw));
     return c.json(shown(ollamaModel(c, model)));
   });
   app.post("/chat", async (c) => {
-    const { messages = [], ...body } = parseOllamaChat(await readJsonBody(c.req.raw));
+    const { messages = [], ...body } = parseOllamaChat(await readBody(c.req.raw));
     return reply(c, body, messages.length === 0 ? undefined : ollamaMessages(messages), chatSaid);
   });
   app.post("/generate", async (c) => {
-    const { prompt, system, raw, ...body } = parseGenerate(await readJsonBody(c.req.raw));
+    const { prompt, system, raw, ...body } = parseGenerate(await readBody(c.req.raw));
     if (raw && system !== undefined)
       throw invalid("system", "wanted none beside raw, which adds nothing to the prompt.");
     const messages = [
@@ -49,7 +52,7 @@ export function ollamaRoutes(): Hono<Env> {
   });
   app.post("/embed", async (c) => {
     const start = performance.now();
-    const { model, input, dimensions } = parseEmbed(await readJsonBody(c.req.raw));
+    const { model, input, dimensions } = parseEmbed(await readBody(c.req.raw));
     const { features, numTokens } = await featuresOf(c, ollamaModel(c, model), input, dimensions);
     return c.json({
       model,
