@@ -159,7 +159,7 @@ describe("an imported model", () => {
     const run = ["run", "Once upon a time", "--model", at("stories-F16"), "--max-tokens", "5", ...oneThread];
     const [asked, dense] = [await inProcess(...run), await inProcess(...run, "--dense")];
     expect(asked.stdout).toBe(dense.stdout);
-    expect(asked.stderr).toMatch(/^No trained masks: the whole model answers\. .+ --keep 75%\.\n100 % of the FFN /);
+    expect(asked.stderr).toMatch(/^No trained masks: the whole model answers\. .+ --keep 90%\.\n100 % of the FFN /);
     expect(dense.stderr).not.toContain("No trained masks");
   });
 
@@ -371,6 +371,11 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /wanted a bundle, got a checkpoint\. `ifprune pack` makes a bundle of it\./,
   ],
   ["a model for an instruction", () => ["run", at("F32"), "What?"], /run --model .*F32 "What\?"/],
+  [
+    "a name before an instruction",
+    () => ["run", "my-modle", "What is it?"],
+    /got "my-modle" before it\. A model is named by --model/,
+  ],
   ["an empty instruction", () => ["run", " ", "--model", at("F32")], /wanted an instruction, got empty text/],
   ["an empty instruction to mask", () => ["mask", "", "--model", at("F32")], /wanted an instruction, got empty text/],
   [

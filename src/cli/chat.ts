@@ -11,7 +11,7 @@ import type { GenerationEvent, InferenceService, MaskRequest, ServedModel } from
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { CHAT_COMMANDS, chatHelp } from "./chatCommands.ts";
 import { SMALL_MODEL } from "./commands/flags.ts";
-import { denseNote, keptLine, NO_ANSWER, qualityWords, sourceWords } from "./options.ts";
+import { denseNote, keptLine, noAnswer, qualityWords, sourceWords } from "./options.ts";
 import { type ProgressStream, Waiting } from "./progress.ts";
 
 interface Options extends Budget {
@@ -79,6 +79,7 @@ export async function converse(
     let answered = "";
     let end: Extract<GenerationEvent, { type: "end" }> | undefined;
     let kept = "";
+    let empty = "";
     using waiting = new Waiting("reading the prompt", { stream: status });
     try {
       const prompt = { kind: "chat", messages: [...told, ...said, user] } as const;
@@ -87,6 +88,7 @@ export async function converse(
       for await (const event of service.generate(model, request)) {
         waiting.end();
         if (event.type === "start") {
+          empty = noAnswer(event.mask);
           const wanted = mask.kind !== "auto" ? {} : isTold(mask) ? mask : budget;
           kept = `${keptLine(event.mask, wanted)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
         } else if (event.type === "end") end = event;
@@ -102,7 +104,7 @@ export async function converse(
     }
     asked.isAnswered = answered !== "" || end !== undefined;
     if (asked.isAnswered) said = [...said, user, { role: "assistant", content: answered }];
-    if (end && answered.trim() === "") say(`  ${NO_ANSWER}`);
+    if (end && answered.trim() === "") say(`  ${empty}`);
     say(end ? `\n  ${kept}, ${speed(end)}` : "\n  stopped");
   };
 

@@ -19,6 +19,7 @@ interface Options {
   tokenizer?: string;
   licence?: string;
   text?: string;
+  threads?: number;
   measure: boolean;
 }
 
@@ -26,7 +27,7 @@ interface Options {
 export async function importAction(
   source: string,
   out: string,
-  { checkpoint, blocks, text, measure, ...options }: Options,
+  { checkpoint, blocks, text, threads, measure, ...options }: Options,
 ): Promise<void> {
   if (text !== undefined && (checkpoint || !measure))
     throw new OptionError("import: wanted no --text where nothing is measured, got one. Leave it out.");
@@ -45,10 +46,10 @@ export async function importAction(
     const importing = importModel(source, first, { ...options, as, onProgress, signal });
     const { notes } = await importing.finally(() => progress?.finish());
     for (const note of notes) process.stderr.write(`${note}\n`);
-    if (!checkpoint && measure) await measureBundle(first, text);
+    if (!checkpoint && measure) await measureBundle(first, { text, threads });
     if (blocks !== undefined) {
       await group(first, out, blocks);
-      if (measure) await measureBundle(out, text);
+      if (measure) await measureBundle(out, { text, threads });
     }
   } finally {
     if (blocks !== undefined) rmSync(first, { recursive: true, force: true });
@@ -56,7 +57,7 @@ export async function importAction(
   process.stderr.write(
     checkpoint
       ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${resolve(out)}"}, or by its path from the recipe's folder.\n`
-      : `${out}: bundle. It has no trained masks: \`ifprune run --model ${out} "…"\` answers with the whole model, with --keep 75% by what the prompt activates.\n`,
+      : `${out}: bundle. It has no trained masks: \`ifprune run --model ${out} "…"\` answers with the whole model, with --keep 90% by what the prompt activates.\n`,
   );
 }
 

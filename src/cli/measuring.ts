@@ -1,24 +1,39 @@
-/** What `import` and `pull` do last: measure what masks that need no training cost the new model. */
+/** `ifprune measure`, which `import` and `pull` do last: what masks that need no training cost a model. */
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { measureQuality } from "../answer/measure.ts";
+import { Bundle } from "../bundle/bundle.ts";
 import { IfpruneError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { addQuality, type Quality } from "../manifest.ts";
-import { interruption, percent } from "./options.ts";
+import { interruption, MUCH_LOST, percent } from "./options.ts";
 import { Progress } from "./progress.ts";
 
+interface Options {
+  text?: string;
+  threads?: number;
+}
+
+/** `ifprune measure` */
+export async function measureAction(model: string, options: Options): Promise<void> {
+  using bundle = new Bundle(model); // a name stands for a folder
+  await measureBundle(bundle.path, options);
+}
+
 /** Measures a bundle, writes it down there, and says it. What keeps it from that, Ctrl-C too, leaves the bundle as it was. */
-export async function measureBundle(path: string, textPath?: string): Promise<void> {
-  const signal = interruption("stopped");
+export async function measureBundle(path: string, { text: textPath, threads }: Options = {}): Promise<void> {
+  const signal = interruption(`stopped. Later: ifprune measure ${path}`);
   const text = textPath === undefined ? undefined : readText(textPath);
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number) => {
     progress ??= new Progress({ label: "measure", total });
     progress.update(done);
   };
+  process.stderr.write(`Measuring what masks cost it. ${path} can be used already; Ctrl-C leaves that out.\n`);
   try {
     using model = new InstructionModel(path);
-    const quality = await measureQuality(model, { text, signal, onProgress }).finally(() => progress?.finish());
+    const quality = await measureQuality(model, { text, threads, signal, onProgress }).finally(() =>
+      progress?.finish(),
+    );
     if (quality) addQuality(path, quality);
     const nothing = "Not measured what masks cost: the model answers nothing, or has no room for the prompts.\n";
     process.stderr.write(quality ? table(quality, model.bundle.ffnWidth) : nothing);
@@ -39,7 +54,7 @@ function table({ prompts, tokens, rows }: Quality, dFfn: number): string {
   });
   return [
     `What masks without training cost, measured on ${prompts} prompts and ${tokens} tokens of the model's own answers: nats that a token loses, and`,
-    "tokens that stay the likeliest.",
+    `tokens that stay the likeliest. Above ${MUCH_LOST} nats expect wrong answers.`,
     `keep  ${sources.map((source) => source.padStart(20)).join("")}`,
     ...lines,
     "",

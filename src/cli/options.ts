@@ -1,5 +1,7 @@
 /** What actions share: masks and how they are made, words about them, interruption. */
+
 import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
 import { dirname, resolve } from "node:path";
 import type { StageTimes } from "../answer/answer.ts";
 import type { MaskOptions } from "../answer/instructionModel.ts";
@@ -63,7 +65,15 @@ export const STAGES = {
   decode: "answering",
 } as const satisfies Record<keyof StageTimes, string>;
 
-export const NO_ANSWER = "The model answered nothing.";
+const NO_ANSWER = "The model answered nothing.";
+/** What to say of an empty answer under a mask. */
+export const noAnswer = ({ tFfn, dFfn }: Pick<Mask, "tFfn" | "dFfn">): string =>
+  tFfn < dFfn
+    ? `${NO_ANSWER} With ${percent(tFfn / dFfn)} of its FFN that happens: keep more, or all of it.`
+    : NO_ANSWER;
+
+/** Nats lost a token from which answers are wrong more often than right. */
+export const MUCH_LOST = 0.5;
 
 /** What made a mask, and whether it was trained to. */
 export function sourceWords(source: string): string {
@@ -78,8 +88,8 @@ export function scoresLine({ source, cached }: Omit<ChosenMask, "mask">, ms: num
 
 /** Of a model without trained masks that is not told how to make some: what answers, and what else there is, with its measured cost. */
 export function denseNote({ dFfn, quality }: { dFfn: number; quality?: Quality | undefined }): string {
-  const cost = maskQuality({ manifest: { quality } }, "griffin", keptChannels(0.75, dFfn));
-  return `No trained masks: the whole model answers. Train some (\`ifprune prune\`, then \`ifprune train\`), or try masks that need no training: --keep 75%${qualityWords(cost)}.\n`;
+  const cost = maskQuality({ manifest: { quality } }, "griffin", keptChannels(0.9, dFfn));
+  return `No trained masks: the whole model answers. Train some (\`ifprune prune\`, then \`ifprune train\`), or try masks that need no training: --keep 90%${qualityWords(cost)}.\n`;
 }
 
 /** `75 % of the FFN (1152 of 1536 channels)` */
@@ -97,8 +107,19 @@ export function askedShare({ tFfn, dFfn }: Pick<Mask, "tFfn" | "dFfn">, { keep, 
 
 /** `, measured: 0.21 nats lost a token, 87 % agree` */
 export function qualityWords(quality: MaskQuality | undefined): string {
-  return quality ? `, measured: ${quality.loss.toFixed(2)} nats lost a token, ${percent(quality.agreement)} agree` : "";
+  if (!quality) return "";
+  const { loss, agreement } = quality;
+  return `, measured: ${loss.toFixed(2)} nats lost a token, ${percent(agreement)} agree${loss > MUCH_LOST ? ": expect wrong answers" : ""}`;
 }
+
+/** What to say of an answer that came slowly, where nothing was said of threads: they wait for each other where others take their cores. */
+export function slowWords(tokensPerSecond: number, threads: number | undefined): string {
+  if (tokensPerSecond >= SLOW || threads !== undefined || availableParallelism() === 1) return "";
+  return "Slow? Where other programs take the cores, --threads 1 is often much quicker.\n";
+}
+
+/** Tokens a second that hint at it, whatever the model. */
+const SLOW = 2;
 
 /** `50 %`, `6.3 %` */
 export function percent(share: number): string {

@@ -13,6 +13,7 @@ import { exportCommand } from "./commands/export.ts";
 import { generateCommand } from "./commands/generate.ts";
 import { importCommand } from "./commands/import.ts";
 import { maskCommand } from "./commands/mask.ts";
+import { measureCommand } from "./commands/measure.ts";
 import { packCommand } from "./commands/pack.ts";
 import { pruneCommand } from "./commands/prune.ts";
 import { pullCommand } from "./commands/pull.ts";
@@ -46,6 +47,7 @@ export function ifprune(): Command {
     pruneCommand,
     pullCommand,
     importCommand,
+    measureCommand,
     exportCommand,
     verifyCommand,
     doctorCommand,

@@ -14,13 +14,14 @@ import {
   keptLine,
   type MaskFlags,
   milliseconds,
-  NO_ANSWER,
+  noAnswer,
   printJson,
   qualityWords,
   readMaskFlags,
   readNamedMask,
   STAGES,
   scoresLine,
+  slowWords,
 } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
@@ -45,6 +46,11 @@ async function readAsked(words: readonly string[], input: string | undefined, fi
   if (words.length > 0 && namesBundle(words[0]!))
     throw new OptionError(
       `run: wanted an instruction, got a model first. As: ifprune run --model ${words[0]} "${words.slice(1).join(" ") || "…"}"`,
+    );
+  // `run my-modle "What?"`: a name, then a question of its own
+  if (words.length === 2 && /^[^\s]*[-_./\d][^\s]*$/.test(words[0]!) && /\S\s+\S/.test(words[1]!))
+    throw new OptionError(
+      `run: wanted one instruction, got "${words[0]}" before it. A model is named by --model, several words as one in quotes.`,
     );
   const isPiped = words.length === 0 || (words.length === 1 && words[0] === "-");
   if (words.length === 0 && process.stdin.isTTY)
@@ -124,7 +130,7 @@ export async function runAction(words: string[], options: Options): Promise<void
 
   const { chosen, form, formFlaw, ms, promptTokens, answerTokens } = answer;
   const keptShare = answer.mask.tFfn / answer.mask.dFfn;
-  if (said.trim() === "") process.stderr.write(`${NO_ANSWER}\n`);
+  if (said.trim() === "") process.stderr.write(`${noAnswer(answer.mask)}\n`);
   if (json) {
     printJson({ answer: said, keptShare, ...chosen, form, formFlaw, ms, promptTokens, answerTokens });
     return;
@@ -140,8 +146,10 @@ export async function runAction(words: string[], options: Options): Promise<void
     ],
   ];
   // The first token comes out of prefill.
-  const speed = answerTokens > 1 ? ` · ${((1000 * (answerTokens - 1)) / decode).toFixed(0)} tokens/s` : "";
+  const perSecond = answerTokens > 1 ? (1000 * (answerTokens - 1)) / decode : undefined;
+  const speed = perSecond === undefined ? "" : ` · ${perSecond.toFixed(0)} tokens/s`;
   const line = `${keptLine(answer.mask, flags)}${qualityWords(chosen?.quality)} · ${stages.join(" · ")}${speed}`;
   process.stdout.write("\n");
   process.stderr.write(process.stderr.isTTY ? `\x1b[2m${line}\x1b[0m\n` : `${line}\n`);
+  if (perSecond !== undefined) process.stderr.write(slowWords(perSecond, options.threads));
 }

@@ -9,9 +9,9 @@ const trained: Record<string, readonly string[]> = {
 };
 const general = [
   "Explain in two sentences why the sky is blue.",
-  "Write a short poem about the sea.",
+  "Write one sentence about the sea.",
   "List five fruits.",
-  "Rewrite politely: Send me the report now.",
+  "What is the capital of Japan?",
 ];
 const most = 4;
 

@@ -239,7 +239,7 @@ export function KeepChoice({ model, withMasks = false }: KeepChoiceProps) {
     return row ? `: ${row.loss.toFixed(2)} nats lost, ${percent(row.agreement)} agree` : "";
   };
   const isWhole = model.tFfn === model.dFfn;
-  const own = isWhole ? "all: no trained masks" : percent(model.tFfn / model.dFfn);
+  const own = isWhole ? "all" : percent(model.tFfn / model.dFfn);
   const isOffered = keep === undefined || keep === "auto" || shares.includes(keep);
   const isGiven = withMasks && (mask.startsWith("task:") || (mask === "dense" && !isWhole));
   const choose = (value: string) => {
@@ -254,7 +254,7 @@ export function KeepChoice({ model, withMasks = false }: KeepChoiceProps) {
         value={isGiven ? mask : keep === undefined ? "" : String(keep)}
         onChange={(event) => choose(event.currentTarget.value)}
       >
-        <option value="">As the model does ({own})</option>
+        <option value="">Its own ({own})</option>
         {(model.autoTFfn !== undefined || keep === "auto") && (
           <option value="auto">Auto: the least that costs little</option>
         )}

@@ -1,5 +1,6 @@
 import { Command, Option } from "commander";
 import type { PackOptions } from "../../bundle/packBundle.ts";
+import { ENGINE_OPTIONS } from "../../engine/engineOptions.ts";
 import { late } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
@@ -33,6 +34,7 @@ export function importCommand(): Command {
     .option("--tokenizer <file>", "of a llama2.c checkpoint")
     .option("--licence <text>", "licence of the weights, for the provenance (default: what the model says)")
     .option("--text <file>", "measure what masks by --source glass and text cost too, made of this text")
+    .addOption(numberFlag("--threads <n>", { ...ENGINE_OPTIONS.threads, words: "worker threads of the measurement" }))
     .option("--no-measure", "do not measure what masks that need no training cost")
     .action(late(async () => (await import("../import.ts")).importAction));
 }

@@ -76,7 +76,8 @@ export function fromZod({ issues }: z.ZodError, body: unknown): ApiError {
   const param = issue.path.join(".");
   if (issue.code === "unrecognized_keys") {
     const key = short([...issue.path, issue.keys[0]].join("."));
-    return new ApiError(400, "unknown_parameter", `Unknown parameter: ${key}.`, { param: key });
+    const hint = key === "ifprune" ? " The fields mask, keep and t_ffn stand in the body itself." : "";
+    return new ApiError(400, "unknown_parameter", `Unknown parameter: ${key}.${hint}`, { param: key });
   }
   const value = issue.path.reduce<unknown>((at, key) => (at as Record<PropertyKey, unknown> | undefined)?.[key], body);
   const code =

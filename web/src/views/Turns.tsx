@@ -125,7 +125,11 @@ export function Answer({ model, message, prompt, isRunning, actions }: AnswerPro
             {(endings[reason] || isEmpty) && (
               <p class="outcome">
                 {endings[reason]}{" "}
-                {isEmpty && reason !== "stopped" && "The model ended its answer at once, without a word."}
+                {isEmpty && reason !== "stopped" && "The model ended its answer at once, without a word."}{" "}
+                {isEmpty &&
+                  mask &&
+                  mask.tFfn < mask.dFfn &&
+                  "With a part of its FFN that happens: keep more, or all of it."}
               </p>
             )}
             <div class="answer-actions">
