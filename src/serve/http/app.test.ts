@@ -1,9 +1,10 @@
 /** Every route, option and error of the API, without a socket, over a service that has no model. */
 import { createHash } from "node:crypto";
 import fc from "fast-check";
-import { beforeEach, expect, test } from "vitest";
+import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { FakeService, MASK_ID } from "../../../test/support/fakeService.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError } from "../../errors.ts";
+import type { ServedModel } from "../service.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import type { LogEntry } from "./context.ts";
 
@@ -446,6 +447,22 @@ test("models, one model, health, state", async () => {
   expect(await (await send("/health")).json()).toEqual({ status: "ok" });
   expect(await (await send("/ifprune/models")).json()).toEqual(service.models());
   expect(await (await send("/ifprune/state")).json()).toEqual({ ...service.state(), allowsModels: false });
+});
+
+test("a model whose files are damaged is said to be out, and a server without any other is out too", async () => {
+  const [tiny, plain] = service.models() as [ServedModel, ServedModel];
+  const models = vi.spyOn(service, "models");
+  onTestFinished(() => models.mockRestore());
+  const health = async () => {
+    const response = await send("/health");
+    return [response.status, await response.json()];
+  };
+  models.mockReturnValue([{ ...tiny, fault: "ffn.gguf: wanted another." }, plain]);
+  expect(await health()).toEqual([200, { status: "degraded", faults: { tiny: "ffn.gguf: wanted another." } }]);
+  const { data } = (await (await send("/v1/models")).json()) as Json;
+  expect(data.map(({ ifprune }: Json) => ifprune.fault)).toEqual(["ffn.gguf: wanted another.", undefined]);
+  models.mockReturnValue([{ ...tiny, fault: "ffn.gguf: wanted another." }]);
+  expect((await health())[0]).toBe(503);
 });
 
 test("models are added only where the server was told to allow it, with their progress", async () => {
