@@ -654,6 +654,9 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ["too many stops", { stop: Array.from({ length: 33 }, (_, i) => `${i}`) }, 400, "invalid_value", "stop"],
   ["a long stop", { stop: "x".repeat(257) }, 400, "invalid_value", "stop"],
   ["a bias of no token", { logit_bias: { hello: 1 } }, 400, "invalid_value", "logit_bias.hello"],
+  ["a bias of a prototype", { logit_bias: JSON.parse('{"__proto__":1}') }, 400, "invalid_value", "logit_bias"],
+  ["a bias of a constructor", { logit_bias: { constructor: 1 } }, 400, "invalid_value", "logit_bias.constructor"],
+  ["metadata of a prototype", { metadata: JSON.parse('{"__proto__":"x"}') }, 400, "invalid_value", "metadata"],
   [
     "many biases",
     { logit_bias: Object.fromEntries(Array.from({ length: 301 }, (_, i) => [i, 1])) },
