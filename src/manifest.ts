@@ -252,7 +252,8 @@ export function writeManifest(
 /** Bytes that are hashed at a time, in about a millisecond. */
 const hashedBytes = 1 << 20;
 
-async function hashFile(path: string, onBytes: (bytes: number) => void = () => {}): Promise<string> {
+/** SHA-256 of a file, hexadecimal. @throws {FileError} if it cannot be read */
+export async function hashFile(path: string, onBytes: (bytes: number) => void = () => {}): Promise<string> {
   const hash = createHash("sha256");
   try {
     for await (const chunk of createReadStream(path, { highWaterMark: hashedBytes })) {
