@@ -173,6 +173,7 @@ test("the surface is what it was", () => {
     type TokenLogprob
     type Tokenizer
     type Verification
+    type VerifyFilesOptions
     type VerifyOptions
     type Weight
     type WeightType"

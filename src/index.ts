@@ -84,7 +84,7 @@ export { type Imported, type ImportOptions, importModel } from "./bundle/importM
 export { type PackOptions, packBundle } from "./bundle/packBundle.ts";
 export { type Pulled, type PullOptions, pullModel } from "./bundle/pullModel.ts";
 export type { WeightType } from "./formats/quantize.ts";
-export { addQuality, type Quality } from "./manifest.ts";
+export { addQuality, type Quality, type VerifyFilesOptions } from "./manifest.ts";
 export type { ModelConfig, RopeScaling, Weight } from "./model/config.ts";
 export type { ModelSource } from "./model/source.ts";
 

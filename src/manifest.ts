@@ -184,11 +184,27 @@ function sizeOf(path: string): number | undefined {
   }
 }
 
+/** How files are read to be verified: bytes of them, and of all. */
+export interface VerifyFilesOptions {
+  signal?: AbortSignal | undefined;
+  onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
 /** @throws {FileError} for the first file whose hash is not the manifest's */
-export async function verifyFiles(folder: string, { files }: Pick<CheckpointManifest, "files">): Promise<void> {
+export async function verifyFiles(
+  folder: string,
+  { files }: Pick<CheckpointManifest, "files">,
+  { signal, onProgress }: VerifyFilesOptions = {},
+): Promise<void> {
+  const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
+  let done = 0;
   for (const [name, { sha256 }] of Object.entries(files)) {
     const path = join(folder, name);
-    const got = await hashFile(path);
+    const got = await hashFile(path, (bytes) => {
+      signal?.throwIfAborted();
+      done += bytes;
+      onProgress?.(done, total);
+    });
     if (got !== sha256)
       throw new FileError(path, `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged.`);
   }
@@ -233,8 +249,21 @@ export function writeManifest(
   }
 }
 
-async function hashFile(path: string): Promise<string> {
+/** Bytes that are hashed at a time, in about a millisecond. */
+const hashedBytes = 1 << 20;
+
+/** SHA-256 of a file, hexadecimal. @throws {FileError} if it cannot be read */
+export async function hashFile(path: string, onBytes: (bytes: number) => void = () => {}): Promise<string> {
   const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  try {
+    for await (const chunk of createReadStream(path, { highWaterMark: hashedBytes })) {
+      hash.update(chunk as Buffer);
+      onBytes((chunk as Buffer).length);
+    }
+  } catch (cause) {
+    const { code, syscall } = cause as NodeJS.ErrnoException;
+    if (syscall === undefined) throw cause;
+    throw new FileError(path, `wanted a readable file, got ${code}.`, { cause });
+  }
   return hash.digest("hex");
 }

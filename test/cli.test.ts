@@ -698,7 +698,9 @@ describe("refuses in one message, without a stack:", () => {
     expect(stderr).not.toMatch(/^\s+at /m);
     expect(readdirSync(folder)).toEqual(before);
     // A run that fails before its first checkpoint leaves what the next start makes anew.
-    expect(["tiny", "tiny/metrics.jsonl", "tiny/tokenizer.json"]).toEqual(expect.arrayContaining(out));
+    expect(["tiny", "tiny/data.json", "tiny/metrics.jsonl", "tiny/tokenizer.json"]).toEqual(
+      expect.arrayContaining(out),
+    );
     if (command[0] !== "train") expect(out).toEqual([]);
   });
 

@@ -195,6 +195,7 @@ describe("predictor", () => {
         format: new PromptFormat(tokenizer, "{prompt}"),
         hasPredictor: true,
         block: 1,
+        verify: () => bundle.verify(),
         openPredictor: (options) => openBundlePredictor(llamaCpp, bundle, options),
       };
       await using source = await openMaskSource(prompted, { source: "predictor" }, engine);

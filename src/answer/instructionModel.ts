@@ -6,7 +6,7 @@ import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import type { EngineProvider, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
-import { boundaryOf } from "../manifest.ts";
+import { boundaryOf, type VerifyFilesOptions } from "../manifest.ts";
 import { checkMask, fullMask, type Mask } from "../mask/mask.ts";
 import { checkNumber } from "../options.ts";
 import { chatTemplateName } from "../text/chatTemplate.ts";
@@ -140,6 +140,10 @@ export class InstructionModel implements PromptedModel, Disposable {
 
   get block(): number {
     return this.bundle.block;
+  }
+
+  verify(options?: VerifyFilesOptions): Promise<void> {
+    return this.bundle.verify(options);
   }
 
   openPredictor(options: PredictorOptions): Promise<OpenPredictor> {

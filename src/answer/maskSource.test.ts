@@ -46,6 +46,7 @@ const prompted = (weights: Bundle): PromptedModel => ({
   format: new PromptFormat(tokenizer, "{prompt}"),
   hasPredictor: false,
   block: 1,
+  verify: () => weights.verify(),
   openPredictor: () => expect.unreachable(),
 });
 const open = (choice: SourceChoice, maxBytes?: number) =>

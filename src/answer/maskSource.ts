@@ -125,7 +125,10 @@ async function openChannelSource(
   const name = choice.source;
   const none = async () => {};
   const cached = (name: SourceName, windows: readonly Window[], make: () => Promise<Float32Array>) =>
-    cachedScores({ hash: model.hash, numLayers, ffnWidth }, scoresKey(name, windows), cache, make);
+    cachedScores({ hash: model.hash, numLayers, ffnWidth }, scoresKey(name, windows), cache, async () => {
+      await model.verify(); // what is kept is of the content that the hash stands for
+      return await make();
+    });
   const run = { threads: engine.threads, spinning: false };
   const griffin = (windows: readonly Window[], how: ScoreOptions | undefined) =>
     cached("griffin", windows, async () => {
@@ -201,6 +204,7 @@ async function openPredictor(model: PromptedModel, options: PredictorOptions): P
     name: "predictor",
     epsilon: manifest.lambda === "soft" ? manifest.epsilon : undefined,
     async scores({ text, predictorIds }) {
+      await model.verify();
       return { scores: await predictor.scores(predictorIds ?? readByPredictor(model, text)), cached: false };
     },
     [Symbol.asyncDispose]: () => predictor[Symbol.asyncDispose](),

@@ -1,6 +1,6 @@
 /** A model as prompts and mask sources see it: a bundle that is served, or a checkpoint that is evaluated. What computes it is open. */
 import type { EngineOptions } from "../engine/engine.ts";
-import type { BundleManifest } from "../manifest.ts";
+import type { BundleManifest, VerifyFilesOptions } from "../manifest.ts";
 import type { ModelSource } from "../model/source.ts";
 import type { PromptFormat } from "../text/prompt.ts";
 
@@ -18,6 +18,8 @@ export interface PromptedModel {
   readonly hasPredictor: boolean;
   /** Channels that masks keep or drop together by default; 1 where that is each alone. */
   readonly block: number;
+  /** Waits until its files are known to be what its manifest says. @throws {FileError} if one is not */
+  verify(options?: VerifyFilesOptions): Promise<void>;
   /** Loads the predictor. @throws {FileError} if it is damaged */
   openPredictor(options: PredictorOptions): Promise<OpenPredictor>;
 }

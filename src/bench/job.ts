@@ -32,7 +32,7 @@ export interface Measurement {
   decodeTps: number;
   /** Peak resident set of the process since the job began, bytes. Null where the system does not say. */
   peakRss: number | null;
-  /** Bytes from read calls, of the page cache or not; mapped files are not in it. Null where the system does not say. */
+  /** Bytes from read calls, of the page cache or not. Null where the system does not say. */
   bytesRead: number | null;
 }
 

@@ -18,13 +18,14 @@ import { GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig, readGgufParameter } from "../formats/ggufModel.ts";
 import { decodeBlocks, fromHalf } from "../formats/quantize.ts";
 import { readText } from "../json.ts";
-import { type BundleManifest, manifestHash, manifestName, readManifest, verifyFiles } from "../manifest.ts";
+import { type BundleManifest, manifestHash, manifestName, readManifest, type VerifyFilesOptions } from "../manifest.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type ChannelLayout, channelsName, columnBytes, downScaleName, readChannelLayouts } from "./channels.ts";
 import { headBlock } from "./head.ts";
 import { modelFolder } from "./pulledModels.ts";
 import { transposeInto } from "./transpose.ts";
+import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
 /** Files of a model that is made of a bundle: metadata, what is shared, FFN. llama.cpp opens them as one. */
 export const partNames = [
@@ -49,6 +50,7 @@ export class Bundle implements ModelSource {
   /** How the channels of each layer are stored. @internal */
   readonly layouts: readonly ChannelLayout[];
   #block: number | undefined;
+  #verifying: Promise<void> | undefined;
 
   /**
    * Opens a bundle. Sizes are checked, hashes only by {@link verify}.
@@ -185,9 +187,16 @@ export class Bundle implements ModelSource {
     return scales;
   }
 
-  /** Reads all files. @throws {FileError} if one was changed or damaged */
-  async verify(): Promise<void> {
-    await verifyFiles(this.path, this.manifest);
+  /**
+   * Reads the files that are not known to be as the manifest says. Who makes anything of them waits for it first; those who ask meanwhile share it.
+   *
+   * @throws {FileError} if one was changed or damaged
+   */
+  verify(options?: VerifyFilesOptions): Promise<void> {
+    this.#verifying ??= verifyUnlessKnown(this.path, this.manifest, options).finally(() => {
+      this.#verifying = undefined;
+    });
+    return this.#verifying;
   }
 
   [Symbol.dispose](): void {

@@ -1,28 +1,40 @@
 /**
  * What is made of bundles and kept on disk: a folder per bundle, in it one per entry, `<root>/<bundle>/<entry>/`.
  *
- * Several processes may use one cache: an entry is built under a name of its own and renamed when it is whole. Entries unused for
- * the longest time go first when the cache outgrows its limit; those used within the last minute stay, as someone may be opening
- * them. (An opened one may go: the system keeps what is mapped.)
+ * An entry is of the content of its bundle, which is verified before anything is made or used, and carries checksums of its files, which are compared at every
+ * opening: one that is half-written, damaged or another's is built again. It is written to the disk under a name of its own and renamed when it is whole, as several
+ * processes may use one cache. Where the cache cannot be written, a folder of this process takes its place.
+ *
+ * Entries unused for the longest time go first when the cache outgrows its limit; those used within the last minute stay, as someone may be opening them. (An
+ * opened one may go: engines keep what they have read.)
  */
 import { randomUUID } from "node:crypto";
 import {
   copyFileSync,
   type Dirent,
+  existsSync,
   linkSync,
   lstatSync,
+  mkdtempSync,
   readdirSync,
+  readlinkSync,
   renameSync,
   rmSync,
   statSync,
   symlinkSync,
   utimesSync,
+  writeFileSync,
 } from "node:fs";
-import { writeFile } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { open } from "node:fs/promises";
+import { hostname, tmpdir } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { crc32 } from "node:zlib";
 import { z } from "zod";
+import { FileError } from "../errors.ts";
 import { readJson } from "../files.ts";
+import type { Bundle } from "./bundle.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
+import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
 /** Where sub-networks are kept. */
 export interface CacheOptions {
@@ -40,61 +52,204 @@ export interface CacheEntry {
   cached: boolean;
 }
 
+/** What an entry is made of. */
+type Origin = Pick<Bundle, "hash" | "manifest" | "verify">;
+
 const defaultMaxBytes = 8 * 2 ** 30;
 const graceMs = 60_000;
-/** Builds that have not finished after this time were killed. */
-const abandonedMs = 3_600_000;
-const partialPrefix = "partial-";
-/** Sizes of an entry's files, to recognise damaged ones. */
-const sizesName = "sizes.json";
-const sizesSchema = z.record(z.string(), z.number());
+
+/** What an entry says of itself: what it is, and of each of its files a checksum, or `null` where it is a link to the bundle's. */
+const aboutName = "entry.json";
+/** A CRC tells damage, not malice, at 3 GB/s, where SHA-256 takes 1.3. */
+const checksumSchema = z.strictObject({ bytes: z.number(), crc32: z.number() });
+const aboutSchema = z.strictObject({
+  bundle: z.string(),
+  entry: z.string(),
+  files: z.record(z.string(), checksumSchema.nullable()),
+});
+type About = z.infer<typeof aboutSchema>;
 
 const rootOf = ({ root = cacheRoot("subnetworks") }: CacheOptions) => root;
-const folderOf = (bundle: { hash: string }, options: CacheOptions) => join(rootOf(options), bundle.hash.slice(0, 32));
+const folderIn = (root: string, { hash }: Pick<Origin, "hash">, name: string) => join(root, hash.slice(0, 32), name);
 
 /**
  * An entry of a bundle, from the cache or else built.
  *
  * @param build fills a folder with files
+ * @throws {FileError} if the bundle was changed or damaged, or there is no room on any disk
  * @throws what building it throws
  */
 export async function openEntry(
-  bundle: { hash: string },
+  bundle: Origin,
   name: string,
   options: CacheOptions,
   build: (folder: string) => Promise<void>,
 ): Promise<CacheEntry> {
-  const parent = folderOf(bundle, options);
-  const entry = join(parent, name);
-  if (touch(entry)) return { folder: entry, cached: true };
-  const partial = join(parent, partialPrefix + randomUUID());
-  makeCacheFolder(partial);
+  await bundle.verify();
+  const root = rootOf(options);
+  const { maxBytes = defaultMaxBytes } = options;
+  const found = await findEntry(bundle, name, root);
+  if (found !== undefined) return { folder: found, cached: true };
+  const make = async (at: string) => ({ folder: await makeEntry(bundle, name, at, build, maxBytes), cached: false });
   try {
+    if (!refusing.has(root)) return await make(root);
+  } catch (error) {
+    const code = refusal(error);
+    if (code === undefined) throw error;
+    refusing.set(root, code);
+    process.emitWarning(
+      `sub-network cache: wanted to write to ${root}, got ${code}. This process keeps its sub-networks in a folder of its own, which goes when it ends.`,
+    );
+  }
+  try {
+    return await make(ownRoot());
+  } catch (cause) {
+    const code = refusal(cause);
+    if (code === undefined) throw cause;
+    throw new FileError(
+      root,
+      `wanted room for a sub-network, got ${refusing.get(root)}, and ${code} in ${tmpdir()}. Make room in one.`,
+      { cause },
+    );
+  }
+}
+
+/** Whether an entry lies in the cache, by its name. */
+export function hasEntry(bundle: Pick<Origin, "hash">, name: string, options: CacheOptions): boolean {
+  return placesOf(rootOf(options)).some((root) => existsSync(join(folderIn(root, bundle, name), aboutName)));
+}
+
+/** Caches that this process could not write to, and why; … */
+const refusing = new Map<string, string>();
+/** … and the folder that it has instead. */
+let own: string | undefined;
+
+function ownRoot(): string {
+  if (own !== undefined) return own;
+  const made = mkdtempSync(join(tmpdir(), "ifprune-"));
+  process.once("exit", () => rmSync(made, { recursive: true, force: true }));
+  own = made;
+  return made;
+}
+
+const placesOf = (root: string) => (own !== undefined && refusing.has(root) ? [root, own] : [root]);
+
+/** The system's word for a cache that cannot be written, if an error is one. */
+function refusal(error: unknown): string | undefined {
+  const { code, cause } = error as NodeJS.ErrnoException;
+  if (code !== undefined && ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT"].includes(code)) return code;
+  return cause === undefined ? undefined : refusal(cause);
+}
+
+/** The folder of a whole entry, marked as just used, which keeps it from eviction. */
+async function findEntry(bundle: Origin, name: string, root: string): Promise<string | undefined> {
+  for (const place of placesOf(root)) {
+    const folder = folderIn(place, bundle, name);
+    const now = new Date();
+    try {
+      utimesSync(folder, now, now);
+    } catch (error) {
+      if (refusal(error) === undefined) continue; // it is not there
+    }
+    if (await isWhole(bundle, name, folder)) return folder;
+  }
+  return undefined;
+}
+
+async function makeEntry(
+  bundle: Origin,
+  name: string,
+  root: string,
+  build: (folder: string) => Promise<void>,
+  maxBytes: number,
+): Promise<string> {
+  const entry = folderIn(root, bundle, name);
+  const partial = join(dirname(entry), partialName());
+  try {
+    makeCacheFolder(partial);
     await build(partial);
-    const sizes = Object.fromEntries(readdirSync(partial).map((file) => [file, statSync(join(partial, file)).size]));
-    await writeFile(join(partial, sizesName), JSON.stringify(sizes));
-    publish(partial, entry);
+    const files: About["files"] = {};
+    for (const file of readdirSync(partial)) {
+      const path = join(partial, file);
+      files[file] = lstatSync(path).isSymbolicLink() ? null : await checksum(path);
+    }
+    const about: About = { bundle: bundle.hash, entry: name, files };
+    writeFileSync(join(partial, aboutName), JSON.stringify(about));
+    for (const [file, sum] of Object.entries(files)) if (sum) await sync(join(partial, file));
+    await sync(join(partial, aboutName));
+    if (process.platform !== "win32") await sync(partial); // it opens no folders
+    await publish(bundle, name, partial, entry);
   } finally {
     rmSync(partial, { recursive: true, force: true });
   }
-  evict(rootOf(options), options.maxBytes ?? defaultMaxBytes);
-  return { folder: entry, cached: false };
-}
-
-/** Whether an entry lies in the cache. */
-export function hasEntry(bundle: { hash: string }, name: string, options: CacheOptions): boolean {
-  return isWhole(join(folderOf(bundle, options), name));
+  evict(root, maxBytes);
+  return entry;
 }
 
 /** Renames a whole entry into place, unless another process was faster; what is there and damaged goes. */
-function publish(partial: string, entry: string): void {
-  try {
-    renameSync(partial, entry);
-  } catch {
-    if (isWhole(entry)) return;
-    rmSync(entry, { recursive: true, force: true });
-    renameSync(partial, entry);
+async function publish(bundle: Origin, name: string, partial: string, entry: string): Promise<void> {
+  for (let left = 8; ; left--) {
+    try {
+      renameSync(partial, entry);
+      return;
+    } catch (error) {
+      if (refusal(error) !== undefined || left === 0) throw error;
+    }
+    if (await isWhole(bundle, name, entry)) return;
+    const damaged = join(dirname(entry), partialName());
+    try {
+      renameSync(entry, damaged);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error; // another process has just done so
+    }
+    rmSync(damaged, { recursive: true, force: true });
   }
+}
+
+async function isWhole(bundle: Origin, name: string, folder: string): Promise<boolean> {
+  try {
+    const about = aboutSchema.parse(readJson(join(folder, aboutName)));
+    if (about.bundle !== bundle.hash || about.entry !== name) return false;
+    for (const [file, wanted] of Object.entries(about.files)) {
+      const path = join(folder, file);
+      if (wanted === null) await checkLink(bundle, path);
+      else if (statSync(path).size !== wanted.bytes || (await checksum(path)).crc32 !== wanted.crc32) return false;
+    }
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** @throws {FileError} unless what a link leads to is a file of this bundle, or of another one of the same content, or of another entry of it */
+async function checkLink({ hash, manifest }: Origin, path: string): Promise<void> {
+  const target = readlinkSync(path);
+  if (basename(dirname(dirname(target))) === hash.slice(0, 32)) return void statSync(target); // who links to an entry has opened it
+  const name = basename(target);
+  const about = manifest.files[name];
+  if (!about) throw new FileError(path, `wanted a link to a file of the bundle, got one to "${target}".`);
+  await verifyUnlessKnown(dirname(target), { files: { [name]: about } });
+}
+
+/** Bytes of a file that are read at a time. */
+const chunkBytes = 1 << 22;
+
+async function checksum(path: string): Promise<z.infer<typeof checksumSchema>> {
+  await using file = await open(path);
+  const chunk = Buffer.allocUnsafe(chunkBytes);
+  let [bytes, sum] = [0, 0];
+  for (;;) {
+    const { bytesRead } = await file.read(chunk, 0, chunkBytes, bytes);
+    if (bytesRead === 0) return { bytes, crc32: sum };
+    sum = crc32(chunk.subarray(0, bytesRead), sum);
+    bytes += bytesRead;
+  }
+}
+
+/** Waits until a file or folder is on the disk. */
+async function sync(path: string): Promise<void> {
+  await using file = await open(path, statSync(path).isDirectory() ? "r" : "r+");
+  await file.sync();
 }
 
 /** Some systems have no symbolic links for everybody, and hard links end at the file system's border. */
@@ -109,23 +264,22 @@ export function linkOrCopy(target: string, path: string): void {
   }
 }
 
-/** Marks an entry as just used, which keeps it from eviction, and then says whether it is whole. */
-function touch(entry: string): boolean {
-  const now = new Date();
-  try {
-    utimesSync(entry, now, now);
-  } catch {
-    return false;
-  }
-  return isWhole(entry);
-}
+/** Builds have the process in their name, so that what a killed one left is known, whatever the clock says. */
+const partialName = () => `partial-${process.pid}-${encodeURIComponent(hostname())}-${randomUUID()}`;
+const partialPattern = /^partial-(\d+)-(.+)-[0-9a-f-]{36}$/;
+/** Builds of other machines that have not finished after this time were killed. */
+const abandonedMs = 86_400_000;
 
-function isWhole(entry: string): boolean {
+/** Whether a name is that of a build; and whether that of one that nobody works at. */
+function buildState(name: string, idleMs: number): "none" | "running" | "abandoned" {
+  const [, pid, host] = partialPattern.exec(name) ?? [];
+  if (pid === undefined) return "none";
+  if (host !== encodeURIComponent(hostname())) return idleMs > abandonedMs ? "abandoned" : "running";
   try {
-    const sizes = Object.entries(sizesSchema.parse(readJson(join(entry, sizesName))));
-    return sizes.every(([name, size]) => statSync(join(entry, name)).size === size);
-  } catch {
-    return false;
+    process.kill(Number(pid), 0);
+    return "running";
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM" ? "running" : "abandoned"; // that is another user's
   }
 }
 
@@ -140,8 +294,8 @@ function evict(root: string, maxBytes: number): void {
     .sort((a, b) => b.idleMs - a.idleMs);
   let total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
   for (const { path, idleMs, bytes } of entries) {
-    const isPartial = basename(path).startsWith(partialPrefix);
-    const goes = isPartial ? idleMs > abandonedMs : total > maxBytes && idleMs > graceMs;
+    const build = buildState(basename(path), idleMs);
+    const goes = build === "none" ? total > maxBytes && idleMs > graceMs : build === "abandoned";
     if (!goes) continue;
     try {
       rmSync(path, { recursive: true, force: true });

@@ -1,7 +1,7 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { ggufParts, writeParts } from "../../test/support/gguf.ts";
+import { ggufParts, randomBlocks, writeParts } from "../../test/support/gguf.ts";
 import { randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { FileError, OptionError } from "../errors.ts";
 import type { GgufValue } from "../formats/gguf.ts";
@@ -129,6 +129,60 @@ describe("a link in a model's folder", () => {
     renameSync(blobs, join(hub, "models--a--c/blobs"));
     symlinkSync("../models--a--c/blobs", blobs);
     await expect(importing(snapshot)).rejects.toThrow(/got a link to elsewhere/);
+  });
+});
+
+describe("weights that no training leaves", () => {
+  /** The model with one of its values changed, as a folder. */
+  async function withValue(name: string, index: number, value: number): Promise<string> {
+    const { shape, data } = model.weights.get(name)!;
+    const weights = new Map([...model.weights, [name, { shape, data: data.with(index, value) }]]);
+    const folder = join(await writeCheckpoint(temporaryFolder(), { ...model, weights }), "llm");
+    writeFileSync(join(folder, "generation_config.json"), '{"bos_token_id": 1, "eos_token_id": 2}');
+    return folder;
+  }
+  const F = model.config.ffnWidth;
+
+  test.each([
+    ["model.layers.1.mlp.down_proj.weight", 2 * F + 3, Number.NaN, /wanted finite weights, got NaN at \[2, 3\]/],
+    ["model.layers.0.mlp.up_proj.weight", 64, Number.NEGATIVE_INFINITY, /got -Infinity at \[1, 0\]/],
+    ["model.embed_tokens.weight", 5 * 64 + 7, Number.POSITIVE_INFINITY, /got Infinity at \[5, 7\]/],
+    ["model.norm.weight", 9, Number.NaN, /got NaN at \[9\]/],
+  ])("that are not finite are named, and nothing is written: %s", async (name, index, value, message) => {
+    const folder = await withValue(name, index, value);
+    await refused(folder, message);
+    await refused(folder, new RegExp(`tensor "${name.replaceAll(".", "\\.")}"`));
+    const importing = importModel(folder, join(temporaryFolder(), "out"), { as: "checkpoint" });
+    await expect(importing).rejects.toThrow(message);
+  });
+
+  test("that are not finite are found in blocks that are kept as they are", async () => {
+    const tokenizer = join(await modelFolder(), "tokenizer.json");
+    const name = "model.layers.1.mlp.gate_proj.weight";
+    const bytes = randomBlocks("Q8_0", F * 64, 0.01, 1);
+    new DataView(bytes.buffer).setUint16(3 * 68, 0x7e00, true); // the scale of the fourth row's first block
+    const parts = ggufParts(model, new Map([[name, { type: "Q8_0", bytes }]]));
+    for (const [key, value] of tokenizerMetadata(tokenizer, model.config, { bosId: 1, eosIds: [2], addBos: true }))
+      parts.metadata.set(key, value);
+    await refused(
+      await writeParts(temporaryFolder(), parts),
+      /gate_proj\.weight": wanted finite weights, got NaN at \[3, 0\]/,
+    );
+  });
+
+  test("a matrix of zeros is noted: there are layers that begin so; a bias of zeros is none", async () => {
+    const zeros = randomModel({ family: "qwen2" }, 1);
+    zeros.weights.get("model.layers.1.self_attn.o_proj.weight")!.data.fill(0);
+    zeros.weights.get("model.layers.1.self_attn.q_proj.bias")!.data.fill(0);
+    const folder = join(await writeCheckpoint(temporaryFolder(), zeros), "llm");
+    writeFileSync(join(folder, "generation_config.json"), '{"bos_token_id": 1, "eos_token_id": 2}');
+    for (const as of ["bundle", "checkpoint"] as const) {
+      const { notes } = await importModel(folder, join(temporaryFolder(), "out"), { as });
+      expect(notes).toEqual([
+        expect.stringMatching(/^Nothing but zeros: model\.layers\.1\.self_attn\.o_proj\.weight\./),
+      ]);
+    }
+    expect((await importModel(await modelFolder(), join(temporaryFolder(), "out"))).notes).toEqual([]);
   });
 });
 

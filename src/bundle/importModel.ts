@@ -28,6 +28,7 @@ import { ChatTemplate, chatTemplateName, readChatTemplate } from "../text/chatTe
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
+import { WeightCheck } from "./weightCheck.ts";
 
 /** How {@link importModel} writes a model. */
 export interface ImportOptions extends Partial<PackOptions> {
@@ -65,7 +66,7 @@ interface Opened extends Disposable {
  *
  * @param source Hugging Face folder with safetensors, GGUF file (of a split one, the first), or llama2.c checkpoint (.bin)
  * @param outFolder must not exist; it appears whole or not at all
- * @throws {FileError} if the source is damaged, of another kind, or a model that we do not compute
+ * @throws {FileError} if the source is damaged, of another kind, a model that we do not compute, or has a weight that is not finite
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
 export async function importModel(source: string, outFolder: string, options: ImportOptions = {}): Promise<Imported> {
@@ -93,10 +94,13 @@ export async function importModel(source: string, outFolder: string, options: Im
     },
   };
   if (options.as === "checkpoint") {
-    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest, options));
+    const check = new WeightCheck(llm.path);
+    await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest, check, options));
+    notes.push(...check.notes());
   } else {
     const { type = opened.type, signal, onProgress } = options;
-    await writeBundle(outFolder, { llm, tokenizer: opened.tokenizer, texts, manifest }, { type, signal, onProgress });
+    const contents = { llm, tokenizer: opened.tokenizer, texts, manifest };
+    notes.push(...(await writeBundle(outFolder, contents, { type, signal, onProgress })));
   }
   return { notes };
 }
@@ -117,6 +121,7 @@ async function writeCheckpoint(
   llm: ModelSource,
   texts: ReadonlyMap<string, string>,
   manifest: Omit<BundleManifest, "format" | "files">,
+  check: WeightCheck,
   { signal, onProgress }: Pick<ImportOptions, "signal" | "onProgress">,
 ): Promise<void> {
   const total = 4 * countParameters(llm.config);
@@ -124,6 +129,7 @@ async function writeCheckpoint(
   const read = (name: string) => {
     signal?.throwIfAborted();
     const weight = llm.read(name);
+    check.look(name, weight.shape, weight.data);
     done += 4 * weight.data.length;
     onProgress?.(done, total);
     return weight;

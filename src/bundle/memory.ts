@@ -121,7 +121,7 @@ export function byteSize(bytes: number): string {
 }
 
 /**
- * Refuses what would swap or be killed. Mapped weights could be read again and again from the disk instead: that is refused too, for it is as slow.
+ * Refuses what would swap or be killed.
  *
  * @param needed bytes of weights, cache and buffers together
  * @param what they are for

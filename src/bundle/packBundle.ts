@@ -32,7 +32,7 @@ import {
   verifyFiles,
   writeManifest,
 } from "../manifest.ts";
-import { parameterShapes } from "../model/config.ts";
+import { parameterShapes, type Weight } from "../model/config.ts";
 import { featureWidth, headConfig } from "../model/predictorConfig.ts";
 import type { ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
@@ -49,6 +49,7 @@ import {
   rowScales,
 } from "./channels.ts";
 import { transposeInto } from "./transpose.ts";
+import { WeightCheck } from "./weightCheck.ts";
 
 /** FFN matrices of a layer: gate, up, down. */
 const ffnMatrices = 3;
@@ -80,14 +81,15 @@ export interface BundleContents {
  * Makes a bundle of a checkpoint folder.
  *
  * @param outFolder must not exist; it appears whole or not at all
- * @throws {FileError} if the checkpoint is damaged or its parts do not fit together
+ * @returns what there is to say of its weights, for people
+ * @throws {FileError} if the checkpoint is damaged, its parts do not fit together, or a weight is not finite
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
 export async function packBundle(
   checkpoint: string,
   outFolder: string,
   options: PackOptions & { type: WeightType },
-): Promise<void> {
+): Promise<string[]> {
   const { files, format: _, ...manifest } = readManifest(checkpoint, "ifprune-checkpoint");
   await verifyFiles(checkpoint, { files });
   const { tFfn, epsilon, bosId, eosId } = manifest;
@@ -138,10 +140,15 @@ export async function packBundle(
 /**
  * Writes a bundle folder.
  *
+ * @returns what there is to say of its weights, for people
  * @throws {OptionError} if the type does not fit the model, or the folder exists
- * @throws {FileError} if a source is damaged
+ * @throws {FileError} if a source is damaged, or a weight is not finite
  */
-export async function writeBundle(outFolder: string, contents: BundleContents, options: PackOptions): Promise<void> {
+export async function writeBundle(
+  outFolder: string,
+  contents: BundleContents,
+  options: PackOptions,
+): Promise<string[]> {
   const { llm, predictor, manifest } = contents;
   const { type } = options;
   const { width: D, ffnWidth } = llm.config;
@@ -151,8 +158,9 @@ export async function writeBundle(outFolder: string, contents: BundleContents, o
       `pack: ${type} wants widths in multiples of ${blockLength}, got ${D} and t_ffn ${tFfn}. Use F16.`,
     );
   }
-  const base = baseFile(contents, type);
-  const ffn = channelFile(llm, type);
+  const check = new WeightCheck(llm.path);
+  const base = baseFile(contents, type, check);
+  const ffn = channelFile(llm, type, check);
   const backbone =
     predictor?.backbone &&
     modelFile(predictor.backbone.model, predictor.backbone.tokenizer, type === "keep" ? "F16" : type);
@@ -184,6 +192,7 @@ export async function writeBundle(outFolder: string, contents: BundleContents, o
     const files = await describeFiles(partial, names);
     writeManifest(partial, { ...manifest, format: "ifprune-bundle", files });
   });
+  return check.notes();
 }
 
 const blockTypes: ReadonlySet<string> = new Set(["Q8_0", "Q4_0"]);
@@ -203,8 +212,8 @@ export function weightFile(metadata: GgufMetadata, tensors: GgufTensor[], data: 
 }
 
 /** All but the FFN, with the metadata of the whole model. */
-function baseFile({ llm, tokenizer }: BundleContents, type: PackOptions["type"]): WeightFile {
-  const file = modelFile(llm, tokenizer, type, (name) => !isFfn(name));
+function baseFile({ llm, tokenizer }: BundleContents, type: PackOptions["type"], check: WeightCheck): WeightFile {
+  const file = modelFile(llm, tokenizer, type, (name) => !isFfn(name), check);
   const tensorCount = file.tensors.length + ffnMatrices * llm.config.numLayers;
   return { ...file, metadata: new Map([...file.metadata, ...splitMetadata(1, splitCount, tensorCount)]) };
 }
@@ -215,11 +224,12 @@ export function modelFile(
   tokenizer: GgufMetadata,
   type: PackOptions["type"],
   included: (name: string) => boolean = () => true,
+  check = new WeightCheck(model.path),
 ): WeightFile {
   const { config } = model;
   const parameters = [...parameterShapes(config)]
     .filter(([name]) => included(name))
-    .map(([name, shape]) => ({ name, ...encoded(model, name, shape, type) }));
+    .map(([name, shape]) => ({ name, ...encoded(model, name, shape, type, check) }));
   const extra = extraTensors(config);
   const tensors = [
     ...parameters.map(({ name, type, shape }): GgufTensor => ({ name: ggufName(config, name), type, shape })),
@@ -241,31 +251,45 @@ function encoded(
   name: string,
   shape: readonly number[],
   type: PackOptions["type"],
+  check: WeightCheck,
 ): { type: GgufTensor["type"]; shape: readonly number[]; chunks: Iterable<Uint8Array> } {
-  if (type === "keep" && model instanceof GgufModel) return model.stored(name);
   const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";
   // Four bits cost the output layer more than any other.
+  function* parts(): Generator<Weight> {
+    const step = isTable ? Math.max(1, Math.floor(chunkValues / shape[1]!)) : shape[0]!;
+    for (let from = 0; from < shape[0]!; from += step) {
+      const part = model.read(name, isTable ? { from, to: Math.min(from + step, shape[0]!) } : undefined);
+      check.look(name, shape, part.data, from);
+      yield part;
+    }
+  }
+  if (type === "keep" && model instanceof GgufModel) {
+    const stored = model.stored(name);
+    return {
+      ...stored,
+      chunks: (function* () {
+        for (const _ of parts()); // they are looked at as numbers, and kept as they are stored
+        yield* stored.chunks;
+      })(),
+    };
+  }
   const own = storedType(shape, type === "keep" ? "F16" : isTable && type === "Q4_0" ? "Q8_0" : type);
   function* chunks(): Generator<Uint8Array> {
-    if (!isTable) return yield encodeParameter(model.config, name, model.read(name), own);
-    const step = Math.max(1, Math.floor(chunkValues / shape[1]!));
-    for (let from = 0; from < shape[0]!; from += step) {
-      const rows = { from, to: Math.min(from + step, shape[0]!) };
-      yield encodeWeights(model.read(name, rows).data, own);
-    }
+    for (const part of parts())
+      yield isTable ? encodeWeights(part.data, own) : encodeParameter(model.config, name, part, own);
   }
   return { type: own, shape, chunks: chunks() };
 }
 
 /** Channel-major FFN: see `channels.ts`. */
-function channelFile(llm: ModelSource, type: PackOptions["type"]): WeightFile {
+function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightCheck): WeightFile {
   const { numLayers, width: D, ffnWidth: F, family } = llm.config;
   const names = (layer: number) => {
     const at = (matrix: string) => `model.layers.${layer}.mlp.${matrix}_proj.weight`;
     return { gate: at("gate"), up: at("up"), down: at("down") };
   };
   const layers = Array.from({ length: numLayers }, (_, layer): ChannelTypes => {
-    const of = (name: string) => encoded(llm, name, [F, D], type).type as ChannelTypes["gate"];
+    const of = (name: string) => encoded(llm, name, [F, D], type, check).type as ChannelTypes["gate"];
     const { gate, up, down } = names(layer);
     return { gate: of(gate), up: of(up), down: downType(of(down)) };
   });
@@ -277,9 +301,16 @@ function channelFile(llm: ModelSource, type: PackOptions["type"]): WeightFile {
         const { gate, up, down } = names(layer);
         const layout = channelLayout(types, D);
         const records = new Uint8Array(F * layout.bytes);
-        place(records, layout.bytes, 0, encoded(llm, gate, [F, D], type).chunks, layout.upAt);
-        place(records, layout.bytes, layout.upAt, encoded(llm, up, [F, D], type).chunks, layout.downAt - layout.upAt);
+        place(records, layout.bytes, 0, encoded(llm, gate, [F, D], type, check).chunks, layout.upAt);
+        place(
+          records,
+          layout.bytes,
+          layout.upAt,
+          encoded(llm, up, [F, D], type, check).chunks,
+          layout.downAt - layout.upAt,
+        );
         const matrix = llm.read(down); // [D, F]
+        check.look(down, matrix.shape, matrix.data);
         const scales = types.down === "Q8_0" ? rowScales(matrix) : undefined;
         const columns = scales
           ? transposeInto(quantizeRows(matrix, scales), new Uint8Array(D * F), D)

@@ -1,24 +1,30 @@
-import { execFile } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import {
   copyFileSync,
+  cpSync,
   existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   renameSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
+  writeFileSync,
 } from "node:fs";
+import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
-import { goldenModel, randomMask, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
+import { goldenModel, randomMask, randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
-import { Bundle } from "./bundle.ts";
+import { Bundle, partNames } from "./bundle.ts";
 import { packBundle } from "./packBundle.ts";
 import { openSubnetwork } from "./subnetworkCache.ts";
 
@@ -26,13 +32,32 @@ const model = goldenModel("qwen2");
 const { numLayers: L, ffnWidth: F } = model.config;
 const mask = randomMask(L, F, 16, "soft", 1);
 
-async function anyBundle(): Promise<Bundle> {
+async function anyBundle(of = model): Promise<Bundle> {
   const folder = join(temporaryFolder(), "bundle");
-  await packBundle(await writeCheckpoint(temporaryFolder(), model), folder, { type: "F32" });
+  await packBundle(await writeCheckpoint(temporaryFolder(), of), folder, { type: "F32" });
   return new Bundle(folder);
 }
 
+const [metadata, shared, ffn] = partNames as [string, string, string];
 const ffnFile = (path: string) => path.replace("00001-of", "00003-of");
+
+/** Overwrites bytes in place, as a disk leaves them that had no time to write them. @param at from the end where below 0 */
+function zero(path: string, at: number): void {
+  const bytes = readFileSync(path);
+  const start = at < 0 ? bytes.length + at : at;
+  writeFileSync(path, bytes.fill(0, start, start + 64));
+}
+
+/** Puts one entry in the place of another. */
+function replace(entry: string, other: string): void {
+  rmSync(entry, { recursive: true });
+  cpSync(other, entry, { recursive: true });
+}
+
+function relink(path: string, target: string): void {
+  rmSync(path);
+  symlinkSync(target, path);
+}
 
 /** Makes an entry look unused for an hour. */
 function age(path: string): void {
@@ -71,14 +96,62 @@ test("the three files say that they are one model with this FFN width", async ()
   }
 });
 
-test("a damaged entry is built again", async () => {
+test.each<[string, (entry: string, others: { entry: string; base: string }) => void]>([
+  ["a truncated one", (entry) => truncateSync(join(entry, ffn), 100)],
+  ["one whose end was never written", (entry) => zero(join(entry, ffn), -64)],
+  ["one with a broken header", (entry) => zero(join(entry, ffn), 0)],
+  ["one without a file", (entry) => rmSync(join(entry, ffn))],
+  ["one with damaged metadata", (entry) => zero(join(entry, metadata), 1000)],
+  ["one that says nothing of itself", (entry) => rmSync(join(entry, "entry.json"))],
+  ["one of another mask", (entry, others) => replace(entry, others.entry)],
+  ["one that links to another model's tensors", (entry, { base }) => relink(join(entry, shared), base)],
+])("an entry is used as it was written, or built again: %s", async (_, damage) => {
+  using bundle = await anyBundle();
+  using stranger = await anyBundle(randomModel({ family: "qwen2" }, 5));
+  const root = temporaryFolder();
+  const other = await openSubnetwork(bundle, randomMask(L, F, 16, "soft", 7), { root });
+  const { path } = await openSubnetwork(bundle, mask, { root });
+  const entry = dirname(path);
+  const contents = () => readdirSync(entry).map((name) => [name, readFileSync(join(entry, name))]);
+  const intact = contents();
+  damage(entry, { entry: dirname(other.path), base: stranger.base.path });
+  expect(await openSubnetwork(bundle, mask, { root })).toEqual({ path, cached: false });
+  expect(contents()).toEqual(intact);
+  expect((await openSubnetwork(bundle, mask, { root })).cached).toBe(true);
+});
+
+test("a copy of a bundle with other weights is refused, and leaves nothing for the genuine one", async () => {
   using bundle = await anyBundle();
   const root = temporaryFolder();
-  const { path } = await openSubnetwork(bundle, mask, { root });
-  const intact = readFileSync(ffnFile(path));
-  truncateSync(ffnFile(path), 100);
+  const copy = join(temporaryFolder(), "copy");
+  cpSync(bundle.path, copy, { recursive: true });
+  zero(join(copy, "ffn.gguf"), -1000);
+  using altered = new Bundle(copy);
+  await expect(openSubnetwork(altered, mask, { root })).rejects.toThrow(
+    /ffn\.gguf: wanted sha256 .+changed or damaged/,
+  );
   expect((await openSubnetwork(bundle, mask, { root })).cached).toBe(false);
-  expect(readFileSync(ffnFile(path))).toEqual(intact);
+});
+
+test("a bundle that is altered while it is open is refused from then on", async () => {
+  using bundle = await anyBundle();
+  const root = temporaryFolder();
+  await openSubnetwork(bundle, mask, { root });
+  zero(bundle.base.path, -200);
+  await expect(openSubnetwork(bundle, mask, { root })).rejects.toThrow(/base\.gguf: wanted sha256/);
+});
+
+test("an entry serves two copies of one bundle, as long as what it links to is what both say", async () => {
+  using bundle = await anyBundle();
+  const root = temporaryFolder();
+  const copy = join(temporaryFolder(), "copy");
+  cpSync(bundle.path, copy, { recursive: true });
+  using twin = new Bundle(copy);
+  await openSubnetwork(bundle, mask, { root });
+  expect((await openSubnetwork(twin, mask, { root })).cached).toBe(true);
+  zero(bundle.base.path, -200); // not its own, but the one that the entry links to
+  const { path, cached } = await openSubnetwork(twin, mask, { root });
+  expect([cached, realpathSync(path.replace("00001-of", "00002-of"))]).toEqual([false, realpathSync(twin.base.path)]);
 });
 
 test("a bundle that was moved still opens, with new links", async () => {
@@ -123,7 +196,7 @@ test("processes that build the same sub-network at once all get a whole one", as
   new GgufFile(ffnFile(paths[0]!))[Symbol.dispose]();
 });
 
-test("what was unused for longest goes first, what was just used stays, and killed builds are swept", async () => {
+test("what was unused for longest goes first, what was just used stays, and killed builds are swept, whatever the clock says", async () => {
   using bundle = await anyBundle();
   const root = temporaryFolder();
   const open = (seed: number, maxBytes?: number) =>
@@ -131,12 +204,17 @@ test("what was unused for longest goes first, what was just used stays, and kill
   const old = await open(1);
   const recent = await open(2);
   age(dirname(old.path));
-  const abandoned = join(dirname(dirname(old.path)), "partial-of-a-killed-build");
-  mkdirSync(abandoned);
-  age(abandoned);
+  const { pid } = spawnSync(process.execPath, ["--version"]); // of a process that has ended
+  const builds = [pid, process.pid].map((one) =>
+    join(dirname(dirname(old.path)), `partial-${one}-${hostname()}-${randomUUID()}`),
+  );
+  for (const build of builds) {
+    mkdirSync(build);
+    age(build);
+  }
   const current = await open(3, 1);
   expect([old, recent, current].map(({ path }) => existsSync(path))).toEqual([false, true, true]);
-  expect(existsSync(abandoned)).toBe(false);
+  expect(builds.map(existsSync)).toEqual([false, true]);
 });
 
 test("shared tensors that had to be copied count", async () => {

@@ -65,6 +65,8 @@ export async function serveAction(folders: string[], options: Options): Promise<
     reuseOverlap: options.reuseOverlap,
     kvType: options.kvType,
     form: options.form,
+    onFault: (id, error) =>
+      process.stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.\n`),
   });
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);

@@ -1,10 +1,11 @@
-import { cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, cpSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
 import { inProcess, succeed } from "../../test/support/cli.ts";
 import { parseRecipe, readRecipe } from "../train/recipe/read.ts";
+import { trainRecipe } from "../train/run.ts";
 import { readRunLog } from "../train/runLog.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "train-"));
@@ -100,4 +101,36 @@ test("a run goes on under the changes that it began with, and under no others", 
   const { code, stderr } = await train("name=set", "stages.dense.steps=3");
   expect(code).toBe(1);
   expect(stderr).toContain("got changes of stages[0].steps (2 → 3)");
+});
+
+test("data that changed while a run was stopped are refused, naming the file, unless they are accepted", async () => {
+  const file = readRecipe(join(folder, "source.json"), {
+    set: [
+      ["name", "data"],
+      ["stages.dense.steps", 3],
+    ],
+  });
+  const stop = new AbortController();
+  for await (const { kind } of trainRecipe(file, { runDir: join(runs, "data"), threads: 1, signal: stop.signal }))
+    if (kind === "row") stop.abort();
+  const path = file.recipe.stages[0]!.data[0]!.path;
+  appendFileSync(join(folder, path), "\n"); // a blank line, which changes no example
+  const train = (...more: string[]) =>
+    inProcess(
+      "train",
+      join(folder, "source.json"),
+      "--runs",
+      runs,
+      "--set",
+      "name=data",
+      "--set",
+      "stages.dense.steps=3",
+      ...more,
+    );
+  const refused = await train();
+  expect(refused.code).toBe(1);
+  expect(refused.stderr).toMatch(`${path}: wanted the data that the run began with`);
+  const accepted = await train("--accept-changed-data");
+  expect(accepted).toMatchObject({ code: 0, stderr: expect.stringContaining("3 steps done") });
+  expect(accepted.stderr).toContain(`changed since the run began, and accepted: ${path}`);
 });

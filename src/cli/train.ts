@@ -14,12 +14,13 @@ interface Options {
   print?: boolean;
   threads?: number;
   spin?: boolean;
+  acceptChangedData?: boolean;
   json?: boolean;
 }
 
 /** `ifprune train` */
 export async function trainAction(recipePath: string, options: Options): Promise<void> {
-  const { runs, seed, set, print, threads, spin, json } = options;
+  const { runs, seed, set, print, threads, spin, acceptChangedData, json } = options;
   if (seed !== undefined && set?.some(([path]) => path === "seed"))
     throw new OptionError('--set seed: wanted one seed, got "--seed" too. Leave out either.');
   const file = readRecipe(recipePath, { seed, set });
@@ -29,7 +30,8 @@ export async function trainAction(recipePath: string, options: Options): Promise
   }
   const runDir = join(runs, file.recipe.name);
   if (json) printJson({ kind: "recipe", recipe: file.recipe, runDir });
-  await trainWithProgress(file, { runDir, signal: interruption(), threads, spinning: spin ?? false }, json);
+  const how = { runDir, acceptChangedData, signal: interruption(), threads, spinning: spin ?? false };
+  await trainWithProgress(file, how, json);
 }
 
 /**
@@ -68,6 +70,9 @@ export async function trainWithProgress(
       case "resumed":
         done = event.step;
         if (done < total) say(`resuming ${runDir} at step ${event.step} of ${total}`);
+        break;
+      case "data":
+        say(`changed since the run began, and accepted: ${event.changed.join(", ")}`);
         break;
       case "stage": {
         const left = `; ${event.numTooLong} examples too long for the context or the stage's sequences are left out`;

@@ -85,6 +85,7 @@ export async function loadLlama(
   const model = await asOurs(path, signal, () =>
     llama.loadModel({
       modelPath: path,
+      useMmap: false, // a mapped file that is truncated ends the process, one that is written to changes its answers
       defaultContextFlashAttention: kvType === "F32" ? false : "auto", // llama.cpp computes it with F16 keys and values
       experimentalDefaultContextKvCacheKeyType: kvType,
       experimentalDefaultContextKvCacheValueType: kvType,

@@ -79,6 +79,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
       format: formatOf(saved, tokenizerOf(saved, folder), folder),
       hasPredictor: predictor !== undefined,
       block: predictorConfig?.block ?? 1,
+      verify: async () => {}, // it was as it was loaded
       openPredictor: async () => ({
         scores: (ids) => predictedScores(evaluator, ids, predictor!.backbone.config.contextLength),
         [Symbol.asyncDispose]: async () => {},

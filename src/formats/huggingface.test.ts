@@ -44,6 +44,12 @@ test("a tied head stored beside the embedding is no extra tensor", () => {
   expect(readModelFolder(withConfig({ tie_word_embeddings: true })).weights.has("lm_head.weight")).toBe(false);
 });
 
+test("refuses a context of one token, which has no room for an answer", () => {
+  const folder = withConfig({ max_position_embeddings: 1 });
+  expect(() => readModelConfig(folder)).toThrow(OptionError);
+  expect(() => readModelConfig(folder)).toThrow(/"contextLength" must be an integer in 2\.\.16777216, got 1/);
+});
+
 describe("refuses, naming the cause:", () => {
   test.each([
     [
@@ -160,7 +166,7 @@ describe("config.json", () => {
         headWidth: positive(128).map((n) => 2 * n),
         ffnWidth: positive(30_000),
         vocabSize: positive(300_000),
-        contextLength: positive(200_000),
+        contextLength: positive(200_000).map((n) => n + 1),
         normEps: fc.constantFrom(1e-5, 1e-6),
         ropeTheta: positive(1e7),
         tieEmbeddings: fc.boolean(),

@@ -122,6 +122,11 @@ describe("refuses hostile files with a typed error:", () => {
       "one name twice, of one place",
       () => fileOf(`{"a":${JSON.stringify(f32([2], 0, 8))},"a":${JSON.stringify(f32([1, 2], 0, 8))}}`, 8),
     ],
+    [
+      "one key of a tensor twice, the first of them right",
+      () => fileOf('{"a":{"dtype":"F32","shape":[2],"shape":[1,2],"data_offsets":[0,8]}}', 8),
+    ],
+    ["nesting without end", () => fileOf(`{"a":${"[".repeat(1e5)}${"]".repeat(1e5)}}`, 0)],
     ["a huge shape that holds nothing", () => fileOf({ a: f32([2 ** 52, 2 ** 52, 2 ** 52], 0, 0) }, 0)],
     ["__proto__ as a name", () => fileOf(`{"__proto__":${JSON.stringify(f32([1], 0, 4))}}`, 4)],
     ["__proto__ of a wrong form", () => fileOf('{"__proto__":{"x":1}}', 0)],

@@ -8,6 +8,7 @@ import { closeSync, fsyncSync, openSync } from "node:fs";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { ReadableFile, writeFully } from "../files.ts";
+import { checkDepth } from "../json.ts";
 import type { Weight, Weights } from "../model/config.ts";
 import { oneLine, zodWords } from "../words.ts";
 import { decodeBlocks, encodeWeights, rowBytes } from "./quantize.ts";
@@ -115,6 +116,7 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
   let header: unknown;
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(headerText);
+    checkDepth(text);
     header = JSON.parse(text);
   } catch (cause) {
     throw new FileError(path, `wanted a JSON header, got ${oneLine((cause as Error).message)}. Is it safetensors?`, {
@@ -124,8 +126,8 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
   if (typeof header !== "object" || header === null || Array.isArray(header)) {
     throw new FileError(path, "wanted a JSON object as header, got something else. Is it safetensors?");
   }
-  if (countKeys(text) !== Object.keys(header).length)
-    throw new FileError(path, "wanted distinct names, got one twice. Is the file corrupt?");
+  if (writtenKeys(text) !== readKeys(header))
+    throw new FileError(path, "wanted distinct names and keys, got one twice. Is the file corrupt?");
   const entries = new Map<string, Entry>();
   for (const [name, value] of Object.entries(header)) {
     if (name === "__metadata__") continue;
@@ -162,18 +164,22 @@ function readHeader(file: ReadableFile): Map<string, Entry> {
   return entries;
 }
 
-/** Keys of the outermost object of a JSON text that is known to be one; `JSON.parse` keeps only the last of equal ones. */
-function countKeys(text: string): number {
-  let [count, depth, inString] = [0, 0, false];
+/** Keys of all objects of a text that is known to be JSON; `JSON.parse` keeps only the last of equal ones. */
+function writtenKeys(text: string): number {
+  let [count, inString] = [0, false];
   for (let i = 0; i < text.length; i++) {
     const character = text[i];
     if (character === '"') inString = !inString;
     else if (inString) i += character === "\\" ? 1 : 0;
-    else if (character === "{" || character === "[") depth++;
-    else if (character === "}" || character === "]") depth--;
-    else if (character === ":" && depth === 1) count++;
+    else if (character === ":") count++;
   }
   return count;
+}
+
+function readKeys(value: unknown): number {
+  if (typeof value !== "object" || value === null) return 0;
+  const own = Array.isArray(value) ? 0 : Object.keys(value).length;
+  return Object.values(value).reduce((sum: number, item) => sum + readKeys(item), own);
 }
 
 /** All tensors of a file, as float32. @throws {FileError} as {@link SafetensorsFile} */

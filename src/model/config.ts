@@ -102,7 +102,7 @@ export function parameterShapes(config: ModelConfig): Map<string, readonly numbe
  */
 export function checkModelConfig(config: ModelConfig, where: string): void {
   const { numHeads, numKvHeads, headWidth } = config;
-  for (const [name, value, max] of [
+  for (const [name, value, max, min = 1] of [
     ["width", config.width, 1 << 17],
     ["numLayers", config.numLayers, 512], // llama.cpp ends the process above
     ["numHeads", numHeads, 1 << 12],
@@ -110,11 +110,11 @@ export function checkModelConfig(config: ModelConfig, where: string): void {
     ["headWidth", headWidth, 1 << 12],
     ["ffnWidth", config.ffnWidth, 1 << 20],
     ["vocabSize", config.vocabSize, 1 << 21],
-    ["contextLength", config.contextLength, 1 << 24],
+    ["contextLength", config.contextLength, 1 << 24, 2], // a prompt and an answer of one token each
     ["slidingWindow", config.slidingWindow ?? 1, 1 << 24],
   ] as const) {
-    if (!Number.isInteger(value) || value < 1 || value > max) {
-      throw new OptionError(`${where}: "${name}" must be an integer in 1..${max}, got ${value}.`);
+    if (!Number.isInteger(value) || value < min || value > max) {
+      throw new OptionError(`${where}: "${name}" must be an integer in ${min}..${max}, got ${value}.`);
     }
   }
   if (numHeads % numKvHeads !== 0) {

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
@@ -428,6 +428,29 @@ describe("models that are added", () => {
     expect(added).toMatchObject({ id: "name", location: "owner/name" });
     expect([...stages].slice(0, 2)).toEqual(["download", "import"]);
   });
+});
+
+test("a model whose files are not what its manifest says is found in the background and answers nothing", async () => {
+  const folder = join(temporaryFolder(), "altered");
+  cpSync(defaultModel, folder, { recursive: true });
+  const bytes = readFileSync(join(folder, "ffn.gguf"));
+  writeFileSync(join(folder, "ffn.gguf"), bytes.fill(0, bytes.length - 64));
+  const faults: string[] = [];
+  const models = [defaultModel, folder].map((path, i) => ({ id: i === 0 ? "m" : "altered", path }));
+  await using service = await openLocalService(models, {
+    threads: 1,
+    cache: { root: temporaryFolder() },
+    tasksRoot: temporaryFolder(),
+    memoryBytes: 2 ** 30,
+    onFault: (model, error) => faults.push(`${model}: ${error.name}`),
+  });
+  await expect(ask(service, instructions[0]!, {}, "altered")).rejects.toThrow(/ffn\.gguf: wanted sha256/);
+  await expect.poll(() => faults).toEqual(["altered: FileError"]);
+  const [genuine, altered] = service.models();
+  expect(altered!.fault).toMatch(/^ffn\.gguf: wanted sha256 .+ The file was changed or damaged\.$/);
+  expect([genuine!.fault, genuine!.verifying]).toEqual([undefined, undefined]);
+  expect((await ask(service, instructions[0]!)).text).not.toBe("");
+  await expect(service.mask("altered", instructions[0]!)).rejects.toThrow(FileError);
 });
 
 describe("masks", () => {

@@ -34,7 +34,7 @@ import { checkResident } from "../bundle/residentModel.ts";
 import type { Engine, EngineOptions, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
-import { BusyError, IfpruneError, InputError, MemoryError, OptionError } from "../errors.ts";
+import { BusyError, FileError, IfpruneError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
 import { addQuality, IMPORT_RECIPE, readManifest } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -83,6 +83,8 @@ export interface LocalServiceOptions
   scoreCache?: ScoreCacheOptions | undefined;
   /** Folder of saved tasks. Default: `$XDG_DATA_HOME/ifprune/tasks`. */
   tasksRoot?: string | undefined;
+  /** Told of a model whose files turn out not to be what its manifest says. It answers no more. */
+  onFault?: ((model: string, error: FileError) => void) | undefined;
 }
 
 type CompleteOptions = Omit<LocalServiceOptions, keyof typeof SERVICE_OPTIONS> &
@@ -98,6 +100,7 @@ interface Served {
   reader: PromptReader;
   /** Loaded once it is asked for. */
   feature?: Promise<FeatureEngine> | undefined;
+  fault?: FileError;
 }
 
 type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
@@ -213,6 +216,7 @@ export class LocalService implements InferenceService {
   readonly #pool: SubnetworkPool;
   /** Of what runs, each. (One signal for all would be followed by those of every request, for ever.) */
   readonly #stops = new Set<AbortController>();
+  readonly #verifying = new AbortController();
   #closed: Promise<void> | undefined;
 
   constructor(served: Map<string, Served>, options: CompleteOptions) {
@@ -221,6 +225,27 @@ export class LocalService implements InferenceService {
     this.#options = options;
     this.#queue = new Queue({ maxRunning, maxQueued });
     this.#pool = new SubnetworkPool({ ...options, budget: memoryBytes });
+    for (const one of served.values()) void this.#verify(one);
+  }
+
+  /** Compares a model's files with their hashes, in the background: what is made of them waits for it. */
+  async #verify(served: Served): Promise<void> {
+    const { info, model } = served;
+    const onProgress = (done: number, total: number) => {
+      info.verifying = { done, total };
+    };
+    try {
+      await model.verify({ signal: this.#verifying.signal, onProgress });
+    } catch (error) {
+      if (this.#verifying.signal.aborted) return;
+      const { message } = error as Error;
+      const fault = error instanceof FileError ? error : new FileError(model.bundle.path, message, { cause: error });
+      served.fault = fault;
+      info.fault = basename(fault.path) + fault.message.slice(fault.path.length); // clients are not told where files are
+      this.#options.onFault?.(info.id, fault);
+    } finally {
+      info.verifying = undefined;
+    }
   }
 
   models(): readonly ServedModel[] {
@@ -245,6 +270,7 @@ export class LocalService implements InferenceService {
         throw error;
       }
       this.#served.set(id, served);
+      void this.#verify(served);
       return served.info;
     });
   }
@@ -391,6 +417,7 @@ export class LocalService implements InferenceService {
         served.feature = undefined; // the next one may have more luck
         throw error;
       });
+      await model.verify();
       const features: Float32Array[] = [];
       let numTokens = 0;
       for (const input of inputs) {
@@ -470,6 +497,7 @@ export class LocalService implements InferenceService {
   }
 
   async #close(): Promise<void> {
+    this.#verifying.abort();
     const drained = this.#queue.drain();
     for (const stop of this.#stops) stop.abort(new BusyError("The service is closed.", 1));
     await drained;
@@ -480,6 +508,7 @@ export class LocalService implements InferenceService {
   #find(id: string): Served {
     const served = this.#served.get(id);
     if (!served) throw new InputError(`unknown model: "${id}". There is: ${[...this.#served.keys()].join(", ")}.`);
+    if (served.fault) throw served.fault;
     return served;
   }
 

@@ -147,6 +147,10 @@ export interface ServedModel {
   memoryBytes: { dense: number; subnetwork: number };
   /** What stands for it on this machine's command line: its name where it has one, else its folder. */
   location: string;
+  /** While its files are compared with their hashes, which answers wait for: bytes of them, and of all. */
+  verifying?: { done: number; total: number } | undefined;
+  /** What is wrong with its files, where something is: it answers no more. */
+  fault?: string | undefined;
 }
 
 /** How {@link InferenceService.addModel} comes along: bytes of what is downloaded and imported, steps of what is measured. */

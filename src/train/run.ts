@@ -8,6 +8,7 @@ import type { Weights } from "../model/config.ts";
 import { namedParts, type Parts } from "../net/parameters.ts";
 import { loadLatestCheckpoint, removeLeftovers } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
+import { pinData } from "./pinnedData.ts";
 import { checkInit, parseRecipe, type RecipeFile } from "./recipe/read.ts";
 import { checkSameRecipe } from "./recipe/resume.ts";
 import { dataFiles } from "./recipe/schema.ts";
@@ -24,6 +25,7 @@ export type RunEvent =
   | { kind: "damaged"; error: FileError }
   /** The log lacks rows of steps that the checkpoint has. */
   | { kind: "lost"; path: string; bytes: number }
+  | { kind: "data"; changed: readonly string[] }
   | { kind: "stage"; name: string; steps: number; numTooLong: number }
   | { kind: "row"; row: MetricsRow; totalSteps: number }
   | { kind: "saved"; folder: string; step: number };
@@ -32,6 +34,8 @@ export type RunEvent =
 export interface RunOptions extends SessionOptions {
   /** Folder of the run; made if need be. */
   runDir: string;
+  /** Goes on with data files that are not those that the run began with. Default: false. */
+  acceptChangedData?: boolean | undefined;
   /** Aborting saves a checkpoint after the step in progress and ends the run. */
   signal?: AbortSignal;
 }
@@ -41,13 +45,13 @@ export interface RunOptions extends SessionOptions {
  *
  * @returns events; the run advances as they are read
  * @throws {OptionError} if the run's folder was begun with another recipe
- * @throws {FileError} if a file that the recipe names is missing, the run's folder is held by another trainer, or all of its
+ * @throws {FileError} if a file that the recipe names is missing, or has changed since the run began, the run's folder is held by another trainer, or all of its
  *   checkpoints are damaged
  * @throws {DivergenceError} on a loss that is not finite or has left its range; the last good checkpoint stays
  */
 export async function* trainRecipe(file: RecipeFile, options: RunOptions): AsyncGenerator<RunEvent> {
   const { recipe } = file;
-  const { runDir, signal, ...session } = options;
+  const { runDir, acceptChangedData = false, signal, ...session } = options;
   checkFiles(file, runDir);
   makeFolders(runDir);
   using _lock = lockRun(runDir);
@@ -59,6 +63,10 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   if (saved) {
     checkSameRecipe(parseRecipe(saved.recipe, runDir), recipe); // keys that came later have their defaults
     yield { kind: "resumed", step: saved.step };
+  }
+  if (saved?.stage !== recipe.stages.length) {
+    const changed = await pinData(file, runDir, { isNew: !saved, acceptChanged: acceptChangedData });
+    if (changed.length > 0) yield { kind: "data", changed };
   }
   const run = await RunState.open(file, runDir, saved);
   using log = new RunLog(join(runDir, "metrics.jsonl"), saved?.metricsBytes ?? 0);

@@ -19,11 +19,13 @@ export function trainCommand(): Command {
         "runs",
         "threads",
         "spin",
+        "acceptChangedData",
         "json",
       ]),
     )
     .option("--threads <n>", "worker threads (default: the recipe's, else all cores)", integer(1))
     .option("--spin", "let idle threads spin: faster on a machine without other work, ruinous beside any")
+    .option("--accept-changed-data", "go on with data files that have changed since the run began")
     .option("--json", "print the final configuration and every metrics row as JSON lines")
     .addHelpText(
       "after",

@@ -1,4 +1,5 @@
 /** Errors as OpenAI's clients expect them, and the one table from our own errors to them. */
+import { basename } from "node:path";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { z } from "zod";
 import { BusyError, ContextLengthError, FileError, IfpruneError } from "../../errors.ts";
@@ -60,7 +61,10 @@ export function toApiError(error: unknown): ApiError {
   const { status, code, type } = row;
   const headers = error instanceof BusyError ? { "retry-after": String(Math.ceil(error.retryAfter)) } : undefined;
   // A client is not told where files are.
-  const message = error instanceof FileError ? "The model's files cannot be read." : (error as IfpruneError).message;
+  const message =
+    error instanceof FileError
+      ? `The model's file ${basename(error.path)} cannot be read or is damaged.`
+      : (error as IfpruneError).message;
   return new ApiError(status, code, message, { type, headers, cause: error });
 }
 

@@ -1,9 +1,10 @@
 /** Every route, option and error of the API, without a socket, over a service that has no model. */
 import { createHash } from "node:crypto";
 import fc from "fast-check";
-import { beforeEach, expect, test } from "vitest";
+import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { FakeService, MASK_ID } from "../../../test/support/fakeService.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError } from "../../errors.ts";
+import type { ServedModel } from "../service.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import type { LogEntry } from "./context.ts";
 
@@ -448,6 +449,22 @@ test("models, one model, health, state", async () => {
   expect(await (await send("/ifprune/state")).json()).toEqual({ ...service.state(), allowsModels: false });
 });
 
+test("a model whose files are damaged is said to be out, and a server without any other is out too", async () => {
+  const [tiny, plain] = service.models() as [ServedModel, ServedModel];
+  const models = vi.spyOn(service, "models");
+  onTestFinished(() => models.mockRestore());
+  const health = async () => {
+    const response = await send("/health");
+    return [response.status, await response.json()];
+  };
+  models.mockReturnValue([{ ...tiny, fault: "ffn.gguf: wanted another." }, plain]);
+  expect(await health()).toEqual([200, { status: "degraded", faults: { tiny: "ffn.gguf: wanted another." } }]);
+  const { data } = (await (await send("/v1/models")).json()) as Json;
+  expect(data.map(({ ifprune }: Json) => ifprune.fault)).toEqual(["ffn.gguf: wanted another.", undefined]);
+  models.mockReturnValue([{ ...tiny, fault: "ffn.gguf: wanted another." }]);
+  expect((await health())[0]).toBe(503);
+});
+
 test("models are added only where the server was told to allow it, with their progress", async () => {
   const add = (body: object, options: AppOptions = { allowModels: true }) => send("/ifprune/models", body, {}, options);
   const refused = await add({ name: "owner/new" }, {});
@@ -637,6 +654,9 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ["too many stops", { stop: Array.from({ length: 33 }, (_, i) => `${i}`) }, 400, "invalid_value", "stop"],
   ["a long stop", { stop: "x".repeat(257) }, 400, "invalid_value", "stop"],
   ["a bias of no token", { logit_bias: { hello: 1 } }, 400, "invalid_value", "logit_bias.hello"],
+  ["a bias of a prototype", { logit_bias: JSON.parse('{"__proto__":1}') }, 400, "invalid_value", "logit_bias"],
+  ["a bias of a constructor", { logit_bias: { constructor: 1 } }, 400, "invalid_value", "logit_bias.constructor"],
+  ["metadata of a prototype", { metadata: JSON.parse('{"__proto__":"x"}') }, 400, "invalid_value", "metadata"],
   [
     "many biases",
     { logit_bias: Object.fromEntries(Array.from({ length: 301 }, (_, i) => [i, 1])) },

@@ -100,7 +100,11 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   app.post("/v1/embeddings", embeddings);
   app.route("/api", ollamaRoutes());
   app.route("/ifprune", pageRoutes());
-  app.get("/health", (c) => c.json({ status: "ok" }));
+  app.get("/health", (c) => {
+    const faults = faultsOf(service.models());
+    if (faults === undefined) return c.json({ status: "ok" });
+    return c.json({ status: "degraded", faults }, Object.keys(faults).length < service.models().length ? 200 : 503);
+  });
   app.get("/metrics", () => metrics.response());
   for (const [path, methods] of Object.entries(routes)) {
     app.all(path, () => {
@@ -123,8 +127,16 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   return app;
 }
 
+/** What is wrong with the models that do not answer. */
+function faultsOf(models: readonly ServedModel[]): Record<string, string> | undefined {
+  const faults = models.flatMap(({ id, fault }) => (fault === undefined ? [] : [[id, fault] as const]));
+  return faults.length === 0 ? undefined : Object.fromEntries(faults);
+}
+
 /** OpenAI's four fields, and ours. */
-function modelObject({ id, created, contextLength, dFfn, tFfn, isTrained, hasTools }: ServedModel): object {
-  const ours = { context_length: contextLength, d_ffn: dFfn, t_ffn: tFfn, is_trained: isTrained, has_tools: hasTools };
+function modelObject(model: ServedModel): object {
+  const { id, created, contextLength, dFfn, tFfn, isTrained, hasTools, verifying, fault } = model;
+  const shape = { context_length: contextLength, d_ffn: dFfn, t_ffn: tFfn };
+  const ours = { ...shape, is_trained: isTrained, has_tools: hasTools, verifying, fault };
   return { id, object: "model", created, owned_by: "ifprune", ifprune: ours };
 }

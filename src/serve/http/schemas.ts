@@ -70,13 +70,19 @@ const stop = z.union([text(limits.stopLength), z.array(text(limits.stopLength)).
   error: `wanted a text, or up to ${limits.stops} of them, of at most ${limits.stopLength} characters`,
 });
 
-const logitBias = z
-  .record(z.string().regex(/^\d{1,9}$/, "wanted token ids as keys"), number(-100, 100))
-  .refine((bias) => Object.keys(bias).length <= limits.logitBiases, `wanted at most ${limits.logitBiases} tokens`);
+/** A map by names that clients choose. zod leaves a key `__proto__` out, and with it what was asked for. */
+function map<Key extends z.ZodType<string>, Value extends z.ZodType>(key: Key, value: Value) {
+  const isWhole = (given: unknown) =>
+    !(typeof given === "object" && given !== null && Object.hasOwn(given, "__proto__"));
+  return z.unknown().refine(isWhole, 'wanted no key "__proto__"').pipe(z.record(key, value));
+}
 
-const metadata = z
-  .record(text(64), text(512))
-  .refine((pairs) => Object.keys(pairs).length <= 16, "wanted at most 16 pairs");
+const logitBias = map(z.string().regex(/^\d{1,9}$/, "wanted token ids as keys"), number(-100, 100)).refine(
+  (bias) => Object.keys(bias).length <= limits.logitBiases,
+  `wanted at most ${limits.logitBiases} tokens`,
+);
+
+const metadata = map(text(64), text(512)).refine((pairs) => Object.keys(pairs).length <= 16, "wanted at most 16 pairs");
 
 const sampling = {
   model: text(256),
