@@ -3,13 +3,14 @@ import { ContextLengthError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
 import { chatInstruction, composeTurn, hasInput, type Instruction, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
+import { callsAsText } from "../text/toolMarks.ts";
 import type { PromptedModel } from "./promptedModel.ts";
 
 /** What a model is asked. */
 export type Prompt =
   /**
-   * Ends with a user's message, or with the beginning of the answer, which is continued. A model without a chat template takes no tools, and reads no system
-   * messages.
+   * Ends with a user's message, with the results of all calls, or with the beginning of the answer, which is continued. A model without a chat template takes no
+   * tools, and reads no system messages.
    */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
   /** Continued as it is, without a chat template; BOS before it where the model has one, unless the text begins with its name. */
@@ -56,7 +57,7 @@ export function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: n
     checkFits(prompt.ids.length, contextLength);
     return;
   }
-  const texts = prompt.kind === "text" ? [prompt.text] : prompt.messages.map(({ content }) => content);
+  const texts = prompt.kind === "text" ? [prompt.text] : callsAsText(prompt.messages).map(({ content }) => content);
   const text = texts.length === 1 ? texts[0]! : texts.join(" ");
   for (let length = 16 * contextLength; length < text.length; length *= 4) {
     const count = tokenizer.encode(text.slice(0, length)).length;
@@ -97,8 +98,9 @@ export function decoderAfter(ids: Int32Array, tokenizer: Tokenizer): StreamDecod
 function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
   const { format } = model;
   const { tokenizer, template } = format;
-  const messages =
-    given.at(-1)?.content.trim() === "" && given.at(-1)!.role === "assistant" ? given.slice(0, -1) : given;
+  const last = given.at(-1);
+  if (last?.calls) throw new InputError("messages: wanted what its calls gave after the last one.");
+  const messages = last?.role === "assistant" && last.content.trim() === "" ? given.slice(0, -1) : given;
   const first = messages.findIndex(({ role }) => role === "user");
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
@@ -115,7 +117,7 @@ function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: r
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
   const instruction = format.instruction(text);
-  const turns = messages.filter(({ role }) => role !== "system"); // which nothing here was trained to read
+  const turns = callsAsText(messages).filter(({ role }) => role !== "system"); // which nothing here was trained to read
   return read(joinTurns(model, instruction.ids, turns), instruction);
 }
 

@@ -33,10 +33,9 @@ async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
 }
 /** Calls a tool where there is no result yet, then repeats the result. */
 const callsWeather: FakeService["answer"] = ({ prompt }) => {
-  const last = prompt.kind === "chat" ? prompt.messages.at(-1)!.content : "";
-  const result = /<tool_response>\n(.*)\n<\/tool_response>/s.exec(last)?.[1];
-  return result
-    ? `It is ${result}.`
+  const last = prompt.kind === "chat" ? prompt.messages.at(-1) : undefined;
+  return last?.role === "tool"
+    ? `It is ${last.content}.`
     : 'I look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>';
 };
 const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };

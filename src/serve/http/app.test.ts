@@ -308,7 +308,7 @@ test("a call that is asked for is held to its schema", async () => {
   expect(service.requests[1]!.stop).toEqual(["</tool_call>"]);
 });
 
-test("calls and their results are told to the model in the form it knows", async () => {
+test("calls and their results are told to the model", async () => {
   const tool_calls = ["a", "b"].map((id) => ({
     id,
     type: "function",
@@ -326,8 +326,13 @@ test("calls and their results are told to the model in the form it knows", async
   expect(service.requests[0]!.prompt).toMatchObject({
     messages: [
       ...user,
-      { role: "assistant", content: `${call}\n${call}` },
-      { role: "user", content: "<tool_response>\nrain\n</tool_response>\n<tool_response>\nsun\n</tool_response>" },
+      {
+        role: "assistant",
+        content: "",
+        calls: ["a", "b"].map((id) => ({ id, name: "weather", arguments: { city: "Oslo" } })),
+      },
+      { role: "tool", callId: "a", content: "rain" },
+      { role: "tool", callId: "b", content: "sun" },
     ],
   });
 });
@@ -963,14 +968,14 @@ test.each<[what: string, between: object[], read: object[]]>([
     "thoughts, beside the answer and as parts of it",
     [
       {
-        ...{ role: "assistant", reasoning_content: "Hm.", reasoning: "Hm." },
+        ...{ role: "assistant", reasoning_content: "Hm.", reasoning: { text: "Hm." } },
         content: [
           { type: "reasoning", text: "Hm." },
           { type: "text", text: "A", cache_control: { type: "ephemeral" } },
         ],
       },
     ],
-    [{ role: "assistant", content: "A" }],
+    [{ role: "assistant", content: "A", thoughts: "Hm." }],
   ],
   [
     "a part that refuses",
@@ -984,8 +989,8 @@ test.each<[what: string, between: object[], read: object[]]>([
       { role: "tool", tool_call_id: "c", name: "f", content: "R", status: "success" },
     ],
     [
-      { role: "assistant", content: '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' },
-      { role: "user", content: "<tool_response>\nR\n</tool_response>" },
+      { role: "assistant", content: "", calls: [{ id: "c", name: "f", arguments: {} }] },
+      { role: "tool", content: "R", callId: "c" },
     ],
   ],
 ])("a history may carry %s", async (_, between, read) => {

@@ -128,6 +128,11 @@ const contentOf = <T extends z.ZodObject>(name: string, ...kinds: [T, ...T[]]) =
         : value.map((part: { text?: string; refusal?: string }) => part.text ?? part.refusal ?? "").join(""),
     );
 const content = contentOf("text", textPart);
+/** Of an answer; in other forms than a text they have no effect. */
+const thoughts = z
+  .unknown()
+  .optional()
+  .transform((value) => (typeof value === "string" ? value : undefined));
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
 
@@ -147,6 +152,8 @@ const message = z.discriminatedUnion(
       content: optional(contentOf<z.ZodObject>("text", textPart, aside, refusalPart)),
       tool_calls: optional(z.array(toolCall).max(limits.tools)),
       function_call: optional(z.null("wanted tool_calls")),
+      reasoning_content: thoughts,
+      reasoning: thoughts,
     }),
     z.object({ role: z.literal("tool"), content, tool_call_id: text(128) }),
   ],
