@@ -9,8 +9,8 @@ import type { PromptedModel } from "./promptedModel.ts";
 /** What a model is asked. */
 export type Prompt =
   /**
-   * Ends with a user's message, with the results of all calls, or with the beginning of the answer, which is continued. A model without a chat template takes no
-   * tools, and reads no system messages.
+   * Has a user's message. Where it ends with the beginning of the answer, that is continued. A model without a chat template takes no tools, and reads no system
+   * messages.
    */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
   /** Continued as it is, without a chat template; BOS before it where the model has one, unless the text begins with its name. */
@@ -98,27 +98,27 @@ export function decoderAfter(ids: Int32Array, tokenizer: Tokenizer): StreamDecod
 function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
   const { format } = model;
   const { tokenizer, template } = format;
-  const last = given.at(-1);
-  if (last?.calls) throw new InputError("messages: wanted what its calls gave after the last one.");
-  const messages = last?.role === "assistant" && last.content.trim() === "" ? given.slice(0, -1) : given;
+  const isChat = template instanceof ChatTemplate;
+  const shown = isChat ? given : callsAsText(given).filter(({ role }) => role !== "system"); // which nothing here was trained to read
+  if (given.at(-1)?.calls) throw new InputError("messages: wanted what its calls gave after the last one.");
+  const last = shown.at(-1);
+  const messages = last?.role === "assistant" && last.content.trim() === "" ? shown.slice(0, -1) : shown;
   const first = messages.findIndex(({ role }) => role === "user");
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
   const { role } = messages.at(-1)!;
-  if (role === "system") throw new InputError("messages: wanted a user's message as the last one.");
   const read = (ids: Int32Array, instruction: Instruction) =>
     role === "assistant"
       ? { ...continued(ids, tokenizer.decode(ids), tokenizer), instruction }
       : { ids, instruction, decoder: tokenizer.stream() };
-  if (template instanceof ChatTemplate) {
+  if (isChat) {
     const instruction = chatInstruction(tokenizer, template, messages.slice(0, first + 1), tools);
     if (first === messages.length - 1) return read(instruction.ids, instruction);
     return read(withBos(tokenizer, chatIds(tokenizer, template, messages, tools)), instruction);
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
   const instruction = format.instruction(text);
-  const turns = callsAsText(messages).filter(({ role }) => role !== "system"); // which nothing here was trained to read
-  return read(joinTurns(model, instruction.ids, turns), instruction);
+  return read(joinTurns(model, instruction.ids, messages), instruction);
 }
 
 /**

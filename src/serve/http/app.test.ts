@@ -631,6 +631,7 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ],
   ["an unknown field", { temprature: 1 }, 400, "unknown_parameter", "temprature"],
   ["thinking for long", { reasoning_effort: "high" }, 400, "invalid_value", "reasoning_effort"],
+  ["a text beyond its end", { ignore_eos: true }, 400, "unknown_parameter", "ignore_eos"],
   ["functions of old", { functions: [{ name: "f" }] }, 400, "unsupported_parameter", "functions"],
   ["a temperature that is a text", { temperature: "hot" }, 400, "invalid_type", "temperature"],
   ["a temperature out of range", { temperature: 3 }, 400, "invalid_value", "temperature"],
@@ -983,6 +984,32 @@ test.each<[what: string, between: object[], read: object[]]>([
     [{ role: "assistant", content: "No." }],
   ],
   [
+    "a refusal, thoughts alone, and nothing at all",
+    [
+      { role: "assistant", content: null, refusal: "No." },
+      { role: "assistant", content: null, reasoning: "Hm." },
+      { role: "assistant", content: null },
+    ],
+    [
+      { role: "assistant", content: "No." },
+      { role: "assistant", content: "", thoughts: "Hm." },
+      { role: "assistant", content: "" },
+    ],
+  ],
+  [
+    "a call without arguments, of no type, whose result is empty",
+    [
+      { role: "developer", content: null },
+      { role: "assistant", tool_calls: [{ id: "c", type: null, function: { name: "f", arguments: "" } }] },
+      { role: "tool", tool_call_id: "c", content: null },
+    ],
+    [
+      { role: "system", content: "" },
+      { role: "assistant", content: "", calls: [{ id: "c", name: "f", arguments: {} }] },
+      { role: "tool", content: "", callId: "c" },
+    ],
+  ],
+  [
     "a call with its place, and its result with its name",
     [
       { role: "assistant", content: "", tool_calls: [{ index: 0, id: "c", function: { name: "f", arguments: "{}" } }] },
@@ -1018,6 +1045,9 @@ test.each([
   [{ top_k: -1 }],
   [{ functions: [], prediction: null, verbosity: "medium", prompt_cache_retention: "24h" }],
   [{ max_tokens: 3, max_completion_tokens: 3 }],
+  [{ max_tokens: -1, max_completion_tokens: 3 }],
+  [{ store: null, service_tier: "flex", logit_bias: {}, guided_json: null }],
+  [{ skip_special_tokens: true, ignore_eos: false, continue_final_message: false, min_tokens: 0 }],
   [{ tools: Array.from({ length: 200 }, (_, i) => ({ type: "function", function: { name: `f${i}`, strict: true } })) }],
   [{ stop: Array.from({ length: 20 }, (_, i) => `${i}`) }],
   [

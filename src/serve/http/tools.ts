@@ -78,13 +78,13 @@ export function plainMessages(messages: readonly Message[]): ChatMessage[] {
           called.add(id);
           return { id, name, arguments: readArguments(json, `messages.${i}.tool_calls.${j}.function.arguments`) };
         });
-        // may be empty: a model can end its answer at once
-        if (content === undefined && calls.length === 0)
-          throw invalid(`messages.${i}.content`, "wanted a text or calls.");
         const thoughts = message.reasoning_content ?? message.reasoning;
+        // may be empty: a model can end its answer at once
+        if (content === undefined && calls.length === 0 && message.refusal == null && thoughts === undefined)
+          throw invalid(`messages.${i}.content`, "wanted a text or calls.");
         return {
           role: "assistant",
-          content: content ?? "",
+          content: content ?? message.refusal ?? "",
           ...(thoughts && { thoughts }),
           ...(calls.length > 0 && { calls }),
         };
