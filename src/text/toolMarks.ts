@@ -10,7 +10,7 @@ export const CALL_CLOSE = "</tool_call>";
 /** Messages in which calls and results are texts, for what knows no other form of them. */
 export function callsAsText(messages: readonly ChatMessage[]): ChatMessage[] {
   const plain: ChatMessage[] = [];
-  for (const [i, { role, content, calls = [] }] of messages.entries()) {
+  for (const [i, { role, content, thoughts, calls = [] }] of messages.entries()) {
     if (role === "tool") {
       const result = `<tool_response>\n${content}\n</tool_response>`;
       const before = messages[i - 1]?.role === "tool" ? `${plain.pop()!.content}\n` : "";
@@ -20,7 +20,8 @@ export function callsAsText(messages: readonly ChatMessage[]): ChatMessage[] {
         ({ name, arguments: given }) =>
           `${CALL_OPEN}\n{"name": ${JSON.stringify(name)}, "arguments": ${JSON.stringify(given)}}\n${CALL_CLOSE}`,
       );
-      plain.push({ role, content: [...(content !== "" || texts.length === 0 ? [content] : []), ...texts].join("\n") });
+      const said = [...(content !== "" || texts.length === 0 ? [content] : []), ...texts].join("\n");
+      plain.push({ role, content: said, ...(thoughts && { thoughts }) });
     }
   }
   return plain;

@@ -248,7 +248,9 @@ describe.skipIf(isLmEvalMissing)("lm-eval", () => {
     },
   );
 
-  test("chats as it completes the text that transformers makes of a chat, and as the reference does", async () => {
+  test("chats as it completes the text that transformers makes of a chat, and as the reference does", {
+    timeout: 600_000,
+  }, async () => {
     const length = 128;
     const served = await serve("SmolLM2", { length });
     const { root, folder, url, tokenizer, encode } = served;
