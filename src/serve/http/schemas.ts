@@ -133,8 +133,8 @@ const emptyOr = <T extends z.ZodType<string>>(schema: T) => schema.nullable().tr
 /** Of an answer; in other forms than a text they have no effect. */
 const thoughts = z
   .unknown()
-  .optional()
-  .transform((value) => (typeof value === "string" ? value : undefined));
+  .transform((value) => (typeof value === "string" ? value : undefined))
+  .optional();
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
 
