@@ -123,6 +123,7 @@ test("the surface is what it was", () => {
     type MaskSource
     type MaskedModel
     type MeasureOptions
+    type MessageCall
     type MetricsRow
     type ModelConfig
     type ModelOptions

@@ -48,7 +48,7 @@ export type {
   GenerateOptions,
   ScoredToken,
 } from "./engine/engine.ts";
-export type { ChatMessage, ChatTemplate } from "./text/chatTemplate.ts";
+export type { ChatMessage, ChatTemplate, MessageCall } from "./text/chatTemplate.ts";
 export { composePrompt, type Instruction, type PromptFormat, type TaskExample } from "./text/prompt.ts";
 export type { StreamDecoder, TextPart, Tokenizer } from "./text/tokenizer.ts";
 

@@ -3,12 +3,13 @@ import { ContextLengthError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
 import { chatInstruction, composeTurn, hasInput, type Instruction, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
+import { callsAsText } from "../text/toolMarks.ts";
 import type { PromptedModel } from "./promptedModel.ts";
 
 /** What a model is asked. */
 export type Prompt =
   /**
-   * Ends with a user's message, or with the beginning of the answer, which is continued. A model without a chat template takes no tools, and reads no system
+   * Has a user's message. Where it ends with the beginning of the answer, that is continued. A model without a chat template takes no tools, and reads no system
    * messages.
    */
   | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
@@ -56,7 +57,7 @@ export function checkEnds(tokenizer: Tokenizer, prompt: Prompt, contextLength: n
     checkFits(prompt.ids.length, contextLength);
     return;
   }
-  const texts = prompt.kind === "text" ? [prompt.text] : prompt.messages.map(({ content }) => content);
+  const texts = prompt.kind === "text" ? [prompt.text] : callsAsText(prompt.messages).map(({ content }) => content);
   const text = texts.length === 1 ? texts[0]! : texts.join(" ");
   for (let length = 16 * contextLength; length < text.length; length *= 4) {
     const count = tokenizer.encode(text.slice(0, length)).length;
@@ -97,26 +98,27 @@ export function decoderAfter(ids: Int32Array, tokenizer: Tokenizer): StreamDecod
 function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
   const { format } = model;
   const { tokenizer, template } = format;
-  const messages =
-    given.at(-1)?.content.trim() === "" && given.at(-1)!.role === "assistant" ? given.slice(0, -1) : given;
+  const isChat = template instanceof ChatTemplate;
+  const shown = isChat ? given : callsAsText(given).filter(({ role }) => role !== "system"); // which nothing here was trained to read
+  if (given.at(-1)?.calls) throw new InputError("messages: wanted what its calls gave after the last one.");
+  const last = shown.at(-1);
+  const messages = last?.role === "assistant" && last.content.trim() === "" ? shown.slice(0, -1) : shown;
   const first = messages.findIndex(({ role }) => role === "user");
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
   const { role } = messages.at(-1)!;
-  if (role === "system") throw new InputError("messages: wanted a user's message as the last one.");
   const read = (ids: Int32Array, instruction: Instruction) =>
     role === "assistant"
       ? { ...continued(ids, tokenizer.decode(ids), tokenizer), instruction }
       : { ids, instruction, decoder: tokenizer.stream() };
-  if (template instanceof ChatTemplate) {
+  if (isChat) {
     const instruction = chatInstruction(tokenizer, template, messages.slice(0, first + 1), tools);
     if (first === messages.length - 1) return read(instruction.ids, instruction);
     return read(withBos(tokenizer, chatIds(tokenizer, template, messages, tools)), instruction);
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
   const instruction = format.instruction(text);
-  const turns = messages.filter(({ role }) => role !== "system"); // which nothing here was trained to read
-  return read(joinTurns(model, instruction.ids, turns), instruction);
+  return read(joinTurns(model, instruction.ids, messages), instruction);
 }
 
 /**

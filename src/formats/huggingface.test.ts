@@ -241,6 +241,7 @@ describe("config.json", () => {
     expect(
       written({ ...newer, rope_scaling: undefined, rope_parameters: { ...rope_scaling, rope_theta } }),
     ).toMatchObject(wanted);
+    expect(written({ ...newer, rope_parameters: { ...rope_scaling, rope_theta } })).toMatchObject(wanted); // said twice
   });
 
   test("of Mistral 7B, whose window bounds the context", () => {

@@ -4,6 +4,7 @@
  */
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import { readJson } from "../files.ts";
@@ -206,7 +207,6 @@ function ropeOf(
   file: ConfigFile,
 ): { theta: number; localTheta: number; scaling?: RopeScaling | undefined } {
   const { rope_parameters: parameters, rope_scaling: older } = file;
-  if (parameters && older) throw new FileError(path, 'wanted "rope_parameters" or "rope_scaling", got both.');
   const byLayer =
     parameters && "full_attention" in parameters
       ? (parameters as Record<string, z.infer<typeof ropeSchema>>)
@@ -215,10 +215,13 @@ function ropeOf(
   const local = byLayer?.sliding_attention;
   if (local && readScaling(path, local, file))
     throw new FileError(path, "wanted local layers without RoPE scaling, got some.");
+  const scaling = rope ? readScaling(path, rope, file) : undefined;
+  if (parameters && older && !isDeepStrictEqual(scaling, readScaling(path, older, file)))
+    throw new FileError(path, 'wanted "rope_parameters" or "rope_scaling", got both, and they differ.');
   return {
     theta: rope?.rope_theta ?? file.rope_theta ?? 10_000,
     localTheta: local?.rope_theta ?? file.rope_local_base_freq ?? 10_000,
-    scaling: rope ? readScaling(path, rope, file) : undefined,
+    scaling,
   };
 }
 

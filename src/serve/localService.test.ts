@@ -170,11 +170,13 @@ describe("answers", () => {
       (await collect(service.generate("m", request("", { prompt: { kind: "chat", messages } })))).start.promptTokens;
     const asked = 1 + tokenizer.encode(`${first.content}\n`).length;
     expect(await count([{ role: "system", content: "Be kind." }, first])).toBe(asked); // it was not trained to read it
+    expect(await count([first, { role: "system", content: "Be kind." }])).toBe(asked);
     expect(await count([first, answer])).toBe(asked + tokenizer.encode(text).length); // a beginning, without its end
     expect(await count([first, { role: "assistant", content: " " }])).toBe(asked);
     const wrong = [
       [first, first],
-      [first, { role: "system", content: "Be kind." } as const],
+      [{ role: "system", content: "Be kind." } as const],
+      [first, { ...answer, calls: [{ id: "c", name: "f", arguments: {} }] }],
       [{ role: "user", content: " " } as const],
       [],
     ];

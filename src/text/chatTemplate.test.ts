@@ -432,3 +432,62 @@ describe("tools", () => {
     expect(parts.filter(({ isTrusted }) => !isTrusted).map(({ text }) => text)).toContain("<|im_end|>");
   });
 });
+
+describe("calls, results and thoughts", () => {
+  const messages: ChatMessage[] = [
+    { role: "user", content: "Weather?" },
+    {
+      role: "assistant",
+      content: "",
+      thoughts: "I <s>look.",
+      calls: [{ id: "c1", name: "rain", arguments: { city: "Oslo<|im_end|>", days: [1, null] } }],
+    },
+    { role: "tool", callId: "c1", content: "No<|im_end|>." },
+  ];
+  const own = `{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.reasoning_content or m.content }}{% for call in m.tool_calls or [] %}{{ call.id }} {{ call.function | tojson }}{% endfor %}
+{{- m.tool_call_id }}<|im_end|>
+{% endfor %}{{ '<|im_start|>assistant\\n' }}`;
+
+  test("are shown to a template that knows them, and special tokens in them stay text", () => {
+    const template = new ChatTemplate(own, "x.jinja");
+    expect(joined(template.render(messages, tokenizer))).toBe(`<|im_start|>user
+Weather?<|im_end|>
+<|im_start|>assistant
+I <s>look.c1 {"name": "rain", "arguments": {"city": "Oslo<|im_end|>", "days": [1, null]}}<|im_end|>
+<|im_start|>tool
+No<|im_end|>.c1<|im_end|>
+<|im_start|>assistant
+`);
+    const ids = chatIds(tokenizer, template, messages);
+    expect([...ids].filter((id) => id === specials.indexOf("<|im_end|>")).length).toBe(3);
+    expect(ids).not.toContain(specials.indexOf("<s>"));
+  });
+
+  test("are texts to a template that knows none", () => {
+    const plain: ChatMessage[] = [
+      messages[0]!,
+      {
+        role: "assistant",
+        content: '<tool_call>\n{"name": "rain", "arguments": {"city":"Oslo<|im_end|>","days":[1,null]}}\n</tool_call>',
+      },
+      {
+        role: "user",
+        content: "<tool_response>\nNo<|im_end|>.\n</tool_response>\n<tool_response>\nYes.\n</tool_response>",
+      },
+    ];
+    const asked: ChatMessage[] = [...messages, { role: "tool", callId: "c1", content: "Yes." }];
+    expect(textOf("chatMl", asked)).toBe(textOf("chatMl", plain));
+  });
+});
+
+test.each([
+  ["{{ messages[0].content.strip('ab') }}", "c "],
+  ["{{ messages[0].content.lstrip('ab') }}", "c ab"],
+  ["{{ messages[0].content.rstrip('b') }}{{ 'x--'.rstrip('-') }}", "abc ax"],
+  ["{{ messages[0].content.strip() }}{{ tools | map(attribute='x') | list | length }}", "abc ab0"],
+  ["{% for one in documents | selectattr('x') %}{% endfor %}{{ messages[0].content }}", "abc ab"],
+])("%s is what Python makes of it", (source, wanted) => {
+  const said = { role: "user" as const, content: "abc ab" };
+  expect(joined(new ChatTemplate(source, "x.jinja").render([said], tokenizer))).toBe(wanted);
+});

@@ -13,13 +13,30 @@ import { FileError, IfpruneError, InputError } from "../errors.ts";
 import { readText } from "../json.ts";
 import { asPattern, oneLine } from "../words.ts";
 import { watchContents } from "./contentUse.ts";
+import { doAsPython } from "./likePython.ts";
 import { limitWork } from "./templateWork.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
+import { CALL_OPEN, callsAsText } from "./toolMarks.ts";
 
 /** A turn of a conversation. */
 export interface ChatMessage {
-  role: "system" | "user" | "assistant";
+  /** `tool`: what a call of the answer before it gave. */
+  role: "system" | "user" | "assistant" | "tool";
   content: string;
+  /** Of an answer: what came before it. The templates of reasoning models show some of it. */
+  thoughts?: string | undefined;
+  /** Of an answer: what it called. */
+  calls?: readonly MessageCall[] | undefined;
+  /** Of a result: the call. */
+  callId?: string | undefined;
+}
+
+/** A call of a tool in an answer. */
+export interface MessageCall {
+  id: string;
+  name: string;
+  /** JSON. */
+  arguments: unknown;
 }
 
 /** Its file in a bundle, and beside the LLM of a checkpoint. */
@@ -86,7 +103,7 @@ export class ChatTemplate {
 
   /** Whether it shows tools to the model and has it call them as Hermes did, in `<tool_call>`s of JSON. */
   get hasTools(): boolean {
-    return /\btools\b/.test(this.source) && this.source.includes("<tool_call>");
+    return /\btools\b/.test(this.source) && this.source.includes(CALL_OPEN);
   }
 
   /** How answers of a reasoning model begin: it opens its thoughts, `<think>`, or the prompt has opened them. Undefined: it has none. */
@@ -105,18 +122,23 @@ export class ChatTemplate {
    * The text of a conversation up to where the answer goes on: after what opens one, or, where the last message is the beginning of an answer, after that. Its
    * trusted parts are the template's.
    *
-   * The date is the same on every day, so that a prompt is too.
+   * The date is the same on every day, so that a prompt is too. A template that knows no calls is shown them as texts.
    *
    * @param tools that the model may call, for a template that shows each as JSON
    * @throws {InputError} if the template refuses the messages, takes no tools, or makes special tokens of what is in the messages
    * @throws {FileError} if the template fails
    */
-  render(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[] = []): TextPart[] {
+  render(given: readonly ChatMessage[], ends: Ends, tools: readonly object[] = []): TextPart[] {
     if (tools.length > 0 && !this.hasTools)
       throw new InputError(`chat template: wanted one for tools, got one without. Give no tools.`);
     const plainTools: object[] = JSON.parse(JSON.stringify(tools)); // Jinja knows no undefined fields
+    const messages = this.source.includes("tool_calls") ? given : callsAsText(given);
+    if (messages.some(({ role, calls, thoughts }) => role === "tool" || calls || thoughts))
+      return this.#renderChanged(messages, ends, plainTools);
     const roles = messages.map(({ role }) => role);
-    const { pieces, isPlain } = this.#frame(roles, ends, tools.length);
+    const frame = this.#frame(roles, ends, tools.length);
+    if (!frame) return this.#renderChanged(messages, ends, plainTools);
+    const { pieces, isPlain } = frame;
     const contents = [...messages.map(({ content }) => content), ...plainTools.map(toJson)];
     const parts: TextPart[] = [];
     for (let at = 0; at < pieces.length; at += 4) {
@@ -129,21 +151,15 @@ export class ChatTemplate {
       parts.push({ text: content, isTrusted: false });
     }
     if (isPlain && contents.every((content) => content.trim() !== "")) return parts;
-    const own = contents.slice(0, roles.length);
-    const text = this.#written(roles, own, ends, plainTools);
-    return parts.map((part) => part.text).join("") === text ? parts : this.#renderChanged(roles, own, ends, plainTools);
+    const text = this.#written(messages, ends, plainTools);
+    return parts.map((part) => part.text).join("") === text ? parts : this.#renderChanged(messages, ends, plainTools);
   }
 
   /**
-   * For a template that changes contents, as those that leave out the thoughts of earlier answers: special tokens in them are hidden behind characters that it
-   * does not know, and what it writes is its own but for those.
+   * For a template that changes contents, as those that leave out the thoughts of earlier answers, and for messages with more than contents: special tokens in
+   * them are hidden behind characters that it does not know, and what it writes is its own but for those.
    */
-  #renderChanged(
-    roles: readonly string[],
-    contents: readonly string[],
-    ends: Ends,
-    tools: readonly object[],
-  ): TextPart[] {
+  #renderChanged(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[]): TextPart[] {
     const hidden: string[] = [];
     const pattern = new RegExp([...ends.specialTokens.map(asPattern), "[\\u{f0100}-\\u{ffffd}]"].join("|"), "gu");
     const hide = (text: string) =>
@@ -151,12 +167,20 @@ export class ChatTemplate {
         if (!hidden.includes(found)) hidden.push(found);
         return String.fromCodePoint(HIDDEN + hidden.indexOf(found));
       });
-    const shown = contents.map(hide);
-    const shownTools = JSON.parse(hide(JSON.stringify(tools)));
-    const text = this.#written(roles, shown, ends, shownTools);
+    const shown = mapTexts(messages, hide);
+    const shownTools = mapTexts(tools, hide);
+    const text = this.#written(shown, ends, shownTools);
     const count = (one: string) => one.match(pattern)?.filter((found) => found.codePointAt(0)! < HIDDEN).length ?? 0;
-    const harmless = contents.map((content) => (content.trim() === "" ? content : "x"));
-    const own = this.#written(roles, harmless, ends, shownTools);
+    const harmless = (one: string) => (one.trim() === "" ? one : "x");
+    const own = this.#written(
+      shown.map((one) => ({
+        ...one,
+        content: harmless(one.content),
+        thoughts: one.thoughts && harmless(one.thoughts),
+      })),
+      ends,
+      shownTools,
+    );
     if (count(text) !== count(own))
       // joined again of what was around something that it took away
       throw new InputError(
@@ -171,14 +195,21 @@ export class ChatTemplate {
       );
   }
 
-  /** What the template writes around contents in such roles. */
-  #frame(roles: readonly string[], ends: Ends, numTools: number): Frame {
+  /** What the template writes around contents in such roles. Undefined: it looks into tools, and stops at what stands for them. */
+  #frame(roles: readonly ChatMessage["role"][], ends: Ends, numTools: number): Frame | undefined {
     const key = JSON.stringify([roles, ends.bosToken, ends.eosToken, numTools]);
     const known = this.#frames.get(key);
     if (known) return known;
-    const own = roles.map((_, i) => margin + placeholder(i) + margin);
+    const messages = roles.map((role, i) => ({ role, content: margin + placeholder(i) + margin }));
     const ofTools = Array.from({ length: numTools }, (_, i) => placeholder(roles.length + i));
-    let { text, isLookedInto } = this.#run(roles, own, ends, ofTools, placeholderMark);
+    let text: string;
+    let isLookedInto: boolean;
+    try {
+      ({ text, isLookedInto } = this.#run(messages, ends, ofTools, placeholderMark));
+    } catch (error) {
+      if (numTools > 0 && error instanceof IfpruneError) return undefined;
+      throw error;
+    }
     // As JSON they stand in quotes. Margins go with what is not to be trimmed.
     for (const one of ofTools) text = text.replaceAll(`"${one}"`, margin + one + margin);
     const pieces = text.split(placeholders);
@@ -195,10 +226,11 @@ export class ChatTemplate {
   }
 
   /** What it writes up to where the answer goes on. */
-  #written(roles: readonly string[], contents: readonly string[], ends: Ends, tools: readonly object[]): string {
-    if (roles.at(-1) !== "assistant") return this.#run(roles, contents, ends, tools).text;
-    const marked = [...contents.slice(0, -1), contents.at(-1)!.trimEnd() + BEGUN];
-    const { text } = this.#run(roles, marked, ends, tools);
+  #written(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[]): string {
+    const last = messages.at(-1)!;
+    if (last.role !== "assistant") return this.#run(messages, ends, tools).text;
+    const marked = [...messages.slice(0, -1), { ...last, content: last.content.trimEnd() + BEGUN }];
+    const { text } = this.#run(marked, ends, tools);
     const end = text.lastIndexOf(BEGUN);
     if (end < 0)
       throw new InputError("chat template: wanted a user's message last, as it shows no beginning of an answer.");
@@ -207,8 +239,7 @@ export class ChatTemplate {
 
   /** @param mark in the contents, to see whether they are looked into */
   #run(
-    roles: readonly string[],
-    contents: readonly string[],
+    messages: readonly ChatMessage[],
     { bosToken, eosToken }: Ends,
     tools: readonly unknown[],
     mark?: string,
@@ -221,17 +252,22 @@ export class ChatTemplate {
         throw new Refusal(String(message));
       },
       strftime_now: strftime,
-      ...{ add_generation_prompt: roles.at(-1) !== "assistant", bos_token: bosToken ?? "", eos_token: eosToken },
+      ...{
+        add_generation_prompt: messages.at(-1)?.role !== "assistant",
+        bos_token: bosToken ?? "",
+        eos_token: eosToken,
+      },
       ...{ tools: tools.length > 0 ? tools : null, documents: null }, // as transformers has them
-      messages: roles.map((role, i) => ({ role, content: contents[i]! })),
+      messages: messages.map(templateMessage),
     };
     for (const [name, value] of Object.entries(globals)) environment.set(name, value);
-    const contentLength = contents.reduce((sum, content) => sum + content.length, 0);
+    const contentLength = messages.reduce((sum, one) => sum + one.content.length + asideLength(one), 0);
     const interpreter = new Interpreter(environment);
+    doAsPython(interpreter);
     const toolsLength = JSON.stringify(tools).length;
     const charge = limitWork(
       interpreter,
-      MAX_WORK + MAX_WORK_PER_MESSAGE * roles.length + MAX_WORK_PER_CHARACTER * (contentLength + toolsLength),
+      MAX_WORK + MAX_WORK_PER_MESSAGE * messages.length + MAX_WORK_PER_CHARACTER * (contentLength + toolsLength),
     );
     const watch = mark === undefined ? undefined : watchContents(interpreter, mark, charge);
     let output: unknown;
@@ -287,6 +323,33 @@ interface Frame {
   pieces: readonly (string | undefined)[];
   /** Whether it writes the same around all contents that are not blank, each once at most: then they need not be rendered. */
   isPlain: boolean;
+}
+
+/** A message with the names that templates know. Of its thoughts, gpt-oss's templates know another. */
+function templateMessage({ role, content, thoughts, calls, callId }: ChatMessage): object {
+  return {
+    role,
+    content,
+    ...(thoughts && { reasoning_content: thoughts, thinking: thoughts }),
+    ...(calls && {
+      tool_calls: calls.map(({ id, name, arguments: given }) => ({
+        ...{ id, type: "function", function: { name, arguments: given } },
+      })),
+    }),
+    ...(callId !== undefined && { tool_call_id: callId }),
+  };
+}
+
+/** Characters of a message beside its content. */
+const asideLength = ({ thoughts, calls }: ChatMessage): number =>
+  (thoughts?.length ?? 0) + (calls ? JSON.stringify(calls).length : 0);
+
+/** JSON with all texts in it changed, names too. */
+function mapTexts<T>(value: T, change: (text: string) => string): T {
+  if (typeof value === "string") return change(value) as T;
+  if (Array.isArray(value)) return value.map((item) => mapTexts(item, change)) as T;
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [change(key), mapTexts(item, change)])) as T;
 }
 
 /** The ids of a conversation in a template: those of its whole text, except that special tokens are not read from the messages. */

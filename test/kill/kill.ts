@@ -17,12 +17,16 @@ export interface KilledRun {
 /**
  * @param under folder whose writes count
  * @param killAt number of the call that the signal comes in, from 1; absent: never
- * @param by SIGKILL ends the process there; SIGINT is its to handle
+ * @param by SIGKILL ends the process there; SIGINT is its to handle; ENOSPC is a disk that is full from there on
  */
 export async function runKilled(
   program: string,
   args: readonly string[],
-  { under, killAt, by = "SIGKILL" }: { under: string; killAt?: number | undefined; by?: "SIGKILL" | "SIGINT" },
+  {
+    under,
+    killAt,
+    by = "SIGKILL",
+  }: { under: string; killAt?: number | undefined; by?: "SIGKILL" | "SIGINT" | "ENOSPC" },
 ): Promise<KilledRun> {
   const report = `${under}.calls.json`;
   const preload = new URL("preload.ts", import.meta.url).href;

@@ -1,7 +1,7 @@
 /**
  * Preloaded into a process under test (`--import`): counts its writing file-system calls under the folder `KILL_UNDER`, and kills
  * the process inside call number `KILL_AT` as `kill -9` would, with a write half done; with `KILL_BY=SIGINT` it gets that as if by Ctrl-C, and
- * goes on. Without `KILL_AT`, or when the process ends before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
+ * goes on; with `KILL_BY=ENOSPC` that call and all later ones that take room fail as on a full disk. Without `KILL_AT`, or when the process ends before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
  */
 import fs from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
@@ -11,6 +11,9 @@ const killAt = Number(process.env.KILL_AT ?? Number.POSITIVE_INFINITY);
 const report = process.env.KILL_REPORT;
 const signal = process.env.KILL_BY ?? "SIGKILL";
 
+/** Calls that a full disk allows. */
+const freeing = ["ftruncateSync", "renameSync", "rmSync", "unlinkSync"];
+
 const calls: [name: string, path: string][] = [];
 const pathOf = new Map<number, string>();
 
@@ -19,7 +22,9 @@ function count(name: string, file: unknown): boolean {
   const path = typeof file === "number" ? pathOf.get(file) : String(file);
   if (!path?.startsWith(under)) return false;
   calls.push([name, path]);
-  if (calls.length !== killAt) return false;
+  if (signal === "ENOSPC" && calls.length >= killAt && !freeing.includes(name))
+    throw Object.assign(new Error(`ENOSPC: no space left on device, ${name} '${path}'`), { code: "ENOSPC" });
+  if (calls.length !== killAt || signal === "ENOSPC") return false;
   if (signal === "SIGKILL") return true;
   process.kill(process.pid, signal);
   return false;
@@ -51,6 +56,24 @@ fs.writeFileSync = (file, data, ...rest) => {
   }
   writeFileSync(file, data, ...rest);
 };
+const { writeFile, open } = fs.promises;
+fs.promises.writeFile = (async (file, data, ...rest) => {
+  if (count("writeFile", file)) {
+    const bytes = Buffer.from(data as string);
+    writeFileSync(file as string, bytes.subarray(0, bytes.length >> 1));
+    die();
+  }
+  return writeFile(file, data, ...rest);
+}) as typeof writeFile;
+fs.promises.open = (async (path, ...rest) => {
+  const handle = await open(path, ...rest);
+  const sync = handle.sync.bind(handle);
+  handle.sync = async () => {
+    if (count("sync", path)) die();
+    return sync();
+  };
+  return handle;
+}) as typeof open;
 for (const name of [
   "fsyncSync",
   "ftruncateSync",
@@ -58,12 +81,13 @@ for (const name of [
   "mkdirSync",
   "renameSync",
   "rmSync",
+  "symlinkSync",
   "unlinkSync",
 ] as const) {
   const call = fs[name] as (...args: unknown[]) => unknown;
   Object.assign(fs, {
     [name]: (...args: unknown[]) => {
-      if (count(name, args[name === "linkSync" ? 1 : 0])) die();
+      if (count(name, args[name.endsWith("linkSync") && name !== "unlinkSync" ? 1 : 0])) die();
       return call(...args);
     },
   });

@@ -22,6 +22,7 @@ beforeEach(() => {
   service.requests.length = 0;
   service.delay = 0;
   service.failure = undefined;
+  service.thoughts = undefined;
 });
 
 const model = "tiny";
@@ -33,10 +34,9 @@ async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
 }
 /** Calls a tool where there is no result yet, then repeats the result. */
 const callsWeather: FakeService["answer"] = ({ prompt }) => {
-  const last = prompt.kind === "chat" ? prompt.messages.at(-1)!.content : "";
-  const result = /<tool_response>\n(.*)\n<\/tool_response>/s.exec(last)?.[1];
-  return result
-    ? `It is ${result}.`
+  const last = prompt.kind === "chat" ? prompt.messages.at(-1) : undefined;
+  return last?.role === "tool"
+    ? `It is ${last.content}.`
     : 'I look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>';
 };
 const parameters = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
@@ -150,6 +150,44 @@ describe("openai", () => {
   });
 });
 
+describe("openai's own answers, pushed into the next turn", () => {
+  const next = (history: object[]) =>
+    openai.chat.completions.create({
+      model,
+      messages: [...messages, ...history, { role: "user", content: "And?" }] as never,
+    });
+  /** What the model reads between the first message and the last. */
+  const read = () => {
+    const { prompt } = service.requests.at(-1)!;
+    return prompt.kind === "chat" ? prompt.messages.slice(1, -1) : [];
+  };
+
+  test("a parsed one", async () => {
+    service.answer = () => '{"city": "Oslo"}';
+    const json_schema = { name: "place", strict: true, schema: parameters };
+    const body = { model, messages, response_format: { type: "json_schema" as const, json_schema } };
+    const { choices } = await openai.chat.completions.parse(body);
+    expect(choices[0]!.message.parsed).toEqual({ city: "Oslo" });
+    await next([choices[0]!.message]);
+    expect(read()).toEqual([{ role: "assistant", content: '{"city": "Oslo"}' }]);
+  });
+
+  test("the final message of a stream, with a call, its result, and thoughts", async () => {
+    service.thoughts = "opened";
+    service.answer = () =>
+      'Where?</think>\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>';
+    const tools = [{ type: "function" as const, function: { name: "weather", parameters } }];
+    const said = await openai.chat.completions.stream({ model, messages, tools }).finalMessage();
+    const call = said.tool_calls![0]!;
+    await next([said, { role: "tool", tool_call_id: call.id, content: [{ type: "text", text: "rain" }] }]);
+    const calls = [{ id: call.id, name: "weather", arguments: { city: "Oslo" } }];
+    expect(read()).toMatchObject([
+      { role: "assistant", content: "", calls },
+      { role: "tool", content: "rain", callId: call.id },
+    ]);
+  });
+});
+
 describe("AI SDK", () => {
   const provider = () =>
     createOpenAICompatible({ name: "ifprune", baseURL: `${server.url}/v1`, apiKey, includeUsage: true })(model);
@@ -162,6 +200,19 @@ describe("AI SDK", () => {
       topP: 0.9,
     });
     expect([text, usage.inputTokens, usage.outputTokens, finishReason]).toEqual(["one two three", 7, 3, "stop"]);
+  });
+
+  test("keeps thoughts in its history, which the model reads again", async () => {
+    service.thoughts = "opened";
+    service.answer = () => "Hm.</think>one";
+    const asked = [{ role: "user" as const, content: "Count." }];
+    const { reasoningText, response } = await generateText({ model: provider(), messages: asked });
+    expect(reasoningText).toBe("Hm.");
+    const history = [...asked, ...response.messages, { role: "user" as const, content: "On." }];
+    await generateText({ model: provider(), messages: history });
+    expect(service.requests[1]!.prompt).toMatchObject({
+      messages: [{ content: "Count." }, { role: "assistant", content: "one", thoughts: "Hm." }, { content: "On." }],
+    });
   });
 
   test("streams text", async () => {

@@ -1,17 +1,18 @@
 /**
- * Stock lm-eval against the server: every log-likelihood is that of the float64 reference, dense and under a mask, with and without BOS, where the token
- * after an answer ends it, and where a prompt is cut to the context.
+ * Stock lm-eval against the server: every log-likelihood is that of the float64 reference, dense and under a mask, with and without BOS, of answers that end with
+ * their end token, where the token after an answer ends it, and where a prompt is cut to the context. Chats are answered as completions of the same text are.
  */
 import { execFile } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { importModel } from "../../src/bundle/importModel.ts";
 import { type Model, readModelFolder } from "../../src/formats/huggingface.ts";
 import { createApp } from "../../src/serve/http/app.ts";
 import { listen } from "../../src/serve/http/server.ts";
 import { openLocalService } from "../../src/serve/localService.ts";
+import { ChatTemplate, chatIds, readChatTemplate } from "../../src/text/chatTemplate.ts";
 import { loadTokenizer } from "../../src/text/tokenizer.ts";
 import { channelWeights, forward } from "../reference/decoder.ts";
 import { shapes, writeCheckpointFolder } from "../support/checkpoints.ts";
@@ -24,6 +25,8 @@ const contextLength = 64;
 const mostTokens = contextLength - 1;
 const maxGenerated = 8;
 const endIds = [2, 4];
+/** Name of the first. */
+const endToken = "<|endoftext|>";
 
 type Weights = ReturnType<typeof channelWeights> | undefined;
 
@@ -60,7 +63,7 @@ function documents(encode: (text: string) => number[], { next }: Reference): Doc
   const words = [...pairs, ...pairs.map((pair) => pair.toUpperCase()), ...pairs.map((pair) => `${pair} ${pair}`)];
   const ending = words.find((word) => endIds.includes(next(encode(`Who? ${word}`))));
   if (!ending) throw new Error("wanted an answer after which the model ends, got none. Take another model.");
-  const choices = ["a", "cat", "two words", "é 名", ending];
+  const choices = ["a", "cat", "two words", "é 名", `cat${endToken}`, ending];
   const questions = [
     "Who?",
     "Which one, then? ",
@@ -90,7 +93,17 @@ generation_kwargs:
   do_sample: false
 metric_list:
   - metric: exact_match`,
+  chat: `output_type: generate_until
+doc_to_text: question
+doc_to_target: "x"
+generation_kwargs:
+  until: ["q", "w"]
+  max_gen_toks: ${maxGenerated}
+  do_sample: false
+metric_list:
+  - metric: exact_match`,
 };
+type Task = keyof typeof tasks;
 
 interface Sample {
   doc: Document;
@@ -100,33 +113,29 @@ interface Sample {
 }
 
 /** What lm-eval asked, and what it made of the answers, by task. */
-async function harness(
-  folder: string,
-  modelArguments: Record<string, unknown>,
+async function harness<T extends Task>(
+  root: string,
+  { kind, names, given }: { kind: "completions" | "chat-completions"; names: readonly T[]; given: object },
   all: readonly Document[],
-): Promise<Record<keyof typeof tasks, Sample[]>> {
+  flags: readonly string[] = [],
+): Promise<Record<T, Sample[]>> {
+  const folder = mkdtempSync(join(root, "harness-"));
   const data = join(folder, "documents.jsonl");
   writeFileSync(data, all.map((one) => JSON.stringify(one)).join("\n"));
   mkdirSync(join(folder, "tasks"));
-  for (const [name, task] of Object.entries(tasks)) {
+  for (const name of names) {
     const source = `dataset_path: json\ndataset_kwargs:\n  data_files:\n    test: ${data}\ntest_split: test\n`;
-    writeFileSync(join(folder, "tasks", `${name}.yaml`), `task: ${name}\n${source}${task}\n`);
+    writeFileSync(join(folder, "tasks", `${name}.yaml`), `task: ${name}\n${source}${tasks[name]}\n`);
   }
-  const given = Object.entries(modelArguments).map(([key, value]) => `${key}=${value}`);
+  const pairs = Object.entries(given).map(([key, value]) => `${key}=${value}`);
   const out = join(folder, "out");
-  const flags = [
-    "--model",
-    "local-completions",
-    "--model_args",
-    given.join(","),
-    "--tasks",
-    Object.keys(tasks).join(","),
-  ];
+  const what = ["--model", `local-${kind}`, "--model_args", pairs.join(","), "--tasks", names.join(",")];
   const paths = ["--include_path", join(folder, "tasks"), "--output_path", out, "--log_samples"];
   const env = { ...process.env, HF_HOME: join(folder, "hub"), HF_HUB_OFFLINE: "1", HF_DATASETS_OFFLINE: "1" };
-  await promisify(execFile)(lmEvalPath, ["run", ...flags, ...paths], { env, cwd: folder, maxBuffer: 1 << 24 });
+  const options = { env, cwd: folder, maxBuffer: 1 << 24 };
+  await promisify(execFile)(lmEvalPath, ["run", ...what, ...paths, ...flags], options);
   const files = readdirSync(out, { recursive: true, encoding: "utf8" });
-  const samples = Object.keys(tasks).map((name) => {
+  const samples = names.map((name) => {
     const file = files.find((path) => path.includes(`samples_${name}_`))!;
     const lines = readFileSync(join(out, file), "utf8").trim().split("\n");
     return [name, lines.map((line) => JSON.parse(line))];
@@ -149,6 +158,45 @@ function openWithBos(path: string): void {
   writeFileSync(path, JSON.stringify({ ...json, post_processor }));
 }
 
+/** A checkpoint, and a server of it. */
+async function serve(name: string, { length, isMasked = false }: { length: number; isMasked?: boolean }) {
+  const root = temporaryFolder();
+  const [folder, bundle] = [join(root, "folder"), join(root, "bundle")];
+  const shape = shapes[name]!;
+  await writeCheckpointFolder(folder, { ...shape, config: { ...shape.config, contextLength: length } });
+  if (shape.addsBos) openWithBos(join(folder, "tokenizer.json"));
+  await importModel(folder, bundle, { type: "F32" });
+  const service = await openLocalService([{ id: "m", path: bundle }], {
+    ...{ threads: 1, kvType: "F32", memoryBytes: 2 ** 30, contextLength: length },
+    ...{
+      cache: { root: join(root, "cache") },
+      scoreCache: { root: join(root, "scores") },
+      tasksRoot: join(root, "saved"),
+    },
+  });
+  onTestFinished(() => service[Symbol.asyncDispose]());
+  const { maskId } = await service.saveTask("m", "whose", "Say whose it is.", { keep: 0.5 });
+  const mask = isMasked ? ({ kind: "task", name: "whose" } as const) : ({ kind: "dense" } as const);
+  const server = await listen(createApp(service, { mask }).fetch, { host: "127.0.0.1", port: 0 });
+  onTestFinished(() => server[Symbol.asyncDispose]());
+  const weights = isMasked ? channelWeights(service.maskById("m", maskId)) : undefined;
+  const tokenizer = loadTokenizer(join(folder, "tokenizer.json"), { bosId: 1, eosIds: endIds, vocabSize: 320 });
+  const opening = shape.addsBos ? [1] : [];
+  /** With names of the end token read as it, as the harness's tokenizer does. */
+  const encode = (text: string): number[] => [
+    ...opening,
+    ...text.split(endToken).flatMap((part, i) => [...(i > 0 ? [2] : []), ...tokenizer.encode(part)]),
+  ];
+  return { root, folder, url: server.url, tokenizer, opening, encode, ...reference(readModelFolder(folder), weights) };
+}
+
+/** What a model says to a prompt, up to a stop text. */
+function said({ next, tokenizer }: Awaited<ReturnType<typeof serve>>, ids: readonly number[], stops: RegExp): string {
+  const tokens: number[] = [];
+  while (tokens.length < maxGenerated && !endIds.includes(tokens.at(-1)!)) tokens.push(next([...ids, ...tokens]));
+  return tokenizer.decode(tokens).split(stops, 1)[0]!;
+}
+
 describe.skipIf(isLmEvalMissing)("lm-eval", () => {
   test.each([
     { name: "SmolLM2", isMasked: false },
@@ -157,44 +205,18 @@ describe.skipIf(isLmEvalMissing)("lm-eval", () => {
     "scores $name as the reference does, under a mask: $isMasked",
     { timeout: 600_000 },
     async ({ name, isMasked }) => {
-      const root = temporaryFolder();
-      const [folder, bundle] = [join(root, "folder"), join(root, "bundle")];
-      const shape = shapes[name]!;
-      await writeCheckpointFolder(folder, shape);
-      if (shape.addsBos) openWithBos(join(folder, "tokenizer.json"));
-      await importModel(folder, bundle, { type: "F32" });
-      await using service = await openLocalService([{ id: "m", path: bundle }], {
-        ...{ threads: 1, kvType: "F32", memoryBytes: 2 ** 30, contextLength },
-        ...{
-          cache: { root: join(root, "cache") },
-          scoreCache: { root: join(root, "scores") },
-          tasksRoot: join(root, "saved"),
-        },
-      });
-      const { maskId } = await service.saveTask("m", "whose", "Say whose it is.", { keep: 0.5 });
-      const mask = isMasked ? ({ kind: "task", name: "whose" } as const) : ({ kind: "dense" } as const);
-      await using server = await listen(createApp(service, { mask }).fetch, { host: "127.0.0.1", port: 0 });
-
-      const model = readModelFolder(folder);
-      const { next, logLikelihood } = reference(
-        model,
-        isMasked ? channelWeights(service.maskById("m", maskId)) : undefined,
-      );
-      const tokenizer = loadTokenizer(join(folder, "tokenizer.json"), { bosId: 1, eosIds: endIds, vocabSize: 320 });
-      const opening = shape.addsBos ? [1] : [];
-      const encode = (text: string) => [...opening, ...tokenizer.encode(text)];
-      const all = documents(encode, { next, logLikelihood });
-
+      const served = await serve(name, { length: contextLength, isMasked });
+      const { root, folder, url, opening, encode, next, logLikelihood } = served;
+      const all = documents(encode, served);
       const { choice, rolling, generation } = await harness(
         root,
         {
-          ...{
-            model: "m",
-            base_url: `${server.url}/v1/completions`,
-            tokenizer: folder,
-            tokenizer_backend: "huggingface",
+          kind: "completions",
+          names: ["choice", "rolling", "generation"],
+          given: {
+            ...{ model: "m", base_url: `${url}/v1/completions`, tokenizer: folder, tokenizer_backend: "huggingface" },
+            ...{ max_length: contextLength, add_bos_token: opening.length > 0 ? "True" : "False" },
           },
-          ...{ max_length: contextLength, add_bos_token: shape.addsBos ? "True" : "False" },
         },
         all,
       );
@@ -207,9 +229,9 @@ describe.skipIf(isLmEvalMissing)("lm-eval", () => {
       );
       expect(asked).toHaveLength(all.length * all[0]!.choices.length);
       for (const { context, answer, got } of asked) {
-        const ids = encode(context + answer).slice(-mostTokens);
-        const from =
-          ids.length - tokenizer.encode(context + answer).length + tokenizer.encode(context.trimEnd()).length;
+        const whole = encode(context + answer);
+        const ids = whole.slice(-mostTokens);
+        const from = ids.length - whole.length + encode(context.trimEnd()).length;
         const [value, isGreedy] = got as [string, string];
         expect(Number(value), `${context}|${answer}`).toBeCloseTo(logLikelihood(ids, from), 3);
         expect(isGreedy).toBe(ids.slice(from).every((id, i) => id === next(ids.slice(0, from + i))) ? "True" : "False");
@@ -221,10 +243,32 @@ describe.skipIf(isLmEvalMissing)("lm-eval", () => {
       }
       for (const { doc, resps } of generation) {
         const ids = encode(doc.question).slice(-(mostTokens - maxGenerated));
-        const said: number[] = [];
-        while (said.length < maxGenerated && !endIds.includes(said.at(-1)!)) said.push(next([...ids, ...said]));
-        expect(resps[0]![0]).toBe(tokenizer.decode(said).split(/[qwkz]|\n\n|Question:/, 1)[0]);
+        expect(resps[0]![0]).toBe(said(served, ids, /[qwkz]|\n\n|Question:/));
       }
     },
   );
+
+  test("chats as it completes the text that transformers makes of a chat, and as the reference does", {
+    timeout: 600_000,
+  }, async () => {
+    const length = 128;
+    const served = await serve("SmolLM2", { length });
+    const { root, folder, url, tokenizer, encode } = served;
+    const all = documents(encode, served);
+    const ask = async (kind: "completions" | "chat-completions", path: string, given: object) => {
+      const model = { model: "m", base_url: `${url}/v1/${path}`, ...given };
+      const { chat } = await harness(root, { kind, names: ["chat"], given: model }, all, ["--apply_chat_template"]);
+      return chat.map(({ doc, resps }) => [doc.question, resps[0]![0]]);
+    };
+    const chats = await ask("chat-completions", "chat/completions", {});
+    const settings = { tokenizer: folder, tokenizer_backend: "huggingface", max_length: length };
+    expect(chats).toEqual(await ask("completions", "completions", settings));
+    const template = new ChatTemplate(readChatTemplate(folder)!, folder);
+    expect(chats).toEqual(
+      all.map(({ question }) => {
+        const ids = chatIds(tokenizer, template, [{ role: "user", content: question }]);
+        return [question, said(served, [...ids], /[qw]/)];
+      }),
+    );
+  });
 });

@@ -1,6 +1,7 @@
 /** A reporter for vitest: where a program is missing that tests need, the last lines of a run say what was not tested. */
 import type { Reporter, TestModule } from "vitest/node";
 import { isLmEvalMissing, lmEvalPath } from "../serve/lmEvalProgram.ts";
+import { isPythonMissing, pythonPath } from "../templates/python.ts";
 import { chromiumPath, isChromiumMissing } from "../web/chromium.ts";
 
 const programs = [
@@ -15,6 +16,12 @@ const programs = [
     what: "lm-eval",
     isMissing: isLmEvalMissing,
     why: `no lm_eval at ${lmEvalPath}. Install it as .ci/run does, or set LM_EVAL.`,
+  },
+  {
+    file: "/test/templates/templates.test.ts",
+    what: "chat templates",
+    isMissing: isPythonMissing,
+    why: `no Python with transformers at ${pythonPath}. Install it as .ci/run does, or set TRANSFORMERS_PYTHON.`,
   },
 ];
 

@@ -11,7 +11,7 @@ const repository = fileURLToPath(new URL("../../..", import.meta.url));
 const reference = join(repository, "docs/reference/typedoc-sidebar.json");
 
 /** What has pages; all else in the folder is left out, models and runs of one's own too. */
-const shown = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs", "experiments", "bench", "models"];
+const shown = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "docs", "experiments", "bench", "models"];
 
 const guides: DefaultTheme.SidebarItem[] = [
   { text: "Ask and chat", link: "/docs/chat" },
@@ -33,6 +33,7 @@ const sidebar: DefaultTheme.SidebarItem[] = [
       { text: "In pictures", link: "/docs/method" },
       { text: "Words", link: "/docs/glossary" },
       { text: "Architecture of the code", link: "/ARCHITECTURE" },
+      { text: "Security", link: "/SECURITY" },
     ],
   },
   {

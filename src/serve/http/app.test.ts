@@ -309,7 +309,7 @@ test("a call that is asked for is held to its schema", async () => {
   expect(service.requests[1]!.stop).toEqual(["</tool_call>"]);
 });
 
-test("calls and their results are told to the model in the form it knows", async () => {
+test("calls and their results are told to the model", async () => {
   const tool_calls = ["a", "b"].map((id) => ({
     id,
     type: "function",
@@ -327,8 +327,13 @@ test("calls and their results are told to the model in the form it knows", async
   expect(service.requests[0]!.prompt).toMatchObject({
     messages: [
       ...user,
-      { role: "assistant", content: `${call}\n${call}` },
-      { role: "user", content: "<tool_response>\nrain\n</tool_response>\n<tool_response>\nsun\n</tool_response>" },
+      {
+        role: "assistant",
+        content: "",
+        calls: ["a", "b"].map((id) => ({ id, name: "weather", arguments: { city: "Oslo" } })),
+      },
+      { role: "tool", callId: "a", content: "rain" },
+      { role: "tool", callId: "b", content: "sun" },
     ],
   });
 });
@@ -643,6 +648,7 @@ const refusals: [what: string, fields: object, status: number, code: string, par
   ],
   ["an unknown field", { temprature: 1 }, 400, "unknown_parameter", "temprature"],
   ["thinking for long", { reasoning_effort: "high" }, 400, "invalid_value", "reasoning_effort"],
+  ["a text beyond its end", { ignore_eos: true }, 400, "unknown_parameter", "ignore_eos"],
   ["functions of old", { functions: [{ name: "f" }] }, 400, "unsupported_parameter", "functions"],
   ["a temperature that is a text", { temperature: "hot" }, 400, "invalid_type", "temperature"],
   ["a temperature out of range", { temperature: 3 }, 400, "invalid_value", "temperature"],
@@ -983,19 +989,45 @@ test.each<[what: string, between: object[], read: object[]]>([
     "thoughts, beside the answer and as parts of it",
     [
       {
-        ...{ role: "assistant", reasoning_content: "Hm.", reasoning: "Hm." },
+        ...{ role: "assistant", reasoning_content: "Hm.", reasoning: { text: "Hm." } },
         content: [
           { type: "reasoning", text: "Hm." },
           { type: "text", text: "A", cache_control: { type: "ephemeral" } },
         ],
       },
     ],
-    [{ role: "assistant", content: "A" }],
+    [{ role: "assistant", content: "A", thoughts: "Hm." }],
   ],
   [
     "a part that refuses",
     [{ role: "assistant", content: [{ type: "refusal", refusal: "No." }] }],
     [{ role: "assistant", content: "No." }],
+  ],
+  [
+    "a refusal, thoughts alone, and nothing at all",
+    [
+      { role: "assistant", content: null, refusal: "No." },
+      { role: "assistant", content: null, reasoning: "Hm." },
+      { role: "assistant", content: null },
+    ],
+    [
+      { role: "assistant", content: "No." },
+      { role: "assistant", content: "", thoughts: "Hm." },
+      { role: "assistant", content: "" },
+    ],
+  ],
+  [
+    "a call without arguments, of no type, whose result is empty",
+    [
+      { role: "developer", content: null },
+      { role: "assistant", tool_calls: [{ id: "c", type: null, function: { name: "f", arguments: "" } }] },
+      { role: "tool", tool_call_id: "c", content: null },
+    ],
+    [
+      { role: "system", content: "" },
+      { role: "assistant", content: "", calls: [{ id: "c", name: "f", arguments: {} }] },
+      { role: "tool", content: "", callId: "c" },
+    ],
   ],
   [
     "a call with its place, and its result with its name",
@@ -1004,8 +1036,8 @@ test.each<[what: string, between: object[], read: object[]]>([
       { role: "tool", tool_call_id: "c", name: "f", content: "R", status: "success" },
     ],
     [
-      { role: "assistant", content: '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' },
-      { role: "user", content: "<tool_response>\nR\n</tool_response>" },
+      { role: "assistant", content: "", calls: [{ id: "c", name: "f", arguments: {} }] },
+      { role: "tool", content: "R", callId: "c" },
     ],
   ],
 ])("a history may carry %s", async (_, between, read) => {
@@ -1033,6 +1065,9 @@ test.each([
   [{ top_k: -1 }],
   [{ functions: [], prediction: null, verbosity: "medium", prompt_cache_retention: "24h" }],
   [{ max_tokens: 3, max_completion_tokens: 3 }],
+  [{ max_tokens: -1, max_completion_tokens: 3 }],
+  [{ store: null, service_tier: "flex", logit_bias: {}, guided_json: null }],
+  [{ skip_special_tokens: true, ignore_eos: false, continue_final_message: false, min_tokens: 0 }],
   [{ tools: Array.from({ length: 200 }, (_, i) => ({ type: "function", function: { name: `f${i}`, strict: true } })) }],
   [{ stop: Array.from({ length: 20 }, (_, i) => `${i}`) }],
   [

@@ -139,8 +139,12 @@ test("calls are objects, whole and streamed, and go back with their results", as
   expect(service.requests.at(-1)!.prompt).toMatchObject({
     messages: [
       ...user,
-      { role: "assistant", content: `I look.\n\n${call.replace('{"city": ', '{"city":')}` },
-      { role: "user", content: "<tool_response>\nrain\n</tool_response>" },
+      {
+        role: "assistant",
+        content: "I look.\n",
+        calls: [{ id: "0", name: "weather", arguments: { city: "Oslo" } }],
+      },
+      { role: "tool", content: "rain", callId: "0" },
     ],
   });
 });

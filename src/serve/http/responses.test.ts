@@ -133,7 +133,6 @@ test("calls are items, whole and streamed, and go back with their results", asyn
   expect((await respond({ tools: [weather] })).output).toMatchObject([wantCall]);
 
   service.answer = () => "Rain.";
-  const read = call.replace('{"city": ', '{"city":');
   const results = output.flatMap((item) =>
     item.type === "function_call"
       ? [{ type: "function_call_output" as const, call_id: item.call_id, output: "rain" }]
@@ -142,8 +141,12 @@ test("calls are items, whole and streamed, and go back with their results", asyn
   await respond({ tools: [weather], input: [{ role: "user", content: "Weather?" }, ...output, ...results] as never });
   expect(messagesRead()).toEqual([
     { role: "user", content: "Weather?" },
-    { role: "assistant", content: `Let me look.\n\n${read}\n${read}` },
-    { role: "user", content: "<tool_response>\nrain\n</tool_response>\n<tool_response>\nrain\n</tool_response>" },
+    {
+      role: "assistant",
+      content: "Let me look.\n",
+      calls: results.map(({ call_id }) => ({ id: call_id, name: "weather", arguments: { city: "Oslo" } })),
+    },
+    ...results.map(({ call_id }) => ({ role: "tool", content: "rain", callId: call_id })),
   ]);
 });
 

@@ -134,27 +134,37 @@ const contentOf = <T extends z.ZodObject>(name: string, ...kinds: [T, ...T[]]) =
         : value.map((part: { text?: string; refusal?: string }) => part.text ?? part.refusal ?? "").join(""),
     );
 const content = contentOf("text", textPart);
+/** Of what may have nothing to say. */
+const emptyOr = <T extends z.ZodType<string>>(schema: T) => schema.nullable().transform((value) => value ?? "");
+/** Of an answer; in other forms than a text they have no effect. */
+const thoughts = z
+  .unknown()
+  .transform((value) => (typeof value === "string" ? value : undefined))
+  .optional();
 
 const functionName = z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, "wanted a name of letters, digits, _ and -, up to 64");
 
 const toolCall = z.object({
   id: text(128),
-  type: z.literal("function").default("function"),
+  type: optional(z.literal("function")),
   function: z.object({ name: functionName, arguments: z.string() }),
 });
 
 const message = z.discriminatedUnion(
   "role",
   [
-    z.object({ role: z.enum(["system", "developer"]), content }),
+    z.object({ role: z.enum(["system", "developer"]), content: emptyOr(content) }),
     z.object({ role: z.literal("user"), content }),
     z.object({
       role: z.literal("assistant"),
-      content: optional(contentOf<z.ZodObject>("text", textPart, aside, refusalPart)),
+      content: contentOf<z.ZodObject>("text", textPart, aside, refusalPart).nullish(),
+      refusal: z.string().nullish(),
       tool_calls: optional(z.array(toolCall).max(limits.tools)),
       function_call: optional(z.null("wanted tool_calls")),
+      reasoning_content: thoughts,
+      reasoning: thoughts,
     }),
-    z.object({ role: z.literal("tool"), content, tool_call_id: text(128) }),
+    z.object({ role: z.literal("tool"), content: emptyOr(content), tool_call_id: text(128) }),
   ],
   { error: "wanted one of system, developer, user, assistant, tool" },
 );
@@ -197,14 +207,17 @@ const responseFormat = z.discriminatedUnion(
   { error: "wanted the type text, json_object or json_schema" },
 );
 
+/** LM Studio's clients send −1 for as many as fit. */
+const maxTokens = z.preprocess((value) => (value === -1 ? undefined : value), field(MAX_TOKENS));
+
 const chat = z.strictObject({
   ...sampling,
   messages: z
     .array(message, "wanted a list of messages")
     .min(1, "wanted at least one message")
     .max(limits.messages, `wanted at most ${limits.messages} messages`),
-  max_tokens: field(MAX_TOKENS),
-  max_completion_tokens: field(MAX_TOKENS),
+  max_tokens: maxTokens,
+  max_completion_tokens: maxTokens,
   logprobs: optional(z.boolean("wanted a boolean")),
   top_logprobs: optional(integer(0, limits.topLogprobs)),
   response_format: optional(responseFormat),
@@ -212,7 +225,7 @@ const chat = z.strictObject({
   tool_choice: optional(toolChoice),
   parallel_tool_calls: optional(z.boolean()),
   store: optional(z.literal(false, "answers are not stored")),
-  service_tier: optional(z.enum(["auto", "default"])),
+  service_tier: optional(z.enum(["auto", "default", "flex"])),
   safety_identifier: optional(text(512)),
   prompt_cache_key: optional(text(512)),
   modalities: optional(z.tuple([z.literal("text")], "wanted text only")),
@@ -266,6 +279,15 @@ const addBody = z.strictObject({
 });
 const taskBody = z.strictObject({ instruction, examples: optional(examples), ...budget });
 
+/** Fields of vLLM's, with the only values that ask for nothing. */
+const neutral = new Map<string, unknown>(
+  Object.entries({
+    ...{ add_generation_prompt: true, continue_final_message: false, skip_special_tokens: true },
+    ...{ spaces_between_special_tokens: true, include_stop_str_in_output: false, ignore_eos: false },
+    ...{ use_beam_search: false, length_penalty: 1, min_tokens: 0, priority: 0 },
+  }),
+);
+
 /** Fields of OpenAI's that are known, and that no model here has a use for. */
 const unsupported = new Set([
   ...["audio", "function_call", "functions", "prediction", "web_search_options", "moderation"],
@@ -296,7 +318,9 @@ function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
     const [field] = fields.find(([key, value]) => unsupported.has(key) && asks(value)) ?? [];
     if (field !== undefined)
       throw new ApiError(400, "unsupported_parameter", `Unsupported parameter: ${field}.`, { param: field });
-    const known = Object.fromEntries(fields.filter(([key]) => !unsupported.has(key)));
+    const known = Object.fromEntries(
+      fields.filter(([key, value]) => value !== null && !unsupported.has(key) && neutral.get(key) !== value),
+    );
     const parsed = schema.safeParse(known);
     if (!parsed.success) throw fromZod(parsed.error, known);
     return parsed.data;

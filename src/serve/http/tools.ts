@@ -1,15 +1,13 @@
-/**
- * Tools in the form that Hermes began and that ChatML models (Qwen, SmolLM and others) were trained on: the template shows the tools, the model calls one
- * by `<tool_call>{"name": …, "arguments": {…}}</tool_call>` in its answer, and results come back as a user message of `<tool_response>`s.
- */
+/** Tools: the template shows them, the model calls one in its answer (`toolMarks.ts`), and results come back in later messages. */
 import { randomUUID } from "node:crypto";
+import { checkDepth } from "../../json.ts";
 import type { ChatMessage } from "../../text/chatTemplate.ts";
+import { CALL_CLOSE, CALL_OPEN } from "../../text/toolMarks.ts";
+import { oneLine } from "../../words.ts";
 import { invalid } from "./apiErrors.ts";
 import { checkSize, grammarSchema } from "./jsonSchema.ts";
+import { limits } from "./limits.ts";
 import type { ChatBody, Message, Tool } from "./schemas.ts";
-
-const OPEN = "<tool_call>";
-const CLOSE = "</tool_call>";
 
 export interface ToolCall {
   id: string;
@@ -57,40 +55,53 @@ export function toolUse({
 }
 
 /**
- * Messages as the template reads them.
+ * Messages as models read them.
  *
- * @throws {ApiError} if a tool's result answers no call
+ * @throws {ApiError} if a tool's result answers no call, or a call is not JSON
  */
 export function plainMessages(messages: readonly Message[]): ChatMessage[] {
-  const plain: ChatMessage[] = [];
   const called = new Set<string>();
-  let isResult = false;
-  for (const [i, message] of messages.entries()) {
-    if (message.role === "tool") {
-      if (!called.has(message.tool_call_id))
-        throw invalid(`messages.${i}.tool_call_id`, "wanted the id of a call in an earlier message.");
-      const content = `<tool_response>\n${message.content}\n</tool_response>`;
-      if (isResult) plain.push({ role: "user", content: `${plain.pop()!.content}\n${content}` });
-      else plain.push({ role: "user", content });
-    } else if (message.role === "assistant") {
-      const calls = (message.tool_calls ?? []).map(({ id, function: { name, arguments: json } }, j) => {
-        called.add(id);
-        try {
-          JSON.parse(json);
-        } catch {
-          throw invalid(`messages.${i}.tool_calls.${j}.function.arguments`, "wanted JSON.");
-        }
-        return `${OPEN}\n{"name": ${JSON.stringify(name)}, "arguments": ${json}}\n${CLOSE}`;
-      });
-      const said = message.content ?? undefined; // may be empty: a model can end its answer at once
-      if (said === undefined && calls.length === 0) throw invalid(`messages.${i}.content`, "wanted a text or calls.");
-      plain.push({ role: "assistant", content: [...(said ? [said] : []), ...calls].join("\n") });
-    } else {
-      plain.push({ role: message.role === "user" ? "user" : "system", content: message.content });
+  return messages.map((message, i): ChatMessage => {
+    const { content } = message;
+    switch (message.role) {
+      case "system":
+      case "developer":
+        return { role: "system", content: message.content };
+      case "user":
+        return { role: "user", content: message.content };
+      case "tool":
+        if (!called.has(message.tool_call_id))
+          throw invalid(`messages.${i}.tool_call_id`, "wanted the id of a call in an earlier message.");
+        return { role: "tool", content: message.content, callId: message.tool_call_id };
+      case "assistant": {
+        const calls = (message.tool_calls ?? []).map(({ id, function: { name, arguments: json } }, j) => {
+          called.add(id);
+          return { id, name, arguments: readArguments(json, `messages.${i}.tool_calls.${j}.function.arguments`) };
+        });
+        const thoughts = message.reasoning_content ?? message.reasoning;
+        // may be empty: a model can end its answer at once
+        if (content === undefined && calls.length === 0 && message.refusal == null && thoughts === undefined)
+          throw invalid(`messages.${i}.content`, "wanted a text or calls.");
+        return {
+          role: "assistant",
+          content: content ?? message.refusal ?? "",
+          ...(thoughts && { thoughts }),
+          ...(calls.length > 0 && { calls }),
+        };
+      }
+      default:
+        return message satisfies never;
     }
-    isResult = message.role === "tool";
+  });
+}
+
+function readArguments(json: string, param: string): unknown {
+  try {
+    checkDepth(json, limits.jsonDepth);
+    return json.trim() === "" ? {} : JSON.parse(json); // what is called without any
+  } catch (cause) {
+    throw invalid(param, `wanted JSON, got ${oneLine((cause as Error).message)}.`);
   }
-  return plain;
 }
 
 /** What a piece of an answer turned out to be. */
@@ -109,32 +120,32 @@ export class CallReader {
     this.#held += piece;
     const said: Said[] = [];
     for (;;) {
-      const start = this.#held.indexOf(OPEN);
+      const start = this.#held.indexOf(CALL_OPEN);
       if (start < 0) {
-        const safe = this.#held.length - overlap(this.#held, OPEN);
+        const safe = this.#held.length - overlap(this.#held, CALL_OPEN);
         this.#say(said, this.#held.slice(0, safe));
         this.#held = this.#held.slice(safe);
         return said;
       }
       this.#say(said, this.#held.slice(0, start));
       this.#held = this.#held.slice(start);
-      const end = this.#held.indexOf(CLOSE);
+      const end = this.#held.indexOf(CALL_CLOSE);
       if (end < 0) return said;
-      this.#read(said, end, end + CLOSE.length);
+      this.#read(said, end, end + CALL_CLOSE.length);
     }
   }
 
   /** @param isWhole whether the answer ended by itself, not at a limit: then the mark that closes a call may be missing */
   end(isWhole: boolean): Said[] {
     const said: Said[] = [];
-    if (isWhole && this.#held.startsWith(OPEN)) this.#read(said, this.#held.length, this.#held.length);
+    if (isWhole && this.#held.startsWith(CALL_OPEN)) this.#read(said, this.#held.length, this.#held.length);
     else this.#say(said, this.#held);
     this.#held = "";
     return said;
   }
 
   #read(said: Said[], end: number, next: number): void {
-    const call = readCall(this.#held.slice(OPEN.length, end), this.#names);
+    const call = readCall(this.#held.slice(CALL_OPEN.length, end), this.#names);
     if (call) said.push({ call });
     else this.#say(said, this.#held.slice(0, next));
     this.#held = this.#held.slice(next);
