@@ -128,7 +128,7 @@ export function Answer({ model, message, prompt, isRunning, actions }: AnswerPro
                 {isEmpty && reason !== "stopped" && "The model ended its answer at once, without a word."}{" "}
                 {isEmpty &&
                   mask &&
-                  mask.tFfn < mask.dFfn &&
+                  (mask.t_ffn ?? 0) < (mask.d_ffn ?? 0) &&
                   "With a part of its FFN that happens: keep more, or all of it."}
               </p>
             )}
