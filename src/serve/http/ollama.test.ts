@@ -155,6 +155,9 @@ test("thoughts are told apart, of models that have some", async () => {
   const { message } = await chat({ think: true });
   expect(message).toEqual({ role: "assistant", content: "Yes", thinking: " Hm" });
   expect((await ask("/api/generate", { prompt: "a" })).thinking).toBe(" Hm");
+  await chat({ messages: [...user, message, ...user] });
+  const { prompt } = service.requests.at(-1)!;
+  expect(prompt).toMatchObject({ messages: [{}, { role: "assistant", content: "Yes", thoughts: " Hm" }, {}] });
   await chat({ think: false }, 400);
   service.thoughts = undefined;
   await chat({ think: false });

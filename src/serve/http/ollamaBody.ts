@@ -4,7 +4,7 @@ import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
 import { bodyParts, type Message, SAMPLING_FIELDS } from "./schemas.ts";
 
-const { optional, integer, text, field, functionName, inputs, sampling, tool, parser } = bodyParts;
+const { optional, integer, text, field, functionName, inputs, thoughts, sampling, tool, parser } = bodyParts;
 
 /** Ollama's own, but for the penalty of repetition: Ollama's looks at 64 tokens, ours at all of the answer. */
 const DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 };
@@ -68,6 +68,7 @@ const message = z.discriminatedUnion(
       role: z.literal("assistant"),
       content,
       images: noImages,
+      thinking: thoughts,
       tool_calls: optional(z.array(toolCall).max(limits.tools)),
     }),
   ],
@@ -162,6 +163,6 @@ export function ollamaMessages(messages: NonNullable<OllamaChatBody["messages"]>
       type: "function" as const,
       function: { name, arguments: JSON.stringify(given) },
     }));
-    return { role: "assistant", content, tool_calls, function_call: undefined };
+    return { role: "assistant", content, reasoning_content: one.thinking, tool_calls, function_call: undefined };
   });
 }

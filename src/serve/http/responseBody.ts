@@ -5,7 +5,7 @@ import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
 import { bodyParts, type Message } from "./schemas.ts";
 
-const { optional, integer, text, field, functionName, contentOf, refusalPart } = bodyParts;
+const { optional, integer, text, field, functionName, contentOf, refusalPart, thoughts } = bodyParts;
 const { n: _, stream_options: __, ...sampling } = bodyParts.sampling;
 
 /** What only servers can do that keep answers, or have tools of their own. Asking for nothing of it is no request. */
@@ -31,8 +31,14 @@ const functionCall = z.object({
   arguments: z.string("wanted JSON as a text"),
 });
 const functionCallOutput = z.object({ type: z.literal("function_call_output"), call_id: text(128), output: content });
-/** What clients keep of an answer's thoughts; the model reads none. */
-const reasoning = z.object({ type: z.literal("reasoning") });
+/** What clients keep of an answer's thoughts: their text, or things that have no effect. */
+const reasoning = z.object({
+  type: z.literal("reasoning"),
+  content: z
+    .array(z.object({ text: thoughts }))
+    .nullish()
+    .transform((parts) => (parts ?? []).map(({ text: thought = "" }) => thought).join("") || undefined),
+});
 
 /** Messages need not say that they are some. */
 const typed = (value: unknown) =>
@@ -178,7 +184,7 @@ export function askedBy({ stream_options: _, text: said, ...body }: ResponseBody
 }
 
 /**
- * Items as messages: calls are items of their own, and belong to what the assistant said before them.
+ * Items as messages: calls are items of their own, and belong to what the assistant said before them; thoughts to what it said after them.
  *
  * @returns also, for each message, the places of its calls among the items, or of the result that it is
  */
@@ -193,13 +199,16 @@ function messagesOf(
     places.push(place);
   };
   if (instructions !== undefined) add({ role: "system", content: instructions });
+  let thought: string | undefined;
   for (const [place, one] of items.entries()) {
     switch (one.type) {
       case "message":
-        add(one.role === "assistant" ? assistant(one.content) : { role: one.role, content: one.content });
+        add(one.role === "assistant" ? assistant(one.content, thought) : { role: one.role, content: one.content });
+        thought = undefined;
         break;
       case "function_call": {
-        if (messages.at(-1)?.role !== "assistant") add(assistant());
+        if (messages.at(-1)?.role !== "assistant" || thought !== undefined) add(assistant(undefined, thought));
+        thought = undefined;
         const { name, arguments: json } = one;
         const { tool_calls } = messages.at(-1) as ReturnType<typeof assistant>;
         tool_calls!.push({ id: one.call_id, type: "function", function: { name, arguments: json } });
@@ -210,6 +219,7 @@ function messagesOf(
         add({ role: "tool", content: one.output, tool_call_id: one.call_id }, place);
         break;
       case "reasoning":
+        thought = one.content;
         break;
       default:
         one satisfies never;
@@ -218,6 +228,6 @@ function messagesOf(
   return { messages, places };
 }
 
-function assistant(content?: string): Extract<Message, { role: "assistant" }> {
-  return { role: "assistant", content, tool_calls: [], function_call: undefined };
+function assistant(content?: string, thoughts?: string): Extract<Message, { role: "assistant" }> {
+  return { role: "assistant", content, reasoning_content: thoughts, tool_calls: [], function_call: undefined };
 }

@@ -170,7 +170,7 @@ test("an answer in JSON follows a schema, and is parsed by the client", async ()
   expect(messagesRead().map(({ content }) => content)).toEqual(["a", '{"n": 3}', "b"]);
 });
 
-test("thoughts are an item before the answer, and have no effect in the history", async () => {
+test("thoughts are an item before the answer, and go back to the model with it", async () => {
   service = Object.assign(new FakeService(() => "<think> Wolf, wolves </think> wolves it is"), { thoughts: "open" });
   const app = createApp(service);
   openai = openai.withOptions({ fetch: async (url, init) => app.fetch(new Request(url, init)) });
@@ -187,7 +187,22 @@ test("thoughts are an item before the answer, and have no effect in the history"
   const final = await openai.responses.stream({ model: "tiny", input: "a" }).finalResponse();
   expect(final.output.map(({ type }) => type)).toEqual(["reasoning", "message"]);
   await respond({ input: [{ role: "user", content: "a" }, ...output, { role: "user", content: "b" }] as never });
-  expect(messagesRead().map(({ content }) => content)).toEqual(["a", "wolves it is", "b"]);
+  expect(messagesRead()).toMatchObject([
+    { content: "a" },
+    { content: "wolves it is", thoughts: " Wolf, wolves" },
+    { content: "b" },
+  ]);
+  const encrypted = {
+    type: "reasoning",
+    id: "rs_1",
+    summary: [{ type: "summary_text", text: "x" }],
+    encrypted_content: "x",
+  };
+  await respond({ input: [encrypted, { role: "assistant", content: "a" }, { role: "user", content: "b" }] as never });
+  expect(messagesRead()).toEqual([
+    { role: "assistant", content: "a" },
+    { role: "user", content: "b" },
+  ]);
 });
 
 test("log-probabilities are told where they are included", async () => {

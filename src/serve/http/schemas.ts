@@ -303,6 +303,7 @@ export const bodyParts = {
   field,
   functionName,
   contentOf,
+  thoughts,
   refusalPart,
   inputs,
   sampling,
