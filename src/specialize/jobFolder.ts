@@ -3,10 +3,10 @@
  * command goes on with the first that is not there.
  */
 import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { isDiskFull, readJson } from "../files.ts";
+import { readJson } from "../files.ts";
 import { lockRun } from "../train/runLock.ts";
 import { zodWords } from "../words.ts";
 
@@ -55,6 +55,11 @@ export class JobFolder implements Disposable {
     }
   }
 
+  /** Of what it makes. */
+  get name(): string {
+    return basename(this.path, ".job");
+  }
+
   at(...names: string[]): string {
     return join(this.path, ...names);
   }
@@ -69,16 +74,8 @@ export class JobFolder implements Disposable {
     if (existsSync(path)) return path;
     const partial = `${path}${UNDER_WAY}`;
     rmSync(partial, { recursive: true, force: true });
-    try {
-      await make(partial);
-      renameSync(partial, path);
-    } catch (error) {
-      if (isDiskFull(error))
-        throw new FileError(path, "wanted room on its disk, got no more. Make room; the same command goes on here.", {
-          cause: error,
-        });
-      throw error;
-    }
+    await make(partial);
+    renameSync(partial, path);
     this.#save();
     return path;
   }

@@ -15,7 +15,7 @@ import { FileError, OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { verifyExport } from "../export/verify.ts";
-import { checkNewFolder } from "../files.ts";
+import { checkNewFolder, isDiskFull } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { formatOfFolder, readManifest, writeManifest } from "../manifest.ts";
@@ -89,6 +89,23 @@ export async function* specialize(
   out: string,
   options: SpecializeOptions,
 ): AsyncGenerator<SpecializeEvent, void> {
+  try {
+    yield* work(model, out, options);
+  } catch (cause) {
+    if (!isDiskFull(cause)) throw cause;
+    throw new FileError(
+      jobPath(out),
+      "wanted room on its disk, got no more. Make room; the same command goes on here.",
+      {
+        cause,
+      },
+    );
+  }
+}
+
+const jobPath = (out: string) => `${resolve(out)}.job`;
+
+async function* work(model: string, out: string, options: SpecializeOptions): AsyncGenerator<SpecializeEvent, void> {
   const { task, keep = 0.5, confirm, dryRun, force = false, signal, licence = "unknown", modelLicence } = options;
   const numbers = readNumbers("specialize", SPECIALIZE_OPTIONS, options);
   const { maxTokens, temperature, seed, threads, tokens } = numbers;
@@ -105,16 +122,15 @@ export async function* specialize(
     ...(file !== undefined && { [file === options.examples ? "examples" : "prompts"]: hashOf(file) }),
     ...(JSON.parse(JSON.stringify(asked)) as JobKey),
   };
-  using job = new JobFolder(`${resolve(out)}.job`, key);
+  using job = new JobFolder(jobPath(out), key);
   const how = { threads, force, cache: { root: job.at("cache") } };
   const session = { ...(threads !== undefined && { threads }), spinning: false };
 
   const dense = yield* importDense(source, modelLicence, job, signal);
   const config = readModelConfig(join(dense, "llm"));
   const F = config.ffnWidth;
-  if (F < 2 * blockLength && keep === "auto")
-    throw new OptionError(`specialize: wanted a share of so narrow an FFN (${F} channels), got "auto". Say which.`);
-  const widths = keep === "auto" ? SHARES.map((share) => keptChannels(share, F)) : [keptChannels(keep, F)];
+  const shares = keep === "auto" ? SHARES : [keep];
+  const widths = [...new Set(shares.map((share) => keptChannels(share, F)))]; // of a narrow model some are the same
   if (widths[0]! >= F)
     throw new OptionError(
       `specialize: wanted a share that leaves channels out, got ${widths[0]} of ${F}. Take a smaller one.`,
@@ -133,7 +149,7 @@ export async function* specialize(
   const plan: JobPlan = {
     config,
     tFfn: widths[0]!,
-    shortRuns: { count: keep === "auto" ? SHARES.length : 0, share: SHORT_RUN },
+    shortRuns: { count: keep === "auto" ? widths.length : 0, share: SHORT_RUN },
     tokens,
     rows: planned,
     answers: options.examples === undefined ? planned + (given ? 0 : 1.5 * planned) : 0, // drafts are some too
@@ -412,7 +428,10 @@ async function* cutAndHeal(
     const { value, done } = await events.next();
     if (done) {
       const { path: best, ...healed } = value;
-      await job.made(name, async (partial) => saveModel(partial, await loadModel(best)));
+      await job.made(name, async (partial) => {
+        const { card, ...model } = await loadModel(best);
+        await saveModel(partial, { ...model, card: { ...card, provenance: { ...card.provenance, recipe: job.name } } });
+      });
       await job.madeJson(`${name}.json`, async () => ({ healed, cut }));
       for (const path of [cutPath, join(runDir, "checkpoints"), best]) rmSync(path, { recursive: true, force: true });
       return { healed, cut };
