@@ -21,7 +21,7 @@ const SUBJECTS =
     ",",
   );
 /** Of those asked for, so many more are drafted, as some are alike or none. */
-const SPARE = 1.5;
+export const DRAFTS_PER_PROMPT = 1.5;
 const LONGEST = 400;
 
 /**
@@ -41,7 +41,7 @@ export async function draftPrompts(
   { signal, onProgress }: Hooks,
 ): Promise<TaskPrompt[]> {
   const asked = await job.made("drafts-asked.jsonl", (partial) => {
-    const rows = Array.from({ length: Math.ceil(SPARE * count) }, (_, i) => ({
+    const rows = Array.from({ length: Math.ceil(DRAFTS_PER_PROMPT * count) }, (_, i) => ({
       instruction: WAYS[i % WAYS.length]!(task, SUBJECTS[i % SUBJECTS.length]!),
     }));
     writeFileSync(partial, jsonLines(rows));

@@ -20,12 +20,12 @@ export async function compareFiles(
   sequences: readonly LabelledSequence[],
   { threads, force }: { threads?: number | undefined; force?: boolean | undefined },
   { signal, onProgress }: Hooks,
-): Promise<(Distance & { path: string; bytes: number })[]> {
+): Promise<(Distance & { bytes: number })[]> {
   const some = sequences.slice(0, SEQUENCES);
   const contextLength = Math.max(...some.map(({ ids }) => ids.length)) + 1;
   const open = (path: string) => engines.open(path, { contextLength, threads, force, signal });
   await using exact = await open(reference!);
-  const found: (Distance & { path: string; bytes: number })[] = [];
+  const found: (Distance & { bytes: number })[] = [];
   let done = 0;
   for (const path of others) {
     await using engine = await open(path);
@@ -42,7 +42,7 @@ export async function compareFiles(
       }
       onProgress(++done, some.length * others.length);
     }
-    found.push({ path, bytes: statSync(path).size, kl: kl / positions, agreement: agreed / positions });
+    found.push({ bytes: statSync(path).size, kl: kl / positions, agreement: agreed / positions });
   }
   return found;
 }

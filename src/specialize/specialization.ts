@@ -122,7 +122,6 @@ export interface Specialization {
     steps: number;
     planned: number;
     tokens: number;
-    rows: number;
     evaluations: readonly (Distance & { step: number })[];
   };
   gold?: Both<GoldScore> | undefined;

@@ -3,43 +3,40 @@
  * evidence. The parts are those of the other commands; here is their order, and what is kept of each so that the same call goes on where one was stopped.
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { keptChannels, MAX_LOSS } from "../bundle/budget.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
-import { openSubnetwork } from "../bundle/subnetworkCache.ts";
-import { FileError, OptionError } from "../errors.ts";
-import { exportSubnetwork } from "../export/export.ts";
-import { ggufFileName } from "../export/exportManifest.ts";
-import { verifyExport } from "../export/verify.ts";
+import { FileError, IfpruneError, OptionError } from "../errors.ts";
 import { checkNewFolder, isDiskFull } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
-import { blockLength } from "../formats/quantize.ts";
 import { formatOfFolder, readManifest, writeManifest } from "../manifest.ts";
-import { fullMask } from "../mask/mask.ts";
 import { countParameters } from "../model/config.ts";
-import { type Given, readNumbers } from "../options.ts";
+import { type Complete, type Given, readNumbers } from "../options.ts";
 import { version } from "../package.ts";
-import { writeReport } from "../report/report.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
-import { heldOutExamples, measureDivergence } from "../train/heldOut.ts";
-import { Teacher } from "../train/teacher.ts";
-import { cutModel } from "./cut.ts";
-import { draftPrompts } from "./drafts.ts";
-import { type Healed, heal, healRecipe } from "./heal.ts";
+import { deliver } from "./deliver.ts";
+import { DRAFTS_PER_PROMPT, draftPrompts } from "./drafts.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
-import { compareFiles } from "./quantized.ts";
+import { cutAndHeal, type RunSetting, shortRuns, stepsOf } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
-import type { CurvePoint, Distance, JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
+import type { JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
-import { answerPrompts, leftOut, type TaskAnswers } from "./taskAnswers.ts";
-import { taskCard } from "./taskCard.ts";
-import { openDense, type RowShape, taskData } from "./taskData.ts";
-import { checkCount, distinct, partHeldOut, readRows, readTaskPrompts, type TaskPrompt } from "./taskPrompts.ts";
+import { answerPrompts, leftOut, type TaskPart } from "./taskAnswers.ts";
+import { openDense, taskData } from "./taskData.ts";
+import {
+  checkCount,
+  distinct,
+  partHeldOut,
+  partSize,
+  readRows,
+  readTaskPrompts,
+  type TaskPrompt,
+} from "./taskPrompts.ts";
 import { told } from "./told.ts";
 import { checkRoom, expectedShape, type JobPlan, tryOut } from "./trial.ts";
 
@@ -71,7 +68,6 @@ const SHARES = [0.75, 0.5, 0.375, 0.25] as const;
 const SHORT_RUN = 1 / 8;
 /** Evaluations of the long run. */
 const EVALUATIONS = 16;
-const QUANTIZED = ["Q8_0", "Q4_0"] as const;
 
 /**
  * Makes a smaller model for a task. All that it makes lies in `OUT.job` until the folder is whole; stopped, killed or out of room, the same call goes on.
@@ -113,186 +109,205 @@ async function* work(model: string, out: string, options: SpecializeOptions): As
   checkNewFolder(out, "specialize");
   const source = existsSync(model) ? model : modelFolder(model);
   const file = options.prompts ?? options.examples;
-  const given = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, file === options.examples));
+  const hasGold = options.examples !== undefined;
+  const given = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, hasGold));
   if (given) checkCount(given, file!);
 
-  const asked = { task, keep, licence, ...numbers, threads: undefined, modelLicence };
+  const asked = JSON.parse(JSON.stringify({ task, keep, licence, ...numbers, threads: undefined, modelLicence }));
   const key: JobKey = {
     model: identityOf(source),
-    ...(file !== undefined && { [file === options.examples ? "examples" : "prompts"]: hashOf(file) }),
-    ...(JSON.parse(JSON.stringify(asked)) as JobKey),
+    ...(file !== undefined && { [hasGold ? "examples" : "prompts"]: hashOf(file) }),
+    ...asked,
   };
   using job = new JobFolder(jobPath(out), key);
   const how = { threads, force, cache: { root: job.at("cache") } };
-  const session = { ...(threads !== undefined && { threads }), spinning: false };
 
-  const dense = yield* importDense(source, modelLicence, job, signal);
-  const config = readModelConfig(join(dense, "llm"));
-  const F = config.ffnWidth;
-  const shares = keep === "auto" ? SHARES : [keep];
-  const widths = [...new Set(shares.map((share) => keptChannels(share, F)))]; // of a narrow model some are the same
-  if (widths[0]! >= F)
-    throw new OptionError(
-      `specialize: wanted a share that leaves channels out, got ${widths[0]} of ${F}. Take a smaller one.`,
-    );
-  const denseBundle = await job.made("dense-bundle", (partial) => packBundle(dense, partial, { type: "F16", signal }));
-  using whole = new InstructionModel(denseBundle);
-  if (typeof whole.format.template === "string")
-    yield {
-      kind: "note",
-      text: "The model has no chat template: prompts are read as they are, with a line break after.",
-    };
-
-  const expected = given ?? [{ instruction: task!, input: task! }];
-  const encode = (text: string) => whole.tokenizer.encode(text).length + whole.format.mostFrameTokens / 4;
-  const planned = given?.length ?? numbers.draft;
-  const plan: JobPlan = {
-    config,
-    tFfn: widths[0]!,
-    shortRuns: { count: keep === "auto" ? widths.length : 0, share: SHORT_RUN },
-    tokens,
-    rows: planned,
-    answers: options.examples === undefined ? planned + (given ? 0 : 1.5 * planned) : 0, // drafts are some too
-    heldOut: Math.min(60, Math.max(8, planned / 10)),
-    maxTokens,
-    shape: expectedShape(expected, { encode, maxTokens, contextLength: config.contextLength }),
-  };
-  if (!job.has("estimate.json")) checkRoom(plan, job.path, force);
-  const estimate = yield* told("trial", signal, (hooks) =>
-    job.madeJson<JobEstimate>("estimate.json", async () => {
-      const folder = job.at("trial.making");
-      rmSync(folder, { recursive: true, force: true });
-      try {
-        return await tryOut(plan, { model: whole, dense, prompts: expected, folder, ...how }, hooks);
-      } finally {
-        rmSync(folder, { recursive: true, force: true });
-      }
-    }),
-  );
-  yield { kind: "estimate", estimate };
+  const { dense, denseBundle, widths } = yield* prepared({ source, given, numbers, options, job });
   if (dryRun) {
     if (job.isNew) job.remove();
     return;
   }
-
+  using whole = new InstructionModel(denseBundle);
+  const dFfn = whole.bundle.ffnWidth;
   const prompts =
     given ?? (yield* drafted(whole, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }));
-  const { train, heldOut } = partHeldOut(prompts, seed);
-  const answers: TaskAnswers[] = [];
-  for (const [part, own] of [
-    ["heldout", heldOut],
-    ["train", train],
-  ] as const)
-    answers.push(
-      yield* told("answers", signal, (hooks) =>
-        answerPrompts(whole, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
-      ),
+  const parts = partHeldOut(prompts, seed);
+  const answer = (part: TaskPart, own: readonly TaskPrompt[]) =>
+    told("answers", signal, (hooks) =>
+      answerPrompts(whole, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
     );
-  const [heldOutRows, trainRows] = answers as [TaskAnswers, TaskAnswers];
-  for (const one of answers)
+  const heldOut = yield* answer("heldout", parts.heldOut);
+  const train = yield* answer("train", parts.train);
+  for (const one of [heldOut, train])
     if (one.unanswered + one.looping > 0) yield { kind: "note", text: `left out: ${leftOut(one)}` };
 
-  const name = file === undefined ? `inputs that ${basename(source)} drafted` : basename(file);
-  const data = { name, licence };
-  const run = {
-    job,
-    dense,
-    data,
-    seed,
-    threads,
-    session,
-    signal,
-    rows: { train: trainRows.name, heldOut: heldOutRows.name },
-  };
-  const { shape, rows, tokensOfRows } = await job.madeJson("rows.json", async () => {
-    const { data: encoded, shape, tokens } = await taskData(job.at(trainRows.name), name, await openDense(dense));
-    return { shape, rows: encoded.questions.flat().length, tokensOfRows: tokens };
+  const data = { name: file === undefined ? `inputs that ${basename(source)} drafted` : basename(file), licence };
+  const learned = await job.madeJson("rows.json", async () => {
+    const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, await openDense(dense));
+    return { shape, rows: encoded.questions.flat().length, tokens };
   });
-  const steps = (count: number) => Math.max(1, Math.ceil(count / (shape.T * shape.B)));
-  if (tokens > 20 * tokensOfRows)
+  if (tokens > MANY_EPOCHS * learned.tokens)
     yield {
       kind: "note",
-      text: `${tokens} tokens are ${Math.round(tokens / tokensOfRows)} times the ${tokensOfRows} that there are: more prompts would serve better.`,
+      text: `${tokens} tokens are ${Math.round(tokens / learned.tokens)} times the ${learned.tokens} that there are: more prompts would serve better.`,
     };
+  const { shape } = learned;
+  const setting: RunSetting = {
+    ...{ job, dense, data, seed, threads, signal, shape },
+    rows: { train: train.name, heldOut: heldOut.name },
+  };
+  const auto = keep === "auto" ? yield* smallest(widths, { ...numbers, dFfn }, setting) : undefined;
+  const tFfn = auto?.tFfn ?? widths[0]!;
+  const steps = stepsOf(tokens, shape);
+  const every = Math.max(1, Math.round(steps / EVALUATIONS));
+  const { healed, cut } = yield* cutAndHeal("healed", { tFfn, steps, every }, setting);
 
-  let tFfn = widths[0]!;
-  let auto: Specialization["auto"];
-  if (keep === "auto") {
-    const curve: CurvePoint[] = [];
-    for (const width of widths) {
-      const short = steps(tokens * SHORT_RUN);
-      const { healed } = yield* cutAndHeal(width, `short-${width}`, { ...run, shape, steps: short, every: short });
-      const { kl, agreement } = healed.best;
-      curve.push({ tFfn: width, keep: width / F, kl, agreement });
-      yield { kind: "point", point: curve.at(-1)! };
-    }
-    const maxLoss = numbers.maxLoss ?? MAX_LOSS.fallback;
-    const within = curve.filter(({ kl }) => kl <= maxLoss);
-    const nearest = curve.toSorted((a, b) => a.kl - b.kl)[0]!;
-    tFfn = within.at(-1)?.tFfn ?? nearest.tFfn;
-    auto = { maxLoss, isReached: within.length > 0, curve };
-    if (within.length === 0)
-      yield {
-        kind: "note",
-        text: `No share was within ${maxLoss} nats after a short run; the nearest, ${nearest.tFfn} of ${F} channels at ${nearest.kl.toFixed(3)}, is built.`,
-      };
-  }
-  const long = { steps: steps(tokens), every: Math.max(1, Math.round(steps(tokens) / EVALUATIONS)) };
-  const { healed, cut } = yield* cutAndHeal(tFfn, "healed", { ...run, shape, ...long });
-
-  const made = job.at("out");
-  await job.made("out", (partial) => packBundle(job.at("healed"), partial, { type: "F16", signal }));
+  const made = await job.made("out", (partial) => packBundle(job.at("healed"), partial, { type: "F16", signal }));
   using small = new InstructionModel(made);
-  const examples = readRows(job.at(heldOutRows.name));
   const side = yield* told("compare", signal, (hooks) =>
     job.madeJson<SideBySide>("compared.json", () =>
       compareModels(
         { dense: whole, small },
-        examples,
-        { hasGold: options.examples !== undefined, maxTokens, threads, force, root: how.cache.root },
+        readRows(job.at(heldOut.name)),
+        { hasGold, maxTokens, threads, force, root: how.cache.root },
         hooks,
       ),
     ),
   );
-  const about: Specialization = {
+  const about: Omit<Specialization, "quantized"> = {
     format: "ifprune-specialization",
     version: 1,
     ifprune: version,
     created: new Date().toISOString(),
     seconds: job.seconds,
-    options: JSON.parse(JSON.stringify(asked)),
+    options: asked,
     model: { name: basename(source), data: readManifest(dense, "ifprune-checkpoint").provenance.data },
     data: {
       ...data,
-      prompts: file === undefined ? "drafted" : "given",
-      answers: options.examples === undefined ? "own" : "gold",
-      train: rows,
-      heldOut: heldOutRows.rows,
-      unanswered: heldOutRows.unanswered + trainRows.unanswered,
-      looping: heldOutRows.looping + trainRows.looping,
+      prompts: given ? "given" : "drafted",
+      answers: hasGold ? "gold" : "own",
+      train: learned.rows,
+      heldOut: heldOut.rows,
+      unanswered: heldOut.unanswered + train.unanswered,
+      looping: heldOut.looping + train.looping,
     },
     tFfn,
-    dFfn: F,
-    parameters: { dense: countParameters(config), small: countParameters(small.bundle.config) },
-    auto,
-    reconstruction: cut.reconstruction,
-    before: cut.before,
+    dFfn,
+    parameters: { dense: countParameters(whole.bundle.config), small: countParameters(small.bundle.config) },
+    auto: auto?.found,
+    ...cut,
     after: healed.best,
     training: {
       steps: healed.steps,
-      planned: long.steps,
+      planned: steps,
       tokens: healed.steps * shape.T * shape.B,
-      rows,
       evaluations: healed.evaluations,
     },
     ...side,
     bytes: { dense: weightBytes(denseBundle), small: weightBytes(made) },
-    quantized: [],
   };
-  yield* deliver(small, { job, about, heldOut: job.at(heldOutRows.name), threads, force, signal });
+  const result = yield* deliver(small, about, { job, heldOut: job.at(heldOut.name), threads, force, signal });
   renameSync(made, out);
   job.remove();
-  yield { kind: "result", path: out, result: about };
+  yield { kind: "result", path: out, result };
+}
+
+/** More often than this a model need not read the same rows. */
+const MANY_EPOCHS = 20;
+
+/** The smallest width whose short run is within the bound, else the nearest to it. */
+async function* smallest(
+  widths: readonly number[],
+  { tokens, maxLoss = MAX_LOSS.fallback, dFfn }: { tokens: number; maxLoss?: number | undefined; dFfn: number },
+  setting: RunSetting,
+): AsyncGenerator<SpecializeEvent, { tFfn: number; found: NonNullable<Specialization["auto"]> }> {
+  const curve = yield* shortRuns(widths, { tokens: tokens * SHORT_RUN, dFfn }, setting);
+  const within = curve.filter(({ kl }) => kl <= maxLoss).at(-1);
+  const nearest = curve.toSorted((a, b) => a.kl - b.kl)[0]!;
+  if (!within)
+    yield {
+      kind: "note",
+      text: `No share was within ${maxLoss} nats after a short run; the nearest, ${nearest.tFfn} of ${dFfn} channels at ${nearest.kl.toFixed(3)}, is built.`,
+    };
+  return { tFfn: (within ?? nearest).tFfn, found: { maxLoss, isReached: within !== undefined, curve } };
+}
+
+interface Prepared {
+  /** Checkpoint. */
+  dense: string;
+  denseBundle: string;
+  /** Channels that are tried, or the one count; the largest first. */
+  widths: readonly number[];
+}
+
+/** The model as the job takes it, and what the job will take. What cannot be done leaves no folder that this call has begun. */
+async function* prepared({
+  source,
+  given,
+  numbers,
+  options,
+  job,
+}: {
+  source: string;
+  given: readonly TaskPrompt[] | undefined;
+  numbers: Complete<typeof SPECIALIZE_OPTIONS>;
+  options: SpecializeOptions;
+  job: JobFolder;
+}): AsyncGenerator<SpecializeEvent, Prepared> {
+  const { task, keep = 0.5, force = false, modelLicence, signal } = options;
+  const { tokens, maxTokens, threads } = numbers;
+  try {
+    const dense = yield* importDense(source, modelLicence, job, signal);
+    const config = readModelConfig(join(dense, "llm"));
+    const F = config.ffnWidth;
+    const shares = keep === "auto" ? SHARES : [keep];
+    const widths = [...new Set(shares.map((share) => keptChannels(share, F)))]; // of a narrow model some are the same
+    if (widths[0]! >= F)
+      throw new OptionError(
+        `specialize: wanted a share that leaves channels out, got ${widths[0]} of ${F}. Take a smaller one.`,
+      );
+    const denseBundle = await job.made("dense-bundle", (partial) =>
+      packBundle(dense, partial, { type: "F16", signal }),
+    );
+    using whole = new InstructionModel(denseBundle);
+    if (typeof whole.format.template === "string")
+      yield {
+        kind: "note",
+        text: "The model has no chat template: prompts are read as they are, with a line break after.",
+      };
+    const expected = given ?? [{ instruction: task!, input: task! }];
+    const lengthOf = (text: string) => whole.promptIds(text).length;
+    const count = given?.length ?? numbers.draft;
+    const drafts = given ? 0 : DRAFTS_PER_PROMPT * count;
+    const plan: JobPlan = {
+      config,
+      tFfn: widths[0]!,
+      shortRuns: { count: keep === "auto" ? widths.length : 0, share: SHORT_RUN },
+      tokens,
+      rows: count,
+      heldOut: partSize(count),
+      answers: options.examples === undefined ? count + drafts : 0,
+      maxTokens,
+      shape: expectedShape(expected, { lengthOf, maxTokens, contextLength: config.contextLength }),
+    };
+    if (!job.has("estimate.json")) checkRoom(plan, job.path, force);
+    const estimate = yield* told("trial", signal, (hooks) =>
+      job.madeJson<JobEstimate>("estimate.json", async () => {
+        const folder = job.at("trial.making");
+        try {
+          const setting = { model: whole, dense, prompts: expected, folder, threads, force, root: job.at("cache") };
+          return await tryOut(plan, setting, hooks);
+        } finally {
+          rmSync(folder, { recursive: true, force: true });
+        }
+      }),
+    );
+    yield { kind: "estimate", estimate };
+    return { dense, denseBundle, widths };
+  } catch (error) {
+    if (job.isNew && error instanceof IfpruneError) job.remove();
+    throw error;
+  }
 }
 
 function checkOptions({ task, prompts, examples, keep, maxLoss, draft }: SpecializeOptions): void {
@@ -360,163 +375,6 @@ async function* drafted(
       `specialize: the drafts were not taken. They are in "${job.at("drafts.jsonl")}"; give prompts of your own (--prompts), or say the task in other words.`,
     );
   return await job.madeJson("drafted.json", async () => prompts);
-}
-
-interface RunSetting {
-  job: JobFolder;
-  dense: string;
-  data: { name: string; licence: string };
-  rows: { train: string; heldOut: string };
-  shape: RowShape;
-  steps: number;
-  every: number;
-  seed: number;
-  threads: number | undefined;
-  session: { threads?: number; spinning: boolean };
-  signal: AbortSignal | undefined;
-}
-
-interface Cut {
-  reconstruction: { before: number; after: number };
-  before: Distance;
-}
-
-interface Ran {
-  healed: Omit<Healed, "path">;
-  cut: Cut;
-}
-
-/** One run of a job: the cut model, what it loses, and the healed one, a checkpoint of this name. All else of it but its log goes from the disk. */
-async function* cutAndHeal(
-  tFfn: number,
-  name: string,
-  { job, dense, data, rows, shape, session, signal, threads, ...plan }: RunSetting,
-): AsyncGenerator<SpecializeEvent, Ran> {
-  const known = job.known<Ran>(`${name}.json`);
-  if (known) return known;
-  const cutName = `cut-${name}`;
-  const cutPath = job.at(cutName);
-  const cut = yield* told("importance", signal, ({ signal, onProgress }) =>
-    job.madeJson<Cut>(`${cutName}.json`, async () => {
-      const opened = await openDense(dense);
-      const { data: encoded } = await taskData(job.at(rows.train), data.name, opened);
-      mkdirSync(job.at("importance"), { recursive: true });
-      const { model, report } = await cutModel(opened.model, encoded, {
-        ...{ tFfn, seed: plan.seed, importance: job.at("importance"), threads, signal },
-        onProgress: (phase, done, total) => onProgress(done, total, phase),
-      });
-      rmSync(cutPath, { recursive: true, force: true });
-      await saveModel(cutPath, model);
-      const examples = await heldOutExamples(job.at(rows.heldOut), opened.format, shape.T);
-      await using teacher = new Teacher(
-        opened.model.llm,
-        examples.map(({ ids }) => ids),
-        { folder: job.at("states"), sequenceLength: shape.T, session },
-      );
-      const { loss, tokenAccuracy } = await measureDivergence(model.llm, examples, teacher, session);
-      return { reconstruction: report.reconstruction!, before: { kl: loss, agreement: tokenAccuracy } };
-    }),
-  );
-  const llm = readModelConfig(join(cutPath, "llm"));
-  const file = healRecipe(
-    { ...plan, name, init: cutName, teacher: "dense", llm, shape, rows, data, threads },
-    (relative) => resolve(job.path, relative),
-  );
-  const runDir = job.at(`run-${name}`);
-  const events = heal(file, runDir, { signal, threads });
-  for (;;) {
-    const { value, done } = await events.next();
-    if (done) {
-      const { path: best, ...healed } = value;
-      await job.made(name, async (partial) => {
-        const { card, ...model } = await loadModel(best);
-        await saveModel(partial, { ...model, card: { ...card, provenance: { ...card.provenance, recipe: job.name } } });
-      });
-      await job.madeJson(`${name}.json`, async () => ({ healed, cut }));
-      for (const path of [cutPath, join(runDir, "checkpoints"), best]) rmSync(path, { recursive: true, force: true });
-      return { healed, cut };
-    }
-    yield value;
-    if (value.kind === "row" && value.row.kind === "evaluation") writeReport([runDir], job.at("report.html"));
-  }
-}
-
-/** Puts what others open into the result's folder, and what is said of it. */
-async function* deliver(
-  small: InstructionModel,
-  {
-    job,
-    about,
-    heldOut,
-    threads,
-    force,
-    signal,
-  }: {
-    job: JobFolder;
-    about: Specialization;
-    heldOut: string;
-    threads: number | undefined;
-    force: boolean;
-    signal: AbortSignal | undefined;
-  },
-): AsyncGenerator<SpecializeEvent, void> {
-  const { bundle, engines, format } = small;
-  const at = (...names: string[]) => join(bundle.path, ...names);
-  const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
-  const types = QUANTIZED.filter(() => bundle.width % blockLength === 0 && bundle.ffnWidth % blockLength === 0);
-  yield* told("export", signal, async ({ signal, onProgress }) => {
-    const how = { task: about.options.task as string | undefined, signal };
-    mkdirSync(at("gguf"), { recursive: true });
-    for (const type of types) {
-      const folder = at("gguf", type);
-      if (!existsSync(folder))
-        await exportSubnetwork(bundle, mask, folder, { ...how, formats: ["gguf"], type, onProgress });
-      await verifyExport(folder, { signal });
-    }
-    // Its card is that of the whole folder, so it comes with the last numbers.
-    rmSync(at("huggingface"), { recursive: true, force: true });
-    const examples = await heldOutExamples(heldOut, format, bundle.contextLength - 1);
-    const paths = types.map((type) => at("gguf", type, ggufFileName(type)));
-    const { path: reference } = await openSubnetwork(bundle, mask, { root: job.at("cache"), signal });
-    const found = await compareFiles(
-      engines,
-      [reference, ...paths],
-      examples,
-      { threads, force },
-      { signal, onProgress },
-    );
-    about.quantized = types.map((type, i) => {
-      const { path: _, ...rest } = found[i]!;
-      return { type, ...rest };
-    });
-    const card = taskCard(about);
-    await exportSubnetwork(bundle, mask, at("huggingface"), { ...how, type: "F16", card, onProgress });
-    await verifyExport(at("huggingface"), { signal });
-    writeFileSync(at("README.md"), card);
-    writeFileSync(at("specialize.json"), `${JSON.stringify(about, null, 2)}\n`);
-    writeReport([job.at("run-healed")], at("report.html"), reportCharts(about));
-  });
-}
-
-/** What no run's log has: the shares that were tried. */
-function reportCharts({ auto, model, options }: Specialization): Parameters<typeof writeReport>[2] {
-  if (!auto) return undefined;
-  const points = auto.curve.map(({ keep, kl }) => [Math.round(100 * keep), kl] as const).toReversed();
-  const bound = points.map(([keep]) => [keep, auto.maxLoss] as const);
-  return {
-    title: `${model.name}${options.task === undefined ? "" : `: ${options.task}`}`,
-    charts: [
-      {
-        title: "Held-out KL after a short run, nats a token",
-        xLabel: "% of the FFN",
-        series: [
-          { name: "short runs", points },
-          { name: "bound", points: bound, dashed: true },
-        ],
-        fromZero: true,
-      },
-    ],
-  };
 }
 
 function weightBytes(bundle: string): number {

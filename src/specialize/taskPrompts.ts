@@ -83,13 +83,18 @@ export function checkCount(prompts: readonly TaskPrompt[], where: string): void 
   );
 }
 
+/** Prompts held out of so many. */
+export function partSize(count: number): number {
+  const { share, min, max } = HELD_OUT;
+  return Math.min(max, Math.max(min, Math.round(share * count)));
+}
+
 /** Parts prompts by a hash of each and the seed, so that a prompt's part does not depend on the others' order; both stay in theirs. */
 export function partHeldOut(
   prompts: readonly TaskPrompt[],
   seed: number,
 ): { train: readonly TaskPrompt[]; heldOut: readonly TaskPrompt[] } {
-  const { share, min, max } = HELD_OUT;
-  const count = Math.min(max, Math.max(min, Math.round(share * prompts.length)));
+  const count = partSize(prompts.length);
   const hash = (prompt: TaskPrompt) =>
     createHash("sha256")
       .update(`${seed}/held out/${promptText(prompt)}`)

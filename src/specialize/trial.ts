@@ -91,6 +91,7 @@ export async function tryOut(
     folder,
     threads,
     force,
+    root,
   }: {
     model: InstructionModel;
     /** Checkpoint. */
@@ -99,6 +100,8 @@ export async function tryOut(
     folder: string;
     threads?: number | undefined;
     force?: boolean | undefined;
+    /** Of the model's files while it is open. */
+    root: string;
   },
   { signal, onProgress }: Hooks,
 ): Promise<JobEstimate> {
@@ -116,6 +119,7 @@ export async function tryOut(
     slots: TRIAL_PROMPTS,
     threads,
     force,
+    cache: { root },
     signal,
     onProgress: (count, _, said) => {
       spoken.tokens = said;
@@ -196,11 +200,15 @@ function firstChannels({ numLayers, ffnWidth }: ModelConfig, tFfn: number): Mask
 /** Shape of rows before there are answers: a prompt and an answer of a usual length. */
 export function expectedShape(
   prompts: readonly TaskPrompt[],
-  { encode, maxTokens, contextLength }: { encode: (text: string) => number; maxTokens: number; contextLength: number },
+  {
+    lengthOf,
+    maxTokens,
+    contextLength,
+  }: { lengthOf: (text: string) => number; maxTokens: number; contextLength: number },
 ): RowShape {
   const usual = Math.min(maxTokens, 96);
   return rowShape(
-    prompts.map((prompt) => encode(promptText(prompt)) + (prompt.output ? encode(prompt.output) : usual)),
+    prompts.map((prompt) => lengthOf(promptText(prompt)) + (prompt.output ? lengthOf(prompt.output) : usual)),
     contextLength,
   );
 }
