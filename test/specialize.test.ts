@@ -118,7 +118,7 @@ test("stopped in any phase it goes on to the same; without a share within the bo
   const whole = await events(at("random"), at("whole"), options);
   const stops: ((event: SpecializeEvent) => boolean)[] = [
     (event) => event.kind === "progress" && event.phase === "import",
-    (event) => event.kind === "progress" && event.phase === "importance" && event.done > 0,
+    (event) => event.kind === "progress" && event.phase === "cut" && event.done > 0,
     (event) => event.kind === "point",
     (event) => event.kind === "row" && event.run === "healed" && event.row.kind === "evaluation" && event.row.step > 2,
     (event) => event.kind === "progress" && event.phase === "compare" && event.done > 2,

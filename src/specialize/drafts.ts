@@ -41,8 +41,9 @@ export async function draftPrompts(
   { signal, onProgress }: Hooks,
 ): Promise<TaskPrompt[]> {
   const asked = await job.made("drafts-asked.jsonl", (partial) => {
+    const told = task.replace(/\{input[^}]*\}/g, "…");
     const rows = Array.from({ length: Math.ceil(DRAFTS_PER_PROMPT * count) }, (_, i) => ({
-      instruction: WAYS[i % WAYS.length]!(task, SUBJECTS[i % SUBJECTS.length]!),
+      instruction: WAYS[i % WAYS.length]!(told, SUBJECTS[i % SUBJECTS.length]!),
     }));
     writeFileSync(partial, jsonLines(rows));
   });

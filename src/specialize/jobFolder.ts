@@ -50,7 +50,7 @@ export class JobFolder implements Disposable {
       for (const name of readdirSync(path))
         if (LEFTOVER.test(name)) rmSync(join(path, name), { recursive: true, force: true });
     } catch (error) {
-      this[Symbol.dispose]();
+      this.#lock[Symbol.dispose]();
       throw error;
     }
   }
@@ -101,6 +101,7 @@ export class JobFolder implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    if (existsSync(this.path)) this.#save();
     this.#lock[Symbol.dispose]();
   }
 

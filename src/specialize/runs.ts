@@ -49,7 +49,7 @@ export async function* cutAndHeal(
   const session = { ...(threads !== undefined && { threads }), spinning: false };
   const cutName = `cut-${name}`;
   const cutPath = job.at(cutName);
-  const cut = yield* told("importance", signal, ({ signal, onProgress }) =>
+  const cut = yield* told("cut", signal, ({ signal, onProgress }) =>
     job.madeJson<Cut>(`${cutName}.json`, async () => {
       const opened = await openDense(dense);
       const { data: encoded } = await taskData(job.at(rows.train), data.name, opened);

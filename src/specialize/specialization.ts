@@ -1,17 +1,8 @@
 /** What `specialize` tells while it works, and what it found: all of it is data, which the card and the report show. */
 import type { MetricsRow } from "../train/runLog.ts";
 
-/** What takes its time, in this order. */
-export type SpecializePhase =
-  | "import"
-  | "trial"
-  | "draft"
-  | "answers"
-  | "importance"
-  | "reconstruction"
-  | "healing"
-  | "export"
-  | "compare";
+/** What takes its time, in this order, beside the runs. */
+export type SpecializePhase = "import" | "trial" | "draft" | "answers" | "cut" | "compare" | "export";
 
 /** What {@link specialize} tells while it goes. */
 export type SpecializeEvent =
@@ -31,6 +22,7 @@ export interface SpecializeProgress {
   phase: SpecializePhase;
   done: number;
   total: number;
+  /** Which part of it. */
   detail?: string | undefined;
 }
 
