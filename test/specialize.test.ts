@@ -72,7 +72,7 @@ test("on its own answers: closer to the whole model than before, and ordinary mo
   timeout: 300_000,
 }, async () => {
   const task = "What is the plural of {input}?";
-  const options = { task, prompts: at("words.txt"), tokens: 10_000, maxTokens: 12, licence: "CC0" };
+  const options = { task, prompts: at("words.txt"), tokens: 6_000, maxTokens: 12, licence: "CC0" };
   const result = resultOf(await events(at("plural"), at("small"), options));
   expect(result).toMatchObject({ tFfn: 64, dFfn: 128, data: { answers: "own", prompts: "given", licence: "CC0" } });
   expect(result.after.kl).toBeLessThan(result.before.kl);
@@ -112,7 +112,7 @@ test("stopped in any phase it goes on to the same; without a share within the bo
     examples: at("gold.jsonl"),
     keep: "auto",
     maxLoss: 1e-9,
-    tokens: 12_000,
+    tokens: 6_000,
     maxTokens: 4,
   };
   const whole = await events(at("random"), at("whole"), options);

@@ -1,6 +1,6 @@
 /** Inputs of a task that the model drafts itself, from the task in words. */
 import { writeFileSync } from "node:fs";
-import { generateAnswers } from "../answer/generate.ts";
+import { type GenerateAnswersOptions, generateAnswers } from "../answer/generate.ts";
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import { InputError } from "../errors.ts";
 import type { JobFolder } from "./jobFolder.ts";
@@ -33,11 +33,9 @@ export async function draftPrompts(
   task: string,
   {
     count,
-    seed,
-    threads,
     job,
-    force,
-  }: { count: number; seed: number; threads?: number; job: JobFolder; force?: boolean },
+    ...how
+  }: { count: number; job: JobFolder } & Pick<GenerateAnswersOptions, "seed" | "threads" | "force" | "cache">,
   { signal, onProgress }: Hooks,
 ): Promise<TaskPrompt[]> {
   const asked = await job.made("drafts-asked.jsonl", (partial) => {
@@ -48,9 +46,8 @@ export async function draftPrompts(
     writeFileSync(partial, jsonLines(rows));
   });
   if (!job.has("drafts.jsonl")) {
-    const how = { temperature: 0.9, topP: 0.95, maxTokens: 128, seed, threads, force };
     await generateAnswers(model, asked, job.at("drafts.jsonl"), {
-      ...how,
+      ...{ ...how, temperature: 0.9, topP: 0.95, maxTokens: 128 },
       signal,
       onProgress: (done, total) => onProgress(done, total),
     });

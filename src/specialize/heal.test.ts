@@ -1,7 +1,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
+import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
+import { temporaryFolder } from "../../test/support/models.ts";
+import { importModel } from "../bundle/importModel.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { keepChannels } from "./cut.ts";
 import { heal, healRecipe, PATIENCE } from "./heal.ts";
@@ -12,8 +14,9 @@ test("a run that only gets worse ends soon, and what it gives is its best checkp
 }, async () => {
   const folder = temporaryFolder();
   const at = (name: string) => join(folder, name);
-  const { config, weights } = randomModel({ family: "llama" }, 1);
-  await writeCheckpoint(at("dense"), { config, weights });
+  const { config: own, ...shape } = shapes.SmolLM2!;
+  const { config } = await writeCheckpointFolder(at("source"), { ...shape, config: { ...own, contextLength: 64 } });
+  await importModel(at("source"), at("dense"), { as: "checkpoint" });
   const dense = await loadModel(at("dense"));
   const layers = Array.from({ length: config.numLayers }, () => Int32Array.from({ length: 64 }, (_, i) => i));
   await saveModel(at("cut"), { ...dense, llm: keepChannels(dense.llm, { layers, tFfn: 64, dFfn: config.ffnWidth }) });
@@ -21,7 +24,7 @@ test("a run that only gets worse ends soon, and what it gives is its best checkp
   writeFileSync(at("rows.jsonl"), jsonLines(rows));
   const file = healRecipe(
     {
-      ...{ name: "run", init: "cut", teacher: "dense", llm: { ...config, ffnWidth: 64 }, shape: { T: 32, B: 2 } },
+      ...{ name: "run", init: "cut", teacher: "dense", llm: { ...config, ffnWidth: 64 }, shape: { T: 64, B: 2 } },
       ...{ steps: 40, every: 2, rows: { train: "rows.jsonl", heldOut: "rows.jsonl" } },
       ...{ data: { name: "rows", licence: "CC0" }, seed: 1, threads: 1 },
     },

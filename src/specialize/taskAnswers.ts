@@ -2,6 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { generateAnswers } from "../answer/generate.ts";
 import type { InstructionModel } from "../answer/instructionModel.ts";
+import type { CacheOptions } from "../bundle/subnetworkCache.ts";
 import { InputError } from "../errors.ts";
 import type { JobFolder } from "./jobFolder.ts";
 import { jsonLines, promptText, readRows, type TaskPrompt } from "./taskPrompts.ts";
@@ -27,6 +28,7 @@ export interface AnswerHow {
   seed: number;
   threads?: number | undefined;
   force?: boolean | undefined;
+  cache: CacheOptions;
 }
 
 /** Left of each part, at least. */
@@ -81,7 +83,7 @@ export function leftOut({ unanswered, looping, shown }: Pick<TaskAnswers, "unans
 async function again(
   model: InstructionModel,
   prompt: TaskPrompt,
-  { threads, force }: AnswerHow,
+  { threads, force, cache }: AnswerHow,
   signal: AbortSignal,
 ): Promise<string> {
   await using answer = await model.ask(promptText(prompt), {
@@ -89,6 +91,7 @@ async function again(
     maxTokens: SHOWN_TOKENS,
     threads,
     force,
+    cache,
     signal,
   });
   const text = await answer.text();
