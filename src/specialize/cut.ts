@@ -8,8 +8,8 @@ import type { SftData } from "../train/data.ts";
 import { KeptWeights } from "../train/keptWeights.ts";
 import { type PruneOptions, type PruneReport, prune } from "../train/prune.ts";
 
-/** Prompts whose answers importance is taken over, at most. */
-const PROMPTS = 160;
+/** Prompts whose answers importance is taken over and `down` is fitted to, at most. */
+export const CUT_PROMPTS = 160;
 
 /**
  * Keeps `tFfn` channels of each layer, free ones: no blocks, one mask for all prompts. `down` makes up, by least squares, for what the others gave.
@@ -21,7 +21,7 @@ export async function cutModel(
   data: SftData,
   options: Pick<PruneOptions, "tFfn" | "seed" | "importance" | "threads" | "signal" | "onProgress">,
 ): Promise<{ model: SavedModel; mask: Mask; report: PruneReport }> {
-  const how = { prompts: PROMPTS, block: 1, masks: 1, reconstruct: true, data: [], spinning: false } as const;
+  const how = { prompts: CUT_PROMPTS, block: 1, masks: 1, reconstruct: true, data: [], spinning: false } as const;
   const { model, report } = await prune(dense, data, { ...how, ...options });
   const scores = model.predictor!.head.get("codebook.weight")!.data; // of one entry
   const mask = maskFromScores(scores, { dFfn: dense.llm.config.ffnWidth, tFfn: options.tFfn });

@@ -9,7 +9,7 @@ import type { Mask } from "../mask/mask.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { saveModel } from "../train/checkpoint.ts";
 import { trainRecipe } from "../train/run.ts";
-import { keepChannels } from "./cut.ts";
+import { CUT_PROMPTS, keepChannels } from "./cut.ts";
 import { healRecipe } from "./heal.ts";
 import type { JobEstimate } from "./specialization.ts";
 import { openDense, type RowShape, rowShape } from "./taskData.ts";
@@ -48,14 +48,14 @@ export function jobBytes({ config, tFfn, shape, rows, tokens }: JobPlan): { memo
 }
 
 /**
- * @param dataPath of the disk that the job lies on
+ * @param folder on the disk that the job lies on
  * @throws {MemoryError} if the job needs more memory than there is
  * @throws {FileError} if it needs more room than the disk has
  */
 export function checkRoom(plan: JobPlan, folder: string, force: boolean): void {
   const { memory, disk } = jobBytes(plan);
-  const [memoryThere, diskThere] = [availableBytes(), freeBytes(folder)];
   if (force) return;
+  const [memoryThere, diskThere] = [availableBytes(), freeBytes(folder)];
   if (memory > memoryThere)
     throw new MemoryError(
       `specialize: wanted about ${byteSize(memory)} of memory to train ${plan.tFfn} channels, got ${byteSize(memoryThere)}. Take a smaller model or share, or force it.`,
@@ -78,8 +78,6 @@ const TRIAL_PROMPTS = 4;
 const TRIAL_TOKENS = 32;
 /** A forward pass is a third of a step. */
 const FORWARD = 1 / 3;
-/** Sequences that importance is taken of and `down` fitted to. */
-const PRUNE_PROMPTS = 160;
 
 /** Answers a few prompts and takes a few steps, in a folder that whoever calls removes. @returns the estimate of the whole job */
 export async function tryOut(
@@ -176,7 +174,7 @@ export async function tryOut(
   const rows = Math.min(tokens / T, plan.rows);
   const seconds = {
     answers: plan.answers * answerTokens * tokenSeconds,
-    pruning: ((wholeStep * Math.min(PRUNE_PROMPTS, plan.rows)) / B) * (1 + FORWARD * (1 + shortRuns.count)),
+    pruning: ((wholeStep * Math.min(CUT_PROMPTS, plan.rows)) / B) * (1 + FORWARD * (1 + shortRuns.count)),
     // The teacher reads each row once; held-out rows are read 16 times.
     healing: step * steps + (wholeStep * FORWARD * rows) / B + (16 * wholeStep * FORWARD * plan.heldOut) / B,
     compare: 4 * plan.heldOut * answerTokens * tokenSeconds * TRIAL_PROMPTS,
@@ -185,7 +183,7 @@ export async function tryOut(
   return {
     seconds,
     totalSeconds: Object.values(seconds).reduce((sum, part) => sum + part, 0),
-    memoryBytes: Math.max(process.resourceUsage().maxRSS * 1024, 0),
+    memoryBytes: process.resourceUsage().maxRSS * 1024,
     memoryAvailable: availableBytes(),
     diskBytes: bytes.disk,
     diskAvailable: freeBytes(folder),
