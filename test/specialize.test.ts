@@ -158,9 +158,10 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
   expect(readdirSync(folder).filter((name) => name.startsWith("refused"))).toEqual([]);
 });
 
-test("a model that was trained under masks is refused, and one that answers nothing sound is shown to", {
+test("a model that is none, or that was trained under masks, is refused; of one that answers nothing sound three answers are shown", {
   timeout: 120_000,
 }, async () => {
+  await expect(events(at("none"), at("masked"), { prompts: at("words.txt") })).rejects.toThrow(FileError);
   await expect(events(DEFAULT_MODEL, at("masked"), { prompts: at("words.txt") })).rejects.toThrow(/with a predictor/);
   const silent = events(at("random"), at("silent"), { prompts: at("words.txt"), maxTokens: 4 });
   await expect(silent).rejects.toThrow(InputError);

@@ -92,9 +92,7 @@ export async function* specialize(
     throw new FileError(
       jobPath(out),
       "wanted room on its disk, got no more. Make room; the same command goes on here.",
-      {
-        cause,
-      },
+      { cause },
     );
   }
 }
@@ -108,6 +106,7 @@ async function* work(model: string, out: string, options: SpecializeOptions): As
   checkOptions(options);
   checkNewFolder(out, "specialize");
   const source = existsSync(model) ? model : modelFolder(model);
+  if (!existsSync(source)) throw new FileError(model, "wanted a model, got nothing of that name. Check the path.");
   const file = options.prompts ?? options.examples;
   const hasGold = options.examples !== undefined;
   const given = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, hasGold));
