@@ -161,7 +161,9 @@ async function* work(model: string, out: string, options: SpecializeOptions): As
   const every = Math.max(1, Math.round(steps / EVALUATIONS));
   const { healed, cut } = yield* cutAndHeal("healed", { tFfn, steps, every }, setting);
 
-  const made = await job.made("out", (partial) => packBundle(job.at("healed"), partial, { type: "F16", signal }));
+  const made = yield* told("export", signal, (hooks) =>
+    job.made("out", (partial) => packBundle(job.at("healed"), partial, { type: "F16", ...hooks })),
+  );
   using small = new InstructionModel(made);
   const side = yield* told("compare", signal, (hooks) =>
     job.madeJson<SideBySide>("compared.json", () =>
@@ -265,8 +267,8 @@ async function* prepared({
       throw new OptionError(
         `specialize: wanted a share that leaves channels out, got ${widths[0]} of ${F}. Take a smaller one.`,
       );
-    const denseBundle = await job.made("dense-bundle", (partial) =>
-      packBundle(dense, partial, { type: "F16", signal }),
+    const denseBundle = yield* told("import", signal, (hooks) =>
+      job.made("dense-bundle", (partial) => packBundle(dense, partial, { type: "F16", ...hooks })),
     );
     using whole = new InstructionModel(denseBundle);
     if (typeof whole.format.template === "string")
@@ -337,6 +339,7 @@ async function* importDense(
       else {
         if (licence !== undefined)
           throw new OptionError("specialize: wanted no licence of a checkpoint, which has its own, got one.");
+        onProgress(0, 1);
         const saved = await loadModel(source);
         if (saved.predictor)
           throw new FileError(
