@@ -43,13 +43,16 @@ async function asks(): Promise<boolean> {
   }
 }
 
+/** More than this are bytes. */
+const MOST_STEPS = 1e5;
+
 /** Drafts of a page. */
 const SHOWN = 20;
 
 /** Events as lines for people: one of progress for each phase, and what is said above it. */
 class Screen {
   readonly #isQuiet: boolean;
-  #shown: { phase: string; progress: Progress } | undefined;
+  #shown: { phase: string; total: number; done: number; progress: Progress } | undefined;
 
   constructor(isQuiet: boolean) {
     this.#isQuiet = isQuiet;
@@ -114,19 +117,13 @@ class Screen {
   }
 
   #update(phase: string, done: number, total: number, detail?: string): void {
-    if (this.#shown?.phase !== phase) {
+    // A phase may have several parts.
+    if (this.#shown?.phase !== phase || this.#shown.total !== total || done < this.#shown.done) {
       this.end();
-      const isLarge = total > 1e7; // bytes
-      this.#shown = {
-        phase,
-        progress: new Progress({
-          label: phase,
-          total,
-          done: phase === "trial" ? 0 : done,
-          unit: isLarge ? "bytes" : "steps",
-        }),
-      };
+      const unit = total > MOST_STEPS ? "bytes" : "steps";
+      this.#shown = { phase, total, done, progress: new Progress({ label: phase, total, done, unit }) };
     }
+    this.#shown.done = done;
     this.#shown.progress.update(done, detail === undefined ? undefined : () => detail);
   }
 }

@@ -46,11 +46,15 @@ export async function* deliver(
   const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
   const types = QUANTIZED.filter(() => bundle.width % blockLength === 0 && bundle.ffnWidth % blockLength === 0);
   return yield* told("export", signal, async ({ signal, onProgress }) => {
-    const how = { task: about.options.task as string | undefined, signal, onProgress };
+    const how = (name: string) => ({
+      task: about.options.task as string | undefined,
+      signal,
+      onProgress: (done: number, total: number) => onProgress(done, total, `export ${name}`),
+    });
     mkdirSync(at("gguf"), { recursive: true });
     for (const type of types) {
       const folder = at("gguf", type);
-      if (!existsSync(folder)) await exportSubnetwork(bundle, mask, folder, { ...how, formats: ["gguf"], type });
+      if (!existsSync(folder)) await exportSubnetwork(bundle, mask, folder, { ...how(type), formats: ["gguf"], type });
       await verifyExport(folder, { signal });
     }
     const { path: reference } = await openSubnetwork(bundle, mask, { root: job.at("cache"), signal });
@@ -61,12 +65,12 @@ export async function* deliver(
       [reference, ...paths],
       examples,
       { threads, force },
-      { signal, onProgress },
+      { signal, onProgress: (done, total) => onProgress(done, total, "compare types") },
     );
     const result: Specialization = { ...about, quantized: types.map((type, i) => ({ type, ...compared[i]! })) };
     const card = taskCard(result);
     rmSync(at("huggingface"), { recursive: true, force: true }); // of a call that was stopped: its card has older numbers
-    await exportSubnetwork(bundle, mask, at("huggingface"), { ...how, type: "F16", card });
+    await exportSubnetwork(bundle, mask, at("huggingface"), { ...how("F16"), type: "F16", card });
     await verifyExport(at("huggingface"), { signal });
     writeFileSync(at("README.md"), card);
     writeFileSync(at("specialize.json"), `${JSON.stringify(result, null, 2)}\n`);

@@ -1,11 +1,11 @@
 /** What a job will take on this machine: bytes by its shapes, and seconds by a few steps of the very graph. */
 import { mkdirSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { generateAnswers } from "../answer/generate.ts";
 import type { InstructionModel } from "../answer/instructionModel.ts";
+import { OneEngine } from "../answer/oneEngine.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { FileError, MemoryError } from "../errors.ts";
-import type { Mask } from "../mask/mask.ts";
+import { fullMask, type Mask } from "../mask/mask.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { saveModel } from "../train/checkpoint.ts";
 import { trainRecipe } from "../train/run.ts";
@@ -76,6 +76,10 @@ function freeBytes(folder: string): number {
 const STEPS = 3;
 const TRIAL_PROMPTS = 4;
 const TRIAL_TOKENS = 32;
+/** Of an answer that is not known yet. */
+const USUAL_TOKENS = 96;
+/** Answers in batches, against one at a time. */
+const BATCH_GAIN = 2;
 /** A forward pass is a third of a step. */
 const FORWARD = 1 / 3;
 
@@ -110,23 +114,8 @@ export async function tryOut(
   const total = STEPS + TRIAL_PROMPTS;
   onProgress(done, total);
 
-  writeFileSync(at("prompts.jsonl"), jsonLines(prompts.slice(0, TRIAL_PROMPTS)));
-  const spoken = { tokens: 0, start: performance.now() };
-  await generateAnswers(model, at("prompts.jsonl"), at("answers.jsonl"), {
-    maxTokens: TRIAL_TOKENS,
-    slots: TRIAL_PROMPTS,
-    threads,
-    force,
-    cache: { root },
-    signal,
-    onProgress: (count, _, said) => {
-      spoken.tokens = said;
-      onProgress(count, total);
-    },
-  });
-  signal.throwIfAborted();
-  const tokenSeconds = (performance.now() - spoken.start) / 1000 / Math.max(1, spoken.tokens);
-  const answerTokens = Math.min(plan.maxTokens, Math.max(8, spoken.tokens / TRIAL_PROMPTS));
+  const answer = await answerSeconds(model, prompts, plan.maxTokens, { threads, force, root, signal });
+  onProgress(TRIAL_PROMPTS, total);
 
   {
     const { model: whole } = await openDense(dense);
@@ -173,11 +162,11 @@ export async function tryOut(
   const steps = (tokens / (T * B)) * (1 + shortRuns.count * shortRuns.share);
   const rows = Math.min(tokens / T, plan.rows);
   const seconds = {
-    answers: plan.answers * answerTokens * tokenSeconds,
+    answers: (plan.answers * answer) / BATCH_GAIN,
     pruning: ((wholeStep * Math.min(CUT_PROMPTS, plan.rows)) / B) * (1 + FORWARD * (1 + shortRuns.count)),
     // The teacher reads each row once; held-out rows are read 16 times.
     healing: step * steps + (wholeStep * FORWARD * rows) / B + (16 * wholeStep * FORWARD * plan.heldOut) / B,
-    compare: 4 * plan.heldOut * answerTokens * tokenSeconds * TRIAL_PROMPTS,
+    compare: 2 * plan.heldOut * answer,
   };
   const bytes = jobBytes(plan);
   return {
@@ -188,6 +177,38 @@ export async function tryOut(
     diskBytes: bytes.disk,
     diskAvailable: freeBytes(folder),
   };
+}
+
+/** Seconds of an answer, mean over a few prompts; one that goes on beyond what is tried is taken for one of a usual length. */
+async function answerSeconds(
+  model: InstructionModel,
+  prompts: readonly TaskPrompt[],
+  maxTokens: number,
+  {
+    threads,
+    force,
+    root,
+    signal,
+  }: { threads?: number | undefined; force?: boolean | undefined; root: string; signal: AbortSignal },
+): Promise<number> {
+  const { numLayers, ffnWidth, contextLength } = model.bundle;
+  const read = prompts.map((prompt) => model.promptIds(promptText(prompt))).filter((ids) => ids.length < contextLength);
+  const some = read.slice(0, TRIAL_PROMPTS);
+  if (some.length === 0) return 0; // whoever asks them says so
+  const room = Math.min(contextLength, Math.max(...some.map((ids) => ids.length)) + TRIAL_TOKENS);
+  await using engines = new OneEngine(model, room, 1, { threads, force, cache: { root }, signal });
+  const engine = await engines.of("all", fullMask(numLayers, ffnWidth));
+  const ask = async (ids: Int32Array): Promise<number> => {
+    const start = performance.now();
+    let count = 0;
+    for await (const _ of engine.generate(ids, { maxTokens: TRIAL_TOKENS, signal })) count++;
+    const seconds = (performance.now() - start) / 1000;
+    return count < TRIAL_TOKENS ? seconds : (seconds * Math.min(maxTokens, USUAL_TOKENS)) / TRIAL_TOKENS;
+  };
+  await ask(some[0]!); // warms up
+  let sum = 0;
+  for (const ids of some) sum += await ask(ids);
+  return sum / some.length;
 }
 
 function firstChannels({ numLayers, ffnWidth }: ModelConfig, tFfn: number): Mask {
@@ -204,7 +225,7 @@ export function expectedShape(
     contextLength,
   }: { lengthOf: (text: string) => number; maxTokens: number; contextLength: number },
 ): RowShape {
-  const usual = Math.min(maxTokens, 96);
+  const usual = Math.min(maxTokens, USUAL_TOKENS);
   return rowShape(
     prompts.map((prompt) => lengthOf(promptText(prompt)) + (prompt.output ? lengthOf(prompt.output) : usual)),
     contextLength,
