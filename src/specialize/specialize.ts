@@ -112,7 +112,10 @@ async function* work(model: string, out: string, options: SpecializeOptions): As
   const given = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, hasGold));
   if (given) checkCount(given, file!);
 
-  const asked = JSON.parse(JSON.stringify({ task, keep, licence, ...numbers, threads: undefined, modelLicence }));
+  const { threads: _, draft, ...lasting } = numbers;
+  const asked = JSON.parse(
+    JSON.stringify({ task, keep, licence, ...lasting, draft: given ? undefined : draft, modelLicence }),
+  );
   const key: JobKey = {
     model: identityOf(source),
     ...(file !== undefined && { [hasGold ? "examples" : "prompts"]: hashOf(file) }),
