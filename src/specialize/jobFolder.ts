@@ -6,7 +6,8 @@ import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, renameSync,
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { makeFile, makeFolders, readJson, removePartials } from "../files.ts";
+import { isNoPlace, refused } from "../refusals.ts";
 import { lockRun } from "../train/runLock.ts";
 import { zodWords } from "../words.ts";
 
@@ -18,8 +19,7 @@ export type JobKey = Record<string, string | number>;
 
 /** What is being made bears this in its name. */
 const UNDER_WAY = ".making";
-/** … or what makes folders has named it so. */
-const LEFTOVER = /\.making(\b|$)|\.partial-\d+$/;
+const GOES_ON = "The same command goes on here.";
 
 export class JobFolder implements Disposable {
   readonly path: string;
@@ -42,13 +42,14 @@ export class JobFolder implements Disposable {
     this.isNew = !existsSync(join(path, jobName));
     if (this.isNew && existsSync(path) && readdirSync(path).length > 0)
       throw new FileError(path, `wanted the folder of a job, got one without ${jobName}. Remove it, or name another.`);
-    mkdirSync(path, { recursive: true });
+    makeFolders(path);
+    removePartials(path);
     this.#lock = lockRun(path);
     try {
       this.#secondsBefore = this.isNew ? 0 : this.#goOn();
       this.#save();
       for (const name of readdirSync(path))
-        if (LEFTOVER.test(name)) rmSync(join(path, name), { recursive: true, force: true });
+        if (name.includes(UNDER_WAY)) rmSync(join(path, name), { recursive: true, force: true });
     } catch (error) {
       this.#lock[Symbol.dispose]();
       throw error;
@@ -74,8 +75,12 @@ export class JobFolder implements Disposable {
     if (existsSync(path)) return path;
     const partial = `${path}${UNDER_WAY}`;
     rmSync(partial, { recursive: true, force: true });
-    await make(partial);
-    renameSync(partial, path);
+    try {
+      await make(partial);
+      renameSync(partial, path);
+    } catch (error) {
+      throw isNoPlace(error) ? refused(path, error, GOES_ON) : error;
+    }
     this.#save();
     return path;
   }
@@ -125,9 +130,8 @@ export class JobFolder implements Disposable {
   }
 
   #save(): void {
-    const partial = this.at(`${jobName}${UNDER_WAY}`);
-    writeFileSync(partial, `${JSON.stringify({ job: this.#key, seconds: this.seconds }, null, 2)}\n`);
-    renameSync(partial, this.at(jobName));
+    const text = `${JSON.stringify({ job: this.#key, seconds: this.seconds }, null, 2)}\n`;
+    makeFile(this.at(jobName), (partial) => writeFileSync(partial, text), GOES_ON);
   }
 }
 

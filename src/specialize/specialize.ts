@@ -11,7 +11,7 @@ import { importModel } from "../bundle/importModel.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, IfpruneError, OptionError } from "../errors.ts";
-import { checkNewFolder, isDiskFull } from "../files.ts";
+import { checkNewFolder } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
 import { formatOfFolder, readManifest, writeManifest } from "../manifest.ts";
 import { countParameters } from "../model/config.ts";
@@ -85,21 +85,6 @@ export async function* specialize(
   out: string,
   options: SpecializeOptions,
 ): AsyncGenerator<SpecializeEvent, void> {
-  try {
-    yield* work(model, out, options);
-  } catch (cause) {
-    if (!isDiskFull(cause)) throw cause;
-    throw new FileError(
-      jobPath(out),
-      "wanted room on its disk, got no more. Make room; the same command goes on here.",
-      { cause },
-    );
-  }
-}
-
-const jobPath = (out: string) => `${resolve(out)}.job`;
-
-async function* work(model: string, out: string, options: SpecializeOptions): AsyncGenerator<SpecializeEvent, void> {
   const { task, keep = 0.5, confirm, dryRun, force = false, signal, licence = "unknown", modelLicence } = options;
   const numbers = readNumbers("specialize", SPECIALIZE_OPTIONS, options);
   const { maxTokens, temperature, seed, threads, tokens } = numbers;
@@ -121,7 +106,7 @@ async function* work(model: string, out: string, options: SpecializeOptions): As
     ...(file !== undefined && { [hasGold ? "examples" : "prompts"]: hashOf(file) }),
     ...asked,
   };
-  using job = new JobFolder(jobPath(out), key);
+  using job = new JobFolder(`${resolve(out)}.job`, key);
   const how = { threads, force, cache: { root: job.at("cache") } };
 
   const { dense, denseBundle, widths } = yield* prepared({ source, given, numbers, options, job });

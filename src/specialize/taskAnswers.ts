@@ -2,7 +2,7 @@
 import { writeFileSync } from "node:fs";
 import { generateAnswers } from "../answer/generate.ts";
 import type { InstructionModel } from "../answer/instructionModel.ts";
-import type { CacheOptions } from "../bundle/subnetworkCache.ts";
+import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import { InputError } from "../errors.ts";
 import type { JobFolder } from "./jobFolder.ts";
 import { jsonLines, promptText, readRows, type TaskPrompt } from "./taskPrompts.ts";
