@@ -1,11 +1,12 @@
 /** What others open: exports of the smaller model in its folder, checked, with the card, the report and all numbers. */
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { verifyExport } from "../export/verify.ts";
+import { makeFolders } from "../files.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { fullMask } from "../mask/mask.ts";
 import { writeReport } from "../report/report.ts";
@@ -51,7 +52,7 @@ export async function* deliver(
       signal,
       onProgress: (done: number, total: number) => onProgress(done, total, `export ${name}`),
     });
-    mkdirSync(at("gguf"), { recursive: true });
+    makeFolders(at("gguf"));
     for (const type of types) {
       const folder = at("gguf", type);
       if (!existsSync(folder)) await exportSubnetwork(bundle, mask, folder, { ...how(type), formats: ["gguf"], type });

@@ -2,7 +2,7 @@
  * The folder of a job, `OUT.job`: all that it makes lies there until it is whole. What a step makes appears under its name or not at all, so that the same
  * command goes on with the first that is not there.
  */
-import { copyFileSync, existsSync, linkSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, linkSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
@@ -137,7 +137,7 @@ export class JobFolder implements Disposable {
 
 /** A second name for a folder of files that never change, for as good as no space; copies where the system has no links. */
 export function linkFolder(from: string, to: string): void {
-  mkdirSync(to, { recursive: true });
+  makeFolders(to);
   for (const entry of readdirSync(from, { withFileTypes: true })) {
     const [source, target] = [join(from, entry.name), join(to, entry.name)];
     if (entry.isDirectory()) linkFolder(source, target);

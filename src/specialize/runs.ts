@@ -1,6 +1,7 @@
 /** Runs of a job: the model cut to a width and healed, a short one for each share that is tried, and the long one. */
-import { mkdirSync, rmSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { makeFolders } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
 import { writeReport } from "../report/report.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
@@ -53,7 +54,7 @@ export async function* cutAndHeal(
     job.madeJson<Cut>(`${cutName}.json`, async () => {
       const opened = await openDense(dense);
       const { data: encoded } = await taskData(job.at(rows.train), data.name, opened);
-      mkdirSync(job.at("importance"), { recursive: true });
+      makeFolders(job.at("importance"));
       const { model, report } = await cutModel(opened.model, encoded, {
         ...{ tFfn, seed, importance: job.at("importance"), threads, signal },
         onProgress: (phase, done, total) => onProgress(done, total, phase),

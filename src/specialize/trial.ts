@@ -1,10 +1,11 @@
 /** What a job will take on this machine: bytes by its shapes, and seconds by a few steps of the very graph. */
-import { mkdirSync, statfsSync, writeFileSync } from "node:fs";
+import { statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import { OneEngine } from "../answer/oneEngine.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { FileError, MemoryError } from "../errors.ts";
+import { makeFolders } from "../files.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { saveModel } from "../train/checkpoint.ts";
@@ -109,7 +110,7 @@ export async function tryOut(
   { signal, onProgress }: Hooks,
 ): Promise<JobEstimate> {
   const { config, tFfn, shape, tokens, shortRuns } = plan;
-  mkdirSync(folder, { recursive: true });
+  makeFolders(folder);
   const at = (name: string) => join(folder, name);
   let done = 0;
   const total = STEPS + TRIAL_PROMPTS;
