@@ -70,7 +70,7 @@ export class JobFolder implements Disposable {
   }
 
   /** Makes a file or folder, unless it is there. @returns its path */
-  async made(name: string, make: (partial: string) => Promise<void> | void): Promise<string> {
+  async made(name: string, make: (partial: string) => unknown): Promise<string> {
     const path = this.at(name);
     if (existsSync(path)) return path;
     const partial = `${path}${UNDER_WAY}`;

@@ -255,9 +255,13 @@ async function* prepared({
       throw new OptionError(
         `specialize: wanted a share that leaves channels out, got ${widths[0]} of ${F}. Take a smaller one.`,
       );
+    const notes: string[] = [];
     const denseBundle = yield* told("import", signal, (hooks) =>
-      job.made("dense-bundle", (partial) => packBundle(dense, partial, { type: "F16", ...hooks })),
+      job.made("dense-bundle", async (partial) => {
+        notes.push(...(await packBundle(dense, partial, { type: "F16", ...hooks })));
+      }),
     );
+    for (const text of notes) yield { kind: "note", text };
     using whole = new InstructionModel(denseBundle);
     if (typeof whole.format.template === "string")
       yield {
