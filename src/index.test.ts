@@ -67,6 +67,7 @@ test("the surface is what it was", () => {
     function readRecipe
     function softTopK
     function softTopKGradient
+    function specialize
     function trainRecipe
     function verifyExport
     function writeReport
@@ -78,6 +79,7 @@ test("the surface is what it was", () => {
     type AppOptions
     type AskOptions
     type Assignment
+    type Both
     type Budget
     type CacheOptions
     type ChatMessage
@@ -87,6 +89,8 @@ test("the surface is what it was", () => {
     type ComparedAnswer
     type Comparison
     type Control
+    type CurvePoint
+    type Distance
     type Engine
     type EngineDescription
     type EngineModel
@@ -104,10 +108,12 @@ test("the surface is what it was", () => {
     type GeneratedAnswers
     type GenerationEvent
     type GenerationRequest
+    type GoldScore
     type ImportOptions
     type Imported
     type InferenceService
     type Instruction
+    type JobEstimate
     type KvType
     type ListenOptions
     type LocalService
@@ -162,6 +168,12 @@ test("the surface is what it was", () => {
     type SourceFlags
     type SourceName
     type SourceOptions
+    type Specialization
+    type SpecializeEvent
+    type SpecializeOptions
+    type SpecializePhase
+    type SpecializeProgress
+    type Speed
     type Stage
     type StageTimes
     type StreamDecoder

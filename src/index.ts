@@ -127,6 +127,22 @@ export type { ExportFormat, ExportType } from "./export/exportTypes.ts";
 export { Subnetwork } from "./export/subnetwork.ts";
 export { type Verification, type VerifyOptions, verifyExport } from "./export/verify.ts";
 
+// Specialise
+
+export type {
+  Both,
+  CurvePoint,
+  Distance,
+  GoldScore,
+  JobEstimate,
+  Specialization,
+  SpecializeEvent,
+  SpecializePhase,
+  SpecializeProgress,
+  Speed,
+} from "./specialize/specialization.ts";
+export { type SpecializeOptions, specialize } from "./specialize/specialize.ts";
+
 // Errors: all that input can cause
 
 export * from "./errors.ts";

@@ -30,8 +30,9 @@ const edges: Record<string, readonly string[]> = {
   eval: [...learn, ...use, "train"],
   export: [...ground, "bundle"],
   report: ["train", "text"],
+  specialize: [...learn, ...use, "train", "export", "report"],
   bench: [...use, "export", "report"],
-  cli: [...learn, ...use, "train", "serve", "eval", "export", "report", "bench"],
+  cli: [...learn, ...use, "train", "serve", "eval", "export", "report", "specialize", "bench"],
 };
 
 /** Files of all rooms, without tests, relative to `src`. */

@@ -14,7 +14,7 @@ import { ifprune as program } from "../src/cli/program.ts";
 import { entry, ifprune, succeed } from "./support/cli.ts";
 
 const repository = fileURLToPath(new URL("..", import.meta.url));
-const guides = ["chat", "models", "serve", "export", "prune", "train", "evaluate", "library"];
+const guides = ["chat", "models", "serve", "export", "specialize", "prune", "train", "evaluate", "library"];
 const pages = ["README.md", ...guides.map((name) => `docs/${name}.md`)];
 const textOf = (page: string) => readFileSync(join(repository, page), "utf8");
 const readme = textOf("README.md");

@@ -7,8 +7,10 @@ import { FileError, OptionError } from "../errors.ts";
 import type { GgufValue } from "../formats/gguf.ts";
 import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
 import { array, uint32 } from "../formats/ggufValues.ts";
+import { loadModel } from "../train/checkpoint.ts";
 import { Bundle } from "./bundle.ts";
 import { importModel } from "./importModel.ts";
+import { DEFAULT_MODEL } from "./pulledModels.ts";
 
 // That imported models compute the same is tested in test/import.test.ts.
 
@@ -93,6 +95,20 @@ describe("a checkpoint", () => {
     const options = { as: "checkpoint", signal: stop.signal, onProgress } as const;
     await expect(importModel(await modelFolder(), out, options)).rejects.toThrow("stopped");
     expect(readdirSync(dirname(out))).toEqual([]);
+  });
+
+  test("of a bundle has its weights and says where they are from; a bundle with a predictor is refused", async () => {
+    const folder = temporaryFolder();
+    const at = (name: string) => join(folder, name);
+    await importModel(await modelFolder(), at("bundle"), { type: "F32", name: "small", licence: "MIT" });
+    await importModel(at("bundle"), at("checkpoint"), { as: "checkpoint" });
+    const { card, llm } = await loadModel(at("checkpoint"));
+    expect(llm.weights).toEqual(model.weights);
+    expect(card.provenance.data).toEqual([{ name: "small", licence: "MIT" }]);
+    const again = importModel(at("bundle"), at("other"), { as: "checkpoint", licence: "CC0" });
+    await expect(again).rejects.toThrow(OptionError);
+    await expect(importModel(DEFAULT_MODEL, at("default"), { as: "checkpoint" })).rejects.toThrow(/with a predictor/);
+    expect(readdirSync(folder).sort()).toEqual(["bundle", "checkpoint"]);
   });
 
   test("has no type to choose", async () => {

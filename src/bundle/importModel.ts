@@ -1,6 +1,6 @@
 /**
  * Importing a model of someone else's: a Hugging Face folder, a GGUF file, a llama2.c checkpoint. It becomes a bundle, which is run, pruned and
- * exported, or a checkpoint, which is trained.
+ * exported, or a checkpoint, which is trained. A bundle that was imported becomes a checkpoint too.
  */
 import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
@@ -27,6 +27,7 @@ import { inMemory, type ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
+import { Bundle } from "./bundle.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
 import { WeightCheck } from "./weightCheck.ts";
 
@@ -58,13 +59,16 @@ interface Opened extends Disposable {
   /** Small files to take along, `tokenizer.json` among them. */
   texts: Map<string, string>;
   licence?: string | undefined;
+  /** What a bundle says of itself. */
+  manifest?: Pick<BundleManifest, "promptTemplate" | "provenance"> | undefined;
   notes: string[];
 }
 
 /**
  * Imports a model. Memory of a bundle: one layer's FFN in float32 and about 64 MB, whatever the model's size.
  *
- * @param source Hugging Face folder with safetensors, GGUF file (of a split one, the first), or llama2.c checkpoint (.bin)
+ * @param source Hugging Face folder with safetensors, GGUF file (of a split one, the first), or llama2.c checkpoint (.bin); for a checkpoint also a
+ *   bundle without a predictor, whose weights are then what they were rounded to
  * @param outFolder must not exist; it appears whole or not at all
  * @throws {FileError} if the source is damaged, of another kind, a model that we do not compute, or has a weight that is not finite
  * @throws {OptionError} if the type does not fit the model, or the folder exists
@@ -92,6 +96,7 @@ export async function importModel(source: string, outFolder: string, options: Im
       ],
       created: new Date().toISOString(),
     },
+    ...opened.manifest,
   };
   if (options.as === "checkpoint") {
     const check = new WeightCheck(llm.path);
@@ -152,6 +157,7 @@ function open(source: string, options: ImportOptions): Opened {
   }
   if (options.tokenizer !== undefined && !source.endsWith(".bin"))
     throw new OptionError("import: wanted --tokenizer with a llama2.c checkpoint only; other models bring theirs.");
+  if (options.as === "checkpoint" && formatOfFolder(source) === "ifprune-bundle") return openBundle(source, options);
   if (stat.isDirectory() && existsSync(join(source, manifestName)))
     throw new FileError(source, `wanted a model of another tool, got ${ours(source)}`);
   if (stat.isDirectory()) return openFolder(source);
@@ -174,9 +180,42 @@ function ours(folder: string): string {
     case "ifprune-checkpoint":
       return "a checkpoint of ours. `ifprune pack` makes a bundle of it.";
     case "ifprune-bundle":
-      return "a bundle of ours. It needs no import.";
+      return "a bundle of ours. It needs no import, but with --checkpoint, to be trained.";
     default:
       return "a folder of ours. It needs no import.";
+  }
+}
+
+/** Weights of a predictor's model were trained under its masks: dense they are no model of their own. */
+function openBundle(folder: string, { name, licence }: ImportOptions): Opened {
+  if (name !== undefined || licence !== undefined)
+    throw new OptionError("import: wanted no name or licence of a bundle, which has its own, got one. Leave it out.");
+  const bundle = new Bundle(folder);
+  try {
+    if (bundle.predictor)
+      throw new FileError(
+        folder,
+        "wanted a dense model, got a bundle with a predictor. Give the checkpoint that it was packed from.",
+      );
+    const { promptTemplate, provenance, bosId, eosId } = bundle.manifest;
+    const texts = ["tokenizer.json", chatTemplateName].flatMap((name) => {
+      const text = bundle.text(name);
+      return text === undefined ? [] : [[name, text] as const];
+    });
+    return {
+      llm: bundle,
+      type: "keep",
+      tokenizer: bundle.base.metadata,
+      bosId,
+      eosId,
+      texts: new Map(texts),
+      manifest: { promptTemplate, provenance },
+      notes: [],
+      [Symbol.dispose]: () => bundle[Symbol.dispose](),
+    };
+  } catch (error) {
+    bundle[Symbol.dispose]();
+    throw error;
   }
 }
 

@@ -11,7 +11,7 @@ import type { GenerationEvent, InferenceService, MaskRequest, ServedModel } from
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { CHAT_COMMANDS, chatHelp } from "./chatCommands.ts";
 import { SMALL_MODEL } from "./commands/flags.ts";
-import { denseNote, keptLine, noAnswer, qualityWords, sourceWords } from "./options.ts";
+import { denseNote, isWhole, keptLine, noAnswer, qualityWords, sourceWords } from "./options.ts";
 import { type ProgressStream, Waiting } from "./progress.ts";
 
 interface Options extends Budget {
@@ -32,7 +32,7 @@ export async function chatAction(model: string | undefined, { threads, keep, max
   waiting.end();
   const served = service.models()[0]!;
   if (path === DEFAULT_MODEL) process.stderr.write(`${id}: ${SMALL_MODEL}`);
-  if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(denseNote(served));
+  if (isWhole(served)) process.stderr.write(denseNote(served));
   const io = { input: process.stdin, output: process.stdout, status: process.stderr };
   await converse(service, served, { ...options, budget }, io);
 }

@@ -92,6 +92,19 @@ export function denseNote({ dFfn, quality }: { dFfn: number; quality?: Quality |
   return `No trained masks: the whole model answers. Train some (\`ifprune prune\`, then \`ifprune train\`), or try masks that need no training: --keep 90%${qualityWords(cost)}.\n`;
 }
 
+/** Whether an imported model answers with all that it has. One that was trained so is as it shall be. */
+export function isWhole({
+  trainedOn,
+  tFfn,
+  dFfn,
+}: {
+  trainedOn: readonly string[];
+  tFfn: number;
+  dFfn: number;
+}): boolean {
+  return trainedOn.length === 0 && tFfn === dFfn;
+}
+
 /** `75 % of the FFN (1152 of 1536 channels)` */
 export function keptLine(mask: Pick<Mask, "tFfn" | "dFfn">, asked: Budget = {}): string {
   const { tFfn, dFfn } = mask;

@@ -20,6 +20,7 @@ import { pullCommand } from "./commands/pull.ts";
 import { reportCommand } from "./commands/report.ts";
 import { runCommand } from "./commands/run.ts";
 import { serveCommand } from "./commands/serve.ts";
+import { specializeCommand } from "./commands/specialize.ts";
 import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
 
@@ -36,6 +37,7 @@ export function ifprune(): Command {
     runCommand,
     chatCommand,
     serveCommand,
+    specializeCommand,
     maskCommand,
     trainCommand,
     evalCommand,

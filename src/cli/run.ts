@@ -7,6 +7,7 @@ import { DEFAULT_MODEL, namesBundle } from "../bundle/pulledModels.ts";
 import { checkResident, hasResident, residentBytes } from "../bundle/residentModel.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
+import { IMPORT_RECIPE } from "../manifest.ts";
 import { printComparison } from "./comparison.ts";
 import {
   denseNote,
@@ -110,7 +111,8 @@ export async function runAction(words: string[], options: Options): Promise<void
     waiting.end();
     return json ? printJson(comparison) : printComparison(comparison, process.stdout);
   }
-  if (!dense && mask === undefined && !isMasked(model, flags))
+  const isImported = model.manifest.provenance.recipe === IMPORT_RECIPE;
+  if (isImported && !dense && mask === undefined && !isMasked(model, flags))
     waiting.note(denseNote({ dFfn: model.bundle.ffnWidth, quality: model.manifest.quality }));
   if (engine.form === "resident") {
     checkResident(model.bundle);

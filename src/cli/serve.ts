@@ -13,7 +13,7 @@ import { isLoopback } from "../serve/http/security.ts";
 import { listen } from "../serve/http/server.ts";
 import { openLocalService } from "../serve/localService.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
-import { denseNote, keptLine, type MaskFlags } from "./options.ts";
+import { denseNote, isWhole, keptLine, type MaskFlags } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
 interface Options extends Pick<MaskFlags, "source" | "text" | keyof Budget> {
@@ -75,7 +75,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   const app = createApp(service, { host, apiKey, hosts, cors, allowModels, log, logPrompts, mask, page });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models()) {
-    if (!served.isTrained && served.tFfn === served.dFfn) process.stderr.write(`${served.id}: ${denseNote(served)}`);
+    if (isWhole(served)) process.stderr.write(`${served.id}: ${denseNote(served)}`);
     else if (options.keep !== undefined) process.stderr.write(`${served.id}: ${keptLine(served, options)}\n`);
   }
   process.stdout.removeAllListeners("error").on("error", () => {}); // a server outlives who reads its output

@@ -28,6 +28,8 @@ export interface ExportOptions
   formats?: readonly ExportFormat[];
   /** Of the GGUF's weights. Default: "keep", those of the bundle. */
   type?: ExportType | undefined;
+  /** Markdown. Default: a card that says which part of which model this is. */
+  card?: string | undefined;
 }
 
 /**
@@ -58,7 +60,7 @@ export async function exportSubnetwork(
     }
     const files = await describeFiles(partial, names);
     const card = "README.md";
-    writeFileSync(join(partial, card), modelCard({ ...about, files }, bundle));
+    writeFileSync(join(partial, card), options.card ?? modelCard({ ...about, files }, bundle));
     writeExportManifest(partial, { ...about, files: { ...files, ...(await describeFiles(partial, [card])) } });
   });
 }

@@ -2,7 +2,7 @@
 import type { BundleManifest } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { type ExportManifest, exportManifestName, ggufFileName } from "./exportManifest.ts";
-import { describe } from "./weights.ts";
+import { describe, title } from "./weights.ts";
 
 /** @param source the whole model's shape and manifest */
 export function modelCard(about: ExportManifest, source: { config: ModelConfig; manifest: BundleManifest }): string {
@@ -24,7 +24,7 @@ export function modelCard(about: ExportManifest, source: { config: ModelConfig; 
       : []),
     "---",
     "",
-    `# ${plain(about.source.name)}: ${tFfn} of ${dFfn} FFN channels`,
+    `# ${plain(title(about))}`,
     "",
     plain(describe(about)),
     "The kept channels are the source's own, scaled by the mask's weights where it has any; nothing was trained for this export.",

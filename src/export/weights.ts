@@ -75,7 +75,7 @@ function ggufFile(subnetwork: Subnetwork, type: ExportType, about: ExportManifes
   metadata.set(feedForwardKey(bundle.config.family), uint32(tFfn));
   const template = chatTemplate(bundle);
   if (template !== undefined) metadata.set("tokenizer.chat_template", string(template));
-  metadata.set("general.name", string(`${source.name}, ${tFfn} of ${dFfn} FFN channels`));
+  metadata.set("general.name", string(title(about)));
   metadata.set("general.description", string(describe(about)));
   metadata.set("ifprune.source.sha256", string(source.sha256));
   metadata.set("ifprune.t_ffn", uint32(tFfn));
@@ -85,9 +85,15 @@ function ggufFile(subnetwork: Subnetwork, type: ExportType, about: ExportManifes
   return weightFile(metadata, tensors, data);
 }
 
+/** What an export is called. */
+export function title({ source, tFfn, dFfn }: ExportManifest): string {
+  return tFfn === dFfn ? source.name : `${source.name}, ${tFfn} of ${dFfn} FFN channels`;
+}
+
 /** One sentence of what an export is. */
 export function describe({ source, tFfn, dFfn, task, instruction }: ExportManifest): string {
   const asked = task ?? instruction;
+  if (tFfn === dFfn) return `${source.name}, as it is, written by ifprune.`;
   const purpose = asked === undefined ? "a given mask" : `"${asked.replace(/\s+/g, " ").trim()}"`;
   return `The part of ${source.name} that ifprune kept for ${purpose}: ${tFfn} of ${dFfn} FFN channels in each layer.`;
 }

@@ -3,9 +3,15 @@ import { existsSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { type EvaluationRow, type MaskRow, type MetricsRow, readRunLog, type TrainRow } from "../train/runLog.ts";
-import { escapeHtml, lineChart, type Point, type Series, short } from "./chart.ts";
+import { type Chart, escapeHtml, lineChart, type Point, type Series, short } from "./chart.ts";
 import { type Evaluation, evaluationSections, mean, readEvaluation } from "./evaluations.ts";
 import { style } from "./style.ts";
+
+/** Charts of what no log has, above all else. */
+export interface ReportCharts {
+  title: string;
+  charts: readonly Chart[];
+}
 
 /**
  * Writes a report.
@@ -14,7 +20,7 @@ import { style } from "./style.ts";
  * @throws {OptionError} if there are no inputs
  * @throws {FileError} if an input is missing or none of these, or the output cannot be written
  */
-export function writeReport(inputs: readonly string[], output: string): void {
+export function writeReport(inputs: readonly string[], output: string, more?: ReportCharts): void {
   if (inputs.length === 0) throw new OptionError("report: wanted at least one run folder or evaluation, got none.");
   const runs: string[] = [];
   const evaluations: Evaluation[] = [];
@@ -32,7 +38,10 @@ export function writeReport(inputs: readonly string[], output: string): void {
       runs.push(runSection(readRunLog(log), basename(dirname(resolve(log)))));
     }
   }
-  const html = page([...evaluationSections(evaluations), ...runs]);
+  const first = more && [
+    `<section><h2>${escapeHtml(more.title)}</h2><div class="charts">${more.charts.map(lineChart).join("")}</div></section>`,
+  ];
+  const html = page([...(first ?? []), ...evaluationSections(evaluations), ...runs]);
   try {
     writeFileSync(output, html);
   } catch (cause) {

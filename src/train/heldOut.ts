@@ -1,9 +1,15 @@
 /** Questions that a run is measured by while it trains, from a file that it does not train on. */
+import type { Model } from "../formats/huggingface.ts";
+import type { SessionOptions } from "../graph/session.ts";
+import { DivergenceMeter, type TaughtSequence } from "../net/divergenceMeter.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
+import { parameterArrays } from "../net/parameters.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, instructionOf, type PromptFormat, predictorIds } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
 import { IGNORED } from "./batches.ts";
+import { type Score, summarizeDivergence } from "./diagnose.ts";
+import type { Teacher } from "./teacher.ts";
 
 export interface HeldOutExample extends LabelledSequence {
   domain: string;
@@ -44,4 +50,38 @@ export async function heldOutExamples(
   }
   const count = Math.min(limit, examples.length);
   return Array.from({ length: count }, (_, i) => examples[Math.floor((i * examples.length) / count)]!);
+}
+
+/** Held-out questions with what a teacher of them makes of each; answers count, prompts do not. @param states of the same questions, in their order */
+export async function taughtSequences(
+  examples: readonly HeldOutExample[],
+  states: Teacher,
+): Promise<readonly TaughtSequence[]> {
+  const size = states.sequenceLength * states.head.width;
+  const taught = await states.states(Int32Array.from(examples.keys()));
+  return examples.map(({ ids, labels }, i) => ({
+    ids,
+    counts: Array.from(labels, (label) => label >= 0),
+    states: taught.subarray(i * size, (i + 1) * size),
+  }));
+}
+
+/** How far a dense model is from a teacher on held-out questions: `loss` is the divergence in nats a token, `tokenAccuracy` how often both find the same token likeliest. */
+export async function measureDivergence(
+  { config, weights }: Model,
+  examples: readonly HeldOutExample[],
+  states: Teacher,
+  session: SessionOptions,
+): Promise<Score> {
+  const teacher = { ...states.head, weight: states.headWeight };
+  const meter = new DivergenceMeter(config, parameterArrays({ llm: weights }), teacher, session);
+  try {
+    const measured = await meter.measure(await taughtSequences(examples, states));
+    return summarizeDivergence(
+      measured,
+      examples.map(({ domain }) => domain),
+    );
+  } finally {
+    await meter.release();
+  }
 }

@@ -7,7 +7,7 @@ import { DivergenceMeter } from "../net/divergenceMeter.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type LearnedStaticMask, PREFIX } from "../net/step.ts";
 import { diagnoseMasks, type Score, summarize, summarizeDivergence } from "./diagnose.ts";
-import type { HeldOutExample } from "./heldOut.ts";
+import { type HeldOutExample, taughtSequences } from "./heldOut.ts";
 import type { EvaluationRow, MaskRow } from "./runLog.ts";
 import type { DistilStage, StageConfig } from "./stage.ts";
 
@@ -60,13 +60,7 @@ export class StageEvaluation {
       { ...teacher, weight: states.headWeight },
       this.#session,
     );
-    const size = states.sequenceLength * teacher.width;
-    const taught = await states.states(Int32Array.from(examples.keys()));
-    const sequences = examples.map(({ ids, labels }, i) => ({
-      ids,
-      counts: Array.from(labels, (label) => label >= 0),
-      states: taught.subarray(i * size, (i + 1) * size),
-    }));
+    const sequences = await taughtSequences(examples, states);
     const domains = examples.map(({ domain }) => domain);
     const under = async (own?: readonly Mask[]) =>
       summarizeDivergence(await this.#meter!.measure(sequences, own), domains);

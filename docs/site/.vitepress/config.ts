@@ -18,6 +18,7 @@ const guides: DefaultTheme.SidebarItem[] = [
   { text: "Models of your own", link: "/docs/models" },
   { text: "Serve", link: "/docs/serve" },
   { text: "Export", link: "/docs/export" },
+  { text: "A model for one task", link: "/docs/specialize" },
   { text: "Prune and heal", link: "/docs/prune" },
   { text: "Train", link: "/docs/train" },
   { text: "Evaluate and measure", link: "/docs/evaluate" },

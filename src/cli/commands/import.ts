@@ -21,7 +21,7 @@ export function importCommand(): Command {
     )
     .option(
       "--checkpoint",
-      "make a float32 checkpoint instead, which `ifprune train` starts from (4 bytes a parameter)",
+      "make a float32 checkpoint instead, which `ifprune train` starts from (4 bytes a parameter), also of a bundle",
     )
     .addOption(
       numberFlag("--blocks <n>", {

@@ -1,0 +1,102 @@
+/** What others open: exports of the smaller model in its folder, checked, with the card, the report and all numbers. */
+import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { InstructionModel } from "../answer/instructionModel.ts";
+import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import { exportSubnetwork } from "../export/export.ts";
+import { ggufFileName } from "../export/exportManifest.ts";
+import { verifyExport } from "../export/verify.ts";
+import { makeFolders } from "../files.ts";
+import { blockLength } from "../formats/quantize.ts";
+import { fullMask } from "../mask/mask.ts";
+import { writeReport } from "../report/report.ts";
+import { heldOutExamples } from "../train/heldOut.ts";
+import type { JobFolder } from "./jobFolder.ts";
+import { compareFiles } from "./quantized.ts";
+import type { Specialization, SpecializeEvent } from "./specialization.ts";
+import { taskCard } from "./taskCard.ts";
+import { told } from "./told.ts";
+
+const QUANTIZED = ["Q8_0", "Q4_0"] as const;
+
+/**
+ * @param small its folder gets all this
+ * @param about all but `quantized`
+ * @param heldOut file of rows
+ * @returns the whole of it
+ */
+export async function* deliver(
+  small: InstructionModel,
+  about: Omit<Specialization, "quantized">,
+  {
+    job,
+    heldOut,
+    threads,
+    force,
+    signal,
+  }: {
+    job: JobFolder;
+    heldOut: string;
+    threads: number | undefined;
+    force: boolean;
+    signal: AbortSignal | undefined;
+  },
+): AsyncGenerator<SpecializeEvent, Specialization> {
+  const { bundle, engines, format } = small;
+  const at = (...names: string[]) => join(bundle.path, ...names);
+  const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
+  const types = QUANTIZED.filter(() => bundle.width % blockLength === 0 && bundle.ffnWidth % blockLength === 0);
+  return yield* told("export", signal, async ({ signal, onProgress }) => {
+    const how = (name: string) => ({
+      task: about.options.task as string | undefined,
+      signal,
+      onProgress: (done: number, total: number) => onProgress(done, total, `export ${name}`),
+    });
+    makeFolders(at("gguf"));
+    for (const type of types) {
+      const folder = at("gguf", type);
+      if (!existsSync(folder)) await exportSubnetwork(bundle, mask, folder, { ...how(type), formats: ["gguf"], type });
+      await verifyExport(folder, { signal });
+    }
+    const { path: reference } = await openSubnetwork(bundle, mask, { root: job.at("cache"), signal });
+    const paths = types.map((type) => at("gguf", type, ggufFileName(type)));
+    const examples = await heldOutExamples(heldOut, format, bundle.contextLength - 1);
+    const compared = await compareFiles(
+      engines,
+      [reference, ...paths],
+      examples,
+      { threads, force },
+      { signal, onProgress: (done, total) => onProgress(done, total, "compare types") },
+    );
+    const result: Specialization = { ...about, quantized: types.map((type, i) => ({ type, ...compared[i]! })) };
+    const card = taskCard(result);
+    rmSync(at("huggingface"), { recursive: true, force: true }); // of a call that was stopped: its card has older numbers
+    await exportSubnetwork(bundle, mask, at("huggingface"), { ...how("F16"), type: "F16", card });
+    await verifyExport(at("huggingface"), { signal });
+    writeFileSync(at("README.md"), card);
+    writeFileSync(at("specialize.json"), `${JSON.stringify(result, null, 2)}\n`);
+    writeReport([job.at("run-healed")], at("report.html"), reportCharts(result));
+    return result;
+  });
+}
+
+/** What no run's log has: the shares that were tried. */
+function reportCharts({ auto, model, options }: Specialization): Parameters<typeof writeReport>[2] {
+  if (!auto) return undefined;
+  const points = auto.curve.map(({ keep, kl }) => [Math.round(100 * keep), kl] as const).toReversed();
+  const bound = points.map(([keep]) => [keep, auto.maxLoss] as const);
+  return {
+    title: `${model.name}${options.task === undefined ? "" : `: ${options.task}`}`,
+    charts: [
+      {
+        title: "Held-out KL after a short run, nats a token",
+        xLabel: "% of the FFN",
+        series: [
+          { name: "short runs", points },
+          { name: "bound", points: bound, dashed: true },
+        ],
+        fromZero: true,
+      },
+    ],
+  };
+}

@@ -1,0 +1,144 @@
+/** Healing of a cut model: divergence from the dense one, after every token of the task's rows, until it gets no better on held-out ones. */
+import { existsSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { readJson } from "../files.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { checkpointFolder } from "../train/checkpoint.ts";
+import { parseRecipe, type RecipeFile } from "../train/recipe/read.ts";
+import { trainRecipe } from "../train/run.ts";
+import { readRunLog } from "../train/runLog.ts";
+import { linkFolder } from "./jobFolder.ts";
+import type { Distance, SpecializeEvent } from "./specialization.ts";
+import type { RowShape } from "./taskData.ts";
+
+/** A run of a job; paths are those of the job's folder. */
+export interface HealPlan {
+  /** Of the run. */
+  name: string;
+  /** Cut model, and the dense one that teaches. */
+  init: string;
+  teacher: string;
+  /** Shape of the cut model. */
+  llm: ModelConfig;
+  shape: RowShape;
+  steps: number;
+  /** Steps between two evaluations. */
+  every: number;
+  /** Rows to learn from, and those held out. */
+  rows: { train: string; heldOut?: string | undefined };
+  data: { name: string; licence: string };
+  seed: number;
+  threads?: number | undefined;
+}
+
+/** Evaluations without gain after which a run ends. */
+export const PATIENCE = 3;
+
+/** Of a model 576 wide, where it was found; Adam moves each weight alike, so a wider one is moved less. */
+const RATE = { llm: 3e-4, width: 576, most: 3e-3 } as const;
+
+/** @param pathOf a path of the job */
+export function healRecipe(plan: HealPlan, pathOf: (relative: string) => string): RecipeFile {
+  const { name, init, teacher, llm, shape, steps, every, rows, data, seed, threads } = plan;
+  const { vocabSize: _, ...own } = llm;
+  const recipe = {
+    name,
+    seed,
+    init: { run: init },
+    llm: JSON.parse(JSON.stringify(own)), // without keys that are undefined
+    stages: [
+      {
+        name: "heal",
+        kind: "distil",
+        teacher: { run: teacher },
+        states: "states",
+        steps,
+        data: [{ domain: data.name, path: rows.train, licence: data.licence }],
+        sequenceLength: shape.T,
+        tokensPerBatch: shape.T * shape.B,
+        learningRate: { llm: Math.min(RATE.most, (RATE.llm * RATE.width) / llm.width) },
+        warmupSteps: Math.min(10, steps),
+        minLearningRateShare: 0.05,
+        weightDecay: 0,
+        beta2: 0.98,
+        ...(rows.heldOut !== undefined && { evaluate: { every, path: rows.heldOut } }),
+      },
+    ],
+    checkpointEvery: every,
+    ...(threads !== undefined && { threads }),
+  };
+  return { recipe: parseRecipe(recipe, pathOf(name)), pathOf };
+}
+
+/** What came of a run. */
+export interface Healed {
+  /** Checkpoint of the best evaluation. */
+  path: string;
+  best: Distance & { step: number };
+  evaluations: readonly (Distance & { step: number })[];
+  /** That were taken. */
+  steps: number;
+}
+
+/**
+ * Trains to the end of the plan, or until the held-out divergence has not fallen for {@link PATIENCE} evaluations. What it gives is the checkpoint at which it was
+ * lowest.
+ *
+ * @throws as `trainRecipe`; the reason of the signal where that stopped it, after a checkpoint
+ */
+export async function* heal(
+  file: RecipeFile,
+  runDir: string,
+  { signal, threads }: { signal?: AbortSignal | undefined; threads?: number | undefined },
+): AsyncGenerator<SpecializeEvent, Healed> {
+  const enough = new AbortController();
+  const stop = AbortSignal.any([enough.signal, ...(signal ? [signal] : [])]);
+  const { name, stages } = file.recipe;
+  const session = { ...(threads !== undefined && { threads }), spinning: false };
+  for await (const event of trainRecipe(file, { runDir, signal: stop, ...session })) {
+    if (event.kind === "saved" || event.kind === "resumed") keepBest(runDir);
+    if (event.kind === "resumed" && isStale(runDir)) break;
+    if (event.kind !== "row") continue;
+    if (event.row.kind === "evaluation" && isStale(runDir)) enough.abort();
+    yield { kind: "row", run: name, row: event.row, totalSteps: event.totalSteps };
+  }
+  signal?.throwIfAborted();
+  const evaluations = evaluationsOf(runDir);
+  const best = bestOf(evaluations);
+  if (!best) throw new Error(`internal: run "${name}" of ${stages[0]!.steps} steps was never evaluated`);
+  return { path: bestFolder(runDir), best, evaluations, steps: evaluations.at(-1)!.step };
+}
+
+function evaluationsOf(runDir: string): (Distance & { step: number })[] {
+  return readRunLog(join(runDir, "metrics.jsonl")).flatMap((row) =>
+    row.kind === "evaluation" ? [{ step: row.step, kl: row.loss.dense!, agreement: row.accuracy.dense! }] : [],
+  );
+}
+
+const bestOf = <T extends Distance>(evaluations: readonly T[]): T | undefined =>
+  evaluations.reduce<T | undefined>((best, one) => (best && best.kl <= one.kl ? best : one), undefined);
+
+function isStale(runDir: string): boolean {
+  const evaluations = evaluationsOf(runDir);
+  return evaluations.indexOf(bestOf(evaluations)!) < evaluations.length - PATIENCE;
+}
+
+const bestFolder = (runDir: string) => join(runDir, "best");
+
+/** A run keeps its last checkpoints alone: the best so far gets a second name as soon as it is there. */
+function keepBest(runDir: string): void {
+  const best = bestOf(evaluationsOf(runDir));
+  if (!best) return;
+  const [from, to] = [checkpointFolder(runDir, best.step), bestFolder(runDir)];
+  if (!existsSync(from) || stepIn(to) === best.step) return;
+  const partial = `${to}.making`;
+  rmSync(partial, { recursive: true, force: true });
+  linkFolder(from, partial);
+  rmSync(to, { recursive: true, force: true });
+  renameSync(partial, to);
+}
+
+function stepIn(folder: string): number | undefined {
+  const path = join(folder, "state.json");
+  return existsSync(path) ? (readJson(path) as { step: number }).step : undefined;
+}

@@ -1,0 +1,38 @@
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../../test/support/models.ts";
+import { FileError } from "../errors.ts";
+import { JobFolder } from "./jobFolder.ts";
+
+test("what was made is there in the next call, what was under way is not", async () => {
+  const path = join(temporaryFolder(), "out.job");
+  {
+    using job = new JobFolder(path, { task: "a", keep: 0.5 });
+    expect(job.isNew).toBe(true);
+    await job.made("dense", (partial) => void mkdirSync(partial));
+    const failing = job.made("cut", (partial) => {
+      writeFileSync(partial, "half");
+      throw new Error("killed");
+    });
+    await expect(failing).rejects.toThrow("killed");
+    expect(await job.madeJson("rows.json", async () => ({ rows: 3 }))).toEqual({ rows: 3 });
+  }
+  using job = new JobFolder(path, { task: "a", keep: 0.5 });
+  expect(job.isNew).toBe(false);
+  expect(readdirSync(path).sort()).toEqual(["dense", "job.json", "rows.json", "trainer.lock"]);
+  expect(await job.madeJson("rows.json", async () => ({ rows: 4 }))).toEqual({ rows: 3 });
+});
+
+test("another job's folder is refused, and so is one of something else; the lock goes with the refusal", () => {
+  const path = join(temporaryFolder(), "out.job");
+  new JobFolder(path, { task: "a", tokens: 500 })[Symbol.dispose]();
+  expect(() => new JobFolder(path, { task: "a", tokens: 300 })).toThrow(FileError);
+  expect(() => new JobFolder(path, { task: "a", tokens: 300 })).toThrow(/got another tokens 300 \(before: 500\)/);
+  using held = new JobFolder(path, { task: "a", tokens: 500 });
+  expect(() => new JobFolder(held.path, { task: "a", tokens: 500 })).toThrow(/wanted a run that nobody trains/);
+  const other = temporaryFolder();
+  writeFileSync(join(other, "mine.txt"), "");
+  expect(() => new JobFolder(other, { task: "a" })).toThrow(/got one without job\.json/);
+  expect(existsSync(join(other, "mine.txt"))).toBe(true);
+});

@@ -1,0 +1,126 @@
+/** What `specialize` tells while it works, and what it found: all of it is data, which the card and the report show. */
+import type { MetricsRow } from "../train/runLog.ts";
+
+/** What takes its time, in this order, beside the runs. */
+export type SpecializePhase = "import" | "trial" | "draft" | "answers" | "cut" | "compare" | "export";
+
+/** What {@link specialize} tells while it goes. */
+export type SpecializeEvent =
+  | SpecializeProgress
+  | { kind: "note"; text: string }
+  | { kind: "estimate"; estimate: JobEstimate }
+  /** Inputs that the model has drafted. */
+  | { kind: "drafted"; prompts: readonly string[] }
+  /** Of a run: a short one of `keep: "auto"`, or the long one. */
+  | { kind: "row"; run: string; row: MetricsRow; totalSteps: number }
+  | { kind: "point"; point: CurvePoint }
+  | { kind: "result"; path: string; result: Specialization };
+
+/** How far a phase is. */
+export interface SpecializeProgress {
+  kind: "progress";
+  phase: SpecializePhase;
+  done: number;
+  total: number;
+  /** Which part of it. */
+  detail?: string | undefined;
+}
+
+/** What a job takes on this machine, by a few steps of it. */
+export interface JobEstimate {
+  /** By phase, about. */
+  seconds: { answers: number; pruning: number; healing: number; compare: number };
+  totalSeconds: number;
+  /** Most memory that the process had in the trial. */
+  memoryBytes: number;
+  memoryAvailable: number;
+  /** Of the job at its largest. */
+  diskBytes: number;
+  diskAvailable: number;
+}
+
+/** Against the whole model, over the answers of held-out prompts. */
+export interface Distance {
+  /** KL(whole model, smaller model), nats a token. */
+  kl: number;
+  /** Share of tokens at which both find the same one likeliest. */
+  agreement: number;
+}
+
+/** A share that `keep: "auto"` tried in a short run. */
+export interface CurvePoint extends Distance {
+  tFfn: number;
+  /** Of the FFN. */
+  keep: number;
+}
+
+/** Answers with gold beside them: share that is the same text, and share that has it as whole words. */
+export interface GoldScore {
+  exact: number;
+  contains: number;
+}
+
+/** Of held-out prompts in turns, medians. */
+export interface Speed {
+  /** From the prompt to the first token. */
+  firstTokenMs: number;
+  /** After it; absent where no answer has two tokens. */
+  tokensPerSecond?: number | undefined;
+}
+
+/** The whole model and the smaller one. */
+export interface Both<T> {
+  dense: T;
+  small: T;
+}
+
+/** `specialize.json`: what was asked, what came, and how it was found. */
+export interface Specialization {
+  format: "ifprune-specialization";
+  version: 1;
+  /** Version of the package. */
+  ifprune: string;
+  /** ISO 8601. */
+  created: string;
+  /** Of the whole job, without the time between two calls. */
+  seconds: number;
+  options: Record<string, string | number | undefined>;
+  model: { name: string; data: readonly { name: string; licence: string }[] };
+  data: {
+    name: string;
+    licence: string;
+    /** Where the prompts are from, and the answers. */
+    prompts: "given" | "drafted";
+    answers: "gold" | "own";
+    train: number;
+    heldOut: number;
+    /** Prompts whose answer had no end, or no text, or was too long for the model. */
+    unanswered: number;
+    /** Whose answer repeats itself. */
+    looping: number;
+  };
+  tFfn: number;
+  dFfn: number;
+  parameters: Both<number>;
+  /** Of `keep: "auto"`: the bound, whether a share was within it, and what was tried. */
+  auto?: { maxLoss: number; isReached: boolean; curve: readonly CurvePoint[] } | undefined;
+  /** Error of FFN outputs on the training data: channels dropped, and after least squares. */
+  reconstruction: { before: number; after: number };
+  /** Before any training. */
+  before: Distance;
+  /** Of the checkpoint that was taken. */
+  after: Distance & { step: number };
+  training: {
+    steps: number;
+    planned: number;
+    tokens: number;
+    evaluations: readonly (Distance & { step: number })[];
+  };
+  gold?: Both<GoldScore> | undefined;
+  /** Of F16 weights as they are served. */
+  bytes: Both<number>;
+  speed: Both<Speed>;
+  /** GGUF files, and how far each is from F16 in the same engine. */
+  quantized: readonly (Distance & { type: string; bytes: number })[];
+  answers: readonly ({ prompt: string; gold?: string | undefined } & Both<string>)[];
+}

@@ -1,0 +1,120 @@
+/** The card of a specialised model: what it is for, what it is made of, what it lost and gained. Every number in it was measured. */
+import { byteSize } from "../bundle/memory.ts";
+import type { Distance, Specialization } from "./specialization.ts";
+
+/** Paths in it are those of the result's folder. */
+export function taskCard(result: Specialization): string {
+  const { model, data, tFfn, dFfn, parameters, before, after, training, bytes, speed, gold, quantized, auto } = result;
+  const { task } = result.options;
+  const licences = [...new Set([...model.data.map(({ licence }) => licence), data.licence])];
+  const isOne = licences.length === 1 && /^[\w.-]+$/.test(licences[0]!) && licences[0] !== "unknown";
+  const purpose = task === undefined ? `prompts as in ${data.name}` : `one task: ${task}`;
+  const lines = [
+    "---",
+    "library_name: transformers",
+    "pipeline_tag: text-generation",
+    "tags: [ifprune, pruned]",
+    ...(isOne ? [`license: ${licences[0]}`] : []),
+    "---",
+    "",
+    `# ${plain(model.name)} for ${plain(purpose)}`,
+    "",
+    `A smaller ${plain(model.name)}: ${tFfn} of ${dFfn} channels of each layer's FFN, chosen for this task and then trained to say what the whole model says. At other tasks it may fail.`,
+    "",
+    "| | whole model | this one |",
+    "|---|---:|---:|",
+    row("parameters", thousands(parameters.dense), thousands(parameters.small)),
+    row("weights, F16", byteSize(bytes.dense), byteSize(bytes.small)),
+    row("first token, median", milliseconds(speed.dense.firstTokenMs), milliseconds(speed.small.firstTokenMs)),
+    row("tokens a second, median", rate(speed.dense.tokensPerSecond), rate(speed.small.tokensPerSecond)),
+    row("held out: KL from the whole model, nats a token", "0", after.kl.toFixed(3)),
+    row("held out: same likeliest token", "100 %", share(after.agreement)),
+    ...(gold
+      ? [
+          row("held out: the right answer exactly", share(gold.dense.exact), share(gold.small.exact)),
+          row("held out: the right answer in it", share(gold.dense.contains), share(gold.small.contains)),
+        ]
+      : []),
+    "",
+    `Before training it was at ${distance(before)}; ${training.steps} of ${training.planned} steps, the best at step ${after.step}, on ${thousands(training.tokens)} tokens brought it to ${distance(after)}. Both of ${data.heldOut} held-out prompts that were never trained on; speed of both in turns, in one engine on one machine.`,
+    "",
+    ...(auto
+      ? [
+          "## Shares that were tried, in short runs",
+          "",
+          "| share | channels | KL | same token |",
+          "|---:|---:|---:|---:|",
+          ...auto.curve.map(({ keep, tFfn, kl, agreement }) =>
+            row(share(keep), String(tFfn), kl.toFixed(3), share(agreement)),
+          ),
+          "",
+          auto.isReached
+            ? `The smallest within ${auto.maxLoss} nats was built.`
+            : `None was within ${auto.maxLoss} nats; the nearest was built.`,
+          "",
+        ]
+      : []),
+    "## Use it",
+    "",
+    "```sh",
+    'ifprune run --model path/to/this/folder "…"',
+    "```",
+    "",
+    "`huggingface/` opens in transformers and has a GGUF of F16 beside; `gguf/` has smaller ones:",
+    "",
+    "| file | size | KL from F16 | same token |",
+    "|---|---:|---:|---:|",
+    ...quantized.map(({ type, bytes, kl, agreement }) =>
+      row(`gguf/${type}/model-${type}.gguf`, byteSize(bytes), kl.toFixed(4), share(agreement)),
+    ),
+    "",
+    "## What it is made of",
+    "",
+    "| | |",
+    "|---|---|",
+    ...model.data.map(({ name, licence }) => row("model", `${name} (licence: ${licence})`)),
+    row(
+      "prompts",
+      `${data.name} (licence: ${data.licence}), ${data.prompts}; ${data.train} to learn from, ${data.heldOut} held out`,
+    ),
+    row("answers", data.answers === "gold" ? "given with the prompts" : "the whole model's own"),
+    row("left out", `${data.unanswered} without an end or text, ${data.looping} that repeat themselves`),
+    row("options", JSON.stringify(result.options)),
+    row("made by", `ifprune ${result.ifprune}, ${result.created}, ${duration(result.seconds)}`),
+    "",
+    "## Answers beside the whole model's",
+    "",
+    ...result.answers.flatMap(({ prompt, gold, dense, small }) => [
+      `**${plain(prompt)}**`,
+      "",
+      `- whole: ${plain(dense) || "(nothing)"}`,
+      `- this: ${plain(small) || "(nothing)"}`,
+      ...(gold === undefined ? [] : [`- right: ${plain(gold)}`]),
+      "",
+    ]),
+  ];
+  return `${lines.join("\n").trimEnd()}\n`;
+}
+
+const distance = ({ kl, agreement }: Distance) =>
+  `a KL of ${kl.toFixed(3)} nats and ${share(agreement)} the same token`;
+const row = (...cells: string[]) => `| ${cells.map(plain).join(" | ")} |`;
+const share = (value: number) => `${(100 * value).toFixed(1)} %`;
+const thousands = (value: number) => value.toLocaleString("en-US");
+const milliseconds = (ms: number) => `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
+const rate = (value: number | undefined) => value?.toFixed(1) ?? "–";
+
+/** "1 h 5 min", "12 min", "40 s". */
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** Text of others on one line, without what Markdown or HTML would take for its own. */
+function plain(text: string): string {
+  return text
+    .replace(/\s+/g, " ")
+    .trim()
+    .replace(/[\\|<>[\]`*_#]/g, "\\$&");
+}

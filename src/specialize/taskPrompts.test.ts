@@ -1,0 +1,66 @@
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { temporaryFolder } from "../../test/support/models.ts";
+import { FileError, InputError } from "../errors.ts";
+import { checkCount, distinct, partHeldOut, promptText, readTaskPrompts, type TaskPrompt } from "./taskPrompts.ts";
+
+function file(name: string, text: string): string {
+  const path = join(temporaryFolder(), name);
+  writeFileSync(path, text);
+  return path;
+}
+
+test("lines are inputs of the task, or whole prompts where there is none; rows may have their own instruction", async () => {
+  const lines = file("prompts.txt", "one\r\n\n  two \n");
+  expect(await readTaskPrompts(lines, "Say it:", false)).toEqual([
+    { instruction: "Say it:", input: "one" },
+    { instruction: "Say it:", input: "two" },
+  ]);
+  expect(await readTaskPrompts(lines, undefined, false)).toEqual([{ instruction: "one" }, { instruction: "two" }]);
+  const rows = file(
+    "prompts.jsonl",
+    '{"input": "one", "output": "1"}\n{"instruction": "Do it", "answers": ["2", "3"]}\n',
+  );
+  expect(await readTaskPrompts(rows, "Say it:", true)).toEqual([
+    { instruction: "Say it:", input: "one", output: "1" },
+    { instruction: "Do it", output: "2" },
+  ]);
+  const asked = await readTaskPrompts(rows, "Say it:", false);
+  expect(asked.map(({ output }) => output)).toEqual([undefined, undefined]); // the model answers
+});
+
+test.each([
+  [
+    "other fields",
+    "a.jsonl",
+    '{"question": "one", "answer": "1"}',
+    /line 1: wanted "instruction", or "input" of the task, got "question", "answer"/,
+  ],
+  ["no answers", "a.jsonl", '{"instruction": "one"}', /line 1: wanted "output", the right answer, got "instruction"/],
+  ["inputs without a task", "a.jsonl", '{"input": "one", "output": "1"}', /or a task that is asked of inputs/],
+  ["an array", "a.txt", '[{"instruction": "one"}]', /line 1: .*expected object/],
+  ["plain text", "a.txt", "one\ntwo", /wanted JSON Lines of .*, got plain text/],
+])("examples with %s are refused, and the line is named", async (_, name, text, message) => {
+  const reading = readTaskPrompts(file(name, text), undefined, true);
+  await expect(reading).rejects.toThrow(FileError);
+  await expect(reading).rejects.toThrow(message);
+});
+
+test("prompts count once, however they are spaced; too few are refused", () => {
+  const prompts = ["One  thing", "one thing", "Two"].map((instruction) => ({ instruction }));
+  expect(distinct(prompts)).toEqual([prompts[0], prompts[2]]);
+  expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(InputError);
+  expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(/got 1 of a\.txt\. Write one a line/);
+});
+
+test("what is held out does not depend on the order of the prompts, and is in neither part twice", () => {
+  const prompts: TaskPrompt[] = Array.from({ length: 200 }, (_, i) => ({ instruction: "Say", input: `${i}` }));
+  const texts = (some: readonly TaskPrompt[]) => some.map(promptText).sort();
+  const { train, heldOut } = partHeldOut(prompts, 1);
+  expect([train.length, heldOut.length]).toEqual([180, 20]);
+  expect(texts([...train, ...heldOut])).toEqual(texts(prompts));
+  expect(texts(partHeldOut(prompts.toReversed(), 1).heldOut)).toEqual(texts(heldOut));
+  expect(texts(partHeldOut(prompts, 2).heldOut)).not.toEqual(texts(heldOut));
+  expect(partHeldOut(prompts.slice(0, 32), 1).heldOut).toHaveLength(8);
+});

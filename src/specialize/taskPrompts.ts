@@ -1,0 +1,124 @@
+/** The prompts of a task: read from files of several kinds, made distinct, and parted into those to learn from and those held out. */
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { FileError, InputError } from "../errors.ts";
+import { readText } from "../files.ts";
+import { readJsonLines } from "../text/jsonl.ts";
+import { composePrompt } from "../text/prompt.ts";
+
+/** A prompt, and the answer where it is given. */
+export interface TaskPrompt {
+  instruction: string;
+  input?: string | undefined;
+  output?: string | undefined;
+}
+
+/** Fewer say little of a task: a quarter of them is held out. */
+export const FEWEST_PROMPTS = 32;
+const HELD_OUT = { share: 0.1, min: 8, max: 60 } as const;
+
+const text = z.string().refine((value) => value.trim() !== "", "wanted some text");
+const row = z.looseObject({
+  instruction: text.optional(),
+  input: z.string().optional(),
+  output: text.optional(),
+  answers: z.array(text).min(1).optional(),
+});
+
+/**
+ * Prompts of a file. JSON Lines of `{instruction?, input?}`: what has no instruction is an input of the task. Or plain text, one a line: inputs of the task, where
+ * there is one, else whole prompts.
+ *
+ * @param task asked of inputs
+ * @param hasGold rows must have an `output`, or `answers` of which the first counts
+ * @throws {FileError} that names the line and what it has
+ */
+export async function readTaskPrompts(path: string, task: string | undefined, hasGold: boolean): Promise<TaskPrompt[]> {
+  const isJson =
+    /\.(jsonl|json|ndjson)(\.gz)?$/.test(path) || (!path.endsWith(".gz") && /^\s*[[{]/.test(readText(path)));
+  if (!isJson) {
+    if (hasGold)
+      throw new FileError(path, 'wanted JSON Lines of {"instruction"?, "input"?, "output"}, got plain text.');
+    const lines = readText(path).split(/\r?\n/);
+    return lines.flatMap((line) => (line.trim() === "" ? [] : [asked(task, line.trim())]));
+  }
+  const prompts: TaskPrompt[] = [];
+  for await (const { line, row: read } of readJsonLines(path, row)) {
+    const { instruction = task, input, output, answers } = read;
+    const wrong = (wanted: string) => {
+      const fields = Object.keys(read).map((name) => `"${name}"`);
+      return new FileError(path, `line ${line}: wanted ${wanted}, got ${fields.join(", ") || "no fields"}.`);
+    };
+    if (read.instruction === undefined && !input?.trim()) throw wrong('"instruction", or "input" of the task');
+    if (instruction === undefined) throw wrong('"instruction", or a task that is asked of inputs (--task)');
+    const gold = output ?? answers?.[0];
+    if (hasGold && gold === undefined) throw wrong('"output", the right answer');
+    prompts.push({ instruction, ...(input?.trim() && { input }), ...(hasGold && { output: gold }) });
+  }
+  return prompts;
+}
+
+const asked = (task: string | undefined, line: string): TaskPrompt =>
+  task === undefined ? { instruction: line } : { instruction: task, input: line };
+
+/** A prompt as the model reads it. */
+export const promptText = ({ instruction, input }: TaskPrompt) => composePrompt(instruction, input);
+
+/** Each prompt once, the first of the same. */
+export function distinct(prompts: readonly TaskPrompt[]): TaskPrompt[] {
+  const seen = new Map<string, TaskPrompt>();
+  for (const prompt of prompts) {
+    const key = promptText(prompt).replace(/\s+/g, " ").trim().toLowerCase();
+    if (!seen.has(key)) seen.set(key, prompt);
+  }
+  return [...seen.values()];
+}
+
+/** @param where they are from @throws {InputError} if there are too few to learn a task from */
+export function checkCount(prompts: readonly TaskPrompt[], where: string): void {
+  if (prompts.length >= FEWEST_PROMPTS) return;
+  const hint = prompts.length === 1 ? "Write one a line." : "Add some; a few hundred are better.";
+  throw new InputError(
+    `specialize: wanted at least ${FEWEST_PROMPTS} different prompts, got ${prompts.length} of ${where}. ${hint}`,
+  );
+}
+
+/** Prompts held out of so many. */
+export function partSize(count: number): number {
+  const { share, min, max } = HELD_OUT;
+  return Math.min(max, Math.max(min, Math.round(share * count)));
+}
+
+/** Parts prompts by a hash of each and the seed, so that a prompt's part does not depend on the others' order; both stay in theirs. */
+export function partHeldOut(
+  prompts: readonly TaskPrompt[],
+  seed: number,
+): { train: readonly TaskPrompt[]; heldOut: readonly TaskPrompt[] } {
+  const count = partSize(prompts.length);
+  const hash = (prompt: TaskPrompt) =>
+    createHash("sha256")
+      .update(`${seed}/held out/${promptText(prompt)}`)
+      .digest("hex");
+  const chosen = new Set(
+    prompts
+      .map((prompt) => ({ prompt, key: hash(prompt) }))
+      .sort((a, b) => (a.key < b.key ? -1 : 1))
+      .slice(0, count)
+      .map(({ prompt }) => prompt),
+  );
+  return {
+    train: prompts.filter((prompt) => !chosen.has(prompt)),
+    heldOut: prompts.filter((prompt) => chosen.has(prompt)),
+  };
+}
+
+/** Rows of a file of ours. */
+export const jsonLines = (rows: readonly object[]) => rows.map((one) => `${JSON.stringify(one)}\n`).join("");
+
+/** Reads what {@link jsonLines} wrote. */
+export function readRows(path: string): TaskPrompt[] {
+  return readText(path)
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line));
+}

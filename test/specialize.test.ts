@@ -1,0 +1,193 @@
+/**
+ * A model made smaller for a task, end to end: a small trained model's own answers, and a random one's with gold answers. What comes is an ordinary model, whole or not
+ * at all; a job that was stopped goes on to the same.
+ */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { InstructionModel } from "../src/answer/instructionModel.ts";
+import { importModel } from "../src/bundle/importModel.ts";
+import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
+import { FileError, InputError, OptionError } from "../src/errors.ts";
+import { exportSubnetwork } from "../src/export/export.ts";
+import { verifyExport } from "../src/export/verify.ts";
+import { readModelFolder } from "../src/formats/huggingface.ts";
+import type { SpecializeEvent } from "../src/specialize/specialization.ts";
+import { type SpecializeOptions, specialize } from "../src/specialize/specialize.ts";
+import { forward } from "./reference/decoder.ts";
+import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
+import { inProcess } from "./support/cli.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "ifprune-specialize-"));
+const at = (...parts: string[]) => join(folder, ...parts);
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const words =
+  "cat dog house car tree book table chair window door garden river mountain street village teacher student doctor farmer singer king queen bird horse cow pig sheep goat lamp clock ship boat train plane road bridge hill lake field wall".split(
+    " ",
+  );
+
+beforeAll(async () => {
+  using model = new InstructionModel(DEFAULT_MODEL);
+  const { mask } = await model.mask("What is the plural of wolf?");
+  await exportSubnetwork(model.bundle, mask, at("plural"), { formats: ["hf"] }); // an ordinary model of 128 channels that answers this
+  const { config, ...rest } = shapes["Qwen2.5"]!;
+  await writeCheckpointFolder(at("random"), { ...rest, config: { ...config, contextLength: 128 } });
+  const configPath = at("random/tokenizer_config.json");
+  const { chat_template: _, ...withoutTemplate } = JSON.parse(readFileSync(configPath, "utf8"));
+  writeFileSync(configPath, JSON.stringify(withoutTemplate));
+  writeFileSync(at("words.txt"), words.join("\n"));
+  writeFileSync(at("few.txt"), words.slice(0, 10).join("\n"));
+  writeFileSync(at("line.txt"), words.join(" "));
+  const rows = words.map((word) =>
+    JSON.stringify({ instruction: "Spell it.", input: word, output: [...word].join(" ") }),
+  );
+  writeFileSync(at("gold.jsonl"), `${rows.join("\n")}\n`);
+}, 120_000);
+
+/** Events of a job to its end, or to the first that `isEnough`. */
+async function events(
+  source: string,
+  out: string,
+  options: SpecializeOptions,
+  isEnough: (event: SpecializeEvent) => boolean = () => false,
+): Promise<SpecializeEvent[]> {
+  const all: SpecializeEvent[] = [];
+  const stop = new AbortController();
+  for await (const event of specialize(source, out, { threads: 1, ...options, signal: stop.signal })) {
+    all.push(event);
+    if (isEnough(event)) stop.abort(new Error("stopped"));
+  }
+  return all;
+}
+
+function resultOf(all: readonly SpecializeEvent[]) {
+  const last = all.at(-1)!;
+  if (last.kind !== "result") throw new Error(`ended with ${last.kind}`);
+  return last.result;
+}
+
+test("on its own answers: closer to the whole model than before, and ordinary models of the same weights", {
+  timeout: 300_000,
+}, async () => {
+  const task = "What is the plural of {input}?";
+  const options = { task, prompts: at("words.txt"), tokens: 6_000, maxTokens: 12, licence: "CC0" };
+  const result = resultOf(await events(at("plural"), at("small"), options));
+  expect(result).toMatchObject({ tFfn: 64, dFfn: 128, data: { answers: "own", prompts: "given", licence: "CC0" } });
+  expect(result.after.kl).toBeLessThan(result.before.kl);
+  expect(result.parameters.small).toBeLessThan(result.parameters.dense);
+  expect(result.quantized.map(({ type }) => type)).toEqual(["Q8_0", "Q4_0"]);
+  expect(result.quantized[0]!.kl).toBeLessThan(result.quantized[1]!.kl);
+
+  expect(existsSync(at("small.job"))).toBe(false);
+  for (const name of ["huggingface", "gguf/Q8_0", "gguf/Q4_0"]) {
+    const { source } = await verifyExport(at("small", name)); // its source is the folder around it
+    expect(source?.tensors).toBeGreaterThan(10);
+  }
+  const card = readFileSync(at("small/README.md"), "utf8");
+  for (const part of [/64 of 128 channels/, /CC0/, /- whole: \w+/]) expect(card).toMatch(part);
+  expect(card).toBe(readFileSync(at("small/huggingface/README.md"), "utf8"));
+  expect(readFileSync(at("small/report.html"), "utf8")).toContain("<svg");
+  expect(JSON.parse(readFileSync(at("small/specialize.json"), "utf8"))).toEqual(JSON.parse(JSON.stringify(result)));
+
+  using model = new InstructionModel(at("small"));
+  await using answer = await model.ask(task, { input: "cat", maxTokens: 4, kvType: "F32" });
+  const tokens: number[] = [];
+  for await (const id of answer.tokens) tokens.push(id);
+  const exported = readModelFolder(at("small/huggingface"));
+  const read = [...model.promptIds("What is the plural of cat?"), ...tokens];
+  const { logits } = forward(exported, read);
+  for (const [i, id] of tokens.entries()) {
+    const own = logits[read.length - tokens.length - 1 + i]!;
+    expect(own[id]!).toBeGreaterThan(Math.max(...own) - 0.05); // the export's likeliest, or as good as that
+  }
+  expect((await inProcess("run", "--model", at("small"), "What is the plural of cat?")).stderr).not.toContain("masks");
+});
+
+test("stopped in any phase it goes on to the same; without a share within the bound the nearest is built; gold is scored", {
+  timeout: 300_000,
+}, async () => {
+  const options: SpecializeOptions = {
+    examples: at("gold.jsonl"),
+    keep: "auto",
+    maxLoss: 1e-9,
+    tokens: 6_000,
+    maxTokens: 4,
+  };
+  const whole = await events(at("random"), at("whole"), options);
+  const stops: ((event: SpecializeEvent) => boolean)[] = [
+    (event) => event.kind === "progress" && event.phase === "import",
+    (event) => event.kind === "progress" && event.phase === "cut" && event.done > 0,
+    (event) => event.kind === "point",
+    (event) => event.kind === "row" && event.run === "healed" && event.row.kind === "evaluation" && event.row.step > 2,
+    (event) => event.kind === "progress" && event.phase === "compare" && event.done > 2,
+    (event) => event.kind === "progress" && event.phase === "export",
+  ];
+  for (const isEnough of stops) {
+    await expect(events(at("random"), at("parts"), options, isEnough)).rejects.toThrow("stopped");
+    expect(existsSync(at("parts"))).toBe(false);
+  }
+  const [once, parts] = [resultOf(whole), resultOf(await events(at("random"), at("parts"), options))];
+  expect(parts.auto).toEqual(once.auto);
+  expect(parts.training).toEqual(once.training);
+  expect(parts.after).toEqual(once.after);
+  expect(parts.gold).toEqual(once.gold);
+  expect(readFileSync(at("parts/ffn.gguf")).equals(readFileSync(at("whole/ffn.gguf")))).toBe(true);
+
+  expect(once.auto).toMatchObject({ isReached: false, curve: [{ tFfn: 64 }, { tFfn: 32 }] });
+  expect(once.gold!.dense).toEqual({ exact: expect.any(Number), contains: expect.any(Number) });
+  const notes = whole.flatMap((event) => (event.kind === "note" ? [event.text] : []));
+  expect(notes.join("\n")).toMatch(/no chat template[\s\S]*No share was within 1e-9 nats/);
+});
+
+test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>([
+  ["nothing to learn", {}, OptionError, /wanted a task, prompts or examples/],
+  ["an empty task", { task: " " }, OptionError, /wanted a task in words/],
+  ["prompts and examples", { prompts: at("words.txt"), examples: at("gold.jsonl") }, OptionError, /got both/],
+  ["drafts beside prompts", { prompts: at("words.txt"), draft: 50 }, OptionError, /or a number of drafts/],
+  ["a bound without auto", { prompts: at("words.txt"), maxLoss: 0.1 }, OptionError, /beside keep = "auto" only/],
+  ["all channels", { prompts: at("words.txt"), keep: 1 }, OptionError, /leaves channels out, got 96 of 96/],
+  ["ten prompts", { prompts: at("few.txt") }, InputError, /at least 32 different prompts, got 10/],
+  ["prompts in one line", { prompts: at("line.txt") }, InputError, /got 1 of .*Write one a line/],
+  ["a file that is none", { prompts: at("none.txt") }, FileError, /none\.txt/],
+])("%s is refused, and nothing is left", async (_, options, kind, message) => {
+  const job = events(at("random"), at("refused"), options);
+  await expect(job).rejects.toThrow(kind);
+  await expect(job).rejects.toThrow(message);
+  expect(readdirSync(folder).filter((name) => name.startsWith("refused"))).toEqual([]);
+});
+
+test("a model that is none, or that was trained under masks, is refused; of one that answers nothing sound three answers are shown", {
+  timeout: 120_000,
+}, async () => {
+  await expect(events(at("none"), at("masked"), { prompts: at("words.txt") })).rejects.toThrow(FileError);
+  await expect(events(DEFAULT_MODEL, at("masked"), { prompts: at("words.txt") })).rejects.toThrow(/with a predictor/);
+  const silent = events(at("random"), at("silent"), { prompts: at("words.txt"), maxTokens: 4 });
+  await expect(silent).rejects.toThrow(InputError);
+  await expect(silent).rejects.toThrow(
+    /got 0 to \d+ prompts; \d+ without an end or text.*\n( .*→.*(has no end|is empty)\n?){3}/,
+  );
+});
+
+test("a dry run says what it takes and leaves nothing; a bundle and a checkpoint are models too", {
+  timeout: 120_000,
+}, async () => {
+  await importModel(at("random"), at("bundle"), { type: "F16" });
+  await importModel(at("random"), at("checkpoint"), { as: "checkpoint" });
+  for (const source of ["bundle", "checkpoint"]) {
+    const args = ["--examples", at("gold.jsonl"), "--out", at("dry"), "--threads", "1", "--dry-run", "--json"];
+    const { stdout, code } = await inProcess("specialize", at(source), ...args);
+    const last = JSON.parse(stdout.trimEnd().split("\n").at(-1)!);
+    expect([code, last.kind]).toEqual([0, "estimate"]);
+    expect(last.estimate.totalSeconds).toBeGreaterThan(0);
+    expect(last.estimate.diskBytes).toBeGreaterThan(last.estimate.seconds.healing);
+  }
+  expect(readdirSync(folder).filter((name) => name.startsWith("dry"))).toEqual([]);
+});
+
+test("where nobody can be asked about drafts, it says so before it begins", async () => {
+  const { code, stderr } = await inProcess("specialize", at("random"), "--task", "Spell it.", "--out", at("drafted"));
+  expect([code, stderr]).toEqual([1, expect.stringContaining("wanted --yes where nobody can be asked")]);
+  expect(existsSync(at("drafted.job"))).toBe(false);
+});
