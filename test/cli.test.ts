@@ -90,6 +90,7 @@ describe("an imported model", () => {
     expect(result).toEqual({
       answer: expect.any(String),
       keptShare: 1,
+      form: "gathered",
       ms: {
         predict: 0,
         gather: expect.any(Number),
