@@ -49,7 +49,13 @@ export type {
   ScoredToken,
 } from "./engine/engine.ts";
 export type { ChatMessage, ChatTemplate, MessageCall } from "./text/chatTemplate.ts";
-export { composePrompt, type Instruction, type PromptFormat, type TaskExample } from "./text/prompt.ts";
+export {
+  composePrompt,
+  type FormatSource,
+  type Instruction,
+  type PromptFormat,
+  type TaskExample,
+} from "./text/prompt.ts";
 export type { StreamDecoder, TextPart, Tokenizer } from "./text/tokenizer.ts";
 
 // Serve

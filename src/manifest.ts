@@ -187,6 +187,7 @@ function sizeOf(path: string): number | undefined {
 /** How files are read to be verified: bytes of them, and of all. */
 export interface VerifyFilesOptions {
   signal?: AbortSignal | undefined;
+  /** Bytes that were read, and all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
 }
 

@@ -150,7 +150,7 @@ export class InstructionModel implements PromptedModel, Disposable {
     return openBundlePredictor(this.engines, this.bundle, options);
   }
 
-  /** Loads what masks are chosen from, see {@link openBundleFeature}. */
+  /** Loads what masks are chosen from, the feature of a predictor, or of a model without one the mean of its embedding rows. */
   openFeature(options: PredictorOptions): Promise<FeatureEngine> {
     return openBundleFeature(this.engines, this.bundle, options);
   }
