@@ -103,7 +103,6 @@ test("the surface is what it was", () => {
     type FeatureEngine
     type FeatureOptions
     type Form
-    type FormatSource
     type GenerateAnswersOptions
     type GenerateOptions
     type GeneratedAnswers

@@ -51,7 +51,6 @@ export type {
 export type { ChatMessage, ChatTemplate, MessageCall } from "./text/chatTemplate.ts";
 export {
   composePrompt,
-  type FormatSource,
   type Instruction,
   type PromptFormat,
   type TaskExample,

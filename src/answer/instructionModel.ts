@@ -92,7 +92,7 @@ export class InstructionModel implements PromptedModel, Disposable {
   readonly engines: EngineProvider;
   readonly bundle: Bundle;
   readonly format: PromptFormat;
-  /** Of {@link InstructionModel.format}. */
+  /** Of {@link InstructionModel.format}. @internal */
   readonly formatSource: FormatSource;
 
   /**
