@@ -133,7 +133,6 @@ try {
       const ids = Int32Array.from({ length: promptTokens }, () => 3 + random.int(bundle.config.vocabSize - 3));
       const { path: resident } = await openMaskModel(bundle, known, "resident", root);
       await using model = await llamaCpp.openModel(resident, options);
-      await firstToken(await model.engine(await openMaskModel(bundle, known, "resident", root)));
       const cases: Record<string, () => Promise<Engine>> = {
         dense: () => llamaCpp.open(dense.path, options),
         "gathered, cold": async () =>
