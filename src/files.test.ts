@@ -1,4 +1,5 @@
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
   mkdirSync,
@@ -11,6 +12,7 @@ import {
 } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../test/support/models.ts";
 import { FileError, MemoryError } from "./errors.ts";
@@ -50,6 +52,29 @@ test.each([
   };
   expect(() => writing("a", write, "Kept.")).toThrow(FileError);
   expect(() => writing("a", write, "Kept.")).toThrow(words);
+});
+
+test("folders that another thread makes at the same time are there for both", async () => {
+  const folder = temporaryFolder();
+  const start = new Int32Array(new SharedArrayBuffer(4));
+  const code = `
+    const { workerData: { url, folder, start, name }, parentPort } = require("node:worker_threads");
+    import("tsx/esm/api").then(({ register }) => register()).then(() => import(url)).then(({ makeFolders }) => {
+      parentPort.postMessage("ready");
+      Atomics.wait(start, 0, 0);
+      for (let i = 0; i < 300; i++) makeFolders(folder + "/" + i + "/a/b/" + name);
+      parentPort.close();
+    });`;
+  const url = new URL("./files.ts", import.meta.url).href;
+  const workers = ["one", "two"].map(
+    (name) => new Worker(code, { eval: true, workerData: { url, folder, start, name } }),
+  );
+  await Promise.all(workers.map((worker) => once(worker, "message")));
+  const ended = Promise.all(workers.map((worker) => once(worker, "exit")));
+  Atomics.store(start, 0, 1);
+  Atomics.notify(start, 0);
+  await ended;
+  expect(readdirSync(join(folder, "299/a/b")).sort()).toEqual(["one", "two"]);
 });
 
 test("folders that the system refuses are refused, where Node's own recursion spins for ever", () => {

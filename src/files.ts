@@ -123,16 +123,16 @@ export function makeFolders(path: string, hint?: string): void {
 }
 
 /** (Node's own recursion spins for ever where the system refuses new folders and says that there is none of that name, as `/proc` does.) */
-function makeMissing(path: string): void {
+function makeMissing(path: string, isSecondTry = false): void {
   try {
     mkdirSync(path);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === "EEXIST" && statSync(path).isDirectory()) return;
+    if (code !== "ENOENT" || isSecondTry) throw error;
     const outer = dirname(path);
-    if (code !== "ENOENT" || existsSync(outer)) throw error;
-    makeMissing(outer);
-    makeMissing(path);
+    if (!existsSync(outer)) makeMissing(outer); // else another process has just made it, or the system refuses
+    makeMissing(path, true);
   }
 }
 
