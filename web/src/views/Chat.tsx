@@ -314,7 +314,7 @@ function Welcome({ model, onChoose }: { model: ServedModel; onChoose: (text: str
       {model.tFfn === model.dFfn ? (
         <p>
           This model has no trained masks, so all of it answers. Choose a share under Keep to try masks that need no
-          training: the channels that are most active at your prompt. Below 90 % expect wrong answers.
+          training: the channels that are most active at your prompt.
         </p>
       ) : (
         <p>
