@@ -39,10 +39,14 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
   const { card, llm } = model;
   const tokenizerJson = JSON.parse(new TextDecoder().decode(model.tokenizer));
   const tokenizer = createTokenizer(tokenizerJson, checkpoint, boundaryOf(card, llm.config));
-  const questions = await readQuestions(
-    paths.map((path) => ({ domain: path, path })),
-    instructions,
-  );
+  const files = await Promise.all(paths.map((path) => readQuestions([{ domain: path, path }], instructions)));
+  // files alike, and the tasks of each: a file of many tasks has no more say than one of a single task
+  const weights = new Map<string, number>();
+  for (const rows of files) {
+    const tasks = new Set(rows.map(({ domain }) => domain));
+    for (const task of tasks) weights.set(task, (weights.get(task) ?? 0) + 1 / tasks.size);
+  }
+  const questions = files.flat().map((question) => ({ ...question, weight: weights.get(question.domain)! }));
   const data = encodeQuestions(questions, formatOf(model, tokenizer, checkpoint), {
     predictorInput: "prompt",
     maxTokens,

@@ -26,13 +26,18 @@ const llm = randomModel(
 const model = { card: { provenance: { data: [] } }, tokenizer: new Uint8Array(), llm } as unknown as SavedModel;
 const [L, F] = [2, 32];
 
-/** Domains of so many questions, each in letters of its own. */
-function dataOf(counts: Readonly<Record<string, number>>) {
+/** Domains of so many questions, each in letters of its own, and of these weights. */
+function dataOf(counts: Readonly<Record<string, number>>, weights: Readonly<Record<string, number>> = {}) {
   const questions = Object.entries(counts).flatMap(([domain, count], d) =>
     Array.from({ length: count }, (_, i): Question => {
       const letter = (n: number) => String.fromCharCode(97 + 8 * d + (n % 8));
       const word = (n: number) => letter(n) + letter(n * 3 + 1) + letter(n + 2);
-      return { domain, weight: 1, wordings: [word(i), `${word(i + 1)} ${word(i)}`], answer: word(i * 5) + letter(i) };
+      return {
+        domain,
+        weight: weights[domain] ?? 1,
+        wordings: [word(i), `${word(i + 1)} ${word(i)}`],
+        answer: word(i * 5) + letter(i),
+      };
     }),
   );
   return encodeQuestions(questions, new PromptFormat(tokenizer, "{prompt}\n"), {
@@ -47,9 +52,17 @@ const pruned = (changes: Partial<PruneOptions> = {}, of = data) => prune(model, 
 const codebookOf = ({ predictor }: SavedModel) => predictor!.head.get("codebook.weight")!;
 
 describe("groups of prompts", () => {
+  test("take of each domain its weight's share, so that many small tasks do not outvote one large kind", async () => {
+    const { report } = await pruned(
+      {},
+      dataOf({ large: 20, small: 20, smaller: 20 }, { large: 2, small: 1, smaller: 1 }),
+    );
+    expect(report.entries.map(({ prompts }) => prompts)).toEqual([12, 6, 6]);
+  });
+
   test("are the domains, one of three prompts among them; an entry keeps more of its own than one mask for all, and another's less", async () => {
     const { model, report } = await pruned();
-    expect(report.prompts).toBe(3 + 8 + 8); // a domain gives a third of 24, or all that it has
+    expect(report.prompts).toBe(3 + 8 + 8); // a domain gives its third of 24, or all that it has
     expect(report.entries).toEqual([
       { prompts: 3, domains: { few: 3 } },
       { prompts: 8, domains: { many: 8 } },

@@ -37,7 +37,7 @@ import { type ReconstructionError, reconstructDown } from "./reconstruct.ts";
 import { mostLikely, softmaxRegression } from "./softmaxRegression.ts";
 
 export interface PruneOptions extends SessionOptions {
-  /** Prompts whose answers importance is taken over, in all; domains alike. */
+  /** Prompts whose answers importance is taken over, in all; of each domain its weight's share. */
   prompts: number;
   /** Channels that are kept or dropped together. */
   block: number;
@@ -301,14 +301,13 @@ function groups(perBlock: readonly Float64Array[], domainOf: Int32Array, masks: 
   );
 }
 
-/** About `count` questions, domains alike and each in an order of its own, and their domains, numbered without gaps. */
+/** About `count` questions, domains by their weights and each in an order of its own, and their domains, numbered without gaps. */
 function sample(data: SftData, count: number, random: Random): { questions: Question[]; domainOf: Int32Array } {
-  const filled = data.questions.filter((questions) => questions.length > 0);
-  const drawn = filled.map((questions) =>
-    Array.from(
-      random.permutation(questions.length).subarray(0, Math.ceil(count / filled.length)),
-      (i) => questions[i]!,
-    ),
+  const filled = data.questions.flatMap((questions, i) =>
+    questions.length > 0 ? [{ questions, share: data.weights[i]! }] : [],
+  );
+  const drawn = filled.map(({ questions, share }) =>
+    Array.from(random.permutation(questions.length).subarray(0, Math.ceil(count * share)), (i) => questions[i]!),
   );
   return {
     questions: drawn.flat(),

@@ -32,7 +32,12 @@ export function pruneCommand(): Command {
       "--reconstruct",
       "fit each layer's down projection, by least squares, so that the channels kept give what all gave on these prompts and answers",
     )
-    .option("--prompts <n>", "prompts whose answers importance is taken over, in all; domains alike", integer(2), 480)
+    .option(
+      "--prompts <n>",
+      "prompts whose answers importance is taken over, in all; files alike, and the tasks of each",
+      integer(2),
+      480,
+    )
     .option("--max-tokens <n>", "longest prompt with its answer", integer(8), 256)
     .option("--seed <n>", "of what is drawn", integer(0), 1)
     .option("--importance <folder>", "keep importance there, and use what is there for the same model and prompts")
