@@ -13,6 +13,7 @@ import { GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./
 import { float32, string, uint32 } from "./ggufValues.ts";
 import { type BlockType, blockTypes, decodeBlocks, encodeWeights, isBlockType, type WeightType } from "./quantize.ts";
 import { halvesToPairs, pairsToHalves } from "./ropeOrder.ts";
+import { checkTensorNames } from "./tensorNames.ts";
 
 export { encodeWeights, type WeightType } from "./quantize.ts";
 
@@ -510,15 +511,7 @@ function parametersOf(path: string, config: ModelConfig, tensors: Tensors): Map<
   );
   const isIgnored = (name: string) =>
     (familyOf(config).gguf.hasRopeDivisors && name === ropeDivisors) || /^blk\.\d+\.attn_rot_embd\.weight$/.test(name);
-  const missing = [...wanted.keys()].filter((name) => !tensors.has(name));
-  const extra = [...tensors.keys()].filter((name) => !wanted.has(name) && !isIgnored(name));
-  if (missing.length > 0 || extra.length > 0) {
-    const list = (names: string[]) =>
-      names.slice(0, 4).join(", ") + (names.length > 4 ? `, … (${names.length})` : "") || "none";
-    throw new FileError(
-      path,
-      `wanted the tensors of a ${config.family} model, got missing: ${list(missing)}; extra: ${list(extra)}. Is it a variant?`,
-    );
-  }
+  const what = { tensors: `a ${config.family} model`, hint: "Is it a variant?" };
+  checkTensorNames(path, { wanted, got: tensors, isIgnored }, what);
   return new Map([...wanted].map(([ggml, { name, shape }]) => [name, checkTensor(tensors.get(ggml)!, shape)]));
 }

@@ -14,6 +14,7 @@ import { zodWords } from "../words.ts";
 import { readConfigFile, writeModelConfig } from "./huggingfaceConfig.ts";
 import { encodeWeights } from "./quantize.ts";
 import { type ElementType, SafetensorsFile, shapeBytes, writeTensors } from "./safetensors.ts";
+import { checkTensorNames } from "./tensorNames.ts";
 
 export { type GenerationConfig, readGenerationConfig, readModelConfig } from "./huggingfaceConfig.ts";
 
@@ -148,16 +149,8 @@ function placeParameters(folder: string, config: ModelConfig, tensors: Map<strin
   // A tied head may be stored beside the embedding all the same; old checkpoints have RoPE's frequencies, which follow from the config.
   const isIgnored = (name: string) =>
     (config.tieEmbeddings && name === "lm_head.weight") || name.endsWith("rotary_emb.inv_freq");
-  const missing = [...wanted.keys()].filter((name) => !tensors.has(name));
-  const extra = [...tensors.keys()].filter((name) => !wanted.has(name) && !isIgnored(name));
-  if (missing.length > 0 || extra.length > 0) {
-    const list = (names: string[]) =>
-      names.slice(0, 4).join(", ") + (names.length > 4 ? `, … (${names.length})` : "") || "none";
-    throw new FileError(
-      folder,
-      `wanted the tensors of its config.json, got missing: ${list(missing)}; extra: ${list(extra)}. Do the two belong together?`,
-    );
-  }
+  const what = { tensors: "its config.json", hint: "Do the two belong together?" };
+  checkTensorNames(folder, { wanted, got: tensors, isIgnored }, what);
   const places = new Map<string, Place>();
   for (const [name, shape] of wanted) {
     const place = tensors.get(name)!;

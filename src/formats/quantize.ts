@@ -287,41 +287,29 @@ const decoders: Record<Exclude<BlockType, "F32" | "F16" | "BF16">, (bytes: Uint8
   },
   // d, dmin, 12 bytes of sub-scales, 128 bytes of four bits each
   Q4_K(bytes, y) {
-    for (let at = 0, o = 0; at < bytes.length; at += 144, o += 256) {
+    for (let at = 0, o = 0; at < bytes.length; at += 144) {
       const d = readHalf(bytes, at);
       const dmin = readHalf(bytes, at + 2);
-      for (let pair = 0; pair < 4; pair++) {
-        const d1 = d * subScale(bytes, at + 4, 2 * pair);
-        const m1 = dmin * subOffset(bytes, at + 4, 2 * pair);
-        const d2 = d * subScale(bytes, at + 4, 2 * pair + 1);
-        const m2 = dmin * subOffset(bytes, at + 4, 2 * pair + 1);
-        const from = at + 16 + 32 * pair;
-        const to = o + 64 * pair;
-        for (let i = 0; i < 32; i++) {
-          const q = bytes[from + i]!;
-          y[to + i] = d1 * (q & 15) - m1;
-          y[to + i + 32] = d2 * (q >> 4) - m2;
-        }
+      for (let sub = 0; sub < 8; sub++, o += 32) {
+        const scale = d * subScale(bytes, at + 4, sub);
+        const offset = dmin * subOffset(bytes, at + 4, sub);
+        const from = at + 16 + 32 * (sub >> 1); // two sub-blocks side by side
+        for (let i = 0; i < 32; i++) y[o + i] = scale * ((bytes[from + i]! >> (4 * (sub & 1))) & 15) - offset;
       }
     }
   },
   // as Q4_K, with 32 bytes of fifth bits before the others
   Q5_K(bytes, y) {
-    for (let at = 0, o = 0; at < bytes.length; at += 176, o += 256) {
+    for (let at = 0, o = 0; at < bytes.length; at += 176) {
       const d = readHalf(bytes, at);
       const dmin = readHalf(bytes, at + 2);
-      for (let pair = 0; pair < 4; pair++) {
-        const d1 = d * subScale(bytes, at + 4, 2 * pair);
-        const m1 = dmin * subOffset(bytes, at + 4, 2 * pair);
-        const d2 = d * subScale(bytes, at + 4, 2 * pair + 1);
-        const m2 = dmin * subOffset(bytes, at + 4, 2 * pair + 1);
-        const from = at + 48 + 32 * pair;
-        const to = o + 64 * pair;
+      for (let sub = 0; sub < 8; sub++, o += 32) {
+        const scale = d * subScale(bytes, at + 4, sub);
+        const offset = dmin * subOffset(bytes, at + 4, sub);
+        const from = at + 48 + 32 * (sub >> 1);
         for (let i = 0; i < 32; i++) {
-          const q = bytes[from + i]!;
-          const high = bytes[at + 16 + i]! >> (2 * pair);
-          y[to + i] = d1 * ((q & 15) | ((high & 1) << 4)) - m1;
-          y[to + i + 32] = d2 * ((q >> 4) | ((high & 2) << 3)) - m2;
+          const fifth = (bytes[at + 16 + i]! >> sub) & 1;
+          y[o + i] = scale * (((bytes[from + i]! >> (4 * (sub & 1))) & 15) | (fifth << 4)) - offset;
         }
       }
     }
