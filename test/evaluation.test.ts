@@ -30,7 +30,7 @@ const rows = [
 ];
 const questions = at("questions.jsonl");
 const prompts = rows.map(({ instruction, input, examples }) => composePrompt(instruction, input, examples));
-const text = "a bad cab had a red bag. ".repeat(40);
+const text = "a bad cab had a red bag. ".repeat(12);
 
 let served: InstructionModel;
 beforeAll(async () => {
@@ -144,6 +144,27 @@ test("examples for all rows stand in the instructions of their task", async () =
     "name a colour",
   ]);
   await expect(evaluateTasks(opened, questions, { examples })).rejects.toThrow(/line 2: wanted no examples/);
+});
+
+test.each([
+  ["score", "bundle"],
+  ["generate", "bundle"],
+  ["score", "checkpoint"],
+  ["generate", "checkpoint"],
+] as const)("an abort during %s ends the evaluation of a %s", async (during, name) => {
+  await using opened = await openModel(at(name), session);
+  const { evaluator } = opened;
+  const controller = new AbortController();
+  const interrupted: typeof evaluator = {
+    score: (...args) => evaluator.score(...args),
+    generate: (...args) => evaluator.generate(...args),
+    [during]: (...args: [never, never]) => {
+      controller.abort();
+      return evaluator[during](...args);
+    },
+  };
+  const options = { mask: "dense", signal: controller.signal } as const;
+  await expect(evaluateTasks({ ...opened, evaluator: interrupted }, questions, options)).rejects.toThrow(/aborted/);
 });
 
 describe("options that do not go together are refused:", () => {

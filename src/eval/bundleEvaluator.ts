@@ -20,8 +20,12 @@ export class BundleEvaluator implements MaskedModel {
     this.#options = options;
   }
 
-  score(sequences: readonly LabelledSequence[], masks?: readonly Mask[]): Promise<SequenceScore[]> {
-    return this.#withEngines(sequences, masks, async (engine, { ids, labels }) => {
+  score(
+    sequences: readonly LabelledSequence[],
+    masks?: readonly Mask[],
+    signal?: AbortSignal,
+  ): Promise<SequenceScore[]> {
+    return this.#withEngines(sequences, masks, signal, async (engine, { ids, labels }) => {
       const logits = await engine.logits(ids);
       const score = { nll: 0, tokens: 0, correctTokens: 0 };
       labels.forEach((label, t) => {
@@ -37,11 +41,11 @@ export class BundleEvaluator implements MaskedModel {
   }
 
   /** The engine has a cache and needs no drafts, and knows itself what ends an answer. */
-  generate(prompts: readonly Int32Array[], { masks, maxTokens }: MaskedAnswerOptions): Promise<Int32Array[]> {
+  generate(prompts: readonly Int32Array[], { masks, maxTokens, signal }: MaskedAnswerOptions): Promise<Int32Array[]> {
     const items = prompts.map((ids, i) => ({ ids, max: maxTokens[i]! }));
-    return this.#withEngines(items, masks, async (engine, { ids, max }) => {
+    return this.#withEngines(items, masks, signal, async (engine, { ids, max }) => {
       const answer: number[] = [];
-      for await (const id of engine.generate(ids, { maxTokens: max })) answer.push(id);
+      for await (const id of engine.generate(ids, { maxTokens: max, signal })) answer.push(id);
       return Int32Array.from(answer);
     });
   }
@@ -50,6 +54,7 @@ export class BundleEvaluator implements MaskedModel {
   async #withEngines<Item, Result>(
     items: readonly Item[],
     masks: readonly Mask[] | undefined,
+    signal: AbortSignal | undefined,
     work: (engine: Engine, item: Item) => Promise<Result>,
   ): Promise<Result[]> {
     const { numLayers, ffnWidth, contextLength } = this.#bundle;
@@ -64,7 +69,10 @@ export class BundleEvaluator implements MaskedModel {
       const mask = masks?.[members[0]!] ?? dense;
       const { path } = await openSubnetwork(this.#bundle, mask);
       await using engine = await this.#engines.open(path, { ...this.#options, contextLength });
-      for (const i of members) results[i] = await work(engine, items[i]!);
+      for (const i of members) {
+        signal?.throwIfAborted();
+        results[i] = await work(engine, items[i]!);
+      }
     }
     return results;
   }

@@ -29,7 +29,11 @@ import type { Control, Scope } from "./controls.ts";
 /** What runs a model under masks, one per sequence, or dense without: the graph, exactly, or llama.cpp, as served. Ids in, ids out. */
 export interface MaskedModel {
   /** Losses of sequences, each under its mask. */
-  score(sequences: readonly LabelledSequence[], masks?: readonly Mask[]): Promise<SequenceScore[]>;
+  score(
+    sequences: readonly LabelledSequence[],
+    masks?: readonly Mask[],
+    signal?: AbortSignal,
+  ): Promise<SequenceScore[]>;
   /** Greedy answers, without the token that ends them. */
   generate(prompts: readonly Int32Array[], options: MaskedAnswerOptions): Promise<Int32Array[]>;
 }
@@ -41,6 +45,7 @@ export interface MaskedAnswerOptions {
   /** What the answers may turn out to be, with the token that ends them: saves time, changes nothing. */
   drafts: readonly Int32Array[];
   endIds: readonly number[];
+  signal?: AbortSignal | undefined;
 }
 
 /** A model that is evaluated. */
@@ -117,29 +122,7 @@ export async function evaluateTasks(
 ): Promise<TaskReport> {
   const { model, evaluator } = opened;
   const { format } = model;
-  const { contextLength } = model.weights.config;
-  const cases: Case[] = [];
-  let numTooLong = 0;
-  for await (const { line, row } of readJsonLines(path, evalRow)) {
-    if (row.examples && options.examples)
-      throw new FileError(path, `line ${line}: wanted no examples in it beside those for all rows, got some.`);
-    const prompt = composePrompt(row.instruction, row.input, row.examples ?? examplesOf(row.task, options.examples));
-    const read = format.instruction(prompt);
-    const { ids } = read;
-    const answer = format.answerIds(row.answers[0]!);
-    if (ids.length + answer.length - 1 > contextLength) {
-      numTooLong++;
-      continue;
-    }
-    const labels = Int32Array.of(...new Int32Array(ids.length - 1).fill(-100), ...answer);
-    cases.push({
-      row,
-      read,
-      sequence: { ids: Int32Array.of(...ids, ...answer.subarray(0, -1)), labels },
-    });
-  }
-  if (cases.length === 0) throw new FileError(path, `wanted questions of at most ${contextLength} tokens, got none.`);
-
+  const { cases, numTooLong } = await readCases(model, path, options.examples);
   const { masks, diagnostics } = await chooseMasks(
     opened,
     cases.map(({ row, read }) => ({ task: row.task, ...read })),
@@ -148,6 +131,7 @@ export async function evaluateTasks(
   const scores = await evaluator.score(
     cases.map(({ sequence }) => sequence),
     masks,
+    options.signal,
   );
   const names = [...new Set(cases.map(({ row }) => row.task))].sort();
   const membersOf = (task: string) => cases.flatMap(({ row }, i) => (row.task === task ? [i] : []));
@@ -164,6 +148,7 @@ export async function evaluateTasks(
         Math.max(row.scorer === "contains" ? SENTENCE_TOKENS : MIN_ANSWER_TOKENS, 2 * longestOf.get(row.task)!),
       ),
       endIds: format.endIds,
+      signal: options.signal,
     },
   );
   const answers = cases.map(({ row, read }, i) => {
@@ -192,6 +177,34 @@ export async function evaluateTasks(
     numTooLong,
     answers,
   };
+}
+
+/** The rows of a task file that fit the context, as they are asked and scored. */
+async function readCases(
+  { format, weights }: PromptedModel,
+  path: string,
+  examples: EvaluationOptions["examples"],
+): Promise<{ cases: Case[]; numTooLong: number }> {
+  const { contextLength } = weights.config;
+  const cases: Case[] = [];
+  let numTooLong = 0;
+  for await (const { line, row } of readJsonLines(path, evalRow)) {
+    if (row.examples && examples)
+      throw new FileError(path, `line ${line}: wanted no examples in it beside those for all rows, got some.`);
+    const read = format.instruction(
+      composePrompt(row.instruction, row.input, row.examples ?? examplesOf(row.task, examples)),
+    );
+    const { ids } = read;
+    const answer = format.answerIds(row.answers[0]!);
+    if (ids.length + answer.length - 1 > contextLength) {
+      numTooLong++;
+      continue;
+    }
+    const labels = Int32Array.of(...new Int32Array(ids.length - 1).fill(-100), ...answer);
+    cases.push({ row, read, sequence: { ids: Int32Array.of(...ids, ...answer.subarray(0, -1)), labels } });
+  }
+  if (cases.length === 0) throw new FileError(path, `wanted questions of at most ${contextLength} tokens, got none.`);
+  return { cases, numTooLong };
 }
 
 function examplesOf(task: string, examples: EvaluationOptions["examples"]): readonly TaskExample[] {
@@ -343,7 +356,7 @@ export async function evaluateText(
     }),
     options,
   );
-  const scores = await opened.evaluator.score(sequences, masks);
+  const scores = await opened.evaluator.score(sequences, masks, options.signal);
   const sum = (f: (score: SequenceScore) => number) => scores.reduce((total, score) => total + f(score), 0);
   const tokens = sum((s) => s.tokens);
   const loss = sum((s) => s.nll) / tokens;

@@ -114,7 +114,7 @@ function onGraph(evaluator: Evaluator): MaskedModel {
     return found;
   };
   return {
-    score: (sequences, masks) => evaluator.score(sequences, masks?.map(dense)),
+    score: (sequences, masks, signal) => evaluator.score(sequences, masks?.map(dense), signal),
     generate: (prompts, { masks, ...options }) => evaluator.generate(prompts, { ...options, masks: masks?.map(dense) }),
   };
 }

@@ -49,6 +49,7 @@ export interface GreedyOptions {
   drafts?: readonly Int32Array[] | undefined;
   /** Tokens that end an answer. */
   endIds: readonly number[];
+  signal?: AbortSignal | undefined;
 }
 
 /** What the predictor says of an instruction. */
@@ -116,9 +117,14 @@ export class Evaluator {
   }
 
   /** Teacher-forced scores. `masks`: one per sequence, or absent for the dense model. */
-  async score(sequences: readonly LabelledSequence[], masks?: readonly DenseMask[]): Promise<SequenceScore[]> {
+  async score(
+    sequences: readonly LabelledSequence[],
+    masks?: readonly DenseMask[],
+    signal?: AbortSignal,
+  ): Promise<SequenceScore[]> {
     const results: SequenceScore[] = new Array(sequences.length);
     for (const { indices, T } of batches(sequences.map(({ ids }) => ids.length))) {
+      signal?.throwIfAborted();
       const labels = new Int32Array(BATCH * T).fill(-100);
       for (const [row, i] of indices.entries()) labels.set(sequences[i]!.labels, row * T);
       const { nll, best } = await this.forward(
@@ -149,7 +155,7 @@ export class Evaluator {
    */
   async generate(
     prompts: readonly Int32Array[],
-    { masks, maxTokens, drafts, endIds }: GreedyOptions,
+    { masks, maxTokens, drafts, endIds, signal }: GreedyOptions,
   ): Promise<Int32Array[]> {
     const texts = prompts.map((ids) => [...ids]);
     const maxOf = (i: number) => (typeof maxTokens === "number" ? maxTokens : maxTokens[i]!);
@@ -164,6 +170,7 @@ export class Evaluator {
     if (drafts) {
       const drafted = (i: number) => Int32Array.of(...prompts[i]!, ...drafts[i]!.subarray(0, -1));
       for (const { indices: places, T } of batches(open.map((i) => drafted(i).length))) {
+        signal?.throwIfAborted();
         const indices = places.map((place) => open[place]!);
         const { best } = await this.forward(
           indices.map(drafted),
@@ -186,6 +193,7 @@ export class Evaluator {
     }
     while (open.length > 0) {
       for (const { indices: places, T } of batches(open.map((i) => texts[i]!.length))) {
+        signal?.throwIfAborted();
         const indices = places.map((place) => open[place]!);
         const ids = indices.map((i) => Int32Array.from(texts[i]!));
         const next = await this.nextTokens(ids, T, masks && indices.map((i) => masks[i]!));
