@@ -1,10 +1,11 @@
-import { readdirSync } from "node:fs";
+import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
+import { ownTag } from "../processes.ts";
 import { runBench, spread, VARIANTS } from "./bench.ts";
 import { benchFigure, benchMarkdown } from "./benchReport.ts";
 
@@ -14,9 +15,11 @@ async function anyBundle(): Promise<string> {
   return folder;
 }
 
-test("every variant is measured in every round, and nothing is left on the disk", async () => {
+test("every variant is measured in every round, and nothing is left on the disk, nor what a killed one left", async () => {
   const cache = temporaryFolder();
   process.env.XDG_CACHE_HOME = cache;
+  const noProcess = ownTag().replace(String(process.pid), "4194305"); // Linux numbers them to 4194304
+  mkdirSync(join(cache, "ifprune", "bench", `${noProcess}.killed`), { recursive: true });
   const steps: number[] = [];
   const result = await runBench(DEFAULT_MODEL, {
     promptTokens: [5],

@@ -23,7 +23,7 @@ import { fullMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";
 import { type Given, readNumbers } from "../options.ts";
-import { ownModule } from "../processes.ts";
+import { isLeftBy, ownModule, ownTag } from "../processes.ts";
 import { BENCH_OPTIONS, PROMPT_LENGTHS } from "./benchOptions.ts";
 import { fixedMask, type Job, type Measurement, type Run } from "./job.ts";
 
@@ -151,7 +151,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
   const root = cacheRoot("bench");
   makeCacheFolder(root);
   removeAbandoned(root);
-  const folder = mkdtempSync(join(root, `${process.pid}-`));
+  const folder = mkdtempSync(join(root, `${ownTag()}.`));
   const workers = new Map<Variant, ChildProcess>();
   try {
     const runs = await prepare(bundle, tFfn, folder, lengths.at(-1)! + answerTokens, masks, signal);
@@ -224,13 +224,8 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
 
 /** Removes what killed benchmarks left: folders are named after their process. */
 function removeAbandoned(root: string): void {
-  for (const name of readdirSync(root)) {
-    try {
-      process.kill(Number.parseInt(name, 10), 0); // 0: only asks whether it is there
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ESRCH") rmSync(join(root, name), { recursive: true, force: true });
-    }
-  }
+  for (const name of readdirSync(root))
+    if (isLeftBy(name.slice(0, name.lastIndexOf(".")))) rmSync(join(root, name), { recursive: true, force: true });
 }
 
 /** Writes what the variants run. */
