@@ -13,20 +13,19 @@ import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
 import { readRunLog } from "../src/train/runLog.ts";
 import { expectKilledOrDone, type KilledRun, runKilled } from "./kill/kill.ts";
-import { ifprune } from "./support/cli.ts";
+import { entry, ifprune } from "./support/cli.ts";
 
 const tiny = fileURLToPath(new URL("fixtures/tiny", import.meta.url));
 const recipe = join(tiny, "recipe.json");
 const steps = 20;
 const minutes = (n: number) => n * 60_000;
-const main = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-resume-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** `ifprune train` of the tiny recipe, killed in its `killAt`-th write under a path of the run. */
 function train(runs: string, under: "" | "metrics.jsonl" = "", killAt?: number): Promise<KilledRun> {
-  return runKilled(main, ["train", recipe, "--runs", runs], { under: join(runs, "tiny", under), killAt });
+  return runKilled(entry, ["train", recipe, "--runs", runs], { under: join(runs, "tiny", under), killAt });
 }
 
 /** All that a run leaves, without what time it was. */
@@ -107,7 +106,7 @@ test("Ctrl-C saves, exits cleanly, and the same command goes on", { timeout: min
   const runs = join(folder, "interrupted");
   const args = ["train", recipe, "--runs", runs];
   const log = join(runs, "tiny/metrics.jsonl");
-  const stopped = await runKilled(main, args, { under: log, killAt: 6, by: "SIGINT" }); // after some steps
+  const stopped = await runKilled(entry, args, { under: log, killAt: 6, by: "SIGINT" }); // after some steps
   expect(stopped.code, stopped.stderr).toBe(0);
   expect(stopped.calls.length).toBeGreaterThanOrEqual(6); // else it would not have been interrupted
   const step = Number(/stopped and saved at step (\d+) of 20; the same command goes on/.exec(stopped.stderr)?.[1]);

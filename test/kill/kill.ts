@@ -1,4 +1,4 @@
-/** Runs a TypeScript program and kills or interrupts it inside one of its writes, at a moment that repeats. */
+/** Runs a program and kills or interrupts it inside one of its writes, at a moment that repeats. */
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { text } from "node:stream/consumers";
@@ -29,8 +29,9 @@ export async function runKilled(
   }: { under: string; killAt?: number | undefined; by?: "SIGKILL" | "SIGINT" | "ENOSPC" },
 ): Promise<KilledRun> {
   const report = `${under}.calls.json`;
-  const preload = new URL("preload.ts", import.meta.url).href;
-  const child = spawn(process.execPath, ["--import", "tsx", "--import", preload, program, ...args], {
+  const preload = new URL("preload.js", import.meta.url).href;
+  const imports = [...(program.endsWith(".ts") ? ["--import", "tsx"] : []), "--import", preload];
+  const child = spawn(process.execPath, [...imports, program, ...args], {
     cwd: fileURLToPath(new URL("../..", import.meta.url)),
     env: {
       ...process.env,
