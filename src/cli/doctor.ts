@@ -81,10 +81,14 @@ async function engine(): Promise<Finding[]> {
 }
 
 function browser(): Finding[] {
-  const names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+  const names = ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome"];
   const path = names.flatMap((name) => onPath(name) ?? [])[0];
   const about = { name: "Chromium", for: "tests of the page" };
-  return [path ? { ...about, found: path } : { ...about, missing: "install it, as with apt-get install chromium" }];
+  return [
+    path
+      ? { ...about, found: path }
+      : { ...about, missing: "install it, as with apt-get install chromium-headless-shell" },
+  ];
 }
 
 /** Packages that evaluation, and training on a GPU, use; asked for without loading them, which takes seconds. */
