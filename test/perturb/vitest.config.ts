@@ -1,4 +1,4 @@
-import { mergeConfig } from "vitest/config";
-import base from "../../vitest.config.ts";
+import { defineConfig } from "vitest/config";
+import { settings } from "../../vitest.config.ts";
 
-export default mergeConfig(base, { test: { setupFiles: ["./test/perturb/preload.ts"] } });
+export default defineConfig({ test: { ...settings, setupFiles: ["./test/perturb/preload.ts"] } });
