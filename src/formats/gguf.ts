@@ -459,7 +459,7 @@ export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTenso
       put("uint32", arrayType.id);
       put("uint32", scalarFormat(entry.of).id);
       put("uint64", BigInt(entry.value.length));
-      for (const value of entry.value) put(entry.of, value);
+      parts.push(encodeArray(entry.of, entry.value));
     } else {
       put("uint32", scalarFormat(entry.type).id);
       put(entry.type, entry.value);
@@ -481,6 +481,27 @@ export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTenso
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   parts.push(new Uint8Array(alignTensor(length) - length));
   return Buffer.concat(parts);
+}
+
+/** In one piece: vocabularies have a hundred thousand texts. */
+function encodeArray(of: ScalarType, values: readonly GgufScalar[]): Uint8Array {
+  if (of !== "string") {
+    const { bytes, set } = scalars[of];
+    const all = new Uint8Array(values.length * bytes);
+    for (const [i, value] of values.entries()) set(new DataView(all.buffer, i * bytes, bytes), value);
+    return all;
+  }
+  const texts = values as readonly string[];
+  const most = texts.reduce((sum, text) => sum + 8 + 3 * text.length, 0); // three bytes of UTF-8 for one unit of UTF-16
+  const all = Buffer.allocUnsafe(most);
+  let end = 0;
+  for (const text of texts) {
+    const bytes = all.write(text, end + 8);
+    all.writeUInt32LE(bytes, end);
+    all.writeUInt32LE(0, end + 4);
+    end += 8 + bytes;
+  }
+  return all.subarray(0, end);
 }
 
 function encodeScalar(type: ScalarType, value: GgufScalar): Uint8Array {
