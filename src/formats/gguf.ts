@@ -269,14 +269,16 @@ class Cursor {
 
   /** A 64-bit size, at most `max`. */
   size(what: string, max: number): number {
-    const value = this.take(8, what).readBigUInt64LE();
-    if (value > BigInt(Math.floor(max))) {
+    const bytes = this.take(8, what);
+    // A bigint for each text of a vocabulary takes longer than the text.
+    const value = bytes.readUInt32LE(4) * 2 ** 32 + bytes.readUInt32LE(0);
+    if (value > Math.floor(max)) {
       throw new FileError(
         this.file.path,
-        `${what}: wanted at most ${Math.floor(max)}, got ${value}. Is the file corrupt?`,
+        `${what}: wanted at most ${Math.floor(max)}, got ${bytes.readBigUInt64LE()}. Is the file corrupt?`,
       );
     }
-    return Number(value);
+    return value;
   }
 
   /** At most `max`, and what the rest of the file can hold, if each takes `bytes`. */
