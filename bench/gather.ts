@@ -3,44 +3,30 @@
  *
  *     npx tsx bench/gather.ts [--shapes tiny,1B,…] [--rounds N] [--cold] [--keep]
  *
- * Weights are random Q8_0 (tiny: F16), masks are random with random λ: no runs of neighbours, the worst case. A plain write of the same bytes, in
+ * Weights are random Q8_0 (tiny: F16), masks are random with random λ, without runs of neighbours, the worst case, or hard masks of blocks of 64. A plain write of the same bytes, in
  * pieces as large, alternates with the gather on the same file system, with everything flushed before each. Bundles are made in
  * `runs/bench-bundles` and removed at the end without --keep. --cold also measures with an empty page cache, which takes root.
  * Writes `bench/results/gather.json` and `.md`.
  */
 import { execFileSync } from "node:child_process";
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { Bundle, splitCount } from "../src/bundle/bundle.ts";
-import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
+import { Bundle } from "../src/bundle/bundle.ts";
 import { ffnTensors } from "../src/bundle/gather.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { writeFully } from "../src/files.ts";
-import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
-import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
-import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
-import { writeManifest } from "../src/manifest.ts";
+import { tensorBytes } from "../src/formats/gguf.ts";
 import type { Mask } from "../src/mask/mask.ts";
-import { type ModelConfig, parameterShapes } from "../src/model/config.ts";
 import { Random } from "../src/random.ts";
+import { makeBundle, modelShape, randomMask, root, type Shape } from "./randomBundle.ts";
 
 const { values } = parseArgs({
   options: {
-    shapes: { type: "string", default: "tiny,1B,1B, F16,3B, half,3B,3B, twice,8B" },
+    shapes: { type: "string", default: "tiny,135M, blocks,1B,1B, blocks,1B, F16,3B, half,3B,3B, twice,8B" },
     rounds: { type: "string", default: "5" },
     cold: { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
@@ -48,143 +34,36 @@ const { values } = parseArgs({
   },
 });
 
-interface Shape {
-  config: ModelConfig;
-  /** K */
+/** A shape of a model, and K. Masks of whole blocks are hard, others soft. */
+interface Gathered extends Shape {
   tFfn: number;
-  type: "F16" | "Q8_0";
 }
-const shape = (L: number, D: number, F: number, K: number, H: number, G: number, type: Shape["type"]): Shape => ({
-  ...{ tFfn: K, type },
-  config: {
-    ...{ family: "llama", width: D, numLayers: L, numHeads: H, numKvHeads: G, headWidth: D / H, ffnWidth: F },
-    ...{ vocabSize: 2048, contextLength: 4096, normEps: 1e-5, ropeTheta: 500_000, tieEmbeddings: true },
-  },
-});
-const shapes: Record<string, Shape> = {
-  tiny: shape(4, 128, 512, 128, 4, 2, "F16"),
-  "1B": shape(16, 2048, 8192, 2048, 32, 8, "Q8_0"),
-  "3B": shape(28, 3072, 8192, 2048, 24, 8, "Q8_0"),
-  "1B, F16": shape(16, 2048, 8192, 2048, 32, 8, "F16"),
-  "3B, half": shape(28, 3072, 8192, 1024, 24, 8, "Q8_0"),
-  "3B, twice": shape(28, 3072, 8192, 4096, 24, 8, "Q8_0"),
-  "8B": shape(32, 4096, 14336, 3584, 32, 8, "Q8_0"),
+const gathered = (tFfn: number, shape: Shape): Gathered => ({ ...shape, tFfn });
+const [small, middle, large] = [
+  [16, 2048, 8192, 32, 8],
+  [28, 3072, 8192, 24, 8],
+  [32, 4096, 14336, 32, 8],
+] as const satisfies Parameters<typeof modelShape>[0][];
+const shapes: Record<string, Gathered> = {
+  tiny: gathered(128, modelShape([4, 128, 512, 4, 2], { type: "F16" })),
+  "135M, blocks": gathered(768, modelShape([30, 576, 1536, 9, 3], { block: 64, vocabSize: 49152 })),
+  "1B": gathered(2048, modelShape([...small])),
+  "1B, blocks": gathered(2048, modelShape([...small], { block: 64 })),
+  "1B, F16": gathered(2048, modelShape([...small], { type: "F16" })),
+  "3B, half": gathered(1024, modelShape([...middle])),
+  "3B": gathered(2048, modelShape([...middle])),
+  "3B, twice": gathered(4096, modelShape([...middle])),
+  "8B": gathered(3584, modelShape([...large])),
 };
-const root = fileURLToPath(new URL("../runs/bench-bundles/", import.meta.url));
 const contextLength = 512;
 const promptTokens = 16;
 /** On two cores llama.cpp's default, four, takes 3.1 s for a prefill of a 3B sub-network, two take 0.1 s. */
 const threads = availableParallelism();
 
-/** A bundle of random weights, made unless it is there. */
-async function makeBundle(name: string, { config, type }: Shape): Promise<string> {
-  const folder = join(root, `${name.replace(/,.*/, "")}-${type}`);
-  if (existsSync(join(folder, "ifprune.json"))) return folder;
-  mkdirSync(folder, { recursive: true });
-  const random = new Random(name);
-  const types: ChannelTypes = { gate: type, up: type, down: type };
-  const { width: D, ffnWidth: F, numLayers: L, vocabSize: V } = config;
-  const names = [...parameterShapes(config)].filter(([name]) => !name.includes(".mlp."));
-  const tensors = names.map(
-    ([name, shape]): GgufTensor => ({ name: ggufName(config, name), type: shape.length === 1 ? "F32" : type, shape }),
-  );
-  const tokens = Array.from({ length: V }, (_, i) => (i < 256 ? String.fromCodePoint(0x4e00 + i) : `[unused${i}]`));
-  await writeGguf(
-    join(folder, "base.gguf"),
-    new Map([
-      ...modelMetadata(config),
-      ["tokenizer.ggml.model", string("gpt2")],
-      ["tokenizer.ggml.pre", string("smollm")],
-      ["tokenizer.ggml.tokens", array("string", tokens)],
-      [
-        "tokenizer.ggml.token_type",
-        array(
-          "int32",
-          tokens.map(() => 1),
-        ),
-      ],
-      ["tokenizer.ggml.merges", array("string", [])],
-      ["tokenizer.ggml.bos_token_id", uint32(1)],
-      ["tokenizer.ggml.eos_token_id", uint32(2)],
-      ["tokenizer.ggml.add_bos_token", bool(false)],
-      ...splitMetadata(1, splitCount, tensors.length + 3 * L),
-    ]),
-    tensors,
-    (function* () {
-      for (const tensor of tensors)
-        yield randomWeights(random, tensor.type as "F32" | Shape["type"], tensorBytes(tensor)!);
-    })(),
-  );
-  const layout = channelLayout(types, D);
-  const rows = randomWeights(random, type, 2 * layout.upAt * 1024); // gate and up of as many channels, over and over
-  await writeGguf(
-    join(folder, "ffn.gguf"),
-    channelMetadata(
-      "llama",
-      Array.from({ length: L }, () => types),
-    ),
-    channelTensors(
-      Array.from({ length: L }, () => types),
-      D,
-      F,
-    ),
-    (function* () {
-      const column = layout.bytes - layout.downAt;
-      const columns = type === "Q8_0" ? randomBytes(random, 1024 * column) : randomWeights(random, type, 1024 * column);
-      const records = new Uint8Array(F * layout.bytes);
-      for (let channel = 0; channel < F; channel++) {
-        const i = channel % 1024;
-        records.set(rows.subarray(i * layout.downAt, (i + 1) * layout.downAt), channel * layout.bytes);
-        records.set(columns.subarray(i * column, (i + 1) * column), channel * layout.bytes + layout.downAt);
-      }
-      for (let layer = 0; layer < L; layer++) {
-        yield records;
-        if (type === "Q8_0") yield new Uint8Array(new Uint16Array(D).fill(smallHalf).buffer);
-      }
-    })(),
-  );
-  writeFileSync(join(folder, "tokenizer.json"), "{}");
-  const files = Object.fromEntries(
-    ["base.gguf", "ffn.gguf", "tokenizer.json"].map((name) => [
-      name,
-      { bytes: statSync(join(folder, name)).size, sha256: "0".repeat(64) }, // is not looked at
-    ]),
-  );
-  const provenance = { recipe: "bench", data: [], created: "2026-11-25T00:00:00Z" };
-  const common = {
-    version: 1 as const,
-    lambda: "soft" as const,
-    predictorInput: "prompt" as const,
-    predictorPooling: "last" as const,
-    promptTemplate: "{prompt}",
-  };
-  writeManifest(folder, { format: "ifprune-bundle", ...common, eosId: 2, provenance, files });
-  return folder;
-}
-
-/** 2⁻¹⁰ in half precision. */
-const smallHalf = 0x1400;
-
-function randomBytes(random: Random, length: number): Uint8Array<ArrayBuffer> {
-  const words = new Uint32Array(Math.ceil(length / 4));
-  for (let i = 0; i < words.length; i++) words[i] = random.int(2 ** 32);
-  return new Uint8Array(words.buffer, 0, length);
-}
-
-/** Small finite values. */
-function randomWeights(random: Random, type: "F32" | Shape["type"], length: number): Uint8Array {
-  if (type === "F32") return new Uint8Array(new Float32Array(length / 4).fill(1).buffer);
-  const bytes = randomBytes(random, length);
-  const halves = new Uint16Array(bytes.buffer, 0, length / 2);
-  if (type === "F16") for (let i = 0; i < halves.length; i++) halves[i] = (halves[i]! & 0x83ff) | smallHalf;
-  else for (let i = 0; i < halves.length; i += 17) halves[i] = smallHalf;
-  return bytes;
-}
-
-function randomMask(random: Random, { config: { numLayers, ffnWidth: F }, tFfn: K }: Shape): Mask {
-  const layers = Array.from({ length: numLayers }, () => random.permutation(F).slice(0, K).sort());
-  const lambda = layers.map((kept) => Float32Array.from(kept, () => 0.5 + 0.5 * random.float()));
-  return { tFfn: K, dFfn: F, layers, lambda };
+function drawMask(random: Random, shape: Gathered): Mask {
+  const mask = randomMask(random, shape, shape.tFfn);
+  if (shape.block > 1) return mask;
+  return { ...mask, lambda: mask.layers.map((kept) => Float32Array.from(kept, () => 0.5 + 0.5 * random.float())) };
 }
 
 async function timed<T>(work: () => T | Promise<T>): Promise<[ms: number, result: T]> {
@@ -218,7 +97,8 @@ const ffnPart = (path: string) => path.replace("00001-of", "00003-of");
 
 async function measure(name: string) {
   const given = shapes[name]!;
-  using bundle = new Bundle(await makeBundle(name, given));
+  using bundle = new Bundle(await makeBundle(name.replace(/,.*/, ""), given));
+  await bundle.verify(); // once a bundle, not once a mask
   const random = new Random(`masks/${name}`);
   const cache = join(root, "cache");
   const tensors = ffnTensors(bundle, given.tFfn);
@@ -242,7 +122,7 @@ async function measure(name: string) {
     rmSync(plain);
     flush();
     warm(bundle.ffn.path);
-    const mask = randomMask(random, given);
+    const mask = drawMask(random, given);
     const readBefore = bytesRead();
     const [gatherMs, { path }] = await timed(() => openSubnetwork(bundle, mask, { root: cache }));
     const read = bytesRead() - readBefore;
@@ -262,9 +142,9 @@ async function measure(name: string) {
     rmSync(cache, { recursive: true, force: true });
     flush();
     writeFileSync("/proc/sys/vm/drop_caches", "1");
-    [coldMs] = await timed(() => openSubnetwork(bundle, randomMask(random, given), { root: cache }));
+    [coldMs] = await timed(() => openSubnetwork(bundle, drawMask(random, given), { root: cache }));
   }
-  const { path } = await openSubnetwork(bundle, randomMask(random, given), { root: cache });
+  const { path } = await openSubnetwork(bundle, drawMask(random, given), { root: cache });
   const memory = JSON.parse(
     execFileSync(process.execPath, [...process.execArgv, fileURLToPath(import.meta.url), "--memory", path], {
       encoding: "utf8",
@@ -276,6 +156,7 @@ async function measure(name: string) {
   return {
     shape: name,
     type: given.type,
+    block: given.block,
     ...{ L: numLayers, D: bundle.width, F: bundle.ffnWidth, K: given.tFfn },
     keptBytes,
     sharedBytes: statSync(join(bundle.path, "base.gguf")).size,
@@ -336,6 +217,7 @@ function table(results: readonly Result[]): string {
   const mb = (value: number) => (value / 1e6).toFixed(value < 1e7 ? 1 : 0);
   const columns: [string, (result: Result) => string][] = [
     ["L × D × F → K, type", ({ L, D, F, K, type }) => `${L} × ${D} × ${F} → ${K}, ${type}`],
+    ["mask", ({ block }) => (block > 1 ? `hard, blocks of ${block}` : "soft, single channels")],
     ["kept FFN, MB", ({ keptBytes }) => mb(keptBytes)],
     ["plain write, ms", ({ plainMs }) => ms(plainMs)],
     ["gather + write, ms", ({ gatherMs }) => ms(gatherMs)],
@@ -390,7 +272,7 @@ writeFileSync(
 );
 writeFileSync(
   fileURLToPath(`${out}.md`),
-  `# Building a sub-network\n\n\`npx tsx bench/gather.ts\` on ${machine}; medians of ${values.rounds} rounds, the page cache warm unless said; other processes were running at a lower priority. Random weights and masks, soft λ.\n\n${table(results)}\n`,
+  `# Building a sub-network\n\n\`npx tsx bench/gather.ts\` on ${machine}; medians of ${values.rounds} rounds, the page cache warm unless said; other processes were running at a lower priority. Random weights and masks.\n\n${table(results)}\n`,
 );
 if (!values.keep) rmSync(root, { recursive: true, force: true });
 process.exit(0);

@@ -16,6 +16,7 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { FileError, MemoryError, OptionError } from "./errors.ts";
 import { openToRead } from "./json.ts";
@@ -103,6 +104,14 @@ export function writeFully(descriptor: number, bytes: Uint8Array, position?: num
   for (let done = 0; done < bytes.length; ) {
     const length = Math.min(bytes.length - done, maxCallBytes);
     done += writeSync(descriptor, bytes, done, length, position === undefined ? null : position + done);
+  }
+}
+
+/** As {@link writeFully}, in a thread beside this one. */
+export async function writeBeside(file: FileHandle, bytes: Uint8Array, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    const length = Math.min(bytes.length - done, maxCallBytes);
+    done += (await file.write(bytes, done, length, position + done)).bytesWritten;
   }
 }
 

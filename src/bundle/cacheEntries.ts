@@ -2,8 +2,8 @@
  * What is made of bundles and kept on disk: a folder per bundle, in it one per entry, `<root>/<bundle>/<entry>/`.
  *
  * An entry is of the content of its bundle, which is verified before anything is made or used, and carries checksums of its files, which are compared at every
- * opening: one that is half-written, damaged or another's is built again. It is written to the disk under a name of its own and renamed when it is whole, as several
- * processes may use one cache. Where the cache cannot be written, a folder of this process takes its place.
+ * opening: one that is half-written, damaged or another's is built again. So none waits for the disk: what a power cut leaves of one is told by its sums. It is
+ * written under a name of its own and renamed when it is whole, as several processes may use one cache. Where the cache cannot be written, a folder of this process takes its place.
  *
  * Entries unused for the longest time go first when the cache outgrows its limit; those used within the last minute stay, as someone may be opening them. (An
  * opened one may go: engines keep what they have read.)
@@ -25,15 +25,14 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { open } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
-import { crc32 } from "node:zlib";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { readJson } from "../files.ts";
 import type { Bundle } from "./bundle.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
+import { type FileSum, fileSumSchema, sumFile } from "./fletcher.ts";
 import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
 /** Where sub-networks are kept. */
@@ -52,6 +51,9 @@ export interface CacheEntry {
   cached: boolean;
 }
 
+/** Fills an entry's folder with files, and `sums` with the checksums of those, by name, that it knows. */
+type Build = (folder: string, sums: Map<string, FileSum>) => Promise<void>;
+
 /** What an entry is made of. */
 type Origin = Pick<Bundle, "hash" | "manifest" | "verify">;
 
@@ -60,12 +62,10 @@ const graceMs = 60_000;
 
 /** What an entry says of itself: what it is, and of each of its files a checksum, or `null` where it is a link to the bundle's. */
 const aboutName = "entry.json";
-/** A CRC tells damage, not malice, at 3 GB/s, where SHA-256 takes 1.3. */
-const checksumSchema = z.strictObject({ bytes: z.number(), crc32: z.number() });
 const aboutSchema = z.strictObject({
   bundle: z.string(),
   entry: z.string(),
-  files: z.record(z.string(), checksumSchema.nullable()),
+  files: z.record(z.string(), fileSumSchema.nullable()),
 });
 type About = z.infer<typeof aboutSchema>;
 
@@ -75,7 +75,6 @@ const folderIn = (root: string, { hash }: Pick<Origin, "hash">, name: string) =>
 /**
  * An entry of a bundle, from the cache or else built.
  *
- * @param build fills a folder with files
  * @throws {FileError} if the bundle was changed or damaged, or there is no room on any disk
  * @throws what building it throws
  */
@@ -83,7 +82,7 @@ export async function openEntry(
   bundle: Origin,
   name: string,
   options: CacheOptions,
-  build: (folder: string) => Promise<void>,
+  build: Build,
 ): Promise<CacheEntry> {
   await bundle.verify();
   const root = rootOf(options);
@@ -156,28 +155,20 @@ async function findEntry(bundle: Origin, name: string, root: string): Promise<st
   return undefined;
 }
 
-async function makeEntry(
-  bundle: Origin,
-  name: string,
-  root: string,
-  build: (folder: string) => Promise<void>,
-  maxBytes: number,
-): Promise<string> {
+async function makeEntry(bundle: Origin, name: string, root: string, build: Build, maxBytes: number): Promise<string> {
   const entry = folderIn(root, bundle, name);
   const partial = join(dirname(entry), partialName());
   try {
     makeCacheFolder(partial);
-    await build(partial);
+    const sums = new Map<string, FileSum>();
+    await build(partial, sums);
     const files: About["files"] = {};
     for (const file of readdirSync(partial)) {
       const path = join(partial, file);
-      files[file] = lstatSync(path).isSymbolicLink() ? null : await checksum(path);
+      files[file] = lstatSync(path).isSymbolicLink() ? null : (sums.get(file) ?? (await sumFile(path)));
     }
     const about: About = { bundle: bundle.hash, entry: name, files };
     writeFileSync(join(partial, aboutName), JSON.stringify(about));
-    for (const [file, sum] of Object.entries(files)) if (sum) await sync(join(partial, file));
-    await sync(join(partial, aboutName));
-    if (process.platform !== "win32") await sync(partial); // it opens no folders
     await publish(bundle, name, partial, entry);
   } finally {
     rmSync(partial, { recursive: true, force: true });
@@ -213,7 +204,7 @@ async function isWhole(bundle: Origin, name: string, folder: string): Promise<bo
     for (const [file, wanted] of Object.entries(about.files)) {
       const path = join(folder, file);
       if (wanted === null) await checkLink(bundle, path);
-      else if (statSync(path).size !== wanted.bytes || (await checksum(path)).crc32 !== wanted.crc32) return false;
+      else if (statSync(path).size !== wanted.bytes || (await sumFile(path)).fletcher !== wanted.fletcher) return false;
     }
     return true;
   } catch {
@@ -229,27 +220,6 @@ async function checkLink({ hash, manifest }: Origin, path: string): Promise<void
   const about = manifest.files[name];
   if (!about) throw new FileError(path, `wanted a link to a file of the bundle, got one to "${target}".`);
   await verifyUnlessKnown(dirname(target), { files: { [name]: about } });
-}
-
-/** Bytes of a file that are read at a time. */
-const chunkBytes = 1 << 22;
-
-async function checksum(path: string): Promise<z.infer<typeof checksumSchema>> {
-  await using file = await open(path);
-  const chunk = Buffer.allocUnsafe(chunkBytes);
-  let [bytes, sum] = [0, 0];
-  for (;;) {
-    const { bytesRead } = await file.read(chunk, 0, chunkBytes, bytes);
-    if (bytesRead === 0) return { bytes, crc32: sum };
-    sum = crc32(chunk.subarray(0, bytesRead), sum);
-    bytes += bytesRead;
-  }
-}
-
-/** Waits until a file or folder is on the disk. */
-async function sync(path: string): Promise<void> {
-  await using file = await open(path, statSync(path).isDirectory() ? "r" : "r+");
-  await file.sync();
 }
 
 /** Some systems have no symbolic links for everybody, and hard links end at the file system's border. */

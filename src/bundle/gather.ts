@@ -4,16 +4,16 @@
  *
  * Shapes: D model width · F full FFN width · K kept FFN width (t_ffn) · L layers
  */
-import { closeSync, ftruncateSync, openSync } from "node:fs";
-import { setImmediate } from "node:timers/promises";
+import { open } from "node:fs/promises";
 import { OptionError } from "../errors.ts";
-import { writeFully } from "../files.ts";
+import { writeBeside } from "../files.ts";
 import { alignTensor, encodeHeader, type GgufMetadata, type GgufTensor, tensorBytes } from "../formats/gguf.ts";
 import { blockBytes, blockLength, rowBytes, scaleBlocks } from "../formats/quantize.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import type { Bundle } from "./bundle.ts";
-import { type ChannelLayout, channelsName, columnBytes } from "./channels.ts";
-import { openTransposer, type Transposer, vectorBytes } from "./transposer.ts";
+import { channelsName, columnBytes } from "./channels.ts";
+import { type FileSum, Fletcher } from "./fletcher.ts";
+import { type Kernels, openKernels, stateBytes, vectorBytes } from "./kernels.ts";
 
 /** What a gather needs of a bundle. */
 export type ChannelStore = Pick<Bundle, "width" | "numLayers" | "layouts" | "ffn" | "downScales">;
@@ -44,28 +44,28 @@ export function ffnTensors({ layouts, width: D }: ChannelStore, K: number): Gguf
 }
 
 /**
- * Bytes of the tensors of {@link ffnTensors}, each in a piece of its own. Memory: about two layers of the sub-network.
+ * Bytes of the tensors of {@link ffnTensors}, each in a piece of its own. Memory: a layer of the sub-network, and the records of 32 channels.
  *
  * @param mask checked by {@link checkBundleMask}
  */
 export function* gatherFfn(bundle: ChannelStore, mask: Mask): Generator<Uint8Array> {
-  const sizes = ffnTensors(bundle, mask.tFfn).map((tensor) => tensorBytes(tensor)!);
-  const tensors = new Map<number, Uint8Array>();
-  for (const { tensor, offset, bytes, endsLayer } of gatherPieces(bundle, mask)) {
-    const whole = tensors.get(tensor) ?? new Uint8Array(sizes[tensor]!);
-    whole.set(bytes, offset);
-    tensors.set(tensor, whole);
-    if (!endsLayer) continue;
-    yield* tensors.values();
-    tensors.clear();
+  const place = new Places();
+  const gather = gatherer(bundle, mask, place);
+  const at = place.next(gather.layerBytes);
+  const kernels = openKernels(place.end);
+  for (let layer = 0; layer < bundle.numLayers; layer++) {
+    gather.layer(kernels, layer, at);
+    for (const [start, end] of gather.tensors(layer)) yield kernels.bytes.slice(at + start, at + end);
   }
 }
 
 /**
- * Writes a GGUF file of the tensors of {@link ffnTensors}. Memory: `down` of one layer of the sub-network, and the records of 288 channels.
+ * Writes a GGUF file of the tensors of {@link ffnTensors}. A layer is gathered while another thread writes the one before. Memory: two layers of the
+ * sub-network, and the records of 32 channels.
  *
  * @param mask checked by {@link checkBundleMask}
  * @param signal stops between two layers
+ * @returns the file's checksum
  */
 export async function writeFfn(
   path: string,
@@ -73,90 +73,99 @@ export async function writeFfn(
   bundle: ChannelStore,
   mask: Mask,
   signal?: AbortSignal,
-): Promise<void> {
-  const tensors = ffnTensors(bundle, mask.tFfn);
-  const header = encodeHeader(metadata, tensors);
-  const starts: number[] = [];
-  let end = header.length;
-  for (const tensor of tensors) {
-    starts.push(end);
-    end = alignTensor(end + tensorBytes(tensor)!);
-  }
-  const descriptor = openSync(path, "w");
-  try {
-    ftruncateSync(descriptor, end);
-    writeFully(descriptor, header, 0);
-    for (const { tensor, offset, bytes, endsLayer } of gatherPieces(bundle, mask)) {
-      writeFully(descriptor, bytes, starts[tensor]! + offset);
-      if (!endsLayer) continue;
-      await setImmediate(); // all else is synchronous: let others in between layers
-      signal?.throwIfAborted();
-    }
-  } finally {
-    closeSync(descriptor);
-  }
-}
-
-/** A stretch of a tensor, which goes by its number in {@link ffnTensors}. The bytes are valid until the next piece is taken. */
-interface Piece {
-  tensor: number;
-  offset: number;
-  bytes: Uint8Array;
-  /** Whether it is the last of the layer's three tensors. */
-  endsLayer: boolean;
-}
-
-/** Channels that are read at a time, and that are written at a time, whole blocks: what they take stays in a core's cache. */
-const [recordCount, chunkCount] = [32, 256];
-
-/** The tensors of each layer: gate and up chunk by chunk, in turn, then `down` in one piece. */
-function* gatherPieces(bundle: ChannelStore, mask: Mask): Generator<Piece> {
-  const { width: D, layouts } = bundle;
-  const K = mask.tFfn;
+): Promise<FileSum> {
+  const header = encodeHeader(metadata, ffnTensors(bundle, mask.tFfn));
+  const place = new Places();
+  const gather = gatherer(bundle, mask, place);
+  const turns = [place.next(gather.layerBytes), place.next(gather.layerBytes)];
+  const [state, headerAt] = [place.next(stateBytes), place.next(header.length)];
+  const kernels = openKernels(place.end);
+  const sum = new Fletcher(kernels, state);
+  await using file = await open(path, "w");
   let end = 0;
-  const place = (count: number, bytesOf: (layout: ChannelLayout) => number) => {
-    const start = end;
-    end += Math.ceil((count * Math.max(...layouts.map(bytesOf))) / 4) * 4;
-    return start;
+  const write = (at: number, length: number) => {
+    sum.add(at, length);
+    const writing = writeBeside(file, kernels.bytes.subarray(at, at + length), end);
+    writing.catch(() => {}); // it is awaited later, unless the next layer cannot be read
+    end += length;
+    return writing;
   };
-  const chunk = Math.min(chunkCount, K);
-  const records = place(Math.min(recordCount, K), ({ bytes }) => bytes);
-  const gates = place(chunk, ({ upAt }) => upAt);
-  const ups = place(chunk, ({ upAt, downAt }) => downAt - upAt);
-  const columns = place(chunk, ({ downAt, bytes }) => bytes - downAt);
-  const downs = place(D, ({ down }) => rowBytes(down, K));
-  const transposer = openTransposer(end);
-  const { bytes } = transposer;
-  for (const [layer, { upAt, downAt, up: upType, down, bytes: record }] of layouts.entries()) {
-    const kept = mask.layers[layer]!;
-    const lambda = mask.lambda?.[layer];
-    const [upBytes, columnLength] = [downAt - upAt, record - downAt];
-    const writeColumns = columnWriter(transposer, bundle, layer, { from: columns, to: downs, K });
-    for (let start = 0; start < K; start += chunk) {
-      const count = Math.min(chunk, K - start);
-      for (let i = 0; i < count; i++) {
-        const at = records + (i % recordCount) * record;
-        if (at === records)
-          readRecords(bundle, layer, kept.subarray(start + i, start + Math.min(i + recordCount, count)), bytes, at);
-        const up = ups + i * upBytes;
-        bytes.copyWithin(gates + i * upAt, at, at + upAt);
-        bytes.copyWithin(up, at + upAt, at + downAt);
-        bytes.copyWithin(columns + i * columnLength, at + downAt, at + record);
-        if (lambda) scaleBlocks(bytes.subarray(up, up + upBytes), upType, lambda[start + i]!);
-      }
-      writeColumns(start, count);
-      const piece = (matrix: number, at: number, length: number): Piece => ({
-        tensor: 3 * layer + matrix,
-        offset: start * length,
-        bytes: bytes.subarray(at, at + count * length),
-        endsLayer: false,
-      });
-      yield piece(0, gates, upAt);
-      yield piece(1, ups, upBytes);
-    }
-    const whole = bytes.subarray(downs, downs + D * rowBytes(down, K));
-    yield { tensor: 3 * layer + 2, offset: 0, bytes: whole, endsLayer: true };
+  kernels.bytes.set(header, headerAt);
+  let writing = write(headerAt, header.length);
+  for (let layer = 0; layer < bundle.numLayers; layer++) {
+    const at = turns[layer % 2]!;
+    const length = gather.layer(kernels, layer, at);
+    await writing; // which lets others in, too: all else is synchronous
+    signal?.throwIfAborted();
+    writing = write(at, length);
   }
+  await writing;
+  return { bytes: end, fletcher: sum.words };
+}
+
+/** Places in the memory of kernels. */
+class Places {
+  end = 0;
+
+  next(bytes: number): number {
+    const start = this.end;
+    this.end += Math.ceil(bytes / vectorBytes) * vectorBytes;
+    return start;
+  }
+}
+
+/** Channels that are read at a time, whole blocks: what they take stays in a core's cache. */
+const recordCount = 32;
+
+interface Gatherer {
+  /** Of the largest layer, as {@link Gatherer.layer} makes it. */
+  layerBytes: number;
+  /** Where the tensors of a layer begin and end. */
+  tensors: (layer: number) => [start: number, end: number][];
+  /** Puts the tensors of a layer at `at`, as they follow each other in a file. @returns their bytes, with what is left free after the last */
+  layer: (kernels: Kernels, layer: number, at: number) => number;
+}
+
+/** @param place for what it needs of the memory */
+function gatherer(bundle: ChannelStore, mask: Mask, place: Places): Gatherer {
+  const { layouts } = bundle;
+  const K = mask.tFfn;
+  const sizes = ffnTensors(bundle, K).map((tensor) => tensorBytes(tensor)!);
+  const tensors = (layer: number) => {
+    let start = 0;
+    return sizes.slice(3 * layer, 3 * layer + 3).map((bytes): [number, number] => {
+      const [from, end] = [start, start + bytes];
+      start = alignTensor(end);
+      return [from, end];
+    });
+  };
+  const lengths = layouts.map((_, layer) => alignTensor(tensors(layer)[2]![1]));
+  const records = place.next(Math.min(recordCount, K) * Math.max(...layouts.map(({ bytes }) => bytes)));
+  return {
+    layerBytes: Math.max(...lengths),
+    tensors,
+    layer: (kernels, layer, at) => {
+      const { bytes, copyRows } = kernels;
+      const { upAt, downAt, up: upType, bytes: record } = layouts[layer]!;
+      const places = tensors(layer);
+      const [gate, up, down] = places.map(([start]) => at + start) as [number, number, number];
+      const upBytes = downAt - upAt;
+      const kept = mask.layers[layer]!;
+      const lambda = mask.lambda?.[layer];
+      const writeColumns = columnWriter(kernels, bundle, layer, { from: records + downAt, to: down, K });
+      for (let start = 0; start < K; start += recordCount) {
+        const count = Math.min(recordCount, K - start);
+        readRecords(bundle, layer, kept.subarray(start, start + count), bytes, records);
+        copyRows(records, record, gate + start * upAt, upAt, upAt, count);
+        copyRows(records + upAt, record, up + start * upBytes, upBytes, upBytes, count);
+        writeColumns(start, count);
+      }
+      for (const [i, weight] of lambda?.entries() ?? [])
+        scaleBlocks(bytes.subarray(up + i * upBytes, up + (i + 1) * upBytes), upType, weight);
+      for (const [, end] of places) bytes.fill(0, at + end, at + alignTensor(end));
+      return lengths[layer]!;
+    },
+  };
 }
 
 /** Reads the records of channels to `at`, one read for each run of neighbours. */
@@ -171,15 +180,15 @@ function readRecords(bundle: ChannelStore, layer: number, channels: Int32Array, 
   }
 }
 
-/** Makes what puts the columns at `from`, those of `count` channels from `start` on, into `down` [D, K] at `to`. */
+/** Makes what puts the columns of `count` records, of which the first's is at `from`, into `down` [D, K] at `to`, from channel `start` on. */
 function columnWriter(
-  { bytes, strips }: Transposer,
+  { bytes, strips }: Kernels,
   bundle: ChannelStore,
   layer: number,
   { from, to, K }: { from: number; to: number; K: number },
 ): (start: number, count: number) => void {
   const D = bundle.width;
-  const { down: type } = bundle.layouts[layer]!;
+  const { down: type, bytes: record } = bundle.layouts[layer]!;
   const size = columnBytes[type];
   const n = vectorBytes / size;
   const row = rowBytes(type, K);
@@ -192,10 +201,10 @@ function columnWriter(
     // What is no whole strip, in models of odd widths, goes value by value.
     const [whole, tiles] = [count - (count % n), Math.floor(D / n)];
     for (let i = 0; i < whole && tiles > 0; i += n)
-      strips[size](from + i * D * size, D * size, to + position(start + i), row, tiles);
+      strips[size](from + i * record, record, to + position(start + i), row, tiles);
     for (let i = 0; i < count; i++) {
       for (let output = i < whole ? tiles * n : 0; output < D; output++) {
-        const [source, target] = [from + (i * D + output) * size, to + output * row + position(start + i)];
+        const [source, target] = [from + i * record + output * size, to + output * row + position(start + i)];
         bytes.copyWithin(target, source, source + size);
       }
     }

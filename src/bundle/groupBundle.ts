@@ -1,6 +1,7 @@
 /** A bundle whose channels were put into blocks: the same model, as the sum over channels does not depend on their order. */
 import { constants, copyFileSync } from "node:fs";
 import { join } from "node:path";
+import { OptionError } from "../errors.ts";
 import { makeFolder } from "../files.ts";
 import { type GgufTensor, writeGguf } from "../formats/gguf.ts";
 import { describeFiles, writeManifest } from "../manifest.ts";
@@ -8,13 +9,21 @@ import type { ChannelOrder } from "../mask/blocks.ts";
 import type { Bundle } from "./bundle.ts";
 import { channelsName } from "./channels.ts";
 
+/** @param operation for the message @throws {OptionError} if a predictor chooses among the channels as they are */
+export function checkGroupable({ predictor, block }: Bundle, operation: string): void {
+  if (!predictor) return;
+  throw new OptionError(
+    `${operation}: wanted a model without a predictor to put into blocks, got one whose predictor ${block === 1 ? "chooses single channels" : `was trained in blocks of ${block}`}. Leave --blocks out.`,
+  );
+}
+
 /**
  * Writes a bundle with its channels in another order. Memory: a layer's channels twice.
  *
  * @param order per layer, every channel once: `order[layer][place]` is the channel that comes to `place`
  * @param block channels that masks without training keep or drop together from now on
  * @param outFolder must not exist; it appears whole or not at all
- * @throws {OptionError} if the folder exists
+ * @throws {OptionError} if the folder exists, or as {@link checkGroupable}
  * @throws {FileError} if the bundle is damaged, or the disk is full
  */
 export async function groupBundle(
@@ -24,8 +33,9 @@ export async function groupBundle(
   outFolder: string,
   signal?: AbortSignal,
 ): Promise<void> {
+  checkGroupable(bundle, "blocks");
   const { quality: _, files, ...manifest } = bundle.manifest; // what was measured is of another choice of channels
-  await makeFolder(outFolder, "import", async (partial) => {
+  await makeFolder(outFolder, "blocks", async (partial) => {
     for (const name of Object.keys(files)) {
       if (name !== "ffn.gguf") copyFileSync(join(bundle.path, name), join(partial, name), constants.COPYFILE_FICLONE);
     }

@@ -189,7 +189,7 @@ async function writeMetadata(
   k: number,
   path: string,
 ): Promise<void> {
-  const { config, base, numLayers, block, width: D } = bundle;
+  const { config, base, layouts, block, width: D } = bundle;
   const metadata: GgufMetadata = new Map([
     ...modelMetadata(residentConfig(config, { width, D, block })),
     [expertCountKey(architecture), uint32(E)],
@@ -197,14 +197,15 @@ async function writeMetadata(
     ...[...base.metadata].filter(([key]) => key.startsWith("tokenizer.")),
     ...splitMetadata(0, splitCount, tensorCountOf(bundle)),
   ]);
-  const tensors = Array.from({ length: numLayers }, (_, layer): GgufTensor[] => {
+  const tensors = layouts.flatMap(({ down }, layer): GgufTensor[] => {
     const vector = (name: string, length: number) =>
       ({ name: `blk.${layer}.${name}`, type: "F32", shape: [length] }) as const;
     return [
-      vector("ffn_down_exps.scale", E), // what `down` takes is left as it is: it may be rounded to 8 bits
+      // Of what `up` gives there is a tenth of what `down` gives, and multiplying takes as long as a third of the products; but halves may overflow.
+      vector(down === "F16" ? "ffn_down_exps.scale" : "ffn_up_exps.scale", E),
       ...roomNames.map((name) => vector(`${name}.input_scale`, name.endsWith("_exps") ? E : 1)),
     ];
-  }).flat();
+  });
   const data = tensors.map(({ name, shape }) => {
     return new Uint8Array(new Float32Array(shape[0]!).fill(name.endsWith(".scale") ? k : 1).buffer);
   });

@@ -11,6 +11,7 @@ import { feedForwardKey, splitMetadata } from "../formats/ggufModel.ts";
 import type { Mask } from "../mask/mask.ts";
 import { type Bundle, partNames, splitCount } from "./bundle.ts";
 import { type CacheOptions, hasEntry, linkOrCopy, openEntry } from "./cacheEntries.ts";
+import type { FileSum } from "./fletcher.ts";
 import { checkBundleMask, ffnTensors, writeFfn } from "./gather.ts";
 
 /** A sub-network on disk. */
@@ -29,8 +30,9 @@ export interface SubnetworkFile {
  */
 export async function openSubnetwork(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<SubnetworkFile> {
   checkBundleMask(bundle, mask);
-  const build = (folder: string) => writeSubnetwork(bundle, mask, folder, options.signal);
-  const { folder, cached } = await openEntry(bundle, maskHash(mask), options, build);
+  const { folder, cached } = await openEntry(bundle, maskHash(mask), options, async (folder, sums) => {
+    sums.set(partNames[2], await writeSubnetwork(bundle, mask, folder, options.signal));
+  });
   return { path: join(folder, partNames[0]), cached };
 }
 
@@ -47,7 +49,8 @@ export function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
   return hash.digest("hex").slice(0, 32);
 }
 
-async function writeSubnetwork(bundle: Bundle, mask: Mask, folder: string, signal?: AbortSignal): Promise<void> {
+/** @returns the checksum of the FFN's file */
+async function writeSubnetwork(bundle: Bundle, mask: Mask, folder: string, signal?: AbortSignal): Promise<FileSum> {
   const architecture = bundle.base.string("general.architecture");
   const tensorCount = bundle.base.tensors.size + ffnTensors(bundle, mask.tFfn).length;
   const splits = (index: number): GgufMetadata => splitMetadata(index, splitCount, tensorCount);
@@ -65,5 +68,5 @@ async function writeSubnetwork(bundle: Bundle, mask: Mask, folder: string, signa
     throw new FileError(bundle.base.path, "wanted the bundle's file, got none. Was it removed while in use?");
   linkOrCopy(resolve(bundle.base.path), join(folder, partNames[1]));
   const own: GgufMetadata = new Map([["general.architecture", { type: "string", value: architecture }]]);
-  await writeFfn(join(folder, partNames[2]), new Map([...own, ...splits(2)]), bundle, mask, signal);
+  return await writeFfn(join(folder, partNames[2]), new Map([...own, ...splits(2)]), bundle, mask, signal);
 }

@@ -1,10 +1,18 @@
 import { packBundle } from "../bundle/packBundle.ts";
 import type { WeightType } from "../formats/quantize.ts";
 import { checkpointFolders } from "../train/checkpoint.ts";
+import { makeInBlocks } from "./grouping.ts";
+
+interface Options {
+  type: WeightType;
+  blocks?: number;
+}
 
 /** `ifprune pack` */
-export async function packAction(checkpoint: string, out: string, { type }: { type: WeightType }): Promise<void> {
-  const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, out, { type });
-  for (const note of notes) process.stderr.write(`${note}\n`);
+export async function packAction(checkpoint: string, out: string, { type, blocks }: Options): Promise<void> {
+  await makeInBlocks("pack", out, blocks, async (folder) => {
+    const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, { type });
+    for (const note of notes) process.stderr.write(`${note}\n`);
+  });
   process.stderr.write(`${out}: ${type} bundle\n`);
 }

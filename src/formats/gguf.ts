@@ -269,14 +269,16 @@ class Cursor {
 
   /** A 64-bit size, at most `max`. */
   size(what: string, max: number): number {
-    const value = this.take(8, what).readBigUInt64LE();
-    if (value > BigInt(Math.floor(max))) {
+    const bytes = this.take(8, what);
+    // A bigint for each text of a vocabulary takes longer than the text.
+    const value = bytes.readUInt32LE(4) * 2 ** 32 + bytes.readUInt32LE(0);
+    if (value > Math.floor(max)) {
       throw new FileError(
         this.file.path,
-        `${what}: wanted at most ${Math.floor(max)}, got ${value}. Is the file corrupt?`,
+        `${what}: wanted at most ${Math.floor(max)}, got ${bytes.readBigUInt64LE()}. Is the file corrupt?`,
       );
     }
-    return Number(value);
+    return value;
   }
 
   /** At most `max`, and what the rest of the file can hold, if each takes `bytes`. */
@@ -459,7 +461,7 @@ export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTenso
       put("uint32", arrayType.id);
       put("uint32", scalarFormat(entry.of).id);
       put("uint64", BigInt(entry.value.length));
-      for (const value of entry.value) put(entry.of, value);
+      parts.push(encodeArray(entry.of, entry.value));
     } else {
       put("uint32", scalarFormat(entry.type).id);
       put(entry.type, entry.value);
@@ -481,6 +483,27 @@ export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTenso
   const length = parts.reduce((sum, part) => sum + part.length, 0);
   parts.push(new Uint8Array(alignTensor(length) - length));
   return Buffer.concat(parts);
+}
+
+/** In one piece: vocabularies have a hundred thousand texts. */
+function encodeArray(of: ScalarType, values: readonly GgufScalar[]): Uint8Array {
+  if (of !== "string") {
+    const { bytes, set } = scalars[of];
+    const all = new Uint8Array(values.length * bytes);
+    for (const [i, value] of values.entries()) set(new DataView(all.buffer, i * bytes, bytes), value);
+    return all;
+  }
+  const texts = values as readonly string[];
+  const most = texts.reduce((sum, text) => sum + 8 + 3 * text.length, 0); // three bytes of UTF-8 for one unit of UTF-16
+  const all = Buffer.allocUnsafe(most);
+  let end = 0;
+  for (const text of texts) {
+    const bytes = all.write(text, end + 8);
+    all.writeUInt32LE(bytes, end);
+    all.writeUInt32LE(0, end + 4);
+    end += 8 + bytes;
+  }
+  return all.subarray(0, end);
 }
 
 function encodeScalar(type: ScalarType, value: GgufScalar): Uint8Array {

@@ -69,6 +69,15 @@ export function formFlag(): Option {
     .default(DEFAULT_FORM);
 }
 
+export function blocksFlag(): Option {
+  return numberFlag("--blocks <n>", {
+    words:
+      "put channels into blocks of n that matter for the same prompts, so that masks of blocks are run within one model (--form resident)",
+    isInteger: true,
+    min: 2,
+  });
+}
+
 /** `--keep` with `--max-loss`, and `--t-ffn`, of which one is given at most. */
 export function budgetFlags(): Option[] {
   const keep = numberFlag("--keep <share>", KEEP, parseShare).conflicts("tFfn");

@@ -1,6 +1,6 @@
 import { Command, Option } from "commander";
 import type { WeightType } from "../../formats/quantize.ts";
-import { late } from "./flags.ts";
+import { blocksFlag, late } from "./flags.ts";
 
 export function packCommand(): Command {
   return new Command("pack")
@@ -12,5 +12,6 @@ export function packCommand(): Command {
         .choices(["F32", "F16", "Q8_0"] satisfies WeightType[])
         .default("Q8_0"),
     )
+    .addOption(blocksFlag())
     .action(late(async () => (await import("../pack.ts")).packAction));
 }
