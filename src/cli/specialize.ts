@@ -1,9 +1,9 @@
-import { createInterface } from "node:readline/promises";
 import { byteSize } from "../bundle/memory.ts";
 import { OptionError } from "../errors.ts";
 import type { JobEstimate, Specialization, SpecializeEvent } from "../specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
 import { duration } from "../specialize/taskCard.ts";
+import { isConfirmed } from "./confirmation.ts";
 import { interruption, percent, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -24,22 +24,13 @@ export async function specializeAction(model: string, { out, yes, json, ...optio
   const signal = interruption("specialize: stopped; the same command goes on.");
   const screen = new Screen(json === true);
   try {
-    const confirm = yes || !canAsk ? undefined : asks;
+    const confirm = yes || !canAsk ? undefined : () => isConfirmed("Are these inputs of the task?", signal);
     for await (const event of specialize(model, out, { ...options, confirm, signal })) {
       if (json) printJson(event);
       screen.show(event);
     }
   } finally {
     screen.end();
-  }
-}
-
-async function asks(): Promise<boolean> {
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return /^y/i.test((await terminal.question("Are these inputs of the task? [y/N] ")).trim());
-  } finally {
-    terminal.close();
   }
 }
 
