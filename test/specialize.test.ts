@@ -68,6 +68,20 @@ function resultOf(all: readonly SpecializeEvent[]) {
   return last.result;
 }
 
+/** What is answered are the likeliest tokens of the export, by the reference, or as good as that. */
+async function answersAsItsExport(name: string, prompt: string): Promise<void> {
+  using model = new InstructionModel(at(name));
+  await using answer = await model.ask(prompt, { maxTokens: 4, kvType: "F32" });
+  const tokens: number[] = [];
+  for await (const id of answer.tokens) tokens.push(id);
+  const read = [...model.promptIds(prompt), ...tokens];
+  const { logits } = forward(readModelFolder(at(name, "huggingface")), read);
+  for (const [i, id] of tokens.entries()) {
+    const own = logits[read.length - tokens.length - 1 + i]!;
+    expect(own[id]!).toBeGreaterThan(Math.max(...own) - 0.05);
+  }
+}
+
 test("on its own answers: closer to the whole model than before, and ordinary models of the same weights", {
   timeout: 300_000,
 }, async () => {
@@ -91,17 +105,7 @@ test("on its own answers: closer to the whole model than before, and ordinary mo
   expect(readFileSync(at("small/report.html"), "utf8")).toContain("<svg");
   expect(JSON.parse(readFileSync(at("small/specialize.json"), "utf8"))).toEqual(JSON.parse(JSON.stringify(result)));
 
-  using model = new InstructionModel(at("small"));
-  await using answer = await model.ask(task, { input: "cat", maxTokens: 4, kvType: "F32" });
-  const tokens: number[] = [];
-  for await (const id of answer.tokens) tokens.push(id);
-  const exported = readModelFolder(at("small/huggingface"));
-  const read = [...model.promptIds("What is the plural of cat?"), ...tokens];
-  const { logits } = forward(exported, read);
-  for (const [i, id] of tokens.entries()) {
-    const own = logits[read.length - tokens.length - 1 + i]!;
-    expect(own[id]!).toBeGreaterThan(Math.max(...own) - 0.05); // the export's likeliest, or as good as that
-  }
+  await answersAsItsExport("small", "What is the plural of cat?");
   expect((await inProcess("run", "--model", at("small"), "What is the plural of cat?")).stderr).not.toContain("masks");
 });
 
@@ -118,6 +122,7 @@ test("stopped in any phase it goes on to the same; without a share within the bo
   const whole = await events(at("random"), at("whole"), options);
   const stops: ((event: SpecializeEvent) => boolean)[] = [
     (event) => event.kind === "progress" && event.phase === "import",
+    (event) => event.kind === "row" && event.run === "tuned" && event.row.kind === "evaluation" && event.row.step > 2,
     (event) => event.kind === "progress" && event.phase === "cut" && event.done > 0,
     (event) => event.kind === "point",
     (event) => event.kind === "row" && event.run === "healed" && event.row.kind === "evaluation" && event.row.step > 2,
@@ -129,6 +134,7 @@ test("stopped in any phase it goes on to the same; without a share within the bo
     expect(existsSync(at("parts"))).toBe(false);
   }
   const [once, parts] = [resultOf(whole), resultOf(await events(at("random"), at("parts"), options))];
+  expect(parts.tuned).toEqual(once.tuned);
   expect(parts.auto).toEqual(once.auto);
   expect(parts.training).toEqual(once.training);
   expect(parts.after).toEqual(once.after);
@@ -137,6 +143,9 @@ test("stopped in any phase it goes on to the same; without a share within the bo
 
   expect(once.auto).toMatchObject({ isReached: false, curve: [{ tFfn: 64 }, { tFfn: 32 }] });
   expect(once.gold!.dense).toEqual({ exact: expect.any(Number), contains: expect.any(Number) });
+  // A random model finds one of 320 tokens as likely as another: what has learned the answers does not.
+  expect(once.tuned!.loss).toBeLessThan(Math.log(320) - 0.5);
+  expect(Math.log(once.perplexity.dense)).toBeCloseTo(once.tuned!.loss, 2);
   const notes = whole.flatMap((event) => (event.kind === "note" ? [event.text] : []));
   expect(notes.join("\n")).toMatch(/no chat template[\s\S]*No share was within 1e-9 nats/);
 });

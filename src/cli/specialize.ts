@@ -59,10 +59,11 @@ class Screen {
       }
       case "row": {
         const { run, row, totalSteps } = event;
-        if (row.kind === "train") this.#update(run, row.step, totalSteps, `KL ${row.loss.toFixed(3)}`);
+        const [loss, hits] = run === "tuned" ? ["loss", "of its tokens found"] : ["KL", "the same token"];
+        if (row.kind === "train") this.#update(run, row.step, totalSteps, `${loss} ${row.loss.toFixed(3)}`);
         else if (row.kind === "evaluation")
           this.#say(
-            `held out, step ${row.step}: KL ${row.loss.dense!.toFixed(3)}, ${percent(row.accuracy.dense!)} the same token`,
+            `held out, step ${row.step}: ${loss} ${row.loss.dense!.toFixed(3)}, ${percent(row.accuracy.dense!)} ${hits}`,
           );
         break;
       }
@@ -127,7 +128,7 @@ function estimateLine({
   diskBytes,
   diskAvailable,
 }: JobEstimate): string {
-  const parts = Object.entries(seconds).map(([phase, own]) => `${phase} ${duration(own)}`);
+  const parts = Object.entries(seconds).flatMap(([phase, own]) => (own > 0 ? [`${phase} ${duration(own)}`] : []));
   return [
     `about ${duration(totalSeconds)} on this machine (${parts.join(", ")})`,
     `${byteSize(memoryBytes)} of memory (${byteSize(memoryAvailable)} free)`,

@@ -19,7 +19,8 @@ export type JobKey = Record<string, string | number>;
 
 /** What is being made bears this in its name. */
 const UNDER_WAY = ".making";
-const GOES_ON = "The same command goes on here.";
+/** What a disk that is full leaves. */
+export const GOES_ON = "The same command goes on here.";
 
 export class JobFolder implements Disposable {
   readonly path: string;
