@@ -2,7 +2,7 @@
  * A model made smaller for a task, end to end: a small trained model's own answers, and a random one's with gold answers. What comes is an ordinary model, whole or not
  * at all; a job that was stopped goes on to the same.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -150,6 +150,17 @@ test("stopped in any phase it goes on to the same; without a share within the bo
   expect(notes.join("\n")).toMatch(/no chat template[\s\S]*No share was within 1e-9 nats/);
 });
 
+test("a family with another FFN, a scaled embedding and norms of its own goes through all of it", {
+  timeout: 120_000,
+}, async () => {
+  const { config, ...rest } = shapes["Gemma 2"]!;
+  await writeCheckpointFolder(at("gemma"), { ...rest, config: { ...config, contextLength: 128 } });
+  const options = { examples: at("gold.jsonl"), tokens: 2_000, maxTokens: 4 };
+  const result = resultOf(await events(at("gemma"), at("gemma-small"), options));
+  expect(result).toMatchObject({ tFfn: 64, dFfn: 96, training: { planned: 2 } });
+  await answersAsItsExport("gemma-small", "Spell it. cat");
+});
+
 test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>([
   ["nothing to learn", {}, OptionError, /wanted a task, prompts or examples/],
   ["an empty task", { task: " " }, OptionError, /wanted a task in words/],
@@ -165,6 +176,27 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
   await expect(job).rejects.toThrow(kind);
   await expect(job).rejects.toThrow(message);
   expect(readdirSync(folder).filter((name) => name.startsWith("refused"))).toEqual([]);
+});
+
+test("a folder that is there, and one that cannot be made, are refused, and left as they are", async () => {
+  const own = readdirSync(at("random"));
+  await expect(events(at("random"), at("random"), { prompts: at("words.txt") })).rejects.toThrow(/which exists/);
+  const within = events(at("random"), at("words.txt/out"), { prompts: at("words.txt") });
+  await expect(within).rejects.toThrow(FileError);
+  expect(readdirSync(at("random"))).toEqual(own);
+  expect(readFileSync(at("words.txt"), "utf8")).toBe(words.join("\n"));
+});
+
+test("a model whose answers have no end is refused, and nothing is left", async () => {
+  cpSync(at("random"), at("endless"), { recursive: true });
+  for (const name of ["config.json", "generation_config.json"]) {
+    const { eos_token_id: _, ...rest } = JSON.parse(readFileSync(at("endless", name), "utf8"));
+    writeFileSync(at("endless", name), JSON.stringify(rest));
+  }
+  const job = events(at("endless"), at("refused"), { prompts: at("words.txt") });
+  await expect(job).rejects.toThrow(FileError);
+  await expect(job).rejects.toThrow(/wanted an eos_token_id/);
+  expect(existsSync(at("refused.job"))).toBe(false);
 });
 
 test("a model that is none, or that was trained under masks, is refused; of one that answers nothing sound three answers are shown", {
