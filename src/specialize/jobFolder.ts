@@ -80,7 +80,8 @@ export class JobFolder implements Disposable {
       await make(partial);
       renameSync(partial, path);
     } catch (error) {
-      throw isNoPlace(error) ? refused(path, error, GOES_ON) : error;
+      const cause = error instanceof FileError ? error.cause : error; // whoever made it says that nothing of it is left
+      throw isNoPlace(cause) ? refused(path, cause, GOES_ON) : error;
     }
     this.#save();
     return path;
