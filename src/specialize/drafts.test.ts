@@ -51,7 +51,7 @@ test("what talks about the request, goes on with the next task, or says nearly t
   const texts = (seed: number) => [
     "Sure, here is an input.",
     `The very same text${"!".repeat(1 + (seed % 3))}`,
-    `A text of number ${seed % 1000} with many words.\n\nTask: Say it.\nInput: more`,
+    `A text of number\u001b${seed % 1000} with many words.\n\nTask: Say it.\nInput: more`,
   ];
   const inputs = (await draft((seed) => texts(seed)[Math.min(2, seed % 8)]!)).map(({ input }) => input!);
   const own = inputs.filter((input) => /^A text of number \d+ with many words\.$/.test(input));

@@ -3,6 +3,7 @@ import { writeFileSync } from "node:fs";
 import { type GenerateAnswersOptions, generateAnswers } from "../answer/generate.ts";
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import { InputError } from "../errors.ts";
+import { oneLine } from "../words.ts";
 import type { JobFolder } from "./jobFolder.ts";
 import { FEWEST_PROMPTS, jsonLines, readRows, type TaskPrompt } from "./taskPrompts.ts";
 import type { Hooks } from "./told.ts";
@@ -76,7 +77,7 @@ function asking(task: string, subject: string, number: number): string {
 /** A draft without what stands around it: it ends where the next task would begin. */
 function tidy(draft: string): string {
   const [first] = draft.trim().split(/\n\s*\n|\n(?=(?:Task|Subject|Input|Output|Answer)\s*:)/i);
-  const plain = first!.replace(/^(\*\*)?(input|text|example)(\*\*)?\s*:\s*/i, "").replace(/\s+/g, " ");
+  const plain = oneLine(first!.replace(/^(\*\*)?(input|text|example)(\*\*)?\s*:\s*/i, "")); // it is shown on a terminal
   const [, quoted] = /^["“](.*)["”]$/.exec(plain) ?? [];
   return (quoted ?? plain).trim();
 }
