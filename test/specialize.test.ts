@@ -2,7 +2,7 @@
  * A model made smaller for a task, end to end: a small trained model's own answers, and a random one's with gold answers. What comes is an ordinary model, whole or not
  * at all; a job that was stopped goes on to the same.
  */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -68,6 +68,20 @@ function resultOf(all: readonly SpecializeEvent[]) {
   return last.result;
 }
 
+/** What is answered are the likeliest tokens of the export, by the reference, or as good as that. */
+async function answersAsItsExport(name: string, prompt: string): Promise<void> {
+  using model = new InstructionModel(at(name));
+  await using answer = await model.ask(prompt, { maxTokens: 4, kvType: "F32" });
+  const tokens: number[] = [];
+  for await (const id of answer.tokens) tokens.push(id);
+  const read = [...model.promptIds(prompt), ...tokens];
+  const { logits } = forward(readModelFolder(at(name, "huggingface")), read);
+  for (const [i, id] of tokens.entries()) {
+    const own = logits[read.length - tokens.length - 1 + i]!;
+    expect(own[id]!).toBeGreaterThan(Math.max(...own) - 0.05);
+  }
+}
+
 test("on its own answers: closer to the whole model than before, and ordinary models of the same weights", {
   timeout: 300_000,
 }, async () => {
@@ -91,17 +105,7 @@ test("on its own answers: closer to the whole model than before, and ordinary mo
   expect(readFileSync(at("small/report.html"), "utf8")).toContain("<svg");
   expect(JSON.parse(readFileSync(at("small/specialize.json"), "utf8"))).toEqual(JSON.parse(JSON.stringify(result)));
 
-  using model = new InstructionModel(at("small"));
-  await using answer = await model.ask(task, { input: "cat", maxTokens: 4, kvType: "F32" });
-  const tokens: number[] = [];
-  for await (const id of answer.tokens) tokens.push(id);
-  const exported = readModelFolder(at("small/huggingface"));
-  const read = [...model.promptIds("What is the plural of cat?"), ...tokens];
-  const { logits } = forward(exported, read);
-  for (const [i, id] of tokens.entries()) {
-    const own = logits[read.length - tokens.length - 1 + i]!;
-    expect(own[id]!).toBeGreaterThan(Math.max(...own) - 0.05); // the export's likeliest, or as good as that
-  }
+  await answersAsItsExport("small", "What is the plural of cat?");
   expect((await inProcess("run", "--model", at("small"), "What is the plural of cat?")).stderr).not.toContain("masks");
 });
 
@@ -118,6 +122,7 @@ test("stopped in any phase it goes on to the same; without a share within the bo
   const whole = await events(at("random"), at("whole"), options);
   const stops: ((event: SpecializeEvent) => boolean)[] = [
     (event) => event.kind === "progress" && event.phase === "import",
+    (event) => event.kind === "row" && event.run === "tuned" && event.row.kind === "evaluation" && event.row.step > 2,
     (event) => event.kind === "progress" && event.phase === "cut" && event.done > 0,
     (event) => event.kind === "point",
     (event) => event.kind === "row" && event.run === "healed" && event.row.kind === "evaluation" && event.row.step > 2,
@@ -129,6 +134,7 @@ test("stopped in any phase it goes on to the same; without a share within the bo
     expect(existsSync(at("parts"))).toBe(false);
   }
   const [once, parts] = [resultOf(whole), resultOf(await events(at("random"), at("parts"), options))];
+  expect(parts.tuned).toEqual(once.tuned);
   expect(parts.auto).toEqual(once.auto);
   expect(parts.training).toEqual(once.training);
   expect(parts.after).toEqual(once.after);
@@ -137,8 +143,22 @@ test("stopped in any phase it goes on to the same; without a share within the bo
 
   expect(once.auto).toMatchObject({ isReached: false, curve: [{ tFfn: 64 }, { tFfn: 32 }] });
   expect(once.gold!.dense).toEqual({ exact: expect.any(Number), contains: expect.any(Number) });
+  // A random model finds one of 320 tokens as likely as another: what has learned the answers does not.
+  expect(once.tuned!.loss).toBeLessThan(Math.log(320) - 0.5);
+  expect(Math.log(once.perplexity.dense)).toBeCloseTo(once.tuned!.loss, 2);
   const notes = whole.flatMap((event) => (event.kind === "note" ? [event.text] : []));
   expect(notes.join("\n")).toMatch(/no chat template[\s\S]*No share was within 1e-9 nats/);
+});
+
+test("a family with another FFN, a scaled embedding and norms of its own goes through all of it", {
+  timeout: 120_000,
+}, async () => {
+  const { config, ...rest } = shapes["Gemma 2"]!;
+  await writeCheckpointFolder(at("gemma"), { ...rest, config: { ...config, contextLength: 128 } });
+  const options = { examples: at("gold.jsonl"), tokens: 2_000, maxTokens: 4 };
+  const result = resultOf(await events(at("gemma"), at("gemma-small"), options));
+  expect(result).toMatchObject({ tFfn: 64, dFfn: 96, training: { planned: 2 } });
+  await answersAsItsExport("gemma-small", "Spell it. cat");
 });
 
 test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>([
@@ -156,6 +176,27 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
   await expect(job).rejects.toThrow(kind);
   await expect(job).rejects.toThrow(message);
   expect(readdirSync(folder).filter((name) => name.startsWith("refused"))).toEqual([]);
+});
+
+test("a folder that is there, and one that cannot be made, are refused, and left as they are", async () => {
+  const own = readdirSync(at("random"));
+  await expect(events(at("random"), at("random"), { prompts: at("words.txt") })).rejects.toThrow(/which exists/);
+  const within = events(at("random"), at("words.txt/out"), { prompts: at("words.txt") });
+  await expect(within).rejects.toThrow(FileError);
+  expect(readdirSync(at("random"))).toEqual(own);
+  expect(readFileSync(at("words.txt"), "utf8")).toBe(words.join("\n"));
+});
+
+test("a model whose answers have no end is refused, and nothing is left", async () => {
+  cpSync(at("random"), at("endless"), { recursive: true });
+  for (const name of ["config.json", "generation_config.json"]) {
+    const { eos_token_id: _, ...rest } = JSON.parse(readFileSync(at("endless", name), "utf8"));
+    writeFileSync(at("endless", name), JSON.stringify(rest));
+  }
+  const job = events(at("endless"), at("refused"), { prompts: at("words.txt") });
+  await expect(job).rejects.toThrow(FileError);
+  await expect(job).rejects.toThrow(/wanted an eos_token_id/);
+  expect(existsSync(at("refused.job"))).toBe(false);
 });
 
 test("a model that is none, or that was trained under masks, is refused; of one that answers nothing sound three answers are shown", {

@@ -1,9 +1,9 @@
-import { createInterface } from "node:readline/promises";
 import { byteSize } from "../bundle/memory.ts";
 import { OptionError } from "../errors.ts";
 import type { JobEstimate, Specialization, SpecializeEvent } from "../specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
 import { duration } from "../specialize/taskCard.ts";
+import { isConfirmed } from "./confirmation.ts";
 import { interruption, percent, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -24,22 +24,13 @@ export async function specializeAction(model: string, { out, yes, json, ...optio
   const signal = interruption("specialize: stopped; the same command goes on.");
   const screen = new Screen(json === true);
   try {
-    const confirm = yes || !canAsk ? undefined : asks;
+    const confirm = yes || !canAsk ? undefined : () => isConfirmed("Are these inputs of the task?", signal);
     for await (const event of specialize(model, out, { ...options, confirm, signal })) {
       if (json) printJson(event);
       screen.show(event);
     }
   } finally {
     screen.end();
-  }
-}
-
-async function asks(): Promise<boolean> {
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  try {
-    return /^y/i.test((await terminal.question("Are these inputs of the task? [y/N] ")).trim());
-  } finally {
-    terminal.close();
   }
 }
 
@@ -68,10 +59,11 @@ class Screen {
       }
       case "row": {
         const { run, row, totalSteps } = event;
-        if (row.kind === "train") this.#update(run, row.step, totalSteps, `KL ${row.loss.toFixed(3)}`);
+        const [loss, hits] = run === "tuned" ? ["loss", "of its tokens found"] : ["KL", "the same token"];
+        if (row.kind === "train") this.#update(run, row.step, totalSteps, `${loss} ${row.loss.toFixed(3)}`);
         else if (row.kind === "evaluation")
           this.#say(
-            `held out, step ${row.step}: KL ${row.loss.dense!.toFixed(3)}, ${percent(row.accuracy.dense!)} the same token`,
+            `held out, step ${row.step}: ${loss} ${row.loss.dense!.toFixed(3)}, ${percent(row.accuracy.dense!)} ${hits}`,
           );
         break;
       }
@@ -136,7 +128,7 @@ function estimateLine({
   diskBytes,
   diskAvailable,
 }: JobEstimate): string {
-  const parts = Object.entries(seconds).map(([phase, own]) => `${phase} ${duration(own)}`);
+  const parts = Object.entries(seconds).flatMap(([phase, own]) => (own > 0 ? [`${phase} ${duration(own)}`] : []));
   return [
     `about ${duration(totalSeconds)} on this machine (${parts.join(", ")})`,
     `${byteSize(memoryBytes)} of memory (${byteSize(memoryAvailable)} free)`,

@@ -6,12 +6,12 @@ import { openSubnetwork } from "../bundle/subnetworkCache.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { verifyExport } from "../export/verify.ts";
-import { makeFolders } from "../files.ts";
+import { makeFile, makeFolders } from "../files.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { fullMask } from "../mask/mask.ts";
+import type { LabelledSequence } from "../net/evaluator.ts";
 import { writeReport } from "../report/report.ts";
-import { heldOutExamples } from "../train/heldOut.ts";
-import type { JobFolder } from "./jobFolder.ts";
+import { GOES_ON, type JobFolder } from "./jobFolder.ts";
 import { compareFiles } from "./quantized.ts";
 import type { Specialization, SpecializeEvent } from "./specialization.ts";
 import { taskCard } from "./taskCard.ts";
@@ -22,7 +22,7 @@ const QUANTIZED = ["Q8_0", "Q4_0"] as const;
 /**
  * @param small its folder gets all this
  * @param about all but `quantized`
- * @param heldOut file of rows
+ * @param examples held out
  * @returns the whole of it
  */
 export async function* deliver(
@@ -30,19 +30,19 @@ export async function* deliver(
   about: Omit<Specialization, "quantized">,
   {
     job,
-    heldOut,
+    examples,
     threads,
     force,
     signal,
   }: {
     job: JobFolder;
-    heldOut: string;
+    examples: readonly LabelledSequence[];
     threads: number | undefined;
     force: boolean;
     signal: AbortSignal | undefined;
   },
 ): AsyncGenerator<SpecializeEvent, Specialization> {
-  const { bundle, engines, format } = small;
+  const { bundle, engines } = small;
   const at = (...names: string[]) => join(bundle.path, ...names);
   const mask = fullMask(bundle.numLayers, bundle.ffnWidth);
   const types = QUANTIZED.filter(() => bundle.width % blockLength === 0 && bundle.ffnWidth % blockLength === 0);
@@ -60,7 +60,6 @@ export async function* deliver(
     }
     const { path: reference } = await openSubnetwork(bundle, mask, { root: job.at("cache"), signal });
     const paths = types.map((type) => at("gguf", type, ggufFileName(type)));
-    const examples = await heldOutExamples(heldOut, format, bundle.contextLength - 1);
     const compared = await compareFiles(
       engines,
       [reference, ...paths],
@@ -73,8 +72,10 @@ export async function* deliver(
     rmSync(at("huggingface"), { recursive: true, force: true }); // of a call that was stopped: its card has older numbers
     await exportSubnetwork(bundle, mask, at("huggingface"), { ...how("F16"), type: "F16", card });
     await verifyExport(at("huggingface"), { signal });
-    writeFileSync(at("README.md"), card);
-    writeFileSync(at("specialize.json"), `${JSON.stringify(result, null, 2)}\n`);
+    const write = (name: string, text: string) =>
+      makeFile(at(name), (partial) => writeFileSync(partial, text), GOES_ON);
+    write("README.md", card);
+    write("specialize.json", `${JSON.stringify(result, null, 2)}\n`);
     writeReport([job.at("run-healed")], at("report.html"), reportCharts(result));
     return result;
   });

@@ -47,6 +47,18 @@ test("drafts are inputs of the task, each once, without what stands around them"
   expect(new Set(prompts.map(({ input }) => input)).size).toBe(prompts.length);
 });
 
+test("what talks about the request, goes on with the next task, or says nearly the same again is no draft of its own", async () => {
+  const texts = (seed: number) => [
+    "Sure, here is an input.",
+    `The very same text${"!".repeat(1 + (seed % 3))}`,
+    `A text of number\u001b${seed % 1000} with many words.\n\nTask: Say it.\nInput: more`,
+  ];
+  const inputs = (await draft((seed) => texts(seed)[Math.min(2, seed % 8)]!)).map(({ input }) => input!);
+  const own = inputs.filter((input) => /^A text of number \d+ with many words\.$/.test(input));
+  const same = inputs.filter((input) => /^The very same text!+$/.test(input));
+  expect([inputs.length, same.length]).toEqual([own.length + 1, 1]);
+});
+
 test("a model that drafts the same again and again is shown to", async () => {
   const drafting = draft((seed) => `the same ${seed % 3}`);
   await expect(drafting).rejects.toThrow(InputError);

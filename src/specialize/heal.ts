@@ -1,4 +1,7 @@
-/** Healing of a cut model: divergence from the dense one, after every token of the task's rows, until it gets no better on held-out ones. */
+/**
+ * Training of a job, until it gets no better on held-out rows. Healing of a cut model: divergence from the whole one, after every token of the task's rows. Tuning of
+ * the whole model, where right answers are given: the loss on them, so that there is something to stay near to.
+ */
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { readJson } from "../files.ts";
@@ -12,13 +15,11 @@ import type { Distance, SpecializeEvent } from "./specialization.ts";
 import type { RowShape } from "./taskData.ts";
 
 /** A run of a job; paths are those of the job's folder. */
-export interface HealPlan {
+export interface TunePlan {
   /** Of the run. */
   name: string;
-  /** Cut model, and the dense one that teaches. */
+  /** Model that learns, and its shape. */
   init: string;
-  teacher: string;
-  /** Shape of the cut model. */
   llm: ModelConfig;
   shape: RowShape;
   steps: number;
@@ -31,6 +32,12 @@ export interface HealPlan {
   threads?: number | undefined;
 }
 
+/** The same of a cut model. */
+export interface HealPlan extends TunePlan {
+  /** The whole one. */
+  teacher: string;
+}
+
 /** Evaluations without gain after which a run ends. */
 export const PATIENCE = 3;
 
@@ -39,7 +46,18 @@ const RATE = { llm: 3e-4, width: 576, most: 3e-3 } as const;
 
 /** @param pathOf a path of the job */
 export function healRecipe(plan: HealPlan, pathOf: (relative: string) => string): RecipeFile {
-  const { name, init, teacher, llm, shape, steps, every, rows, data, seed, threads } = plan;
+  const { teacher, shape } = plan;
+  const stage = { name: "heal", kind: "distil", teacher: { run: teacher }, states: "states", sequenceLength: shape.T };
+  return recipeOf(plan, stage, pathOf);
+}
+
+/** Rows are single questions, as they will be asked. @param pathOf a path of the job */
+export function tuneRecipe(plan: TunePlan, pathOf: (relative: string) => string): RecipeFile {
+  return recipeOf(plan, { name: "tune", kind: "sft" }, pathOf);
+}
+
+function recipeOf(plan: TunePlan, stage: object, pathOf: (relative: string) => string): RecipeFile {
+  const { name, init, llm, shape, steps, every, rows, data, seed, threads } = plan;
   const { vocabSize: _, ...own } = llm;
   const recipe = {
     name,
@@ -48,13 +66,10 @@ export function healRecipe(plan: HealPlan, pathOf: (relative: string) => string)
     llm: JSON.parse(JSON.stringify(own)), // without keys that are undefined
     stages: [
       {
-        name: "heal",
-        kind: "distil",
-        teacher: { run: teacher },
-        states: "states",
+        ...stage,
         steps,
         data: [{ domain: data.name, path: rows.train, licence: data.licence }],
-        sequenceLength: shape.T,
+        embedding: "frozen",
         tokensPerBatch: shape.T * shape.B,
         learningRate: { llm: Math.min(RATE.most, (RATE.llm * RATE.width) / llm.width) },
         warmupSteps: Math.min(10, steps),
@@ -70,7 +85,7 @@ export function healRecipe(plan: HealPlan, pathOf: (relative: string) => string)
   return { recipe: parseRecipe(recipe, pathOf(name)), pathOf };
 }
 
-/** What came of a run. */
+/** What came of a run; of one that tunes, `kl` is the loss on held-out answers, and `agreement` the share of their tokens that it finds likeliest. */
 export interface Healed {
   /** Checkpoint of the best evaluation. */
   path: string;
@@ -81,8 +96,8 @@ export interface Healed {
 }
 
 /**
- * Trains to the end of the plan, or until the held-out divergence has not fallen for {@link PATIENCE} evaluations. What it gives is the checkpoint at which it was
- * lowest.
+ * Trains to the end of the plan, or until the held-out loss, which in healing is the divergence, has not fallen for {@link PATIENCE} evaluations. What it gives is the
+ * checkpoint at which it was lowest.
  *
  * @throws as `trainRecipe`; the reason of the signal where that stopped it, after a checkpoint
  */
@@ -123,7 +138,9 @@ function isStale(runDir: string): boolean {
   return evaluations.indexOf(bestOf(evaluations)!) < evaluations.length - PATIENCE;
 }
 
-const bestFolder = (runDir: string) => join(runDir, "best");
+/** Of a run's folder. */
+export const BEST = "best";
+const bestFolder = (runDir: string) => join(runDir, BEST);
 
 /** A run keeps its last checkpoints alone: the best so far gets a second name as soon as it is there. */
 function keepBest(runDir: string): void {

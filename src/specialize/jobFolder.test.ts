@@ -24,6 +24,22 @@ test("what was made is there in the next call, what was under way is not", async
   expect(await job.madeJson("rows.json", async () => ({ rows: 4 }))).toEqual({ rows: 3 });
 });
 
+test("a disk that is full is said to be, nothing of what it broke off is left, and the next call makes it", async () => {
+  using job = new JobFolder(join(temporaryFolder(), "out.job"), { task: "a" });
+  const cause = Object.assign(new Error("no space left on device"), { code: "ENOSPC", syscall: "write" });
+  for (const error of [cause, new FileError("dense", "wanted room, got no more. Nothing of it is left.", { cause })]) {
+    const full = job.made("dense", (partial) => {
+      mkdirSync(partial);
+      throw error;
+    });
+    await expect(full).rejects.toThrow(FileError);
+    await expect(full).rejects.toThrow(/got no more\. Make room\. The same command goes on here/);
+  }
+  expect(job.has("dense")).toBe(false);
+  await job.made("dense", (partial) => void mkdirSync(partial));
+  expect(job.has("dense")).toBe(true);
+});
+
 test("another job's folder is refused, and so is one of something else; the lock goes with the refusal", () => {
   const path = join(temporaryFolder(), "out.job");
   new JobFolder(path, { task: "a", tokens: 500 })[Symbol.dispose]();

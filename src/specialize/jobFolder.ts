@@ -19,7 +19,8 @@ export type JobKey = Record<string, string | number>;
 
 /** What is being made bears this in its name. */
 const UNDER_WAY = ".making";
-const GOES_ON = "The same command goes on here.";
+/** What a disk that is full leaves. */
+export const GOES_ON = "The same command goes on here.";
 
 export class JobFolder implements Disposable {
   readonly path: string;
@@ -79,7 +80,8 @@ export class JobFolder implements Disposable {
       await make(partial);
       renameSync(partial, path);
     } catch (error) {
-      throw isNoPlace(error) ? refused(path, error, GOES_ON) : error;
+      const cause = error instanceof FileError ? error.cause : error; // whoever made it says that nothing of it is left
+      throw isNoPlace(cause) ? refused(path, cause, GOES_ON) : error;
     }
     this.#save();
     return path;

@@ -1,14 +1,16 @@
 /** Runs of a job: the model cut to a width and healed, a short one for each share that is tried, and the long one. */
 import { rmSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { makeFolders } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
 import { writeReport } from "../report/report.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { heldOutExamples, measureDivergence } from "../train/heldOut.ts";
+import type { RecipeFile } from "../train/recipe/read.ts";
+import type { ReconstructionError } from "../train/reconstruct.ts";
 import { Teacher } from "../train/teacher.ts";
 import { cutModel } from "./cut.ts";
-import { type Healed, heal, healRecipe } from "./heal.ts";
+import { BEST, type Healed, heal, healRecipe, tuneRecipe } from "./heal.ts";
 import type { JobFolder } from "./jobFolder.ts";
 import type { CurvePoint, Distance, SpecializeEvent } from "./specialization.ts";
 import { openDense, type RowShape, taskData } from "./taskData.ts";
@@ -17,7 +19,7 @@ import { told } from "./told.ts";
 /** What all runs of a job have. */
 export interface RunSetting {
   job: JobFolder;
-  /** Checkpoint. */
+  /** Checkpoint of the whole model. */
   dense: string;
   data: { name: string; licence: string };
   rows: { train: string; heldOut: string };
@@ -27,9 +29,14 @@ export interface RunSetting {
   signal: AbortSignal | undefined;
 }
 
+interface RunLength {
+  steps: number;
+  every: number;
+}
+
 /** What was cut, before any training. */
 interface Cut {
-  reconstruction: { before: number; after: number };
+  reconstruction?: ReconstructionError | undefined;
   before: Distance;
 }
 
@@ -42,9 +49,11 @@ export interface Ran {
 /** One run of a job: the cut model, what it loses, and the healed one, a checkpoint of this name. All else of it but its log goes from the disk. */
 export async function* cutAndHeal(
   name: string,
-  { tFfn, steps, every }: { tFfn: number; steps: number; every: number },
-  { job, dense, data, rows, shape, signal, threads, seed }: RunSetting,
+  { tFfn, ...length }: { tFfn: number } & RunLength,
+  setting: RunSetting,
+  cutBy: typeof cutModel = cutModel,
 ): AsyncGenerator<SpecializeEvent, Ran> {
+  const { job, dense, data, rows, shape, signal, threads, seed } = setting;
   const known = job.known<Ran>(`${name}.json`);
   if (known) return known;
   const session = { ...(threads !== undefined && { threads }), spinning: false };
@@ -55,7 +64,7 @@ export async function* cutAndHeal(
       const opened = await openDense(dense);
       const { data: encoded } = await taskData(job.at(rows.train), data.name, opened);
       makeFolders(job.at("importance"));
-      const { model, report } = await cutModel(opened.model, encoded, {
+      const { model, reconstruction } = await cutBy(opened.model, encoded, {
         ...{ tFfn, seed, importance: job.at("importance"), threads, signal },
         onProgress: (phase, done, total) => onProgress(done, total, phase),
       });
@@ -68,15 +77,55 @@ export async function* cutAndHeal(
         { folder: job.at("states"), sequenceLength: shape.T, session },
       );
       const { loss, tokenAccuracy } = await measureDivergence(model.llm, examples, teacher, session);
-      return { reconstruction: report.reconstruction!, before: { kl: loss, agreement: tokenAccuracy } };
+      return { reconstruction, before: { kl: loss, agreement: tokenAccuracy } };
     }),
   );
   const llm = readModelConfig(join(cutPath, "llm"));
-  const file = healRecipe(
-    { name, init: cutName, teacher: "dense", llm, shape, steps, every, rows, data, seed, threads },
-    (relative) => resolve(job.path, relative),
-  );
-  const runDir = job.at(`run-${name}`);
+  const plan = { ...planOf(name, length, setting), init: cutName, teacher: relative(job.path, dense), llm };
+  const healed = yield* trained(healRecipe(plan, pathIn(job)), setting);
+  await job.madeJson(`${name}.json`, async () => ({ healed, cut }));
+  clear(job, name);
+  rmSync(cutPath, { recursive: true, force: true });
+  return { healed, cut };
+}
+
+/** The whole model after it has learned right answers: a checkpoint of this name. */
+export async function* tune(
+  name: string,
+  length: RunLength,
+  setting: RunSetting,
+): AsyncGenerator<SpecializeEvent, Omit<Healed, "path">> {
+  const { job, dense } = setting;
+  const known = job.known<Omit<Healed, "path">>(`${name}.json`);
+  if (known) return known;
+  const llm = readModelConfig(join(dense, "llm"));
+  const plan = { ...planOf(name, length, setting), init: relative(job.path, dense), llm };
+  const tuned = yield* trained(tuneRecipe(plan, pathIn(job)), setting);
+  await job.madeJson(`${name}.json`, async () => tuned);
+  clear(job, name);
+  return tuned;
+}
+
+const pathIn = (job: JobFolder) => (relative: string) => resolve(job.path, relative);
+
+function planOf(name: string, length: RunLength, { shape, rows, data, seed, threads }: RunSetting) {
+  return { name, ...length, shape, rows, data, seed, threads };
+}
+
+const runFolder = (job: JobFolder, name: string) => job.at(`run-${name}`);
+
+/** Leaves of a run its log alone. */
+function clear(job: JobFolder, name: string): void {
+  for (const part of ["checkpoints", BEST]) rmSync(join(runFolder(job, name), part), { recursive: true, force: true });
+}
+
+/** Runs a recipe to its best checkpoint, which then has the run's name in the job. */
+async function* trained(
+  file: RecipeFile,
+  { job, signal, threads }: RunSetting,
+): AsyncGenerator<SpecializeEvent, Omit<Healed, "path">> {
+  const { name } = file.recipe;
+  const runDir = runFolder(job, name);
   const events = heal(file, runDir, { signal, threads });
   for (;;) {
     const { value, done } = await events.next();
@@ -86,9 +135,7 @@ export async function* cutAndHeal(
         const { card, ...model } = await loadModel(best);
         await saveModel(partial, { ...model, card: { ...card, provenance: { ...card.provenance, recipe: job.name } } });
       });
-      await job.madeJson(`${name}.json`, async () => ({ healed, cut }));
-      for (const path of [cutPath, join(runDir, "checkpoints"), best]) rmSync(path, { recursive: true, force: true });
-      return { healed, cut };
+      return healed;
     }
     yield value;
     if (value.kind === "row" && value.row.kind === "evaluation") writeReport([runDir], job.at("report.html"));

@@ -2,7 +2,9 @@
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import { OneEngine } from "../answer/oneEngine.ts";
 import type { Engine } from "../engine/engine.ts";
+import { logProbabilities } from "../engine/sampling.ts";
 import { fullMask } from "../mask/mask.ts";
+import type { LabelledSequence } from "../net/evaluator.ts";
 import { isCorrect } from "../text/scorers.ts";
 import type { Both, GoldScore, Specialization, Speed } from "./specialization.ts";
 import { promptText, type TaskPrompt } from "./taskPrompts.ts";
@@ -15,7 +17,7 @@ interface Asked {
 }
 
 /** What {@link compareModels} finds. */
-export type SideBySide = Pick<Specialization, "gold" | "speed" | "answers">;
+export type SideBySide = Pick<Specialization, "perplexity" | "gold" | "speed" | "answers">;
 
 /** Answers that a card shows. */
 const SHOWN = 10;
@@ -24,10 +26,12 @@ const SHOWN = 10;
  * Asks both greedily, one after the other, each first every other time; the first prompt warms up and is asked again.
  *
  * @param rows held-out prompts; outputs count as gold where `hasGold`
+ * @param examples the same with their answers, of which perplexity is taken
  */
 export async function compareModels(
   models: Both<InstructionModel>,
   rows: readonly TaskPrompt[],
+  examples: readonly LabelledSequence[],
   {
     hasGold,
     maxTokens,
@@ -44,9 +48,12 @@ export async function compareModels(
 ): Promise<SideBySide> {
   const { root, ...engine } = how;
   const prompts = rows.map((row) => ({ row, ids: models.small.promptIds(promptText(row)) }));
-  const longest = Math.max(...prompts.map(({ ids }) => ids.length));
+  const longest = Math.max(
+    ...prompts.map(({ ids }) => ids.length + maxTokens),
+    ...examples.map(({ ids }) => ids.length + 1),
+  );
   const open = ({ bundle }: InstructionModel, model: InstructionModel) =>
-    new OneEngine(model, Math.min(bundle.contextLength, longest + maxTokens), 1, {
+    new OneEngine(model, Math.min(bundle.contextLength, longest), 1, {
       ...engine,
       cache: { root },
       signal,
@@ -80,10 +87,19 @@ export async function compareModels(
     for (const name of i % 2 === 0 ? order : order.toReversed())
       answers[name] = await ask(name === "dense" ? dense : small, models[name], ids);
     if (i > 0) asked.push({ row, ...(answers as Both<Asked>) });
-    onProgress(i, prompts.length);
+    onProgress(i, prompts.length, "answers");
   }
+  const loss = { dense: 0, small: 0 };
+  for (const [i, example] of examples.entries()) {
+    signal.throwIfAborted();
+    loss.dense += await lossOf(dense, example);
+    loss.small += await lossOf(small, example);
+    onProgress(i + 1, examples.length, "perplexity");
+  }
+  const tokens = examples.reduce((sum, { labels }) => sum + labels.filter((label) => label >= 0).length, 0);
   const both = <T>(of: (name: keyof Both<unknown>) => T): Both<T> => ({ dense: of("dense"), small: of("small") });
   return {
+    perplexity: both((name) => Math.exp(loss[name] / tokens)),
     ...(hasGold && { gold: both((name) => goldScore(asked.map((one) => ({ ...one, text: one[name].text })))) }),
     speed: both((name) => speed(asked.map((one) => one[name]))),
     answers: asked.slice(0, SHOWN).map(({ row, dense, small }) => ({
@@ -93,6 +109,12 @@ export async function compareModels(
       small: small.text,
     })),
   };
+}
+
+/** Σ over labels of −ln p. */
+async function lossOf(engine: Engine, { ids, labels }: LabelledSequence): Promise<number> {
+  const logits = await engine.logits(ids);
+  return labels.reduce((sum, label, t) => (label < 0 ? sum : sum - logProbabilities(logits[t]!)[label]!), 0);
 }
 
 function goldScore(asked: readonly { row: TaskPrompt; text: string }[]): GoldScore {

@@ -29,9 +29,9 @@ export interface SpecializeProgress {
 /** What a job takes on this machine, by a few steps of it. */
 export interface JobEstimate {
   /** By phase, about. */
-  seconds: { answers: number; pruning: number; healing: number; compare: number };
+  seconds: { answers: number; tuning: number; pruning: number; healing: number; compare: number };
   totalSeconds: number;
-  /** Most memory that the process had in the trial. */
+  /** Most memory that the process had in the trial; what tuning the whole model takes, where that is more. */
   memoryBytes: number;
   memoryAvailable: number;
   /** Of the job at its largest. */
@@ -102,10 +102,12 @@ export interface Specialization {
   tFfn: number;
   dFfn: number;
   parameters: Both<number>;
+  /** Where right answers are given: the whole model after it has learned them; what is called the whole model from here on. */
+  tuned?: { step: number; loss: number; accuracy: number } | undefined;
   /** Of `keep: "auto"`: the bound, whether a share was within it, and what was tried. */
   auto?: { maxLoss: number; isReached: boolean; curve: readonly CurvePoint[] } | undefined;
   /** Error of FFN outputs on the training data: channels dropped, and after least squares. */
-  reconstruction: { before: number; after: number };
+  reconstruction?: { before: number; after: number } | undefined;
   /** Before any training. */
   before: Distance;
   /** Of the checkpoint that was taken. */
@@ -116,6 +118,8 @@ export interface Specialization {
     tokens: number;
     evaluations: readonly (Distance & { step: number })[];
   };
+  /** Of the answers to held-out prompts: those given, or the whole model's own. */
+  perplexity: Both<number>;
   gold?: Both<GoldScore> | undefined;
   /** Of F16 weights as they are served. */
   bytes: Both<number>;

@@ -19,10 +19,11 @@ import { type Complete, type Given, readNumbers } from "../options.ts";
 import { version } from "../package.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
+import { heldOutExamples } from "../train/heldOut.ts";
 import { deliver } from "./deliver.ts";
 import { DRAFTS_PER_PROMPT, draftPrompts } from "./drafts.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
-import { cutAndHeal, type RunSetting, shortRuns, stepsOf } from "./runs.ts";
+import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
 import type { JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
@@ -114,14 +115,14 @@ export async function* specialize(
     if (job.isNew) job.remove();
     return;
   }
-  using whole = new InstructionModel(denseBundle);
-  const dFfn = whole.bundle.ffnWidth;
+  using untuned = new InstructionModel(denseBundle);
+  const dFfn = untuned.bundle.ffnWidth;
   const prompts =
-    given ?? (yield* drafted(whole, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }));
+    given ?? (yield* drafted(untuned, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }));
   const parts = partHeldOut(prompts, seed);
   const answer = (part: TaskPart, own: readonly TaskPrompt[]) =>
     told("answers", signal, (hooks) =>
-      answerPrompts(whole, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
+      answerPrompts(untuned, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
     );
   const heldOut = yield* answer("heldout", parts.heldOut);
   const train = yield* answer("train", parts.train);
@@ -139,25 +140,32 @@ export async function* specialize(
       text: `${tokens} tokens are ${Math.round(tokens / learned.tokens)} times the ${learned.tokens} that there are: more prompts would serve better.`,
     };
   const { shape } = learned;
-  const setting: RunSetting = {
+  const steps = stepsOf(tokens, shape);
+  const every = Math.max(1, Math.round(steps / EVALUATIONS));
+  const asGiven: RunSetting = {
     ...{ job, dense, data, seed, threads, signal, shape },
     rows: { train: train.name, heldOut: heldOut.name },
   };
+  const tuned = hasGold ? yield* tune("tuned", { steps, every }, asGiven) : undefined;
+  const setting = tuned ? { ...asGiven, dense: job.at("tuned") } : asGiven;
   const auto = keep === "auto" ? yield* smallest(widths, { ...numbers, dFfn }, setting) : undefined;
   const tFfn = auto?.tFfn ?? widths[0]!;
-  const steps = stepsOf(tokens, shape);
-  const every = Math.max(1, Math.round(steps / EVALUATIONS));
   const { healed, cut } = yield* cutAndHeal("healed", { tFfn, steps, every }, setting);
 
-  const made = yield* told("export", signal, (hooks) =>
-    job.made("out", (partial) => packBundle(job.at("healed"), partial, { type: "F16", ...hooks })),
-  );
+  const packed = (name: string, from: string) =>
+    told("export", signal, (hooks) =>
+      job.made(name, (partial) => packBundle(from, partial, { type: "F16", ...hooks })),
+    );
+  using whole = new InstructionModel(tuned ? yield* packed("tuned-bundle", setting.dense) : denseBundle);
+  const made = yield* packed("out", job.at("healed"));
   using small = new InstructionModel(made);
+  const examples = await heldOutExamples(job.at(heldOut.name), small.format, small.bundle.contextLength - 1);
   const side = yield* told("compare", signal, (hooks) =>
     job.madeJson<SideBySide>("compared.json", () =>
       compareModels(
         { dense: whole, small },
         readRows(job.at(heldOut.name)),
+        examples,
         { hasGold, maxTokens, threads, force, root: how.cache.root },
         hooks,
       ),
@@ -183,6 +191,7 @@ export async function* specialize(
     tFfn,
     dFfn,
     parameters: { dense: countParameters(whole.bundle.config), small: countParameters(small.bundle.config) },
+    tuned: tuned && { step: tuned.best.step, loss: tuned.best.kl, accuracy: tuned.best.agreement },
     auto: auto?.found,
     ...cut,
     after: healed.best,
@@ -195,7 +204,7 @@ export async function* specialize(
     ...side,
     bytes: { dense: weightBytes(denseBundle), small: weightBytes(made) },
   };
-  const result = yield* deliver(small, about, { job, heldOut: job.at(heldOut.name), threads, force, signal });
+  const result = yield* deliver(small, about, { job, examples, threads, force, signal });
   renameSync(made, out);
   job.remove();
   yield { kind: "result", path: out, result };
@@ -280,6 +289,7 @@ async function* prepared({
       rows: count,
       heldOut: partSize(count),
       answers: options.examples === undefined ? count + drafts : 0,
+      isTuned: options.examples !== undefined,
       maxTokens,
       shape: expectedShape(expected, { lengthOf, maxTokens, contextLength: config.contextLength }),
     };

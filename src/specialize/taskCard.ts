@@ -4,7 +4,8 @@ import type { Distance, Specialization } from "./specialization.ts";
 
 /** Paths in it are those of the result's folder. */
 export function taskCard(result: Specialization): string {
-  const { model, data, tFfn, dFfn, parameters, before, after, training, bytes, speed, gold, quantized, auto } = result;
+  const { model, data, tFfn, dFfn, parameters, tuned, before, after, training } = result;
+  const { bytes, speed, perplexity, gold, quantized, auto } = result;
   const { task } = result.options;
   const licences = [...new Set([...model.data.map(({ licence }) => licence), data.licence])];
   const isOne = licences.length === 1 && /^[\w.-]+$/.test(licences[0]!) && licences[0] !== "unknown";
@@ -20,6 +21,12 @@ export function taskCard(result: Specialization): string {
     `# ${plain(model.name)} for ${plain(purpose)}`,
     "",
     `A smaller ${plain(model.name)}: ${tFfn} of ${dFfn} channels of each layer's FFN, chosen for this task and then trained to say what the whole model says. At other tasks it may fail.`,
+    ...(tuned
+      ? [
+          "",
+          `The whole model here is ${plain(model.name)} after it has learned the answers given, at ${tuned.loss.toFixed(3)} nats a token of held-out ones.`,
+        ]
+      : []),
     "",
     "| | whole model | this one |",
     "|---|---:|---:|",
@@ -29,6 +36,7 @@ export function taskCard(result: Specialization): string {
     row("tokens a second, median", rate(speed.dense.tokensPerSecond), rate(speed.small.tokensPerSecond)),
     row("held out: KL from the whole model, nats a token", "0", after.kl.toFixed(3)),
     row("held out: same likeliest token", "100 %", share(after.agreement)),
+    row("held out: perplexity of the answers", perplexity.dense.toFixed(2), perplexity.small.toFixed(2)),
     ...(gold
       ? [
           row("held out: the right answer exactly", share(gold.dense.exact), share(gold.small.exact)),

@@ -30,23 +30,27 @@ export interface JobPlan {
   heldOut: number;
   /** Answers that the whole model gives; 0 where there is gold. */
   answers: number;
+  /** Whether the whole model first learns right answers. */
+  isTuned: boolean;
   maxTokens: number;
   shape: RowShape;
 }
 
 /** Bytes that the job takes at its largest. */
-export function jobBytes({ config, tFfn, shape, rows, tokens }: JobPlan): { memory: number; disk: number } {
+export function jobBytes({ config, tFfn, shape, rows, tokens, isTuned }: JobPlan): { memory: number; disk: number } {
   const { width: D, numLayers: L, numHeads: H, vocabSize: V } = config;
   const [whole, small] = [config, { ...config, ffnWidth: tFfn }].map(countParameters) as [number, number];
   const { T, B } = shape;
   const N = T * B;
   // What a step keeps for its backward pass, and what the loss takes of the vocabulary at a time.
-  const activations = 4 * (L * (N * (14 * D + 5 * tFfn) + 2 * B * H * T * T) + 4 * Math.min(N, 512) * V);
+  const F = isTuned ? config.ffnWidth : tFfn;
+  const activations = 4 * (L * (N * (14 * D + 5 * F) + 2 * B * H * T * T) + 4 * Math.min(N, 512) * V);
   // Teacher, and the whole model that was read before it; weights, two moments and gradients. Held to a trial of 135 M parameters: 5.5 of 5.75 GB.
-  const memory = 4 * (2 * whole + 4 * small) + activations + 5e8;
+  const memory = 4 * Math.max(2 * whole + 4 * small, isTuned ? 4 * whole : 0) + activations + 5e8;
   const states = 2 * D * Math.min(tokens, rows * T);
-  const checkpoints = 4 * 8 * small; // two, the best, and the one that is being written
-  return { memory, disk: 4 * whole + 4 * whole + 8 * small + checkpoints + states + 8 * small };
+  const checkpoints = 4 * 8 * (isTuned ? whole : small); // two, the best, and the one that is being written
+  const wholes = (isTuned ? 14 : 8) * whole; // as it came and after it was tuned, each with its bundle
+  return { memory, disk: wholes + 8 * small + checkpoints + states + 8 * small };
 }
 
 /**
@@ -166,6 +170,7 @@ export async function tryOut(
   const seconds = {
     answers: (plan.answers * answer) / BATCH_GAIN,
     pruning: ((wholeStep * Math.min(CUT_PROMPTS, plan.rows)) / B) * (1 + FORWARD * (1 + shortRuns.count)),
+    tuning: plan.isTuned ? (wholeStep * tokens) / (T * B) : 0,
     // The teacher reads each row once; held-out rows are read 16 times.
     healing: step * steps + (wholeStep * FORWARD * rows) / B + (16 * wholeStep * FORWARD * plan.heldOut) / B,
     compare: 2 * plan.heldOut * answer,
@@ -174,7 +179,8 @@ export async function tryOut(
   return {
     seconds,
     totalSeconds: Object.values(seconds).reduce((sum, part) => sum + part, 0),
-    memoryBytes: process.resourceUsage().maxRSS * 1024,
+    // The trial trains no whole model.
+    memoryBytes: Math.max(process.resourceUsage().maxRSS * 1024, plan.isTuned ? bytes.memory : 0),
     memoryAvailable: availableBytes(),
     diskBytes: bytes.disk,
     diskAvailable: freeBytes(folder),

@@ -20,7 +20,10 @@ export function specializeCommand(): Command {
     .requiredOption("--out <folder>", "folder to make; until it is whole, FOLDER.job is in its place")
     .option("--task <text>", "the task in words, which is also asked of inputs that have no instruction")
     .option("--prompts <file>", 'prompts: JSON Lines of {"instruction"?, "input"?}, or plain text, one a line')
-    .option("--examples <file>", 'prompts with right answers: JSON Lines of {"instruction"?, "input"?, "output"}')
+    .option(
+      "--examples <file>",
+      'prompts with right answers, which the whole model learns first: JSON Lines of {"instruction"?, "input"?, "output"}',
+    )
     .addOption(numberFlag("--draft <n>", { ...draft, fallback: undefined, otherwise: `${draft.fallback}` }))
     .addOption(keep)
     .addOption(numberFlag("--max-loss <nats>", { ...maxLoss, otherwise: String(MAX_LOSS.fallback) }))

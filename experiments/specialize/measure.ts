@@ -1,0 +1,97 @@
+/**
+ * What a model of the comparison is worth over held-out answers: its distance from the teacher, in float32; and as it is served, in F16, the perplexity of those answers and how many of them it gives
+ * itself.
+ */
+import { rmSync } from "node:fs";
+import { chooseMask, openMaskSource } from "../../src/answer/maskSource.ts";
+import type { PromptedModel } from "../../src/answer/promptedModel.ts";
+import { packBundle } from "../../src/bundle/packBundle.ts";
+import { evaluateTasks } from "../../src/eval/evaluate.ts";
+import { openModel } from "../../src/eval/load.ts";
+import type { Mask } from "../../src/mask/mask.ts";
+import { DivergenceMeter } from "../../src/net/divergenceMeter.ts";
+import { parameterArrays } from "../../src/net/parameters.ts";
+import { openDense } from "../../src/specialize/taskData.ts";
+import { promptText, readRows } from "../../src/specialize/taskPrompts.ts";
+import { loadModel } from "../../src/train/checkpoint.ts";
+import { summarizeDivergence } from "../../src/train/diagnose.ts";
+import { heldOutExamples, taughtSequences } from "../../src/train/heldOut.ts";
+import { Teacher } from "../../src/train/teacher.ts";
+
+export interface Measured {
+  kl: number;
+  agreement: number;
+  perplexity: number;
+  /** Share of right answers, where they are given. */
+  exact?: number;
+}
+
+export interface MeasureHow {
+  /** Checkpoint. */
+  teacher: string;
+  /** File of rows with answers. */
+  heldOut: string;
+  /** Longer rows are left out. */
+  maxTokens: number;
+  /** Folder of the teacher's hidden states. */
+  states: string;
+  /** Folder that is made, and removed. */
+  bundle: string;
+  hasGold: boolean;
+  /** Each prompt under a mask of its own activations. */
+  griffin?: { tFfn: number; cache: string } | undefined;
+  threads: number;
+}
+
+/** @param path checkpoint */
+export async function measure(path: string, how: MeasureHow): Promise<Measured> {
+  const { heldOut, maxTokens, hasGold, griffin, threads, bundle } = how;
+  const session = { threads, spinning: false };
+  const taught = await openDense(how.teacher);
+  const examples = await heldOutExamples(heldOut, taught.format, maxTokens);
+  await using teacher = new Teacher(
+    taught.model.llm,
+    examples.map(({ ids }) => ids),
+    { folder: how.states, sequenceLength: maxTokens, session },
+  );
+  rmSync(bundle, { recursive: true, force: true }); // of a call that was stopped
+  await packBundle(path, bundle, { type: "F16" });
+  try {
+    await using served = await openModel(bundle, session);
+    const masks = griffin && (await griffinMasks(served.model, heldOut, { ...griffin, threads }));
+    const { llm } = await loadModel(path);
+    const head = { ...teacher.head, weight: teacher.headWeight };
+    const meter = new DivergenceMeter(llm.config, parameterArrays({ llm: llm.weights }), head, session);
+    const measured = await meter.measure(await taughtSequences(examples, teacher), masks);
+    await meter.release();
+    const { loss, tokenAccuracy } = summarizeDivergence(
+      measured,
+      examples.map(() => "task"),
+    );
+    const scores = await served.evaluator.score(examples, masks);
+    const sum = (key: "nll" | "tokens") => scores.reduce((total, one) => total + one[key], 0);
+    const under = griffin && { source: "griffin" as const, tFfn: griffin.tFfn, scoreCache: { root: griffin.cache } };
+    return {
+      kl: loss,
+      agreement: tokenAccuracy,
+      perplexity: Math.exp(sum("nll") / sum("tokens")),
+      ...(hasGold && { exact: (await evaluateTasks(served, heldOut, under)).mean.accuracy }),
+    };
+  } finally {
+    rmSync(bundle, { recursive: true, force: true });
+  }
+}
+
+/** The mask of each row's prompt. */
+async function griffinMasks(
+  model: PromptedModel,
+  heldOut: string,
+  { tFfn, cache, threads }: { tFfn: number; cache: string; threads: number },
+): Promise<Mask[]> {
+  const { ffnWidth } = model.weights.config;
+  await using source = await openMaskSource(model, { source: "griffin" }, { threads, cache: { root: cache } });
+  const masks: Mask[] = [];
+  for (const row of readRows(heldOut))
+    masks.push((await chooseMask(source, model.format.instruction(promptText(row)), { tFfn, ffnWidth })).mask);
+  return masks;
+}

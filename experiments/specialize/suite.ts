@@ -1,0 +1,252 @@
+/**
+ * The comparison: three tasks, a model made smaller for each, and what it is held against. What is measured stays, what was interrupted goes on, so the command may be stopped at any time and
+ * started again.
+ *
+ *     npx tsx experiments/specialize/suite.ts [--tasks sql,…] [--arms ours,…] [--keep 0.5,…] [--seeds 1,…] [--tokens 60000] [--model runs/smollm2/dense] [--threads 2]
+ *
+ * Without names all tasks and arms. Results: `results/TASK-ARM-….json`, and the table of all that there are, on stdout. Checkpoints go from the disk once they are measured.
+ */
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { z } from "zod";
+import { InstructionModel } from "../../src/answer/instructionModel.ts";
+import { keptChannels } from "../../src/bundle/budget.ts";
+import { packBundle } from "../../src/bundle/packBundle.ts";
+import { OptionError } from "../../src/errors.ts";
+import { readJson } from "../../src/files.ts";
+import { readModelConfig } from "../../src/formats/huggingface.ts";
+import { Random } from "../../src/random.ts";
+import { cutModel } from "../../src/specialize/cut.ts";
+import { JobFolder } from "../../src/specialize/jobFolder.ts";
+import { cutAndHeal, type RunSetting, stepsOf, tune } from "../../src/specialize/runs.ts";
+import type { SpecializeEvent } from "../../src/specialize/specialization.ts";
+import { answerPrompts } from "../../src/specialize/taskAnswers.ts";
+import { openDense, taskData } from "../../src/specialize/taskData.ts";
+import { distinct, jsonLines, partHeldOut, type TaskPrompt } from "../../src/specialize/taskPrompts.ts";
+import { readJsonLines } from "../../src/text/jsonl.ts";
+import { saveModel } from "../../src/train/checkpoint.ts";
+import { cutByActivations } from "./activations.ts";
+import { type Measured, measure } from "./measure.ts";
+
+interface Task {
+  /** Of `../smollm2/data`. */
+  files: readonly string[];
+  /** Of the rows' tasks; absent: all. */
+  only?: readonly string[];
+  /** At most. */
+  prompts: number;
+  /** Whether the rows' right answers are learned; else the model's own. */
+  hasGold: boolean;
+  licence: string;
+}
+
+const TASKS: Readonly<Record<string, Task>> = {
+  sql: { files: ["train/sql.jsonl.gz"], prompts: 1500, hasGold: true, licence: "BSD-3-Clause" },
+  rewriting: {
+    files: ["train/rules.jsonl.gz"],
+    only: ["active_to_passive", "negation"],
+    prompts: 1500,
+    hasGold: true,
+    licence: "Apache-2.0",
+  },
+  answers: { files: ["plain.jsonl", "plain-further.jsonl"], prompts: 400, hasGold: false, licence: "MIT" },
+};
+/** Text of many kinds, none of them a task's: what the arm `general` is cut for and heals on. */
+const GENERAL = ["stories", "code", "math", "python", "roleplay", "tools"];
+const GENERAL_ROWS = 250; // of each
+
+/** Arms that heal, by how they cut. */
+const CUTS: Readonly<Record<string, typeof cutModel>> = {
+  ours: cutModel,
+  general: cutModel,
+  activations: cutByActivations,
+  "no-least-squares": (dense, data, options) => cutModel(dense, data, { ...options, reconstruct: false }),
+};
+const ARMS = ["dense", "tuned", ...Object.keys(CUTS), "unhealed", "griffin"];
+/** Arms of the whole model: one of each task. */
+const WHOLE = ["dense", "tuned"];
+const EVALUATIONS = 16;
+const ANSWER_TOKENS = 160;
+
+const here = import.meta.dirname;
+const root = join(here, "../..");
+const { values } = parseArgs({
+  options: {
+    tasks: { type: "string", default: Object.keys(TASKS).join(",") },
+    arms: { type: "string", default: ARMS.join(",") },
+    keep: { type: "string", default: "0.5" },
+    seeds: { type: "string", default: "1" },
+    tokens: { type: "string", default: "60000" },
+    model: { type: "string", default: join(root, "runs/smollm2/dense") },
+    work: { type: "string", default: join(root, "runs/specialize") },
+    results: { type: "string", default: join(here, "results") },
+    threads: { type: "string", default: "2" },
+  },
+});
+const named = (text: string, known: readonly string[]): string[] => {
+  const names = text.split(",");
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new OptionError(`suite.ts: wanted some of ${known.join(", ")}, got "${unknown}".`);
+  return names;
+};
+const tasks = named(values.tasks, Object.keys(TASKS));
+const arms = named(values.arms, ARMS);
+const [keeps, seeds] = [values.keep, values.seeds].map((text) => text.split(",").map(Number)) as [number[], number[]];
+const [tokens, threads] = [Number(values.tokens), Number(values.threads)];
+const model = resolve(values.model);
+
+/** Of `../smollm2/data`; other keys are of no matter. */
+const dataRow = z.object({
+  task: z.string().optional(),
+  instruction: z.string(),
+  input: z.string().optional(),
+  output: z.string().optional(),
+});
+
+interface Result extends Measured {
+  task: string;
+  arm: string;
+  keep: number;
+  seed: number;
+  /** Trained on, padding included: each of tuning and healing. */
+  tokens: number;
+  minutes: number;
+}
+
+mkdirSync(values.results, { recursive: true });
+mkdirSync(values.work, { recursive: true });
+for (const name of tasks) {
+  using job = new JobFolder(join(resolve(values.work), name), { task: name, model });
+  const task = TASKS[name]!;
+  await prepareRows(task, job);
+  const opened = await openDense(model);
+  const { shape } = await taskData(job.at("train.jsonl"), name, opened);
+  const steps = stepsOf(tokens, shape);
+  const length = { steps, every: Math.max(1, Math.round(steps / EVALUATIONS)) };
+  const rows = { train: "train.jsonl", heldOut: "heldout.jsonl" };
+  const untuned: RunSetting = {
+    ...{ job, dense: model, data: { name, licence: task.licence }, rows, shape, seed: 1, threads, signal: undefined },
+  };
+  const tuned = `tuned-${tokens}`;
+  if (task.hasGold) await finish(tune(tuned, length, untuned));
+  const teacher = task.hasGold ? job.at(tuned) : model;
+  const F = readModelConfig(join(model, "llm")).ffnWidth;
+
+  for (const seed of seeds)
+    for (const keep of keeps)
+      for (const arm of arms) {
+        if (arm === "tuned" && !task.hasGold) continue;
+        const isWhole = WHOLE.includes(arm);
+        const own = isWhole ? [name, arm, tokens] : [name, arm, keep, tokens, `s${seed}`];
+        const path = join(values.results, `${own.join("-")}.json`);
+        if (existsSync(path)) continue;
+        console.error(`\n${own.join(" ")}`);
+        const start = performance.now();
+        const setting: RunSetting = { ...untuned, dense: teacher, seed };
+        const tFfn = keptChannels(keep, F);
+        const made = isWhole || arm === "griffin" ? undefined : own.slice(1).join("-");
+        if (made !== undefined) await makeModel(arm, made, { tFfn, ...length }, setting);
+        const measured = await measure(made === undefined ? (arm === "dense" ? model : teacher) : job.at(made), {
+          ...{ teacher, heldOut: job.at(rows.heldOut), maxTokens: shape.T, states: job.at("states"), threads },
+          bundle: job.at("measured.making"),
+          hasGold: task.hasGold,
+          griffin: arm === "griffin" ? { tFfn, cache: job.at("cache") } : undefined,
+        });
+        const minutes = (performance.now() - start) / 60_000;
+        const result: Result = { task: name, arm, keep: isWhole ? 1 : keep, seed, tokens, ...measured, minutes };
+        writeFileSync(path, `${JSON.stringify(result)}\n`);
+        if (made !== undefined)
+          for (const left of [made, `${made}.json`, `cut-${made}.json`])
+            rmSync(job.at(left), { recursive: true, force: true });
+      }
+}
+printTable();
+
+/** Files of a task's rows, those to learn from and those held out; and of general text. */
+async function prepareRows({ files, only, prompts, hasGold }: Task, job: JobFolder): Promise<void> {
+  const data = join(here, "../smollm2/data");
+  const read = async (file: string, tasks?: readonly string[]): Promise<TaskPrompt[]> => {
+    const rows: TaskPrompt[] = [];
+    for await (const { row } of readJsonLines(join(data, file), dataRow)) {
+      const { task, ...prompt } = row;
+      if (!tasks || tasks.includes(task!)) rows.push(prompt);
+    }
+    return rows;
+  };
+  const some = (rows: readonly TaskPrompt[], count: number) =>
+    Array.from(new Random("specialize/prompts").permutation(rows.length).subarray(0, count), (i) => rows[i]!);
+  const all = (await Promise.all(files.map((file) => read(file, only)))).flat();
+  const parts = partHeldOut(some(distinct(all), prompts), 1);
+  const named = { train: parts.train, heldout: parts.heldOut } as const;
+  if (hasGold)
+    for (const [part, rows] of Object.entries(named))
+      await job.made(`${part}.jsonl`, (partial) => writeFileSync(partial, jsonLines(rows)));
+  else if (!job.has("train.jsonl")) {
+    using whole = new InstructionModel(
+      await job.made("dense-bundle", (partial) => packBundle(model, partial, { type: "F16" })),
+    );
+    const how = { job, maxTokens: ANSWER_TOKENS, temperature: 0, seed: 1, threads, cache: { root: job.at("cache") } };
+    const hooks = { signal: new AbortController().signal, onProgress: () => {} };
+    await answerPrompts(whole, "heldout", named.heldout, how, hooks);
+    await answerPrompts(whole, "train", named.train, how, hooks);
+  }
+  await job.made("general.jsonl", async (partial) => {
+    const rows = await Promise.all(GENERAL.map((kind) => read(`train/${kind}.jsonl.gz`)));
+    writeFileSync(partial, jsonLines(rows.flatMap((own) => some(own, GENERAL_ROWS))));
+  });
+}
+
+/** A smaller model, a checkpoint of this name in the job. */
+async function makeModel(
+  arm: string,
+  name: string,
+  how: { tFfn: number; steps: number; every: number },
+  setting: RunSetting,
+): Promise<void> {
+  const { job, dense, rows, data, seed } = setting;
+  if (arm === "unhealed") {
+    const opened = await openDense(dense);
+    const { data: encoded } = await taskData(job.at(rows.train), data.name, opened);
+    mkdirSync(job.at("importance"), { recursive: true });
+    const importance = job.at("importance");
+    await job.made(name, async (partial) => {
+      const { model } = await cutModel(opened.model, encoded, { tFfn: how.tFfn, seed, importance, threads });
+      await saveModel(partial, model);
+    });
+    return;
+  }
+  const own = arm === "general" ? { ...setting, rows: { ...rows, train: "general.jsonl" } } : setting;
+  await finish(cutAndHeal(name, how, own, CUTS[arm]!));
+}
+
+/** Reads a run's events to its end, and says what was evaluated. */
+async function finish<T>(events: AsyncGenerator<SpecializeEvent, T>): Promise<T> {
+  for (;;) {
+    const { value, done } = await events.next();
+    if (done) return value;
+    if (value.kind !== "row" || value.row.kind !== "evaluation") continue;
+    const { step, loss, accuracy } = value.row;
+    console.error(`${value.run} step ${step}: ${loss.dense!.toFixed(3)}, ${accuracy.dense!.toFixed(3)}`);
+  }
+}
+
+function printTable(): void {
+  const results = readdirSync(values.results)
+    .filter((file) => file.endsWith(".json"))
+    .map((file) => readJson(join(values.results, file)) as Result)
+    .sort((a, b) => order(a) - order(b));
+  console.log("| task | arm | keep | tokens | seed | KL | same token | perplexity | right | minutes |");
+  console.log("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+  for (const { task, arm, keep, tokens, seed, kl, agreement, perplexity, exact, minutes } of results) {
+    const right = exact === undefined ? "–" : exact.toFixed(3);
+    const numbers = [kl.toFixed(3), agreement.toFixed(3), perplexity.toFixed(2), right, minutes.toFixed(0)];
+    console.log(`| ${[task, arm, keep, tokens, seed, ...numbers].join(" | ")} |`);
+  }
+}
+
+/** Tasks and arms as they are listed above, the largest share first. */
+function order({ task, arm, keep, seed, tokens }: Result): number {
+  const places = [Object.keys(TASKS).indexOf(task), -keep, ARMS.indexOf(arm), tokens, seed];
+  return places.reduce((sum, place, i) => sum + place * [1e12, 1e10, 1e8, 10, 1][i]!, 0);
+}
