@@ -8,6 +8,7 @@ import type { Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
 import { isChromiumMissing } from "./chromium.ts";
+import { fakeJobs } from "./fakeJobs.ts";
 import { smolService, states } from "./states.ts";
 
 const devices = {
@@ -50,17 +51,19 @@ describe.skipIf(isChromiumMissing)("the page is for everybody", () => {
   afterAll(() => built?.[Symbol.asyncDispose]());
 
   describe.each(["desktop", "phone"] as const)("on a %s", (device) => {
-    test.each(states)("$name", async ({ view, show, allowModels }) => {
+    test.each(states)("$name", async ({ view, show, allowModels, allowSpecialize }) => {
       const service = smolService();
       service.tokenMs = 1;
       service.loadMs = 10;
-      await using server = await servePage(service, built.files, { allowModels });
+      await using jobs = fakeJobs();
+      const options = { allowModels, ...(allowSpecialize && { jobs }) };
+      await using server = await servePage(service, built.files, options);
       const context = await built.browser.newContext(devices[device]);
       try {
         const page = await context.newPage();
         page.setDefaultTimeout(90_000);
         await page.goto(`${server.url}/#/${view}`);
-        await show(page, service);
+        await show(page, service, jobs);
         await page.evaluate(axe.source);
         for (const colorScheme of ["light", "dark"] as const) {
           await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
