@@ -11,6 +11,7 @@ export type JobMessage = { event: SpecializeEvent } | { error: string };
 
 /** What `specialize` tells there. Whoever stops listening stops it. @throws {Error} with the words of what it throws */
 export async function* jobApart(task: JobTask, signal: AbortSignal): AsyncGenerator<SpecializeEvent, void> {
+  signal.throwIfAborted();
   const { url, execArgv } = ownModule("jobWorker", import.meta.url);
   const child = fork(fileURLToPath(url), { execArgv, stdio: ["ignore", "ignore", "inherit", "ipc"] });
   const exited = once(child, "exit");

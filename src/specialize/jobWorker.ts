@@ -20,6 +20,7 @@ function makeWay(): void {
 }
 
 async function work({ model, out, options, until }: JobTask): Promise<void> {
+  if (!process.connected) return; // the server went away, or changed its mind, while this was being loaded
   makeWay();
   try {
     for await (const event of specialize(model, out, { ...options, signal: stop.signal })) {
