@@ -93,10 +93,11 @@ export class SpecializeJobs implements AsyncDisposable {
     this.#threads = threads;
     this.#work = work;
     const names = existsSync(root) ? readdirSync(root) : [];
-    for (const name of names.sort())
-      if (existsSync(this.#at(name, "asked.json"))) this.#jobs.set(name, this.#read(name));
+    const jobs = names.filter((name) => existsSync(this.#at(name, "asked.json"))).map((name) => this.#read(name));
+    for (const job of jobs.sort((a, b) => begunAt(a) - begunAt(b))) this.#jobs.set(job.asked.name, job);
   }
 
+  /** In the order in which they were begun. */
   list(): SpecializeJob[] {
     return [...this.#jobs.values()].map((job) => {
       const running = this.#running?.job === job ? this.#running : undefined;
@@ -132,6 +133,7 @@ export class SpecializeJobs implements AsyncDisposable {
     if (rows !== undefined) this.#write(name, "prompts.txt", rows);
     const job: Job = { asked, source, events: [], result: undefined };
     this.#write(name, "asked.json", `${JSON.stringify({ ...asked, source })}\n`);
+    this.#jobs.delete(name);
     this.#jobs.set(name, job);
     this.#run(job);
   }
@@ -291,6 +293,10 @@ export class SpecializeJobs implements AsyncDisposable {
     const path = join(this.out(name), "specialize.json");
     return existsSync(path) ? (readJson(path) as Specialization) : undefined;
   }
+}
+
+function begunAt({ events: [first] }: Job): number {
+  return first?.kind === "begun" ? first.at : 0;
 }
 
 /** A job takes minutes at least. */
