@@ -34,6 +34,7 @@ test("the surface is what it was", () => {
     class MemoryError
     class OptionError
     class ShapeError
+    class SpecializeJobs
     class Subnetwork
     const CONTROLS
     const DEFAULT_MODEL
@@ -113,7 +114,13 @@ test("the surface is what it was", () => {
     type Imported
     type InferenceService
     type Instruction
+    type JobAsked
     type JobEstimate
+    type JobEvaluation
+    type JobPause
+    type JobProgress
+    type JobTask
+    type JobWork
     type KvType
     type ListenOptions
     type LocalService
@@ -170,6 +177,8 @@ test("the surface is what it was", () => {
     type SourceOptions
     type Specialization
     type SpecializeEvent
+    type SpecializeJob
+    type SpecializeJobsOptions
     type SpecializeOptions
     type SpecializePhase
     type SpecializeProgress

@@ -134,6 +134,13 @@ export { type Verification, type VerifyOptions, verifyExport } from "./export/ve
 
 // Specialise
 
+export type { JobAsked, JobEvaluation, JobPause, JobProgress, SpecializeJob } from "./specialize/jobState.ts";
+export {
+  type JobTask,
+  type JobWork,
+  SpecializeJobs,
+  type SpecializeJobsOptions,
+} from "./specialize/jobs.ts";
 export type {
   Both,
   CurvePoint,

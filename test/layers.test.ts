@@ -25,7 +25,7 @@ const edges: Record<string, readonly string[]> = {
   bundle: [...ground, "hub"],
   engine: [...ground, "bundle"],
   answer: [...ground, "bundle", "engine", "net"], // `net` for masks from activations alone, and only once they are wanted: see below
-  serve: use,
+  serve: [...use, "specialize"], // its jobs, which do the work in a process of their own: see below
   // both
   eval: [...learn, ...use, "train"],
   export: [...ground, "bundle"],
@@ -107,6 +107,12 @@ function loadedWith(file: string, reached = new Set<string>()): string[] {
 test("the path from prompt to answer loads no ONNX Runtime, unless a mask is made from activations", () => {
   const loaded = loadedWith("answer/instructionModel.ts");
   expect(loaded).toContain("bundle/gather.ts"); // the walk sees what it should
+  expect(loaded.filter((file) => /^(graph|net|train)\//.test(file))).toEqual([]);
+});
+
+test("a server loads no training: the process of a job does", () => {
+  const loaded = loadedWith("cli/serve.ts");
+  expect(loaded).toContain("specialize/jobs.ts"); // the walk sees what it should
   expect(loaded.filter((file) => /^(graph|net|train)\//.test(file))).toEqual([]);
 });
 

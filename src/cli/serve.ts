@@ -13,6 +13,7 @@ import { isLoopback } from "../serve/http/security.ts";
 import { listen } from "../serve/http/server.ts";
 import { openLocalService } from "../serve/localService.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
+import { SpecializeJobs } from "../specialize/jobs.ts";
 import { denseNote, isWhole, keptLine, type MaskFlags } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
@@ -32,6 +33,7 @@ interface Options extends Pick<MaskFlags, "source" | "text" | keyof Budget> {
   allowHost: string[];
   cors?: string;
   allowModels: boolean;
+  allowSpecialize: boolean;
   logPrompts: boolean;
   quiet: boolean;
 }
@@ -72,7 +74,8 @@ export async function serveAction(folders: string[], options: Options): Promise<
   const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
   const page = await openPage(() => waiting.say("building the page (once)"));
   waiting.end();
-  const app = createApp(service, { host, apiKey, hosts, cors, allowModels, log, logPrompts, mask, page });
+  await using jobs = options.allowSpecialize ? new SpecializeJobs({ threads: options.threads }) : undefined;
+  const app = createApp(service, { host, apiKey, hosts, cors, allowModels, jobs, log, logPrompts, mask, page });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models()) {
     if (isWhole(served)) process.stderr.write(`${served.id}: ${denseNote(served)}`);
@@ -82,7 +85,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
   if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");
-  await Promise.all([server.close(), service.drain()]);
+  await Promise.all([server.close(), service.drain(), jobs?.[Symbol.asyncDispose]()]);
 }
 
 /** A mask that a model does not have would refuse every request. @throws {OptionError} @throws {InputError} */

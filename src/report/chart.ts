@@ -18,23 +18,24 @@ export interface Chart {
   marks?: readonly { x: number; name: string }[];
   /** Include 0 on the y axis. */
   fromZero?: boolean;
+  /** Pixels, where it is not drawn larger or smaller: letters keep their size. Default: 560. */
+  width?: number;
 }
 
-const WIDTH = 560;
 const HEIGHT = 260;
 const EDGE = { left: 52, right: 20, top: 18, bottom: 34 };
 /** More points than this are drawn as the mean and the range of as many bins. */
 const MOST_POINTS = 240;
 
 /** A figure with a legend that gives each series' last value; nothing if there is no point to draw. */
-export function lineChart({ title, xLabel, series, marks = [], fromZero = false }: Chart): string {
+export function lineChart({ title, xLabel, series, marks = [], fromZero = false, width = 560 }: Chart): string {
   const drawn = series
     .map((s) => ({ ...s, points: s.points.filter((point) => point.every(Number.isFinite)) }))
     .filter(({ points }) => points.length > 0)
     .map((s) => ({ ...s, bins: bin(s.points) }));
   if (drawn.length === 0) return "";
   const bins = drawn.flatMap((s) => s.bins);
-  const x = scale(range(drawn.flatMap((s) => s.points.map((point) => point[0]))), [EDGE.left, WIDTH - EDGE.right]);
+  const x = scale(range(drawn.flatMap((s) => s.points.map((point) => point[0]))), [EDGE.left, width - EDGE.right]);
   const y = scale(padded(range([...bins.flatMap((b) => [b.low, b.high]), ...(fromZero ? [0] : [])]), fromZero), [
     HEIGHT - EDGE.bottom,
     EDGE.top,
@@ -42,7 +43,7 @@ export function lineChart({ title, xLabel, series, marks = [], fromZero = false 
 
   const grid = ticks(y.domain, 5).map(
     (value) =>
-      `<line class="grid" x1="${EDGE.left}" x2="${WIDTH - EDGE.right}" y1="${y(value)}" y2="${y(value)}"/>` +
+      `<line class="grid" x1="${EDGE.left}" x2="${width - EDGE.right}" y1="${y(value)}" y2="${y(value)}"/>` +
       `<text class="tick" text-anchor="end" x="${EDGE.left - 6}" y="${y(value)}" dy="0.32em">${short(value)}</text>`,
   );
   const xTicks = ticks(x.domain, 6)
@@ -80,8 +81,8 @@ export function lineChart({ title, xLabel, series, marks = [], fromZero = false 
       `<span class="key c${i % 8}">${escapeHtml(name)} <b>${short(ownBins.at(-1)!.mean)}</b></span>`,
   );
   return `<figure><figcaption><h3>${escapeHtml(title)}</h3><div class="legend">${legend.join("")}</div></figcaption>
-<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="${escapeHtml(title)}">${[...grid, ...xTicks, ...verticals, ...lines].join("")}
-<text class="tick" text-anchor="end" x="${WIDTH - EDGE.right}" y="${HEIGHT - 4}">${escapeHtml(xLabel)}</text></svg></figure>`;
+<svg viewBox="0 0 ${width} ${HEIGHT}" role="img" aria-label="${escapeHtml(title)}">${[...grid, ...xTicks, ...verticals, ...lines].join("")}
+<text class="tick" text-anchor="end" x="${width - EDGE.right}" y="${HEIGHT - 4}">${escapeHtml(xLabel)}</text></svg></figure>`;
 }
 
 interface Bin {

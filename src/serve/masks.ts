@@ -1,10 +1,10 @@
 /** Masks that a server remembers: those made for instructions, for as long as there is room, and those saved for tasks. */
 import { createHash } from "node:crypto";
 import { readdirSync, rmSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import type { Bundle } from "../bundle/bundle.ts";
+import { dataRoot } from "../bundle/cacheFolder.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
 import { FileError, InputError } from "../errors.ts";
 import { makeFile, makeFolders, readJson, writing } from "../files.ts";
@@ -84,13 +84,10 @@ export class TaskStore {
   readonly #tasks = new Map<string, { task: SavedTask; mask: Mask }>();
 
   /**
-   * @param root default: `$XDG_DATA_HOME/ifprune/tasks`, where unset `~/.local/share/…`
+   * @param root default: `$XDG_DATA_HOME/ifprune/tasks`
    * @throws {FileError} if a file in the folder is not a task of this bundle
    */
-  constructor(
-    bundle: Bundle,
-    root = join(process.env.XDG_DATA_HOME || join(homedir(), ".local/share"), "ifprune/tasks"),
-  ) {
+  constructor(bundle: Bundle, root = dataRoot("tasks")) {
     this.#folder = join(root, bundle.hash.slice(0, 32));
     for (const file of filesIn(this.#folder)) {
       if (!taskFile.test(file)) continue; // unfinished, or someone else's

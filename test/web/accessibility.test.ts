@@ -8,6 +8,7 @@ import type { BrowserContext, CDPSession, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
 import { isChromiumMissing } from "./chromium.ts";
+import { fakeJobs } from "./fakeJobs.ts";
 import { smolService, states } from "./states.ts";
 
 const devices = {
@@ -64,17 +65,19 @@ describe.skipIf(isChromiumMissing)("the page is for everybody", () => {
     afterAll(() => context?.close());
     afterEach(() => page.goto("about:blank")); // before the server goes that it may be asking
 
-    test.each(states)("$name", async ({ view, show, allowModels }) => {
+    test.each(states)("$name", async ({ view, show, allowModels, allowSpecialize }) => {
       const service = smolService();
       service.tokenMs = 1;
       service.loadMs = 10;
-      const server = await servePage(service, built.files, { allowModels });
+      const jobs = fakeJobs();
+      onTestFinished(() => jobs[Symbol.asyncDispose]());
+      const server = await servePage(service, built.files, { allowModels, ...(allowSpecialize && { jobs }) });
       onTestFinished(() => server[Symbol.asyncDispose]());
       // Another port is another page's storage, but ports come again.
       await storage.send("Storage.clearDataForOrigin", { origin: server.url, storageTypes: "all" });
       await page.emulateMedia({ colorScheme: "light" });
       await page.goto(`${server.url}/#/${view}`);
-      await show(page, service);
+      await show(page, service, jobs);
       await page.evaluate(axe.source);
       expect(await violations(page), "light").toEqual([]);
       await page.emulateMedia({ colorScheme: "dark" });

@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 import { openLocalService } from "../../src/serve/localService.ts";
 import type { InferenceService } from "../../src/serve/service.ts";
 import { openBrowser, servePage } from "./browser.ts";
+import { fakeJobs } from "./fakeJobs.ts";
 import type { FakeService } from "./fakeService.ts";
 import { withPalette } from "./palettePng.ts";
 import { smolService, states } from "./states.ts";
@@ -41,21 +42,23 @@ async function* openService(): AsyncGenerator<InferenceService, void, void> {
 
 await using built = await openBrowser();
 for (const state of states) {
-  const { name, view, isFigure, allowModels } = state;
+  const { name, view, isFigure, allowModels, allowSpecialize } = state;
   if (fake === undefined ? !isFigure : positionals.length > 0 && !positionals.includes(name)) continue;
   for (const [device, viewport] of Object.entries({
     desktop: { width: 1280, height: 800 },
     phone: { width: 390, height: 844 },
   })) {
     for await (const service of openService()) {
-      await using server = await servePage(service, built.files, { allowModels });
+      await using jobs = fakeJobs();
+      const options = { allowModels, ...(allowSpecialize && { jobs }) };
+      await using server = await servePage(service, built.files, options);
       const isPhone = device === "phone";
       const context = await built.browser.newContext({ viewport, isMobile: isPhone, hasTouch: isPhone });
       const page = await context.newPage();
       page.setDefaultTimeout(120_000);
       await page.goto(`${server.url}/#/${view}`);
       if (state.isFigure) await state.show(page, service);
-      else await state.show(page, service as FakeService); // only these are drawn over a fake one
+      else await state.show(page, service as FakeService, jobs); // only these are drawn over a fake one
       if (fake === undefined) await page.getByText("Ready", { exact: true }).waitFor();
       if (view !== "chat") await page.evaluate("scrollTo(0, 0)");
       for (const colorScheme of ["light", "dark"] as const) {

@@ -2,6 +2,7 @@
 import type { Page } from "playwright-core";
 import { ContextLengthError } from "../../src/errors.ts";
 import type { InferenceService } from "../../src/serve/service.ts";
+import type { SpecializeJobs } from "../../src/specialize/jobs.ts";
 import { FakeService } from "./fakeService.ts";
 
 interface State {
@@ -10,6 +11,8 @@ interface State {
   view: "chat" | "compare" | "race" | "tasks" | "models";
   /** Whether the server takes further models. */
   allowModels?: boolean;
+  /** Whether it makes models for tasks. */
+  allowSpecialize?: boolean;
 }
 
 /** A state that docs/figures has, as a real service brings it about. */
@@ -22,7 +25,7 @@ export interface FigureState extends State {
 /** A state that wants what only the fake service does. */
 export interface FakeState extends State {
   isFigure?: false;
-  show: (page: Page, service: FakeService) => Promise<void>;
+  show: (page: Page, service: FakeService, jobs: SpecializeJobs) => Promise<void>;
 }
 
 export type ViewState = FigureState | FakeState;
@@ -228,6 +231,38 @@ export const states: readonly ViewState[] = [
       await page.getByRole("button", { name: "Edit task plurals" }).click();
       await page.getByRole("slider").nth(2).waitFor();
       await page.getByRole("table").waitFor();
+    },
+  },
+  {
+    name: "specialize", // jobs in all of their states, and the form with all of its fields
+    view: "tasks",
+    allowSpecialize: true,
+    show: async (page, _, jobs) => {
+      const model = "SmolLM2-135M-Instruct";
+      const reaches = async (name: string, state: string) => {
+        while (jobs.list().find(({ asked }) => asked.name === name)!.state !== state) await page.waitForTimeout(20);
+      };
+      const begin = async (name: string, task: string, rows?: "prompts", keep?: "auto") => {
+        jobs.begin({ name, model, task, rows, keep }, model, rows);
+        await reaches(name, "asks");
+      };
+      await begin("drafted", "Write the plural of the word.");
+      jobs.goOn("drafted");
+      await reaches("drafted", "asks");
+      for (const [name, task, state] of [
+        ["failed", "fails", "failed"],
+        ["sql", "Translate the question into SQL:", "done"],
+      ] as const) {
+        await begin(name, task, "prompts");
+        jobs.goOn(name);
+        await reaches(name, state);
+      }
+      await begin("running", "endless", "prompts", "auto");
+      jobs.goOn("running");
+      await page.getByRole("combobox", { name: "Model" }).selectOption(model);
+      await page.getByText("1 answer side by side").click();
+      await page.getByRole("combobox", { name: "Keep" }).last().selectOption("auto");
+      await page.getByText("Training", { exact: true }).waitFor();
     },
   },
   {

@@ -9,6 +9,7 @@ import { openLocalService } from "../../src/serve/localService.ts";
 import { temporaryFolder } from "../support/models.ts";
 import { type BuiltPage, openBrowser, servePage } from "./browser.ts";
 import { isChromiumMissing } from "./chromium.ts";
+import { fakeJobs } from "./fakeJobs.ts";
 import { FakeService } from "./fakeService.ts";
 
 const cli = fileURLToPath(new URL("../../bin/ifprune.js", import.meta.url));
@@ -140,6 +141,50 @@ describe.skipIf(isChromiumMissing)("views", () => {
     const cwd = temporaryFolder();
     execFileSync("bash", ["-c", `ifprune() { "${process.execPath}" "${cli}" "$@"; }; ${command}`], { cwd });
     expect(readdirSync(`${cwd}/Bob-s-plurals`)).toContain("model-keep.gguf");
+  });
+
+  test("a model for one task: estimated, begun, stopped, gone on with after a reload; what comes is tried beside the whole one", async () => {
+    service.served[1] = { ...service.served[1]!, isTrained: false, tFfn: 512 };
+    await open("tasks");
+    await page.getByText("ifprune serve --allow-specialize").waitFor(); // this server does not
+    await using jobs = fakeJobs();
+    await using making = await servePage(service, built.files, { jobs });
+    await page.goto(`${making.url}/#/tasks`);
+    await page.getByText("default is none to begin with").waitFor(); // its channels were trained under masks
+    await button("Take other").click();
+    await textbox(/^Task in words/).fill("endless");
+    await page.getByLabel("File of prompts").setInputFiles({
+      ...{ name: "prompts.txt", mimeType: "text/plain" },
+      buffer: Buffer.from("one\ntwo\n"),
+    });
+    await page.getByText("2 lines.").waitFor();
+    await button("Estimate").click();
+    await page.getByText(/^about 25\smin \(answers 4\smin/).waitFor();
+    await button("Start").click();
+    await page.getByText(/63 of 96.*KL 0\.430.*about 25\smin in all/).waitFor();
+    await page.getByRole("img", { name: /^Held-out KL/ }).waitFor();
+    await button("Stop").click();
+    await page.getByText("stopped", { exact: true }).waitFor();
+    await page.reload();
+    await button("Go on").click();
+    await page.getByText("at work", { exact: true }).waitFor();
+    await jobs.stop("endless");
+    await button("Delete job endless").click();
+    await button("Delete job endless: sure?").click();
+    await expect.poll(() => jobs.list()).toEqual([]);
+
+    await textbox(/^Task in words/).fill("Into SQL");
+    await page.getByLabel("None: the model drafts them").check();
+    await button("Estimate").click();
+    await button("Start").click();
+    await page.getByText("Are these inputs of the task?").waitFor();
+    await button("Use these").click();
+    await page.getByRole("row", { name: /^Held out: KL, nats a token 0 0\.440/ }).waitFor();
+    await button("Try it beside other").click();
+    await button("Start").click();
+    await page.getByText(/“(other|Into-SQL)” was .* faster|Both took about as long/).waitFor();
+    for (const name of ["other", "Into-SQL"]) await page.getByRole("heading", { name, exact: true }).waitFor();
+    expect(service.asked.map(({ mask }) => mask.kind)).toEqual(["dense", "dense"]);
   });
 
   test("models are listed with sizes and what their masks cost, and chosen", async () => {

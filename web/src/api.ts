@@ -10,6 +10,8 @@ import type {
   SavedTask,
   PageModel as ServedModel,
   PageState as ServiceState,
+  SpecializeBody,
+  SpecializeJob,
   StageExtension,
   StoredMask,
   TaskBody,
@@ -17,7 +19,18 @@ import type {
 import { serverSentData } from "./sse.ts";
 import { isObject } from "./store.ts";
 
-export type { AddEvent, AnswerStage, CompletionExtension, PageMask, SavedTask, ServedModel, ServiceState, StoredMask };
+export type {
+  AddEvent,
+  AnswerStage,
+  CompletionExtension,
+  PageMask,
+  SavedTask,
+  ServedModel,
+  ServiceState,
+  SpecializeBody,
+  SpecializeJob,
+  StoredMask,
+};
 
 export class ApiError extends Error {
   override readonly name = "ApiError";
@@ -125,6 +138,33 @@ export async function saveTask(model: string, name: string, body: TaskBody): Pro
 
 export async function deleteTask(model: string, name: string): Promise<void> {
   await request(`/ifprune/tasks/${segment(model)}/${segment(name)}`, { method: "DELETE" });
+}
+
+export const getJobs = (): Promise<SpecializeJob[]> => get("/ifprune/specialize");
+
+export async function beginJob(body: SpecializeBody): Promise<void> {
+  await request("/ifprune/specialize", { method: "POST", body: JSON.stringify(body) });
+}
+
+const post = (name: string, what: "go-on" | "stop" | "serve"): Promise<Response> =>
+  request(`/ifprune/specialize/${segment(name)}/${what}`, { method: "POST" });
+
+export async function goOnWithJob(name: string): Promise<void> {
+  await post(name, "go-on");
+}
+
+/** What it has made stays. */
+export async function stopJob(name: string): Promise<void> {
+  await post(name, "stop");
+}
+
+/** Lets the model that a job has made be served. */
+export async function serveJob(name: string): Promise<ServedModel> {
+  return (await post(name, "serve")).json();
+}
+
+export async function deleteJob(name: string): Promise<void> {
+  await request(`/ifprune/specialize/${segment(name)}`, { method: "DELETE" });
 }
 
 export interface ChatRequest {

@@ -290,6 +290,8 @@ export function Empty({ title, children }: { title: string; children: ComponentC
 
 /** State that outlives the view, though not the page. */
 const kept = new Map<string, unknown>();
+/** What a view finds when it is opened next. */
+export const keep = (name: string, value: unknown): unknown => kept.set(name, value);
 export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
   const [value, setValue] = useState(kept.has(name) ? (kept.get(name) as T) : initial);
   return [

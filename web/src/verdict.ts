@@ -18,9 +18,10 @@ export const answerMs = ({ prefill, decode }: Timed["ms"]): number => prefill + 
 /** Times closer than this share of the longer one say nothing. */
 const tie = 0.03;
 
+const usualNames = { dense: "the dense model", subnetwork: "the sub-network" };
+
 /** The outcome in a sentence, and one more where loading hides who answers faster. */
-export function verdict(dense: Timed, subnetwork: Timed): string {
-  const named = { dense: "dense model", subnetwork: "sub-network" };
+export function verdict(dense: Timed, subnetwork: Timed, named = usualNames): string {
   const [first, last] =
     dense.total < subnetwork.total ? (["dense", "subnetwork"] as const) : (["subnetwork", "dense"] as const);
   const runs = { dense, subnetwork };
@@ -30,12 +31,14 @@ export function verdict(dense: Timed, subnetwork: Timed): string {
   const [reason, ...others] = differences(winner, loser);
   const against = others.findLast(({ gain }) => gain < -0.2 * gap);
   const although = against ? `, although ${against.words}` : "";
-  const sentence = `The ${named[first]} was ${milliseconds(gap)} faster: ${reason!.words}${although}.`;
+  const sentence = `${capital(named[first])} was ${milliseconds(gap)} faster: ${reason!.words}${although}.`;
   const behind = answerMs(winner.ms) - answerMs(loser.ms);
   if (reason!.isReady && behind > tie * answerMs(winner.ms))
-    return `${sentence} In answering alone the ${named[last]} was ${milliseconds(behind)} faster: run it again, with both in memory.`;
+    return `${sentence} In answering alone ${named[last]} was ${milliseconds(behind)} faster: run it again, with both in memory.`;
   return sentence;
 }
+
+const capital = (text: string) => text[0]!.toUpperCase() + text.slice(1);
 
 /** What made the winner faster, with the milliseconds that each gained it, the most first; what held it back is below 0. */
 function differences(winner: Timed, loser: Timed): { gain: number; words: string; isReady?: boolean }[] {

@@ -52,6 +52,11 @@ export function serveCommand(): Command {
       "let whoever may ask have models added, from this machine's folders or downloaded from the Hub",
       false,
     )
+    .option(
+      "--allow-specialize",
+      "let whoever may ask have smaller models made for their tasks: hours of this machine's processor, and its disk",
+      false,
+    )
     .option("--log-prompts", "write prompts to the log", false)
     .option("--quiet", "write no log of requests", false)
     .action(late(async () => (await import("../serve.ts")).serveAction));

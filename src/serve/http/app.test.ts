@@ -1,9 +1,13 @@
 /** Every route, option and error of the API, without a socket, over a service that has no model. */
 import { createHash } from "node:crypto";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import fc from "fast-check";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { FakeService, MASK_ID } from "../../../test/support/fakeService.ts";
+import { temporaryFolder } from "../../../test/support/models.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError } from "../../errors.ts";
+import { type JobTask, SpecializeJobs } from "../../specialize/jobs.ts";
 import type { ServedModel } from "../service.ts";
 import { type AppOptions, createApp } from "./app.ts";
 import type { LogEntry } from "./context.ts";
@@ -510,6 +514,76 @@ test("a client that goes away while a model comes stops that", async () => {
   await reader.read();
   await reader.cancel();
   expect(log.at(-1)).toMatchObject({ route: "/ifprune/models", status: 499 });
+});
+
+test("models are made for tasks only where the server was told to allow it; one at a time, and under names that are no paths", async () => {
+  const refused = await send("/ifprune/specialize");
+  expect([refused.status, ((await refused.json()) as Json).error]).toMatchObject([
+    403,
+    { code: "specialize_not_allowed", message: expect.stringContaining("--allow-specialize") },
+  ]);
+  const [tiny] = service.models();
+  const plain = { ...tiny!, id: "plain", isTrained: false, location: "/folder/of/plain" };
+  const models = vi.spyOn(service, "models").mockReturnValue([tiny!, plain]);
+  onTestFinished(() => models.mockRestore());
+  const root = temporaryFolder();
+  const tasks: JobTask[] = [];
+  await using jobs = new SpecializeJobs({
+    root,
+    work: async function* (task, signal) {
+      tasks.push(task);
+      yield { kind: "note", text: "begun" };
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    },
+  });
+  const ask = async (method: string, path: string, body?: object): Promise<[number, Json]> => {
+    const init = { method, ...(body && { body: JSON.stringify(body) }) };
+    const headers = { "content-type": "application/json" };
+    const response = await send(`/ifprune/specialize${path}`, undefined, { ...init, headers }, { jobs });
+    return [response.status, response.status === 204 ? undefined : await response.json()];
+  };
+  const begin = (fields: object = {}) =>
+    ask("POST", "", { name: "sql", model: "plain", task: "Into SQL", prompts: "one\ntwo", ...fields });
+  for (const [fields, status, code, param] of [
+    [{ name: "../x" }, 400, "invalid_value", "name"],
+    [{ name: "tiny" }, 400, "invalid_value", "name"], // served
+    [{ model: "none" }, 404, "model_not_found", "model"],
+    [{ model: "tiny" }, 400, "invalid_value", "model"], // has trained masks
+    [{ task: undefined, prompts: undefined }, 400, "missing_required_parameter", "task"],
+    [{ prompts: " " }, 400, "invalid_value", "prompts"],
+    [{ examples: "{}" }, 400, "invalid_value", "prompts"],
+    [{ max_loss: 0.2 }, 400, "invalid_value", "max_loss"],
+    [{ tokens: 0 }, 400, "invalid_value", "tokens"],
+    [{ out: "/tmp/x" }, 400, "unknown_parameter", "out"],
+  ] as const) {
+    const [got, { error }] = await begin(fields);
+    expect([got, error.code, error.param]).toEqual([status, code, param]);
+  }
+  expect(await ask("GET", "")).toEqual([200, []]);
+
+  const [status, job] = await begin({ keep: "auto", max_loss: 0.2, tokens: 1000, max_tokens: 64 });
+  const asked = { keep: "auto", maxLoss: 0.2, tokens: 1000, maxTokens: 64 };
+  expect([status, job]).toMatchObject([201, { state: "running", asked: { name: "sql", rows: "prompts", ...asked } }]);
+  expect(tasks).toMatchObject([
+    { model: "/folder/of/plain", options: { ...asked, prompts: join(root, "sql/prompts.txt") } },
+  ]);
+  expect(JSON.stringify(await ask("GET", ""))).not.toMatch(RegExp(`${root}|/folder/of`));
+  expect(await begin({ name: "other" })).toMatchObject([429, { error: { code: "server_busy" } }]);
+  expect(await ask("POST", "/sql/serve")).toMatchObject([400, { error: { message: expect.stringContaining("done") } }]);
+  expect(await ask("POST", "/none/stop")).toMatchObject([404, { error: { code: "job_not_found" } }]);
+  expect(await ask("POST", "/sql/stop")).toMatchObject([200, { state: "stopped", notes: ["begun"] }]);
+  expect(await ask("POST", "/sql/go-on")).toMatchObject([200, { state: "running" }]);
+  await jobs.stop("sql");
+
+  mkdirSync(jobs.out("sql"));
+  writeFileSync(join(jobs.out("sql"), "specialize.json"), "{}");
+  await using next = new SpecializeJobs({ root }); // of a server that starts later
+  const served = await send("/ifprune/specialize/sql/serve", undefined, { method: "POST" }, { jobs: next });
+  expect(await served.json()).toMatchObject({ id: jobs.out("sql") }); // as the fake service calls it
+  const state = await send("/ifprune/state", undefined, {}, { jobs: next });
+  expect(await state.json()).toMatchObject({ allowsSpecialize: true });
+  expect((await send("/ifprune/specialize/sql", undefined, { method: "DELETE" }, { jobs: next })).status).toBe(204);
+  expect(next.list()).toEqual([]);
 });
 
 test("where models lie is told on this machine alone; their names are everywhere", async () => {

@@ -1,6 +1,7 @@
 /** The whole HTTP side as one function from a request to a response; `server.ts` puts it on a socket. */
 import { Hono } from "hono";
 import { matchedRoutes } from "hono/route";
+import type { SpecializeJobs } from "../../specialize/jobs.ts";
 import type { InferenceService, MaskRequest, ServedModel } from "../service.ts";
 import { ApiError } from "./apiErrors.ts";
 import { chat } from "./chat.ts";
@@ -14,6 +15,7 @@ import { type PageFiles, pageResponse } from "./page.ts";
 import { pageRoutes } from "./pageRoutes.ts";
 import { responses } from "./responses.ts";
 import { authorize, guard, isLoopback, responseHeaders, type SecurityOptions } from "./security.ts";
+import { specializeRoutes } from "./specializeRoutes.ts";
 
 /** Who may ask, what is logged, and the page. */
 export interface AppOptions extends SecurityOptions {
@@ -26,6 +28,8 @@ export interface AppOptions extends SecurityOptions {
   mask?: MaskRequest;
   /** Whether clients may have models added: from this machine's folders, or downloaded. Default: false. */
   allowModels?: boolean | undefined;
+  /** Does the jobs of clients who have smaller models made for their tasks. Default: they may not. */
+  jobs?: SpecializeJobs | undefined;
 }
 
 /** A web-standard handler: goes on a socket with {@link listen}, or into another server. */
@@ -56,6 +60,11 @@ const routes: Record<string, string> = {
   "/ifprune/mask": "POST",
   "/ifprune/masks/:model/:id": "GET",
   "/ifprune/masks/:model/:id/file": "GET",
+  "/ifprune/specialize": "GET, POST",
+  "/ifprune/specialize/:name": "DELETE",
+  "/ifprune/specialize/:name/go-on": "POST",
+  "/ifprune/specialize/:name/stop": "POST",
+  "/ifprune/specialize/:name/serve": "POST",
   "/ifprune/tasks/:model": "GET",
   "/ifprune/tasks/:model/:name": "GET, PUT, DELETE",
 };
@@ -74,6 +83,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
     c.set("logPrompts", options.logPrompts ?? false);
     c.set("mask", options.mask ?? { kind: "auto" });
     c.set("allowModels", options.allowModels ?? false);
+    c.set("jobs", options.jobs);
     c.set("isLocal", isLoopback(options.host ?? "127.0.0.1"));
     c.set("entry", entry);
     c.set("finish", () => {
@@ -99,6 +109,7 @@ export function createApp(service: InferenceService, options: AppOptions = {}): 
   app.post("/v1/responses", responses);
   app.post("/v1/embeddings", embeddings);
   app.route("/api", ollamaRoutes());
+  app.route("/ifprune/specialize", specializeRoutes());
   app.route("/ifprune", pageRoutes());
   app.get("/health", (c) => {
     const faults = faultsOf(service.models());

@@ -1,5 +1,6 @@
 /** What handlers share: the service, what is measured, and what the log says of a request. */
 import type { Context } from "hono";
+import type { SpecializeJobs } from "../../specialize/jobs.ts";
 import type { InferenceService, MaskRequest } from "../service.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -34,6 +35,8 @@ export interface Env {
     mask: MaskRequest;
     /** Whether clients may have models added. */
     allowModels: boolean;
+    /** Where clients may have models made. */
+    jobs: SpecializeJobs | undefined;
     /** Whether all clients are on this machine. */
     isLocal: boolean;
   };

@@ -7,6 +7,12 @@
  * |---|---|---|
  * | GET /ifprune/models | | `PageModel[]` |
  * | POST /ifprune/models | `AddBody` | server-sent `AddEvent`s, the model last; 403 without `--allow-models` |
+ * | GET /ifprune/specialize | | `SpecializeJob[]`; 403 without `--allow-specialize`, as all of these |
+ * | POST /ifprune/specialize | `SpecializeBody` | `SpecializeJob`, which runs up to its estimate; 429 while another runs |
+ * | POST /ifprune/specialize/:name/go-on | | `SpecializeJob`, that runs: what it asked is answered, or it was stopped |
+ * | POST /ifprune/specialize/:name/stop | | `SpecializeJob`, that can be gone on with |
+ * | POST /ifprune/specialize/:name/serve | | `PageModel`, of a job that is done |
+ * | DELETE /ifprune/specialize/:name | | 204, no body; not of a model that is served |
  * | GET /ifprune/state | | `PageState` |
  * | POST /ifprune/mask | `MaskBody` | `PageMask` |
  * | GET /ifprune/masks/:model/:id | | `StoredMask` |
@@ -18,6 +24,7 @@
  *
  * Shapes: L layers · K kept channels of a layer (t_ffn) · F all of them (d_ffn)
  */
+import type { SpecializeJob } from "../../specialize/jobState.ts";
 import type {
   AddStage,
   AnswerStage,
@@ -28,7 +35,7 @@ import type {
   ServiceState,
 } from "../service.ts";
 
-export type { AddStage, AnswerStage, MaskInfo, SavedTask };
+export type { AddStage, AnswerStage, MaskInfo, SavedTask, SpecializeJob };
 
 /** A model, without its folder where others than this machine may ask. */
 export type PageModel = Omit<ServedModel, "location"> & Partial<Pick<ServedModel, "location">>;
@@ -36,6 +43,8 @@ export type PageModel = Omit<ServedModel, "location"> & Partial<Pick<ServedModel
 export interface PageState extends ServiceState {
   /** Whether `POST /ifprune/models` is. */
   allowsModels: boolean;
+  /** Whether models are made. */
+  allowsSpecialize: boolean;
 }
 
 /** A model to serve: its folder on the server's machine, its name, or its id on the Hugging Face Hub. */
@@ -62,6 +71,23 @@ export interface TaskBody extends BudgetFields {
   instruction: string;
   /** Solved cases that the instruction shows. */
   examples?: { input: string; output: string }[];
+}
+
+/** Of `prompts` (JSON Lines, or one a line) and `examples` (JSON Lines, with answers) at most one; without, the model drafts inputs of the task. */
+export interface SpecializeBody {
+  /** Of the new model. */
+  name: string;
+  /** The whole one. */
+  model: string;
+  task?: string;
+  prompts?: string;
+  examples?: string;
+  keep?: number | "auto";
+  max_loss?: number;
+  tokens?: number;
+  max_tokens?: number;
+  /** Of the prompts. */
+  licence?: string;
 }
 
 /** What a mask keeps. */

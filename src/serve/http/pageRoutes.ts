@@ -26,7 +26,10 @@ export function pageRoutes(): Hono<Env> {
     const stop = new AbortController();
     return streamed(c, adding(c, name, AbortSignal.any([c.req.raw.signal, stop.signal])), stop);
   });
-  app.get("/state", (c) => c.json({ ...c.var.service.state(), allowsModels: c.var.allowModels } satisfies PageState));
+  app.get("/state", (c) => {
+    const { service, allowModels: allowsModels, jobs } = c.var;
+    return c.json({ ...service.state(), allowsModels, allowsSpecialize: jobs !== undefined } satisfies PageState);
+  });
 
   app.post("/mask", async (c) => {
     const body = parseMask(await readJsonBody(c.req.raw));
@@ -70,7 +73,10 @@ export function pageRoutes(): Hono<Env> {
 }
 
 /** Other machines are not told where files are. */
-function pageModel({ var: { isLocal } }: { var: Env["Variables"] }, { location, ...model }: ServedModel): PageModel {
+export function pageModel(
+  { var: { isLocal } }: { var: Env["Variables"] },
+  { location, ...model }: ServedModel,
+): PageModel {
   return { ...model, ...((isLocal || !isAbsolute(location)) && { location }) };
 }
 

@@ -9,6 +9,8 @@ import { MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
 import { OptionError } from "../../errors.ts";
 import { isInRange, type NumberOption } from "../../options.ts";
+import { jobName, jobNameWords } from "../../specialize/jobs.ts";
+import { SPECIALIZE_OPTIONS } from "../../specialize/specializeOptions.ts";
 import { type MaskRequest, taskName } from "../service.ts";
 import { ApiError, fromZod } from "./apiErrors.ts";
 import { limits } from "./limits.ts";
@@ -278,6 +280,32 @@ const addBody = z.strictObject({
   name: text(4096).refine((value) => value.trim() !== "", "wanted a folder, or a model's name or id"),
 });
 const taskBody = z.strictObject({ instruction, examples: optional(examples), ...budget });
+const rows = text(limits.bodyBytes).refine((value) => value.trim() !== "", "wanted one prompt a line, got empty text");
+const specializeBody = z
+  .strictObject({
+    name: text(64).regex(jobName, `wanted ${jobNameWords}`),
+    model: text(256),
+    task: optional(instruction),
+    prompts: optional(rows),
+    examples: optional(rows),
+    keep: budget.keep,
+    max_loss: field(SPECIALIZE_OPTIONS.maxLoss),
+    tokens: field(SPECIALIZE_OPTIONS.tokens),
+    max_tokens: field(SPECIALIZE_OPTIONS.maxTokens),
+    licence: optional(text(200)),
+  })
+  .refine((body) => body.prompts === undefined || body.examples === undefined, {
+    path: ["prompts"],
+    message: "wanted prompts, or examples with their answers, got both",
+  })
+  .refine((body) => (body.task ?? body.prompts ?? body.examples) !== undefined, {
+    path: ["task"],
+    message: "wanted a task, prompts or examples, got none of them",
+  })
+  .refine((body) => body.max_loss === undefined || body.keep === "auto", {
+    path: ["max_loss"],
+    message: 'wanted keep to be "auto"',
+  });
 
 /** Fields of vLLM's, with the only values that ask for nothing. */
 const neutral = new Map<string, unknown>(
@@ -335,3 +363,4 @@ export const parseEmbedding = parser(embedding);
 export const parseMask = parser(maskBody);
 export const parseAdd = parser(addBody);
 export const parseTask = parser(taskBody);
+export const parseSpecialize = parser(specializeBody);

@@ -1,5 +1,5 @@
 /**
- * One prompt on the dense model and on the sub-network: tokens over time, drawn while they come; what it took to get ready, apart from answering; and
+ * One prompt on the dense model and on its sub-network, or on another model: tokens over time, drawn while they come; what it took to get ready, apart from answering; and
  * further prompts under the same mask, when both are in memory.
  */
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -10,14 +10,15 @@ import { Icon } from "../icons.tsx";
 import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
 import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
-import { askServer } from "../session.ts";
+import { askServer, models } from "../session.ts";
 import { keptShare, settings } from "../settings.ts";
 import { useStore } from "../store.ts";
 import { answerMs, readyMs, type Timed, verdict } from "../verdict.ts";
 
 type LaneName = "dense" | "subnetwork";
 const laneNames: readonly LaneName[] = ["dense", "subnetwork"];
-const titles: Record<LaneName, string> = { dense: "Dense model", subnetwork: "Sub-network" };
+type Names = Record<LaneName, string>;
+const usualTitles: Names = { dense: "Dense model", subnetwork: "Sub-network" };
 
 interface Lane {
   /** Text as it came: about a token each. */
@@ -43,6 +44,12 @@ export function Race({ model }: { model: ServedModel }) {
   const [prompt, setPrompt] = useKept("race.prompt", "");
   const [mask, setMask] = useKept("race.mask", "auto");
   const [isAtOnce, setIsAtOnce] = useKept("race.order", false);
+  const [chosen, setChosen] = useKept("race.other", "");
+  const served = useStore(models);
+  const others = served.state === "ready" ? served.value.map(({ id }) => id).filter((id) => id !== model.id) : [];
+  /** The model that runs beside; empty: this one's sub-network. */
+  const other = others.includes(chosen) ? chosen : "";
+  const titles = other ? { dense: model.id, subnetwork: other } : usualTitles;
   const { maxTokens } = useStore(settings);
   const [lanes, setLanes] = useState<Record<LaneName, Lane>>();
   /** Those that ended, under one mask. */
@@ -64,7 +71,16 @@ export function Race({ model }: { model: ServedModel }) {
       frame = requestAnimationFrame(show);
     });
     const run = (name: LaneName) =>
-      runLane(now[name], { model: model.id, mask: name === "dense" ? "dense" : mask, prompt, maxTokens }, stop.signal);
+      runLane(
+        now[name],
+        {
+          model: name === "subnetwork" && other ? other : model.id,
+          mask: name === "dense" || other ? "dense" : mask,
+          prompt,
+          maxTokens,
+        },
+        stop.signal,
+      );
     if (isAtOnce) await Promise.all(laneNames.map(run));
     else for (const name of laneNames) if (!stop.signal.aborted) await run(name);
     cancelAnimationFrame(frame);
@@ -95,8 +111,29 @@ export function Race({ model }: { model: ServedModel }) {
           />
         </label>
         <div class="composer-row">
-          <MaskChoice value={mask} onChange={setMask} withDense={false} />
-          {mask === "auto" && <KeepChoice model={model} />}
+          {others.length > 0 && (
+            <label class="field">
+              <span>Beside the whole model</span>
+              <select
+                value={other}
+                onChange={(event) => {
+                  setChosen(event.currentTarget.value);
+                  setLanes(undefined);
+                  setRuns([]);
+                }}
+                disabled={isRunning}
+              >
+                <option value="">Its sub-network</option>
+                {others.map((id) => (
+                  <option key={id} value={id}>
+                    {id}
+                  </option>
+                ))}
+              </select>
+            </label>
+          )}
+          {!other && <MaskChoice value={mask} onChange={setMask} withDense={false} />}
+          {!other && mask === "auto" && <KeepChoice model={model} />}
           <fieldset class="choice">
             <legend>Order</legend>
             {([false, true] as const).map((value) => (
@@ -120,22 +157,31 @@ export function Race({ model }: { model: ServedModel }) {
       </form>
       {lanes ? (
         <>
-          <Outcome lanes={lanes} />
-          <RaceChart lanes={lanes} maxTokens={maxTokens} />
+          <Outcome lanes={lanes} other={other} titles={titles} />
+          <RaceChart lanes={lanes} titles={titles} maxTokens={maxTokens} />
           <div class="lanes" aria-live="polite" aria-busy={isRunning}>
             {laneNames.map((name) => (
-              <LaneCard key={name} name={name} lane={lanes[name]} lanes={lanes} />
+              <LaneCard key={name} name={name} title={titles[name]} lane={lanes[name]} lanes={lanes} />
             ))}
           </div>
           {runs.length > 0 && lastMask !== undefined && (
-            <Again runs={runs} isRunning={isRunning} onRun={(prompt) => void race(prompt, lastMask, runs)} />
+            <Again
+              runs={runs}
+              titles={titles}
+              isOneMask={!other}
+              isRunning={isRunning}
+              onRun={(prompt) => void race(prompt, lastMask, runs)}
+            />
           )}
         </>
       ) : (
-        <Empty title="How much faster is the part?">
+        <Empty title={other ? "Which one is faster?" : "How much faster is the part?"}>
           <p>
-            The same prompt runs on all {model.dFfn} channels and on those that its mask keeps. What is not in memory
-            has to be loaded first, and a new sub-network built; that time is shown apart from answering.
+            {other
+              ? `The same prompt runs on ${model.id} and on ${other}, both with all their channels. `
+              : `The same prompt runs on all ${model.dFfn} channels and on those that its mask keeps. `}
+            What is not in memory has to be loaded first{!other && ", and a new sub-network built"}; that time is shown
+            apart from answering.
           </p>
         </Empty>
       )}
@@ -147,9 +193,9 @@ const timesOf = ({ info, elapsed }: Lane): Timed | undefined =>
   info?.ms && { total: elapsed, ms: info.ms, tokens: info.completionTokens ?? 0 };
 
 /** Who was faster and why, and where the answers part. */
-function Outcome({ lanes }: { lanes: Record<LaneName, Lane> }) {
+function Outcome({ lanes, other, titles }: { lanes: Record<LaneName, Lane>; other: string; titles: Names }) {
   if (!haveAnswered(lanes)) return null;
-  if (lanes.subnetwork.info?.mask?.id === "dense") {
+  if (!other && lanes.subnetwork.info?.mask?.id === "dense") {
     return (
       <p class="note" role="status">
         The mask keeps every channel, so both were the dense model. Choose under Keep how much of it masks keep.
@@ -159,22 +205,28 @@ function Outcome({ lanes }: { lanes: Record<LaneName, Lane> }) {
   const [dense, subnetwork] = laneNames.map((name) => timesOf(lanes[name]));
   const parting = partingOfLanes(lanes);
   const same =
-    parting && `${count(parting.pieces)} of the dense answer's ${plural(lanes.dense.pieces.length, "token")}`;
+    parting &&
+    `${count(parting.pieces)} of ${other ? titles.dense : "the dense answer"}'s ${plural(lanes.dense.pieces.length, "token")}`;
+  const named = other ? { dense: `“${titles.dense}”`, subnetwork: `“${titles.subnetwork}”` } : undefined;
   return (
     <div role="status">
-      {dense && subnetwork && <p class="verdict">{verdict(dense, subnetwork)}</p>}
+      {dense && subnetwork && <p class="verdict">{verdict(dense, subnetwork, named)}</p>}
       <p class="note">{same ? `The answers part at ${partingMark}, after ${same}.` : "Both gave the same answer."}</p>
     </div>
   );
 }
 
-/** Runs under one mask, the first with what it took to load, and further ones on demand. */
+/** Runs under one mask, or of two models: the first with what it took to load, and further ones on demand. */
 function Again({
   runs,
+  titles,
+  isOneMask,
   isRunning,
   onRun,
 }: {
   runs: readonly Run[];
+  titles: Names;
+  isOneMask: boolean;
   isRunning: boolean;
   onRun: (prompt: string) => void;
 }) {
@@ -182,7 +234,7 @@ function Again({
   const sums = laneNames.map((name) => runs.reduce((sum, { lanes }) => sum + lanes[name].elapsed, 0));
   return (
     <section class="card again" aria-labelledby="again-title">
-      <h2 id="again-title">Under this mask</h2>
+      <h2 id="again-title">{isOneMask ? "Under this mask" : "Prompts so far"}</h2>
       <Scroll label="Runs">
         <table class="runs">
           <thead>
@@ -234,7 +286,7 @@ function Again({
           <Icon name="again" /> The same again
         </button>
         <label class="field wide">
-          <span>Another prompt under the same mask</span>
+          <span>Another prompt{isOneMask && " under the same mask"}</span>
           <input required value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} />
         </label>
         <button type="submit" class="button" disabled={isRunning || !prompt.trim()}>
@@ -311,7 +363,7 @@ async function runLane(
 }
 
 /** Tokens so far over the time since each one's own start. */
-function RaceChart({ lanes, maxTokens }: { lanes: Record<LaneName, Lane>; maxTokens: number }) {
+function RaceChart({ lanes, titles, maxTokens }: { lanes: Record<LaneName, Lane>; titles: Names; maxTokens: number }) {
   const svg = useRef<SVGSVGElement>(null);
   const [W, setWidth] = useState(720); // a unit is a pixel, so that text keeps its size
   useEffect(() => {
@@ -387,7 +439,14 @@ function ticks(limit: number): number[] {
   return Array.from({ length: Math.floor(limit / step) + 1 }, (_, i) => i * step);
 }
 
-function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Record<LaneName, Lane> }) {
+interface LaneCardProps {
+  name: LaneName;
+  title: string;
+  lane: Lane;
+  lanes: Record<LaneName, Lane>;
+}
+
+function LaneCard({ name, title, lane, lanes }: LaneCardProps) {
   const { times, info, state } = lane;
   const [first] = times;
   // The server's count and time where it has told them; before, pieces of text since the first.
@@ -407,8 +466,8 @@ function LaneCard({ name, lane, lanes }: { name: LaneName; lane: Lane; lanes: Re
     ["Speed", rate],
   ];
   return (
-    <section class={`lane ${name}`} aria-label={titles[name]}>
-      <h2>{titles[name]}</h2>
+    <section class={`lane ${name}`} aria-label={title}>
+      <h2>{title}</h2>
       <dl class="numbers">
         {figures.map(([name, figure]) => (
           <div key={name}>

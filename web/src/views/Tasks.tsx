@@ -1,4 +1,4 @@
-/** Saved masks of kinds of tasks: add, change, delete, export, and how far they overlap. */
+/** Saved masks of kinds of tasks: add, change, delete, export, and how far they overlap; and models for one task. */
 import { useMemo, useState } from "preact/hooks";
 import { deleteTask, getMaskFile, type SavedTask, type ServedModel, saveTask } from "../api.ts";
 import { type Bits, decodeLayers, fits, shareKeeping } from "../channels.ts";
@@ -12,6 +12,7 @@ import { loadTasks, tasks } from "../session.ts";
 import { keptShare } from "../settings.ts";
 import { fileName, shellWord } from "../shell.ts";
 import { useStore } from "../store.ts";
+import { Specialize } from "./Specialize.tsx";
 
 interface Draft {
   name: string;
@@ -73,6 +74,7 @@ export function Tasks({ model }: { model: ServedModel }) {
           )}
         </>
       )}
+      <Specialize model={model} />
     </div>
   );
 }

@@ -1,0 +1,317 @@
+/**
+ * Jobs that a server does, one at a time, each in a process of its own: begun, gone on with, stopped, removed. All of a job lies in a folder of its name, so that
+ * what was stopped, or whose server was, goes on later:
+ *
+ *     NAME/asked.json   what was asked
+ *     NAME/prompts.txt  prompts, as they were given
+ *     NAME/events.json  what it has told
+ *     NAME/NAME.job     what is being made; in the end NAME/NAME
+ */
+import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { dataRoot } from "../bundle/cacheFolder.ts";
+import { BusyError, FileError, InputError } from "../errors.ts";
+import { makeFile, makeFolders, readJson, writing } from "../files.ts";
+import { zodWords } from "../words.ts";
+import { jobApart } from "./jobApart.ts";
+import {
+  askedSchema,
+  isKept,
+  type JobAsked,
+  type JobEvent,
+  type JobPause,
+  type JobProgress,
+  jobState,
+  type SpecializeJob,
+} from "./jobState.ts";
+import type { Specialization, SpecializeEvent } from "./specialization.ts";
+import type { SpecializeOptions } from "./specialize.ts";
+
+/** What the process of a job is given. */
+export interface JobTask {
+  /** As `specialize` takes it. */
+  model: string;
+  out: string;
+  options: SpecializeOptions;
+  /** Event after which it ends. */
+  until?: JobPause | undefined;
+}
+
+/** Does a job. Aborted, it ends once what was done is safe. */
+export type JobWork = (task: JobTask, signal: AbortSignal) => AsyncIterable<SpecializeEvent>;
+
+/** How {@link SpecializeJobs} works. */
+export interface SpecializeJobsOptions {
+  /** Folder of all jobs. Default: `$XDG_DATA_HOME/ifprune/specialized`. */
+  root?: string | undefined;
+  threads?: number | undefined;
+  /** Default: a process that calls `specialize`. */
+  work?: JobWork | undefined;
+}
+
+/** Names of jobs, and of the models that they make: none is a path. */
+export const jobName = /^[A-Za-z0-9][\w.-]{0,63}$/;
+export const jobNameWords = "up to 64 letters, digits, dots, hyphens and underscores, a letter or digit first";
+
+const storedSchema = askedSchema.extend({ source: askedSchema.shape.name });
+
+interface Job {
+  asked: JobAsked;
+  /** What stands for the whole model on this machine. */
+  source: string;
+  events: JobEvent[];
+  result: Specialization | undefined;
+}
+
+/** The one that runs. */
+interface Running {
+  job: Job;
+  stop: AbortController;
+  ended: Promise<void>;
+  part?: Part;
+}
+
+/** Of a job, with what its speed follows from. */
+interface Part {
+  progress: JobProgress;
+  doneAtStart: number;
+  /** By `performance.now`. */
+  start: number;
+}
+
+/** Jobs of a server, which `createApp` takes. */
+export class SpecializeJobs implements AsyncDisposable {
+  readonly #root: string;
+  readonly #threads: number | undefined;
+  readonly #work: JobWork;
+  readonly #jobs = new Map<string, Job>();
+  #running: Running | undefined;
+
+  /** @throws {FileError} if what is kept of a job is damaged */
+  constructor({ root = dataRoot("specialized"), threads, work = jobApart }: SpecializeJobsOptions = {}) {
+    this.#root = root;
+    this.#threads = threads;
+    this.#work = work;
+    const names = existsSync(root) ? readdirSync(root) : [];
+    const jobs = names.filter((name) => existsSync(this.#at(name, "asked.json"))).map((name) => this.#read(name));
+    for (const job of jobs.sort((a, b) => begunAt(a) - begunAt(b))) this.#jobs.set(job.asked.name, job);
+  }
+
+  /** In the order in which they were begun. */
+  list(): SpecializeJob[] {
+    return [...this.#jobs.values()].map((job) => {
+      const running = this.#running?.job === job ? this.#running : undefined;
+      const { asked, events, result } = job;
+      return {
+        asked,
+        ...jobState(events, running !== undefined, Date.now()),
+        progress: running?.part?.progress,
+        ...(result && { state: "done", result }),
+      };
+    });
+  }
+
+  /**
+   * Begins a job, which runs up to its estimate. One of the same name that has made nothing makes way for it.
+   *
+   * @param source what stands for the whole model on this machine
+   * @param rows text of prompts or examples
+   * @throws {BusyError} if another runs @throws {InputError} if the name is none, or another job's
+   */
+  begin(asked: JobAsked, source: string, rows?: string): void {
+    const { name } = asked;
+    if (!jobName.test(name))
+      throw new InputError(`specialize: wanted a name of ${jobNameWords}, got ${JSON.stringify(name.slice(0, 100))}.`);
+    this.#checkIdle();
+    if (this.#jobs.has(name) && existsSync(this.#at(name, `${name}.job`)))
+      throw new InputError(
+        `specialize: wanted a new name, got "${name}", a job that is there. Go on with it, or delete it.`,
+      );
+    if (existsSync(this.out(name)))
+      throw new InputError(`specialize: wanted a new name, got "${name}", a model that is there.`);
+    makeFolders(this.#at(name));
+    if (rows !== undefined) this.#write(name, "prompts.txt", rows);
+    const job: Job = { asked, source, events: [], result: undefined };
+    this.#write(name, "asked.json", `${JSON.stringify({ ...asked, source })}\n`);
+    this.#jobs.delete(name);
+    this.#jobs.set(name, job);
+    this.#run(job);
+  }
+
+  /**
+   * Goes on with a job: with what it waits for an answer to, or where it was stopped.
+   *
+   * @throws {BusyError} if one runs @throws {InputError} if there is none of the name, or it is done
+   */
+  goOn(name: string): void {
+    const job = this.#find(name);
+    this.#checkIdle();
+    if (job.result) throw new InputError(`specialize: wanted a job to go on with, got "${name}", which is done.`);
+    this.#run(job);
+  }
+
+  /** Stops a job, if it runs; what it has made stays. Resolves once that is safe. @throws {InputError} if there is none of the name */
+  async stop(name: string): Promise<void> {
+    const job = this.#find(name);
+    if (this.#running?.job === job) await this.#stopRunning(this.#running);
+  }
+
+  /** Removes a job and all that it has made. @throws {BusyError} if it runs @throws {InputError} if there is none of the name */
+  remove(name: string): void {
+    const job = this.#find(name);
+    if (this.#running?.job === job) this.#checkIdle();
+    const folder = this.#at(name);
+    writing(folder, () => rmSync(folder, { recursive: true, force: true }));
+    this.#jobs.delete(name);
+  }
+
+  /** Folder of the model that a job makes. */
+  out(name: string): string {
+    return this.#at(name, name);
+  }
+
+  /** Stops what runs; it can be gone on with. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#running) await this.#stopRunning(this.#running);
+  }
+
+  async #stopRunning({ stop, ended }: Running): Promise<void> {
+    stop.abort();
+    await ended;
+  }
+
+  #checkIdle(): void {
+    if (this.#running)
+      throw new BusyError(
+        `specialize: wanted one job at a time, got another while "${this.#running.job.asked.name}" runs. Wait for it, or stop it.`,
+        RETRY_SECONDS,
+      );
+  }
+
+  #find(name: string): Job {
+    const job = this.#jobs.get(name);
+    if (!job) throw new InputError(`unknown job: "${name.slice(0, 100)}".`);
+    return job;
+  }
+
+  #run(job: Job): void {
+    const stop = new AbortController();
+    this.#keep(job, { kind: "begun", at: Date.now() });
+    const running: Running = { job, stop, ended: Promise.resolve() };
+    this.#running = running;
+    running.ended = this.#follow(running).then((end) => {
+      this.#running = undefined;
+      job.result ??= this.#made(job.asked.name);
+      const event = { kind: "ended", at: Date.now(), ...end } as const;
+      try {
+        this.#keep(job, job.result ? { ...event, reason: "done" } : event);
+      } catch {
+        // a full disk: it is told until the server ends
+      }
+    });
+  }
+
+  /** How a job ended. */
+  async #follow({ job, stop }: Running): Promise<Pick<JobEvent & { kind: "ended" }, "reason" | "error">> {
+    const task = this.#taskOf(job);
+    let asks = false;
+    try {
+      for await (const event of this.#work(task, stop.signal)) {
+        this.#hear(job, event);
+        asks ||= event.kind === task.until;
+      }
+      if (job.result) return { reason: "done" };
+      if (stop.signal.aborted) return { reason: "stopped" };
+      if (asks) return { reason: "asks" };
+      throw new Error("The job's process ended early.");
+    } catch (error) {
+      if (stop.signal.aborted) return { reason: "stopped" };
+      return { reason: "failed", error: this.#words(job, error as Error) };
+    }
+  }
+
+  #taskOf({ asked: { name, model: _, rows, ...options }, source, events }: Job): JobTask {
+    const { estimate, drafts } = jobState(events, false, 0);
+    return {
+      model: source,
+      out: this.out(name),
+      options: {
+        ...options,
+        ...(rows && { [rows]: this.#at(name, "prompts.txt") }),
+        ...(this.#threads !== undefined && { threads: this.#threads }),
+      },
+      until: estimate === undefined ? "estimate" : rows === undefined && drafts === undefined ? "drafted" : undefined,
+    };
+  }
+
+  #hear(job: Job, event: SpecializeEvent): void {
+    const running = this.#running!;
+    if (event.kind === "result") job.result = event.result;
+    else if (event.kind === "progress") running.part = partOf(running.part, event);
+    else if (event.kind === "row" && event.row.kind === "train") {
+      const { step, loss } = event.row;
+      const progress = { phase: "heal", detail: event.run, done: step, total: event.totalSteps, kl: loss } as const;
+      running.part = partOf(running.part, progress);
+    } else if (isKept(event)) this.#keep(job, event);
+  }
+
+  #keep(job: Job, event: JobEvent): void {
+    job.events.push(event);
+    this.#write(job.asked.name, "events.json", `${JSON.stringify(job.events)}\n`);
+  }
+
+  /** Who asks knows the job's and the model's names, not where they lie. */
+  #words({ asked: { name, model }, source }: Job, { message }: Error): string {
+    return message.replaceAll(`${this.#at(name)}/`, "").replaceAll(source, model);
+  }
+
+  #at(...names: string[]): string {
+    return join(this.#root, ...names);
+  }
+
+  #write(name: string, file: string, text: string): void {
+    makeFile(this.#at(name, file), (partial) => writeFileSync(partial, text));
+  }
+
+  #read(name: string): Job {
+    const path = this.#at(name, "asked.json");
+    const parsed = storedSchema.safeParse(readJson(path));
+    if (!parsed.success)
+      throw new FileError(path, `wanted what a job was asked, got: ${zodWords(parsed.error)}. Remove its folder.`);
+    const { source, ...asked } = parsed.data;
+    const events = this.#at(name, "events.json");
+    return {
+      asked,
+      source,
+      events: existsSync(events) ? (readJson(events) as JobEvent[]) : [],
+      result: this.#made(name),
+    };
+  }
+
+  /** What a job has found, once its model is there. */
+  #made(name: string): Specialization | undefined {
+    const path = join(this.out(name), "specialize.json");
+    return existsSync(path) ? (readJson(path) as Specialization) : undefined;
+  }
+}
+
+function begunAt({ events: [first] }: Job): number {
+  return first?.kind === "begun" ? first.at : 0;
+}
+
+/** A job takes minutes at least. */
+const RETRY_SECONDS = 60;
+
+/** A part that goes on, or the next. */
+function partOf(before: Part | undefined, { phase, detail, done, total, kl }: JobProgress): Part {
+  const isSame =
+    before &&
+    before.progress.phase === phase &&
+    before.progress.detail === detail &&
+    before.progress.total === total &&
+    before.progress.done <= done;
+  const { start, doneAtStart } = isSame ? before : { start: performance.now(), doneAtStart: done };
+  const perUnit = (performance.now() - start) / 1000 / (done - doneAtStart);
+  const secondsLeft = done > doneAtStart ? perUnit * (total - done) : undefined;
+  return { start, doneAtStart, progress: { phase, detail, done, total, secondsLeft, kl } };
+}
