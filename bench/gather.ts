@@ -9,34 +9,20 @@
  * Writes `bench/results/gather.json` and `.md`.
  */
 import { execFileSync } from "node:child_process";
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { Bundle, splitCount } from "../src/bundle/bundle.ts";
-import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
+import { Bundle } from "../src/bundle/bundle.ts";
 import { ffnTensors } from "../src/bundle/gather.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { writeFully } from "../src/files.ts";
-import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
-import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
-import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
-import { writeManifest } from "../src/manifest.ts";
+import { tensorBytes } from "../src/formats/gguf.ts";
 import type { Mask } from "../src/mask/mask.ts";
-import { type ModelConfig, parameterShapes } from "../src/model/config.ts";
 import { Random } from "../src/random.ts";
+import { makeRandomBundle, type RandomShape } from "./randomBundle.ts";
 
 const { values } = parseArgs({
   options: {
@@ -48,11 +34,9 @@ const { values } = parseArgs({
   },
 });
 
-interface Shape {
-  config: ModelConfig;
+interface Shape extends RandomShape {
   /** K */
   tFfn: number;
-  type: "F16" | "Q8_0";
 }
 const shape = (L: number, D: number, F: number, K: number, H: number, G: number, type: Shape["type"]): Shape => ({
   ...{ tFfn: K, type },
@@ -75,111 +59,6 @@ const contextLength = 512;
 const promptTokens = 16;
 /** On two cores llama.cpp's default, four, takes 3.1 s for a prefill of a 3B sub-network, two take 0.1 s. */
 const threads = availableParallelism();
-
-/** A bundle of random weights, made unless it is there. */
-async function makeBundle(name: string, { config, type }: Shape): Promise<string> {
-  const folder = join(root, `${name.replace(/,.*/, "")}-${type}`);
-  if (existsSync(join(folder, "ifprune.json"))) return folder;
-  mkdirSync(folder, { recursive: true });
-  const random = new Random(name);
-  const types: ChannelTypes = { gate: type, up: type, down: type };
-  const { width: D, ffnWidth: F, numLayers: L, vocabSize: V } = config;
-  const names = [...parameterShapes(config)].filter(([name]) => !name.includes(".mlp."));
-  const tensors = names.map(
-    ([name, shape]): GgufTensor => ({ name: ggufName(config, name), type: shape.length === 1 ? "F32" : type, shape }),
-  );
-  const tokens = Array.from({ length: V }, (_, i) => (i < 256 ? String.fromCodePoint(0x4e00 + i) : `[unused${i}]`));
-  await writeGguf(
-    join(folder, "base.gguf"),
-    new Map([
-      ...modelMetadata(config),
-      ["tokenizer.ggml.model", string("gpt2")],
-      ["tokenizer.ggml.pre", string("smollm")],
-      ["tokenizer.ggml.tokens", array("string", tokens)],
-      [
-        "tokenizer.ggml.token_type",
-        array(
-          "int32",
-          tokens.map(() => 1),
-        ),
-      ],
-      ["tokenizer.ggml.merges", array("string", [])],
-      ["tokenizer.ggml.bos_token_id", uint32(1)],
-      ["tokenizer.ggml.eos_token_id", uint32(2)],
-      ["tokenizer.ggml.add_bos_token", bool(false)],
-      ...splitMetadata(1, splitCount, tensors.length + 3 * L),
-    ]),
-    tensors,
-    (function* () {
-      for (const tensor of tensors)
-        yield randomWeights(random, tensor.type as "F32" | Shape["type"], tensorBytes(tensor)!);
-    })(),
-  );
-  const layout = channelLayout(types, D);
-  const rows = randomWeights(random, type, 2 * layout.upAt * 1024); // gate and up of as many channels, over and over
-  await writeGguf(
-    join(folder, "ffn.gguf"),
-    channelMetadata(
-      "llama",
-      Array.from({ length: L }, () => types),
-    ),
-    channelTensors(
-      Array.from({ length: L }, () => types),
-      D,
-      F,
-    ),
-    (function* () {
-      const column = layout.bytes - layout.downAt;
-      const columns = type === "Q8_0" ? randomBytes(random, 1024 * column) : randomWeights(random, type, 1024 * column);
-      const records = new Uint8Array(F * layout.bytes);
-      for (let channel = 0; channel < F; channel++) {
-        const i = channel % 1024;
-        records.set(rows.subarray(i * layout.downAt, (i + 1) * layout.downAt), channel * layout.bytes);
-        records.set(columns.subarray(i * column, (i + 1) * column), channel * layout.bytes + layout.downAt);
-      }
-      for (let layer = 0; layer < L; layer++) {
-        yield records;
-        if (type === "Q8_0") yield new Uint8Array(new Uint16Array(D).fill(smallHalf).buffer);
-      }
-    })(),
-  );
-  writeFileSync(join(folder, "tokenizer.json"), "{}");
-  const files = Object.fromEntries(
-    ["base.gguf", "ffn.gguf", "tokenizer.json"].map((name) => [
-      name,
-      { bytes: statSync(join(folder, name)).size, sha256: "0".repeat(64) }, // is not looked at
-    ]),
-  );
-  const provenance = { recipe: "bench", data: [], created: "2026-11-25T00:00:00Z" };
-  const common = {
-    version: 1 as const,
-    lambda: "soft" as const,
-    predictorInput: "prompt" as const,
-    predictorPooling: "last" as const,
-    promptTemplate: "{prompt}",
-  };
-  writeManifest(folder, { format: "ifprune-bundle", ...common, eosId: 2, provenance, files });
-  return folder;
-}
-
-/** 2⁻¹⁰ in half precision. */
-const smallHalf = 0x1400;
-
-function randomBytes(random: Random, length: number): Uint8Array<ArrayBuffer> {
-  const words = new Uint32Array(Math.ceil(length / 4));
-  for (let i = 0; i < words.length; i++) words[i] = random.int(2 ** 32);
-  return new Uint8Array(words.buffer, 0, length);
-}
-
-/** Small finite values. */
-function randomWeights(random: Random, type: "F32" | Shape["type"], length: number): Uint8Array {
-  if (type === "F32") return new Uint8Array(new Float32Array(length / 4).fill(1).buffer);
-  const bytes = randomBytes(random, length);
-  const halves = new Uint16Array(bytes.buffer, 0, length / 2);
-  if (type === "F16") for (let i = 0; i < halves.length; i++) halves[i] = (halves[i]! & 0x83ff) | smallHalf;
-  else for (let i = 0; i < halves.length; i += 17) halves[i] = smallHalf;
-  return bytes;
-}
 
 function randomMask(random: Random, { config: { numLayers, ffnWidth: F }, tFfn: K }: Shape): Mask {
   const layers = Array.from({ length: numLayers }, () => random.permutation(F).slice(0, K).sort());
@@ -218,7 +97,9 @@ const ffnPart = (path: string) => path.replace("00001-of", "00003-of");
 
 async function measure(name: string) {
   const given = shapes[name]!;
-  using bundle = new Bundle(await makeBundle(name, given));
+  using bundle = new Bundle(
+    await makeRandomBundle(join(root, `${name.replace(/,.*/, "")}-${given.type}`), name, given),
+  );
   const random = new Random(`masks/${name}`);
   const cache = join(root, "cache");
   const tensors = ffnTensors(bundle, given.tFfn);

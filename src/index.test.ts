@@ -37,9 +37,9 @@ test("the surface is what it was", () => {
     class Subnetwork
     const CONTROLS
     const DEFAULT_MODEL
-    const FORMS
     const SCOPES
     const SOURCE_NAMES
+    const WANTED_FORMS
     function addQuality
     function compareAnswers
     function composePrompt
@@ -89,6 +89,7 @@ test("the surface is what it was", () => {
     type ComparedAnswer
     type Comparison
     type Control
+    type CostStage
     type CurvePoint
     type Distance
     type Engine
@@ -103,6 +104,7 @@ test("the surface is what it was", () => {
     type FeatureEngine
     type FeatureOptions
     type Form
+    type FormReason
     type GenerateAnswersOptions
     type GenerateOptions
     type GeneratedAnswers
@@ -116,6 +118,7 @@ test("the surface is what it was", () => {
     type JobEstimate
     type KvType
     type ListenOptions
+    type LoadedSubnetwork
     type LocalService
     type LocalServiceOptions
     type LogEntry
@@ -188,6 +191,7 @@ test("the surface is what it was", () => {
     type Verification
     type VerifyFilesOptions
     type VerifyOptions
+    type WantedForm
     type Weight
     type WeightType"
   `);
