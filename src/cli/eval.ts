@@ -31,7 +31,7 @@ export async function evalAction(path: string, data: string, options: Options): 
     control,
     mask: dense ? "dense" : mask === undefined ? undefined : readMask(mask),
   };
-  const header = { model: path, data, mask: maskLabel(options) };
+  const header = { model: path, data, mask: maskLabel(options), ...(form === "resident" && { form }) };
   const evaluated = { ...(await readMaskFlags(options, waiting)), ...given, signal };
   waiting.say("evaluating");
   const evaluate = isTaskFile(data) ? evaluateTasks : evaluateText;
