@@ -18,7 +18,7 @@ export interface WrittenForm {
 }
 
 const { path, mask, form, cache }: WrittenForm = workerData;
-if (process.platform === "linux") setPriority(constants.priority.PRIORITY_LOW); // of this thread; elsewhere it would be of the process
+if (process.platform === "linux") setPriority(constants.priority.PRIORITY_BELOW_NORMAL); // of this thread; elsewhere it would be of the process
 await workApart(async (signal) => {
   using bundle = new Bundle(path);
   await openMaskModel(bundle, mask, form, { ...cache, signal });

@@ -7,7 +7,9 @@ import { randomModel, temporaryFolder } from "../../test/support/models.ts";
 import { readStoredModel } from "../bundle/estimate.ts";
 import type { FormSpeeds } from "../bundle/formCost.ts";
 import { FormMeter } from "../bundle/formMeter.ts";
+import { openMaskModel } from "../bundle/maskModel.ts";
 import { fullMask } from "../mask/mask.ts";
+import type { WrittenForm } from "./formWorker.ts";
 import { type NamedMask, nameMask } from "./masks.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
 
@@ -16,15 +18,16 @@ const masks = [0, 1, 2, 3, 4, 5].map((seed) => nameMask(blockMask(model.config, 
 const never = new AbortController().signal;
 const asked = { promptTokens: 16, maxTokens: 8 };
 
-/** A pool that has learned these factors and learns nothing more, and what it does to a mask. */
-async function open(factors: FormSpeeds["factors"], budget = 2 ** 30) {
+/** A pool that has learned these factors and learns nothing more, and what it does to a mask. It writes in this thread, unless told. */
+async function open(factors: FormSpeeds["factors"], { budget = 2 ** 30, isApart = false } = {}) {
   const bundle = await blockBundle(model, 16, "F32");
   const cache = { root: temporaryFolder() };
   const { path } = new FormMeter(bundle, cache);
   mkdirSync(dirname(path));
   writeFileSync(path, JSON.stringify({ factors }));
   const engines = new FakeEngines([5]);
-  const pool = new SubnetworkPool({ budget, slots: 1, cache });
+  const writeHere = async ({ mask, form }: WrittenForm) => void (await openMaskModel(bundle, mask, form, cache));
+  const pool = new SubnetworkPool({ budget, slots: 1, cache }, isApart ? undefined : writeHere);
   const origin = {
     ...{ info: { id: "m", contextLength: 64 }, model: { bundle, engines } },
     ...{ stored: readStoredModel(bundle.path), meter: new FormMeter(bundle, cache) },
@@ -88,8 +91,8 @@ test("masks that keep coming move to the resident model once that pays", async (
   expect((await one.use(masks[5]!)).from).toBe("loaded");
 });
 
-test("a mask that was saved is gathered in the background", async () => {
-  await using one = await open(resident);
+test("a mask that was saved is gathered in the background, in a thread", async () => {
+  await using one = await open(resident, { isApart: true });
   await one.use(masks[0]!);
   one.expect(masks[1]!);
   const { formMs } = one.look(masks[1]!).form;
@@ -101,7 +104,7 @@ test("a mask that was saved is gathered in the background", async () => {
 test("a memory that the resident form does not fit into leaves the gathered one, with the reason", async () => {
   await using roomy = await open(gathered);
   await roomy.use(masks[0]!);
-  await using tight = await open(resident, roomy.pool.state().memoryBytes);
+  await using tight = await open(resident, { budget: roomy.pool.state().memoryBytes });
   expect((await tight.use(masks[0]!)).form).toMatchObject({
     form: "gathered",
     formReason: "memory",

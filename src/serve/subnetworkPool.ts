@@ -56,6 +56,7 @@ export interface SubnetworkLease extends Lease<Engine> {
 
 export class SubnetworkPool implements AsyncDisposable {
   readonly #options: SubnetworkPoolOptions;
+  readonly #writeForm: (written: WrittenForm, signal: AbortSignal) => Promise<void>;
   readonly #wanted: WantedForm;
   readonly #pool: Pool<Engine>;
   readonly #residents = new ResidentModels();
@@ -63,8 +64,13 @@ export class SubnetworkPool implements AsyncDisposable {
   /** Masks of what the pool has, or had lately, by its keys. */
   readonly #masks = new Map<string, NamedMask>();
 
-  constructor(options: SubnetworkPoolOptions) {
+  /** @param writeForm writes a form's files in the background */
+  constructor(
+    options: SubnetworkPoolOptions,
+    writeForm = (written: WrittenForm, signal: AbortSignal) => apart<void>("formWorker", written, { signal }),
+  ) {
     this.#options = options;
+    this.#writeForm = writeForm;
     this.#wanted = options.form ?? DEFAULT_FORM;
     this.#pool = new Pool({ budget: options.budget, slots: options.slots });
   }
@@ -182,7 +188,7 @@ export class SubnetworkPool implements AsyncDisposable {
   async #write({ model }: Origin, { mask }: NamedMask, form: Form, signal: AbortSignal): Promise<void> {
     const { cache } = this.#options;
     const written: WrittenForm = { path: model.bundle.path, mask, form, cache };
-    if (!hasMaskModel(model.bundle, mask, form, cache)) await apart<void>("formWorker", written, { signal });
+    if (!hasMaskModel(model.bundle, mask, form, cache)) await this.#writeForm(written, signal);
   }
 
   #item({ info, model, stored }: Origin, named: NamedMask, form: Form): PoolItem<Engine> {
