@@ -2,7 +2,7 @@
  * The two forms of masks, the choice between them, and the dense model: time to the first token and to the last, memory with many masks, many clients.
  *
  *     npx tsx bench/resident.ts BUNDLE [--parts cells,memory,load] [--keep 0.5] [--prompts 16,128,1024] [--answers 32,256] [--rounds 3]
- *       [--masks 1,8,64] [--clients 32] [--requests 4] [--out FILE]
+ *       [--masks 1,8,64] [--clients 32] [--requests 4] [--threads N] [--out FILE]
  *     npx tsx bench/resident.ts --random 1B …        a model of random weights (16 layers, width 2048, FFN 8192, blocks of 256, Q8_0); no part `load`
  *
  * BUNDLE has masks of blocks (`ifprune prune`, then `pack`). Masks are random, of whole blocks; what it takes to make one is measured where there is a predictor, and
@@ -60,6 +60,7 @@ const { values, positionals } = parseArgs({
     masks: { type: "string", default: "1,8,64" },
     clients: { type: "string", default: "32" },
     requests: { type: "string", default: "4" },
+    threads: { type: "string", default: String(availableParallelism()) },
     out: { type: "string" },
     memory: { type: "string" }, // FORM,MASKS,AT_A_TIME,CACHE: to measure in a process of its own
   },
@@ -88,7 +89,7 @@ const path = values.random === undefined ? positionals[0] : await randomPath(val
 if (path === undefined) throw new OptionError("bench: wanted a bundle, or --random 1B, got none.");
 const numbers = (list: string) => list.split(",").map(Number);
 const parts = values.parts.split(",");
-const threads = availableParallelism();
+const threads = Number(values.threads);
 using bundle = new Bundle(path);
 const { numLayers, ffnWidth: dFfn, block } = bundle;
 const random = new Random("masks");
@@ -291,7 +292,7 @@ async function measureCells() {
 function measureMemory() {
   const rows: object[] = [];
   const measureRow = (form: Form, masks: number, atATime: number) => {
-    const own = ["--keep", values.keep, "--memory", `${form},${masks},${atATime},${cache}`];
+    const own = ["--keep", values.keep, "--threads", values.threads, "--memory", `${form},${masks},${atATime},${cache}`];
     const model = values.random === undefined ? [path!] : ["--random", values.random];
     const args = [...process.execArgv, fileURLToPath(import.meta.url), ...model, ...own];
     rows.push({ form, masks, atATime, ...JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" })) });
