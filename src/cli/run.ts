@@ -141,8 +141,6 @@ export async function runAction(words: string[], options: Options): Promise<void
     printJson({ answer: said, keptShare, ...chosen, ...forms, ms, promptTokens, answerTokens });
     return;
   }
-  const isOther = formReason === "memory" || (engine.form === "resident" && form === "gathered");
-  if (verbose || isOther) process.stderr.write(formLine(answer));
   const { predict, gather, load, prefill, decode } = ms;
   const stages = [
     ...(chosen ? [scoresLine(chosen, predict)] : []),
@@ -157,6 +155,8 @@ export async function runAction(words: string[], options: Options): Promise<void
   const speed = perSecond === undefined ? "" : ` · ${perSecond.toFixed(0)} tokens/s`;
   const line = `${keptLine(answer.mask, flags)}${qualityWords(chosen?.quality)} · ${stages.join(" · ")}${speed}`;
   process.stdout.write("\n");
+  const isOther = formReason === "memory" || (engine.form === "resident" && form === "gathered");
+  if (verbose || isOther) process.stderr.write(formLine(answer));
   process.stderr.write(process.stderr.isTTY ? `\x1b[2m${line}\x1b[0m\n` : `${line}\n`);
   if (perSecond !== undefined) process.stderr.write(slowWords(perSecond, options.threads));
 }
