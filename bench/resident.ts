@@ -300,7 +300,14 @@ async function measureCells() {
 function measureMemory() {
   const rows: object[] = [];
   const measureRow = (form: Form, masks: number, atATime: number) => {
-    const own = ["--keep", values.keep, "--threads", values.threads, "--memory", `${form},${masks},${atATime},${cache}`];
+    const own = [
+      "--keep",
+      values.keep,
+      "--threads",
+      values.threads,
+      "--memory",
+      `${form},${masks},${atATime},${cache}`,
+    ];
     const model = values.random === undefined ? [path!] : ["--random", values.random];
     const args = [...process.execArgv, fileURLToPath(import.meta.url), ...model, ...own];
     rows.push({ form, masks, atATime, ...JSON.parse(execFileSync(process.execPath, args, { encoding: "utf8" })) });
