@@ -3,7 +3,7 @@
  *
  *     npx tsx bench/gather.ts [--shapes tiny,1B,…] [--rounds N] [--cold] [--keep]
  *
- * Weights are random Q8_0 (tiny: F16), masks are random with random λ: no runs of neighbours, the worst case. A plain write of the same bytes, in
+ * Weights are random Q8_0 (tiny: F16), masks are random with random λ, without runs of neighbours, the worst case, or hard masks of blocks of 64. A plain write of the same bytes, in
  * pieces as large, alternates with the gather on the same file system, with everything flushed before each. Bundles are made in
  * `runs/bench-bundles` and removed at the end without --keep. --cold also measures with an empty page cache, which takes root.
  * Writes `bench/results/gather.json` and `.md`.
@@ -22,11 +22,11 @@ import { writeFully } from "../src/files.ts";
 import { tensorBytes } from "../src/formats/gguf.ts";
 import type { Mask } from "../src/mask/mask.ts";
 import { Random } from "../src/random.ts";
-import { makeRandomBundle, type RandomShape } from "./randomBundle.ts";
+import { makeBundle, modelShape, randomMask, root, type Shape } from "./randomBundle.ts";
 
 const { values } = parseArgs({
   options: {
-    shapes: { type: "string", default: "tiny,1B,1B, F16,3B, half,3B,3B, twice,8B" },
+    shapes: { type: "string", default: "tiny,135M, blocks,1B,1B, blocks,1B, F16,3B, half,3B,3B, twice,8B" },
     rounds: { type: "string", default: "5" },
     cold: { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
@@ -34,36 +34,36 @@ const { values } = parseArgs({
   },
 });
 
-interface Shape extends RandomShape {
-  /** K */
+/** A shape of a model, and K. Masks of whole blocks are hard, others soft. */
+interface Gathered extends Shape {
   tFfn: number;
 }
-const shape = (L: number, D: number, F: number, K: number, H: number, G: number, type: Shape["type"]): Shape => ({
-  ...{ tFfn: K, type },
-  config: {
-    ...{ family: "llama", width: D, numLayers: L, numHeads: H, numKvHeads: G, headWidth: D / H, ffnWidth: F },
-    ...{ vocabSize: 2048, contextLength: 4096, normEps: 1e-5, ropeTheta: 500_000, tieEmbeddings: true },
-  },
-});
-const shapes: Record<string, Shape> = {
-  tiny: shape(4, 128, 512, 128, 4, 2, "F16"),
-  "1B": shape(16, 2048, 8192, 2048, 32, 8, "Q8_0"),
-  "3B": shape(28, 3072, 8192, 2048, 24, 8, "Q8_0"),
-  "1B, F16": shape(16, 2048, 8192, 2048, 32, 8, "F16"),
-  "3B, half": shape(28, 3072, 8192, 1024, 24, 8, "Q8_0"),
-  "3B, twice": shape(28, 3072, 8192, 4096, 24, 8, "Q8_0"),
-  "8B": shape(32, 4096, 14336, 3584, 32, 8, "Q8_0"),
+const gathered = (tFfn: number, shape: Shape): Gathered => ({ ...shape, tFfn });
+const [small, middle, large] = [
+  [16, 2048, 8192, 32, 8],
+  [28, 3072, 8192, 24, 8],
+  [32, 4096, 14336, 32, 8],
+] as const satisfies Parameters<typeof modelShape>[0][];
+const shapes: Record<string, Gathered> = {
+  tiny: gathered(128, modelShape([4, 128, 512, 4, 2], { type: "F16" })),
+  "135M, blocks": gathered(768, modelShape([30, 576, 1536, 9, 3], { block: 64, vocabSize: 49152 })),
+  "1B": gathered(2048, modelShape([...small])),
+  "1B, blocks": gathered(2048, modelShape([...small], { block: 64 })),
+  "1B, F16": gathered(2048, modelShape([...small], { type: "F16" })),
+  "3B, half": gathered(1024, modelShape([...middle])),
+  "3B": gathered(2048, modelShape([...middle])),
+  "3B, twice": gathered(4096, modelShape([...middle])),
+  "8B": gathered(3584, modelShape([...large])),
 };
-const root = fileURLToPath(new URL("../runs/bench-bundles/", import.meta.url));
 const contextLength = 512;
 const promptTokens = 16;
 /** On two cores llama.cpp's default, four, takes 3.1 s for a prefill of a 3B sub-network, two take 0.1 s. */
 const threads = availableParallelism();
 
-function randomMask(random: Random, { config: { numLayers, ffnWidth: F }, tFfn: K }: Shape): Mask {
-  const layers = Array.from({ length: numLayers }, () => random.permutation(F).slice(0, K).sort());
-  const lambda = layers.map((kept) => Float32Array.from(kept, () => 0.5 + 0.5 * random.float()));
-  return { tFfn: K, dFfn: F, layers, lambda };
+function drawMask(random: Random, shape: Gathered): Mask {
+  const mask = randomMask(random, shape, shape.tFfn);
+  if (shape.block > 1) return mask;
+  return { ...mask, lambda: mask.layers.map((kept) => Float32Array.from(kept, () => 0.5 + 0.5 * random.float())) };
 }
 
 async function timed<T>(work: () => T | Promise<T>): Promise<[ms: number, result: T]> {
@@ -97,9 +97,8 @@ const ffnPart = (path: string) => path.replace("00001-of", "00003-of");
 
 async function measure(name: string) {
   const given = shapes[name]!;
-  using bundle = new Bundle(
-    await makeRandomBundle(join(root, `${name.replace(/,.*/, "")}-${given.type}`), name, given),
-  );
+  using bundle = new Bundle(await makeBundle(name.replace(/,.*/, ""), given));
+  await bundle.verify(); // once a bundle, not once a mask
   const random = new Random(`masks/${name}`);
   const cache = join(root, "cache");
   const tensors = ffnTensors(bundle, given.tFfn);
@@ -123,7 +122,7 @@ async function measure(name: string) {
     rmSync(plain);
     flush();
     warm(bundle.ffn.path);
-    const mask = randomMask(random, given);
+    const mask = drawMask(random, given);
     const readBefore = bytesRead();
     const [gatherMs, { path }] = await timed(() => openSubnetwork(bundle, mask, { root: cache }));
     const read = bytesRead() - readBefore;
@@ -143,9 +142,9 @@ async function measure(name: string) {
     rmSync(cache, { recursive: true, force: true });
     flush();
     writeFileSync("/proc/sys/vm/drop_caches", "1");
-    [coldMs] = await timed(() => openSubnetwork(bundle, randomMask(random, given), { root: cache }));
+    [coldMs] = await timed(() => openSubnetwork(bundle, drawMask(random, given), { root: cache }));
   }
-  const { path } = await openSubnetwork(bundle, randomMask(random, given), { root: cache });
+  const { path } = await openSubnetwork(bundle, drawMask(random, given), { root: cache });
   const memory = JSON.parse(
     execFileSync(process.execPath, [...process.execArgv, fileURLToPath(import.meta.url), "--memory", path], {
       encoding: "utf8",
@@ -157,6 +156,7 @@ async function measure(name: string) {
   return {
     shape: name,
     type: given.type,
+    block: given.block,
     ...{ L: numLayers, D: bundle.width, F: bundle.ffnWidth, K: given.tFfn },
     keptBytes,
     sharedBytes: statSync(join(bundle.path, "base.gguf")).size,
@@ -217,6 +217,7 @@ function table(results: readonly Result[]): string {
   const mb = (value: number) => (value / 1e6).toFixed(value < 1e7 ? 1 : 0);
   const columns: [string, (result: Result) => string][] = [
     ["L × D × F → K, type", ({ L, D, F, K, type }) => `${L} × ${D} × ${F} → ${K}, ${type}`],
+    ["mask", ({ block }) => (block > 1 ? `hard, blocks of ${block}` : "soft, single channels")],
     ["kept FFN, MB", ({ keptBytes }) => mb(keptBytes)],
     ["plain write, ms", ({ plainMs }) => ms(plainMs)],
     ["gather + write, ms", ({ gatherMs }) => ms(gatherMs)],
@@ -271,7 +272,7 @@ writeFileSync(
 );
 writeFileSync(
   fileURLToPath(`${out}.md`),
-  `# Building a sub-network\n\n\`npx tsx bench/gather.ts\` on ${machine}; medians of ${values.rounds} rounds, the page cache warm unless said; other processes were running at a lower priority. Random weights and masks, soft λ.\n\n${table(results)}\n`,
+  `# Building a sub-network\n\n\`npx tsx bench/gather.ts\` on ${machine}; medians of ${values.rounds} rounds, the page cache warm unless said; other processes were running at a lower priority. Random weights and masks.\n\n${table(results)}\n`,
 );
 if (!values.keep) rmSync(root, { recursive: true, force: true });
 process.exit(0);

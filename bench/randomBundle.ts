@@ -1,26 +1,43 @@
-/** Bundles of random weights in the shapes of real models, for measurements. */
+/** Bundles of random weights in the shapes of models, for measurements. */
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { splitCount } from "../src/bundle/bundle.ts";
 import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
 import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
 import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
 import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
 import { describeFiles, writeManifest } from "../src/manifest.ts";
+import type { Mask } from "../src/mask/mask.ts";
 import { type ModelConfig, parameterShapes } from "../src/model/config.ts";
 import { Random } from "../src/random.ts";
 
-/** A model's shape and the type of its matrices. */
-export interface RandomShape {
+/** Where the bundles are. */
+export const root = fileURLToPath(new URL("../runs/bench-bundles/", import.meta.url));
+
+export interface Shape {
   config: ModelConfig;
   type: "F16" | "Q8_0";
-  /** Channels that masks keep or drop together. Default: 1. */
-  block?: number;
+  /** Channels that masks keep or drop together. */
+  block: number;
 }
 
-/** A bundle of random weights in a folder, made unless it is there. */
-export async function makeRandomBundle(folder: string, name: string, shape: RandomShape): Promise<string> {
-  const { config, type, block } = shape;
+export function modelShape(
+  [L, D, F, H, G]: [L: number, D: number, F: number, H: number, G: number],
+  { type = "Q8_0", block = 1, vocabSize = 2048 }: Partial<Omit<Shape, "config">> & { vocabSize?: number } = {},
+): Shape {
+  return {
+    ...{ type, block },
+    config: {
+      ...{ family: "llama", width: D, numLayers: L, numHeads: H, numKvHeads: G, headWidth: D / H, ffnWidth: F },
+      ...{ vocabSize, contextLength: 4096, normEps: 1e-5, ropeTheta: 500_000, tieEmbeddings: true },
+    },
+  };
+}
+
+/** A bundle, made unless it is there. @param name of the shape, without its type */
+export async function makeBundle(name: string, { config, type, block }: Shape): Promise<string> {
+  const folder = join(root, `${name}-${type}-${block}`);
   if (existsSync(join(folder, "ifprune.json"))) return folder;
   mkdirSync(folder, { recursive: true });
   const random = new Random(name);
@@ -54,7 +71,7 @@ export async function makeRandomBundle(folder: string, name: string, shape: Rand
     tensors,
     (function* () {
       for (const tensor of tensors)
-        yield randomWeights(random, tensor.type as "F32" | RandomShape["type"], tensorBytes(tensor)!);
+        yield randomWeights(random, tensor.type as "F32" | Shape["type"], tensorBytes(tensor)!);
     })(),
   );
   const layout = channelLayout(types, D);
@@ -109,11 +126,23 @@ function randomBytes(random: Random, length: number): Uint8Array<ArrayBuffer> {
 }
 
 /** Small finite values. */
-function randomWeights(random: Random, type: "F32" | RandomShape["type"], length: number): Uint8Array {
+function randomWeights(random: Random, type: "F32" | Shape["type"], length: number): Uint8Array {
   if (type === "F32") return new Uint8Array(new Float32Array(length / 4).fill(1).buffer);
   const bytes = randomBytes(random, length);
   const halves = new Uint16Array(bytes.buffer, 0, length / 2);
   if (type === "F16") for (let i = 0; i < halves.length; i++) halves[i] = (halves[i]! & 0x83ff) | smallHalf;
   else for (let i = 0; i < halves.length; i += 17) halves[i] = smallHalf;
   return bytes;
+}
+
+/** Random whole blocks of each layer. @param tFfn K, with one block a whole number of them */
+export function randomMask(random: Random, { config: { numLayers, ffnWidth: F }, block }: Shape, tFfn: number): Mask {
+  const layers = Array.from({ length: numLayers }, () => {
+    const blocks = random
+      .permutation(F / block)
+      .slice(0, tFfn / block)
+      .sort();
+    return Int32Array.from({ length: tFfn }, (_, i) => blocks[Math.floor(i / block)]! * block + (i % block));
+  });
+  return { tFfn, dFfn: F, layers };
 }

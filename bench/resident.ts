@@ -3,7 +3,7 @@
  *
  *     npx tsx bench/resident.ts BUNDLE [--parts cells,memory,load] [--keep 0.5] [--prompts 16,128,1024] [--answers 32,256] [--rounds 3]
  *       [--masks 1,8,64] [--clients 32] [--requests 4] [--load-masks 16] [--load-answer 32] [--threads N] [--out FILE]
- *     npx tsx bench/resident.ts --random 1B …        a model of random weights (16 layers, width 2048, FFN 8192, blocks of 256, Q8_0); no part `load`
+ *     npx tsx bench/resident.ts --random 1B …        or 135M: a model of random weights in Q8_0, kept in `runs/bench-bundles`; no part `load`
  *
  * BUNDLE has masks of blocks (`ifprune prune`, then `pack`). Masks are random, of whole blocks; what it takes to make one is measured where there is a predictor, and
  * counted in the first and the last token of all but `dense`.
@@ -46,7 +46,7 @@ import { openLocalService } from "../src/serve/localService.ts";
 import { nameMask, TaskStore } from "../src/serve/masks.ts";
 import { SubnetworkPool } from "../src/serve/subnetworkPool.ts";
 import type { StreamDecoder } from "../src/text/tokenizer.ts";
-import { makeRandomBundle } from "./randomBundle.ts";
+import { makeBundle, modelShape } from "./randomBundle.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -68,27 +68,20 @@ const { values, positionals } = parseArgs({
   },
 });
 
+/** Shapes of models: layers, D, F, heads of queries and of keys and values; and the size of blocks. */
+const shapes: Record<string, ReturnType<typeof modelShape>> = {
+  "135M": modelShape([30, 576, 1536, 9, 3], { block: 64, vocabSize: 49_152 }),
+  "1B": modelShape([16, 2048, 8192, 32, 8], { block: 256 }),
+};
+
 async function randomPath(name: string): Promise<string> {
-  if (name !== "1B") throw new OptionError(`bench: wanted the shape 1B, got ${name}.`);
-  const root = fileURLToPath(new URL("../runs/bench-bundles/resident-1B", import.meta.url));
-  const heads = { numHeads: 32, numKvHeads: 8, headWidth: 64 };
-  const config = {
-    ...{
-      family: "llama" as const,
-      width: 2048,
-      numLayers: 16,
-      ffnWidth: 8192,
-      vocabSize: 2048,
-      contextLength: 4096,
-      ...heads,
-    },
-    ...{ normEps: 1e-5, ropeTheta: 500_000, tieEmbeddings: true },
-  };
-  return makeRandomBundle(root, name, { config, type: "Q8_0", block: 256 });
+  const shape = shapes[name];
+  if (!shape) throw new OptionError(`bench: wanted a shape of ${Object.keys(shapes).join(", ")}, got ${name}.`);
+  return makeBundle(name, shape);
 }
 
 const path = values.random === undefined ? positionals[0] : await randomPath(values.random);
-if (path === undefined) throw new OptionError("bench: wanted a bundle, or --random 1B, got none.");
+if (path === undefined) throw new OptionError("bench: wanted a bundle, or --random with a shape, got none.");
 const numbers = (list: string) => list.split(",").map(Number);
 const parts = values.parts.split(",");
 const threads = Number(values.threads);
