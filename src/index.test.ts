@@ -38,9 +38,9 @@ test("the surface is what it was", () => {
     class Subnetwork
     const CONTROLS
     const DEFAULT_MODEL
-    const FORMS
     const SCOPES
     const SOURCE_NAMES
+    const WANTED_FORMS
     function addQuality
     function compareAnswers
     function composePrompt
@@ -90,6 +90,7 @@ test("the surface is what it was", () => {
     type ComparedAnswer
     type Comparison
     type Control
+    type CostStage
     type CurvePoint
     type Distance
     type Engine
@@ -104,6 +105,7 @@ test("the surface is what it was", () => {
     type FeatureEngine
     type FeatureOptions
     type Form
+    type FormReason
     type GenerateAnswersOptions
     type GenerateOptions
     type GeneratedAnswers
@@ -123,6 +125,7 @@ test("the surface is what it was", () => {
     type JobWork
     type KvType
     type ListenOptions
+    type LoadedSubnetwork
     type LocalService
     type LocalServiceOptions
     type LogEntry
@@ -197,6 +200,7 @@ test("the surface is what it was", () => {
     type Verification
     type VerifyFilesOptions
     type VerifyOptions
+    type WantedForm
     type Weight
     type WeightType"
   `);

@@ -32,8 +32,9 @@ export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 export { SOURCE_NAMES, type SourceName } from "./answer/sourceNames.ts";
 export type { Budget } from "./bundle/budget.ts";
 export type { CacheOptions } from "./bundle/cacheEntries.ts";
-export { FORMS, type Form } from "./bundle/formOptions.ts";
-export type { MaskForm } from "./bundle/maskModel.ts";
+export type { CostStage } from "./bundle/formCost.ts";
+export { type Form, WANTED_FORMS, type WantedForm } from "./bundle/formOptions.ts";
+export type { FormReason, MaskForm } from "./bundle/maskModel.ts";
 export type { KvType } from "./bundle/memory.ts";
 export { DEFAULT_MODEL } from "./bundle/pulledModels.ts";
 export type {
@@ -71,6 +72,7 @@ export type {
   GenerationEvent,
   GenerationRequest,
   InferenceService,
+  LoadedSubnetwork,
   MaskInfo,
   MaskRequest,
   Prompt,

@@ -4,8 +4,11 @@
 
 import type { Bundle } from "../bundle/bundle.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
-import type { Form } from "../bundle/formOptions.ts";
-import { type MaskForm, openMaskModel } from "../bundle/maskModel.ts";
+import { residentShare } from "../bundle/formBytes.ts";
+import { FormMeter } from "../bundle/formMeter.ts";
+import { DEFAULT_FORM, type WantedForm } from "../bundle/formOptions.ts";
+import { chooseForm, formsOnDisk, type MaskForm, openMaskModel } from "../bundle/maskModel.ts";
+import { availableBytes, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import type { EngineOptions, EngineProvider, GenerateOptions } from "../engine/engine.ts";
 import { InputError } from "../errors.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -20,8 +23,11 @@ export interface StageTimes {
 }
 
 export interface AnswerOptions extends Omit<EngineOptions, "contextLength" | "adapter">, GenerateOptions {
-  /** How the mask is run: gathered, or within the bundle's resident model, which is written when it is first wanted. Default: gathered. */
-  form?: Form | undefined;
+  /**
+   * How the mask is run: gathered, or within the bundle's resident model, which is written when it is first wanted. Default: the form that is expected to
+   * answer sooner.
+   */
+  form?: WantedForm | undefined;
   cache?: CacheOptions;
   /** At the start of each stage; of decode, before each token. */
   onStage?: ((stage: keyof StageTimes) => void) | undefined;
@@ -49,7 +55,7 @@ export async function answer(
   bundle: Bundle,
   promptIds: Int32Array,
   choice: Mask | (() => Promise<Mask>),
-  { form: wanted, cache, maxTokens, temperature, seed, signal, onStage, ...options }: AnswerOptions,
+  { form: wanted = DEFAULT_FORM, cache, maxTokens, temperature, seed, signal, onStage, ...options }: AnswerOptions,
 ): Promise<Answer> {
   if (promptIds.length >= bundle.contextLength) {
     throw new InputError(
@@ -67,17 +73,35 @@ export async function answer(
   };
   await engines.start(options.gpu);
   const mask = typeof choice === "function" ? await timed("predict", choice) : choice;
-  const { path, adapter, form, formFlaw } = await timed("gather", () => openMaskModel(bundle, mask, wanted, cache));
   const contextLength = Math.min(bundle.contextLength, promptIds.length + maxTokens);
+  const { kvType = DEFAULT_KV_TYPE, force } = options;
+  let meter: FormMeter | undefined;
+  const chosen = chooseForm(bundle, mask, wanted, () => {
+    meter = new FormMeter(bundle, cache);
+    const { own, shared } = residentShare(bundle, { tFfn: mask.tFfn, contextLength, slots: 1, kvType });
+    return {
+      meter,
+      promptTokens: promptIds.length,
+      maxTokens,
+      states: formsOnDisk(bundle, mask, cache),
+      memory: { needed: own + shared, limit: force ? Infinity : availableBytes() },
+    };
+  });
+  const { path, adapter, cached } = await timed("gather", () => openMaskModel(bundle, mask, chosen.form, cache));
   const engine = await timed("load", () => engines.open(path, { ...options, contextLength, adapter }));
   async function* decode(): AsyncGenerator<number, void, void> {
     await using _ = engine;
     const tokens = engine.generate(promptIds, { maxTokens, temperature, seed, signal });
+    let answerTokens = 0;
     for (let stage: "prefill" | "decode" = "prefill"; ; stage = "decode") {
       const { value, done } = await timed(stage, () => tokens.next());
-      if (done) return;
+      if (done) break;
+      answerTokens++;
       yield value;
     }
+    const { load, prefill, decode } = ms;
+    const took = { ...(!cached && { gather: ms.gather }), load, prefill, decode };
+    meter?.learn(chosen.form, mask.tFfn, took, { promptTokens: promptIds.length, answerTokens });
   }
-  return { mask, form, formFlaw, tokens: decode(), ms, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+  return { mask, ...chosen, tokens: decode(), ms, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
 }

@@ -7,8 +7,8 @@ import type { StageTimes } from "./answer.ts";
 import type { AskOptions, InstructionModel, TextAnswer } from "./instructionModel.ts";
 import { checkMasked } from "./maskSource.ts";
 
-/** How {@link compareAnswers} asks; both answers are greedy. `seed` is that of random masks. */
-export interface CompareOptions extends Omit<AskOptions, "mask" | Exclude<keyof Sampling, "seed">> {
+/** How {@link compareAnswers} asks; both answers are greedy, and masks gathered. `seed` is that of random masks. */
+export interface CompareOptions extends Omit<AskOptions, "mask" | "form" | Exclude<keyof Sampling, "seed">> {
   /** A given mask instead of one that is made for the prompt. */
   mask?: Mask | undefined;
 }
@@ -56,7 +56,7 @@ export async function compareAnswers(
 ): Promise<Comparison> {
   const { mask: given, source, keep, maxLoss, tFfn, text, scoreCache, onProgress, ...plain } = options;
   if (!given) checkMasked("compare", model, options);
-  await using asked = await model.ask(instruction, options); // first, as it may be refused
+  await using asked = await model.ask(instruction, { ...options, form: "gathered" }); // first, as it may be refused
   const [ours, { mask, chosen, promptTokens }] = [await collect(asked), asked];
   await using whole = await model.ask(instruction, { ...plain, mask: "dense" });
   const theirs = await collect(whole);

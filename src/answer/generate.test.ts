@@ -54,8 +54,15 @@ class Sentences implements EngineProvider {
         yield id;
       }
     }
-    const { generateScored, score, logits } = engine;
-    return { generate, generateScored, score, logits, [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose]() };
+    const { generateScored, score, logits, adapt } = engine;
+    return {
+      generate,
+      generateScored,
+      score,
+      logits,
+      adapt,
+      [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+    };
   }
 }
 

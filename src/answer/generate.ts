@@ -7,6 +7,7 @@ import { createHash } from "node:crypto";
 import { z } from "zod";
 import type { Budget } from "../bundle/budget.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
+import type { Form } from "../bundle/formOptions.ts";
 import { DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { EngineOptions } from "../engine/engine.ts";
@@ -33,6 +34,8 @@ export interface GenerateAnswersOptions
   mask?: Mask | "dense" | undefined;
   /** Solved cases that every instruction shows; they become part of the instructions that are written. */
   examples?: readonly TaskExample[] | undefined;
+  /** How masks are run; in the resident form, of whole blocks alone. The last bits of logits differ between forms. Default: gathered. */
+  form?: Form | undefined;
   cache?: CacheOptions | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
   /** Stops after the last whole block; the same call goes on. */
@@ -106,12 +109,14 @@ export async function generateAnswers(
   const longest = prompts.reduce((most, { read }) => Math.max(most, read.ids.length), 0);
   const contextLength = Math.min(bundle.contextLength, longest + maxTokens);
   await using masks = await openMasks(model, options, seed);
+  const { form = "gathered", kvType = DEFAULT_KV_TYPE } = options;
   await using engines = new OneEngine(model, contextLength, slots, options);
   const job = {
     model: bundle.hash,
     prompts: hash,
     mask: masks.name,
-    kvType: options.kvType ?? DEFAULT_KV_TYPE,
+    kvType,
+    ...(form === "resident" && { form }),
     ...numbers,
   };
   using file = new ResumableFile(outPath, job, { asked: 0, rows: 0, cut: 0, empty: 0, tokens: 0 });

@@ -1,9 +1,10 @@
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { storiesInBlocks } from "../../test/support/blocks.ts";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { randomMask, stories, temporaryFolder } from "../../test/support/models.ts";
+import { FormMeter } from "../bundle/formMeter.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { OptionError } from "../errors.ts";
 import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
@@ -98,11 +99,12 @@ describe("the form of a mask", () => {
     return { form: answer.form, formFlaw: answer.formFlaw, text: await answer.text() };
   };
 
-  test("is gathered unless told; resident, the answer is the same", async () => {
+  test("is what is expected to answer sooner, here gathered, as the resident model is still to be written; resident, the answer is the same", async () => {
     using model = new InstructionModel(await storiesInBlocks());
     const cache = { root: temporaryFolder() };
     const gathered = await ask(model, { cache });
     expect(gathered.form).toBe("gathered");
+    expect(existsSync(new FormMeter(model.bundle, cache).path)).toBe(true); // what it took is learned
     expect(await ask(model, { cache, form: "resident" })).toEqual({ ...gathered, form: "resident" });
     const dense = { cache, mask: "dense" } as const;
     expect((await ask(model, { ...dense, form: "resident" })).text).toBe((await ask(model, dense)).text);

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type { Budget } from "../bundle/budget.ts";
 import { Bundle } from "../bundle/bundle.ts";
+import type { MaskForm } from "../bundle/maskModel.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import type { EngineProvider, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
@@ -69,7 +70,7 @@ export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice
 export interface TextAnswer
   extends AsyncIterable<string>,
     AsyncDisposable,
-    Pick<Answer, "mask" | "form" | "formFlaw" | "ms"> {
+    Pick<Answer, "mask" | "ms" | keyof MaskForm> {
   /** Where the mask comes from; undefined where it was given. */
   chosen: Omit<ChosenMask, "mask"> | undefined;
   promptTokens: number;
@@ -233,7 +234,9 @@ export class InstructionModel implements PromptedModel, Disposable {
     const told: TextAnswer = {
       mask: result.mask,
       form: result.form,
+      formReason: result.formReason,
       formFlaw: result.formFlaw,
+      formMs: result.formMs,
       chosen,
       ms: result.ms,
       promptTokens: ids.length,

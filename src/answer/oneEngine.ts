@@ -1,32 +1,52 @@
-/** Engines of sub-networks, one at a time, for jobs that ask many prompts. */
+/** Engines of masks, one at a time, for jobs that ask many prompts. */
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
-import { openSubnetwork } from "../bundle/subnetworkCache.ts";
+import type { Form } from "../bundle/formOptions.ts";
+import { openMaskModel } from "../bundle/maskModel.ts";
+import { residentAdapter } from "../bundle/residentModel.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import type { Mask } from "../mask/mask.ts";
 import type { InstructionModel } from "./instructionModel.ts";
 
-type OneEngineOptions = Omit<EngineOptions, "contextLength" | "sequences"> & { cache?: CacheOptions | undefined };
+interface OneEngineOptions extends Omit<EngineOptions, "contextLength" | "sequences" | "adapter"> {
+  /** Default: gathered. */
+  form?: Form | undefined;
+  cache?: CacheOptions | undefined;
+}
 
-/** Engines of sub-networks, one open at a time: it stays as long as the same mask is wanted. */
+/** Engines of masks, one open at a time: it stays as long as the same mask is wanted, or in the resident form one that keeps as many channels. */
 export class OneEngine implements AsyncDisposable {
-  readonly #model: InstructionModel;
+  readonly #model: Pick<InstructionModel, "bundle" | "engines">;
   readonly #cache: CacheOptions | undefined;
+  readonly #form: Form;
   readonly #options: EngineOptions;
-  #open: { key: string; engine: Engine } | undefined;
+  #open: { key: string; tFfn: number; engine: Engine } | undefined;
 
-  constructor(model: InstructionModel, contextLength: number, sequences: number, options: OneEngineOptions) {
-    const { threads, kvType, gpu, force, signal, cache } = options;
+  constructor(
+    model: Pick<InstructionModel, "bundle" | "engines">,
+    contextLength: number,
+    sequences: number,
+    { form = "gathered", threads, kvType, gpu, force, signal, cache }: OneEngineOptions,
+  ) {
     this.#model = model;
-    this.#cache = cache;
+    this.#form = form;
+    this.#cache = { ...cache, ...(signal && { signal }) };
     this.#options = { contextLength, sequences, threads, kvType, gpu, force, signal };
   }
 
+  /** @throws {OptionError} if the mask does not have the form */
   async of(key: string, mask: Mask): Promise<Engine> {
+    const { bundle, engines } = this.#model;
+    const { tFfn } = mask;
     if (this.#open?.key === key) return this.#open.engine;
+    if (this.#open?.tFfn === tFfn && this.#form === "resident") {
+      await this.#open.engine.adapt(residentAdapter(bundle, mask));
+      this.#open.key = key;
+      return this.#open.engine;
+    }
     await this[Symbol.asyncDispose]();
-    const { path } = await openSubnetwork(this.#model.bundle, mask, { ...this.#cache, signal: this.#options.signal });
-    const engine = await this.#model.engines.open(path, this.#options);
-    this.#open = { key, engine };
+    const { path, adapter } = await openMaskModel(bundle, mask, this.#form, this.#cache);
+    const engine = await engines.open(path, { ...this.#options, adapter });
+    this.#open = { key, tFfn, engine };
     return engine;
   }
 

@@ -70,7 +70,12 @@ const aboutSchema = z.strictObject({
 type About = z.infer<typeof aboutSchema>;
 
 const rootOf = ({ root = cacheRoot("subnetworks") }: CacheOptions) => root;
-const folderIn = (root: string, { hash }: Pick<Origin, "hash">, name: string) => join(root, hash.slice(0, 32), name);
+const folderIn = (root: string, { hash }: Pick<Origin, "hash">, name = "") => join(root, hash.slice(0, 32), name);
+
+/** The folder of a bundle's entries, which need not be there. */
+export function cacheFolder(bundle: Pick<Origin, "hash">, options: CacheOptions = {}): string {
+  return folderIn(rootOf(options), bundle);
+}
 
 /**
  * An entry of a bundle, from the cache or else built.

@@ -15,6 +15,7 @@ import type { ModelConfig } from "../model/config.ts";
 import { type Budget, budgetTFfn, defaultTFfn } from "./budget.ts";
 import { Bundle } from "./bundle.ts";
 import { type ChannelTypes, downType } from "./channels.ts";
+import { autoFlaw } from "./maskModel.ts";
 import {
   computeBytes,
   DEFAULT_CONTEXT_LENGTH,
@@ -25,6 +26,7 @@ import {
 } from "./memory.ts";
 import { modelFile } from "./packBundle.ts";
 import { modelFolder } from "./pulledModels.ts";
+import { residentBytes, residentComputeWidth } from "./residentModel.ts";
 
 /** The stored tensors of a model, as they are or would be in a bundle. */
 export interface StoredModel {
@@ -40,6 +42,8 @@ export interface StoredModel {
   /** … and that it keeps or drops together; 1 without. */
   block: number;
   quality?: Quality | undefined;
+  /** Of a bundle whose masks may be run within one model: its bytes, and the values that its FFN computes for a token. */
+  resident?: { bytes: number; computeWidth(K: number): number } | undefined;
 }
 
 /**
@@ -64,6 +68,7 @@ export function readStoredModel(name: string): StoredModel {
       tFfn: manifest.tFfn,
       block: bundle.block,
       quality: manifest.quality,
+      resident: autoFlaw(bundle) === undefined ? residentOf(bundle) : undefined,
     };
   }
   if (stat.isDirectory() && !existsSync(join(path, "config.json")))
@@ -82,6 +87,12 @@ export function readStoredModel(name: string): StoredModel {
     return { gate: of("gate"), up: of("up"), down: downType(of("down")) };
   });
   return { config, shared: tensors.filter(({ name }) => !ffnName.test(name)), ffn, predictorBytes: 0, block: 1 };
+}
+
+function residentOf(bundle: Bundle): NonNullable<StoredModel["resident"]> {
+  const { block } = bundle;
+  const perBlock = residentComputeWidth(bundle, block); // in proportion to the kept blocks; the bundle is closed by then
+  return { bytes: residentBytes(bundle), computeWidth: (K) => (K / block) * perBlock };
 }
 
 const ffnName = /^blk\.\d+\.ffn_(gate|up|down)\.weight$/;
@@ -108,6 +119,8 @@ export interface Estimate {
   dense: ModelBytes;
   /** Without the predictor. */
   subnetwork: ModelBytes;
+  /** The same mask in the resident form, which holds the channels of all masks, where there is one. */
+  resident?: ModelBytes | undefined;
   predictor: number;
 }
 
@@ -142,8 +155,29 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
     kvType,
     dense: modelBytes(model, F, contextLength, kvType),
     subnetwork: modelBytes(model, tFfn, contextLength, kvType),
+    resident: model.resident && residentModelBytes(model, model.resident, tFfn, contextLength, kvType),
     predictor: predictorBytes,
   };
+}
+
+function residentModelBytes(
+  model: StoredModel,
+  { bytes: weights, computeWidth }: NonNullable<StoredModel["resident"]>,
+  K: number,
+  contextLength: number,
+  kvType: KvType,
+): ModelBytes {
+  const { config, ffn } = model;
+  const gathered = modelBytes(model, K, contextLength, kvType);
+  const all = sumBytes(ffnTensors(model, config.ffnWidth));
+  const bytes = {
+    shared: weights - all,
+    ffn: all,
+    kvCache: gathered.kvCache,
+    compute: computeBytes({ ...config, ffnWidth: computeWidth(K) }, contextLength, kvType),
+    repacked: ffn.some(({ gate }) => gate === "Q8_0") ? repackedBytes(weights) : 0,
+  };
+  return { ...bytes, total: totalOf(bytes), perToken: gathered.perToken };
 }
 
 /** Tokens of prompt and answer, unless told. */
@@ -163,10 +197,12 @@ function modelBytes(model: StoredModel, K: number, contextLength: number, kvType
   };
   return {
     ...bytes,
-    total: Object.values(bytes).reduce((sum, part) => sum + part, 0),
+    total: totalOf(bytes),
     perToken: bytesPerToken(model, K, Math.ceil(contextLength / 2), kvType),
   };
 }
+
+const totalOf = (bytes: Record<string, number>) => Object.values(bytes).reduce((sum, part) => sum + part, 0);
 
 /** The FFN of K channels as it is stored. */
 function ffnTensors({ config: { width: D }, ffn }: StoredModel, K: number): Omit<GgufTensor, "name">[] {

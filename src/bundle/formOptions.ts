@@ -2,4 +2,8 @@
 export const FORMS = ["gathered", "resident"] as const;
 /** See {@link FORMS}. */
 export type Form = (typeof FORMS)[number];
-export const DEFAULT_FORM: Form = "gathered";
+/** What may be asked for: a form, or for each request the one that is expected to answer it sooner. */
+export const WANTED_FORMS = ["auto", ...FORMS] as const;
+/** See {@link WANTED_FORMS}. */
+export type WantedForm = (typeof WANTED_FORMS)[number];
+export const DEFAULT_FORM: WantedForm = "auto";

@@ -15,7 +15,6 @@
  *
  * Shapes: D model width · D' width of the resident model · F FFN width · E blocks of a layer · k kept ones · V vocabulary
  */
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { OptionError } from "../errors.ts";
 import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../formats/gguf.ts";
@@ -29,14 +28,13 @@ import { type Bundle, partNames, splitCount } from "./bundle.ts";
 import { type CacheOptions, hasEntry, linkOrCopy, openEntry } from "./cacheEntries.ts";
 import { gatherFfn } from "./gather.ts";
 import { keptBlocks, maskAdapter } from "./maskAdapter.ts";
-import { maskHash } from "./subnetworkCache.ts";
 
-/** A mask in the resident form, on disk. */
+/** A mask in the resident form. */
 export interface ResidentFile {
   /** The first file of the model, for llama.cpp. Masks that keep as many channels have the same. */
   path: string;
-  /** The mask's adapter. */
-  adapter: string;
+  /** The mask's adapter, as the bytes of a GGUF file. */
+  adapter: Uint8Array;
   /** Whether the model lay in the cache. */
   cached: boolean;
 }
@@ -100,14 +98,9 @@ export function maxKeptBlocks(bundle: Bundle): number {
  * @throws {FileError} if the bundle is damaged
  */
 export async function openResident(bundle: Bundle, mask: Mask, options: CacheOptions = {}): Promise<ResidentFile> {
-  checkMask(mask, "resident model", bundle);
-  checkResident(bundle);
-  const kept = keptBlocks(mask, bundle.block);
-  const flaw = typeof kept === "string" ? kept : roomFlaw(bundle, kept);
-  if (typeof kept === "string" || flaw !== undefined)
-    throw new OptionError(`resident model: ${flaw}. Gather it instead.`);
+  const adapter = residentAdapter(bundle, mask);
   const shape = residentShape(bundle);
-  const k = kept[0]!.length;
+  const k = mask.tFfn / bundle.block;
   const name = weightsName(bundle);
   const weights = await openEntry(bundle, name, options, (folder) =>
     writeWeights(bundle, shape, folder, options.signal),
@@ -116,19 +109,18 @@ export async function openResident(bundle: Bundle, mask: Mask, options: CacheOpt
     await writeMetadata(bundle, shape, k, join(folder, partNames[0]));
     for (const part of [partNames[1], partNames[2]]) linkOrCopy(resolve(weights.folder, part), join(folder, part));
   });
-  const bytes = maskAdapter(kept, { ...shape, architecture });
-  const openAdapter = () =>
-    openEntry(bundle, `${name}-${maskHash(mask)}`, options, async (folder) =>
-      writeFileSync(join(folder, adapterName), bytes),
-    );
-  const { folder } = await openAdapter();
-  const adapter = join(folder, adapterName);
-  // Another mask's adapter would give another answer without a word: it is cheap to be sure.
-  if (!readFileSync(adapter).equals(bytes)) {
-    rmSync(folder, { recursive: true, force: true });
-    await openAdapter();
-  }
   return { path: join(model.folder, partNames[0]), adapter, cached: weights.cached };
+}
+
+/** The adapter of a mask. It is made of the mask alone and never kept: no other mask's can take its place. @throws as {@link openResident} */
+export function residentAdapter(bundle: Bundle, mask: Mask): Uint8Array {
+  checkMask(mask, "resident model", bundle);
+  checkResident(bundle);
+  const kept = keptBlocks(mask, bundle.block);
+  const flaw = typeof kept === "string" ? kept : roomFlaw(bundle, kept);
+  if (typeof kept === "string" || flaw !== undefined)
+    throw new OptionError(`resident model: ${flaw}. Gather it instead.`);
+  return maskAdapter(kept, { ...residentShape(bundle), architecture });
 }
 
 /** Values that the FFN of K channels computes for a token, as wide as a dense one would be: each block's output is kept until they are added up. */
@@ -136,7 +128,6 @@ export function residentComputeWidth(bundle: Bundle, K: number): number {
   return K + (K / bundle.block) * residentShape(bundle).width;
 }
 
-const adapterName = "adapter.gguf";
 const weightsName = ({ block }: Bundle) => `resident-${block}`;
 
 /** Whether a bundle's resident model lies in the cache. */

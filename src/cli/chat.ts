@@ -2,6 +2,7 @@ import { writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { type Budget, KEEP, parseShare } from "../bundle/budget.ts";
+import type { WantedForm } from "../bundle/formOptions.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { greedySampling } from "../engine/sampling.ts";
 import { FileError, IfpruneError, InputError } from "../errors.ts";
@@ -19,16 +20,20 @@ interface Options extends Budget {
   temperature: number;
   seed: number;
   threads?: number;
+  form: WantedForm;
   system?: string;
 }
 
 /** `ifprune chat` */
-export async function chatAction(model: string | undefined, { threads, keep, maxLoss, tFfn, ...options }: Options) {
+export async function chatAction(
+  model: string | undefined,
+  { threads, form, keep, maxLoss, tFfn, ...options }: Options,
+) {
   const path = model ?? DEFAULT_MODEL;
   const id = basename(resolve(path));
   const budget = { keep, maxLoss, tFfn };
   using waiting = new Waiting("loading", { since: 0 });
-  await using service = await openLocalService([{ id, path }], { threads, slots: 1, ...budget });
+  await using service = await openLocalService([{ id, path }], { threads, form, slots: 1, ...budget });
   waiting.end();
   const served = service.models()[0]!;
   if (path === DEFAULT_MODEL) process.stderr.write(`${id}: ${SMALL_MODEL}`);

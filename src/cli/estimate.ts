@@ -18,7 +18,7 @@ export async function estimateAction(
 ): Promise<void> {
   const model = readStoredModel(path);
   const { config } = model;
-  const { dense, subnetwork, ...rest } = estimate(model, { keep, maxLoss, tFfn, contextLength: context });
+  const { dense, subnetwork, resident, ...rest } = estimate(model, { keep, maxLoss, tFfn, contextLength: context });
   const available = availableBytes();
   const bandwidth = await measureBandwidth(threads);
   const judged = (bytes: ModelBytes, predictor: number) => ({
@@ -26,25 +26,29 @@ export async function estimateAction(
     maxTokensPerSecond: bandwidth / bytes.perToken,
     fits: bytes.total + predictor <= available,
   });
-  const columns = { dense: judged(dense, 0), subnetwork: judged(subnetwork, rest.predictor) };
+  const columns = {
+    dense: judged(dense, 0),
+    subnetwork: judged(subnetwork, rest.predictor),
+    ...(resident && { resident: judged(resident, rest.predictor) }),
+  };
   if (json) return printJson({ ...rest, ...columns, available, bandwidth, threads });
 
   const { family, numLayers, width, ffnWidth } = config;
   const share = ((100 * rest.tFfn) / ffnWidth).toFixed(0);
   const row = (name: string, cell: (column: (typeof columns)["dense"]) => string) => [
     name,
-    cell(columns.dense),
-    cell(columns.subnetwork),
+    ...Object.values(columns).map(cell),
   ];
+  const withPredictor = [subnetwork, ...(resident ? [resident] : [])];
   const rows = [
-    ["", "dense", "sub-network"],
+    ["", "dense", "sub-network", ...(resident ? ["resident"] : [])],
     row("attention, norms, embeddings", ({ shared }) => byteSize(shared)),
     row("FFN", ({ ffn }) => byteSize(ffn)),
     row("key/value cache", ({ kvCache }) => byteSize(kvCache)),
     row("compute buffers, about", ({ compute }) => byteSize(compute)),
     ...(dense.repacked > 0 ? [row("wider copies of weights (AMX)", ({ repacked }) => byteSize(repacked))] : []),
-    ["predictor", "", rest.predictor > 0 ? byteSize(rest.predictor) : "none"],
-    ["in all", byteSize(dense.total), byteSize(subnetwork.total + rest.predictor)],
+    ["predictor", "", ...withPredictor.map(() => (rest.predictor > 0 ? byteSize(rest.predictor) : "none"))],
+    ["in all", byteSize(dense.total), ...withPredictor.map(({ total }) => byteSize(total + rest.predictor))],
     row("fits", ({ fits }) => (fits ? "yes" : "no")),
     row("read per token", ({ perToken }) => byteSize(perToken)),
     row("decode, at most", ({ maxTokensPerSecond }) => `${maxTokensPerSecond.toFixed(1)} tokens/s`),
@@ -56,6 +60,12 @@ export async function estimateAction(
       "",
       ...table,
       "",
+      ...(resident
+        ? [
+            "Sub-networks take that each; resident masks share one model, and each that answers has a cache of its own.",
+            "",
+          ]
+        : []),
       `Available: ${byteSize(available)}. Memory is read at ${byteSize(bandwidth)}/s by ${threads} thread${threads === 1 ? "" : "s"}.`,
     ].join("\n")}\n`,
   );

@@ -1,4 +1,5 @@
 import { writeFileSync } from "node:fs";
+import type { Form } from "../bundle/formOptions.ts";
 import type { Control, Scope } from "../eval/controls.ts";
 import { type EvaluatedMasks, evaluateTasks, evaluateText, isTaskFile, type TaskReport } from "../eval/evaluate.ts";
 import { openModel } from "../eval/load.ts";
@@ -11,6 +12,7 @@ interface Options extends MaskFlags {
   control?: Control;
   dense?: boolean;
   mask?: string;
+  form: Form;
   threads?: number;
   out?: string;
   json?: boolean;
@@ -18,18 +20,18 @@ interface Options extends MaskFlags {
 
 /** `ifprune eval` */
 export async function evalAction(path: string, data: string, options: Options): Promise<void> {
-  const { seed, per, control, dense, mask, threads, out, json } = options;
+  const { seed, per, control, dense, mask, form, threads, out, json } = options;
   checkOut(out);
   const signal = interruption();
   using waiting = new Waiting("loading", { isQuiet: json, since: 0 });
-  await using opened = await openModel(path, { threads, spinning: false });
+  await using opened = await openModel(path, { threads, spinning: false }, form);
   const given: EvaluatedMasks = {
     seed,
     per,
     control,
     mask: dense ? "dense" : mask === undefined ? undefined : readMask(mask),
   };
-  const header = { model: path, data, mask: maskLabel(options) };
+  const header = { model: path, data, mask: maskLabel(options), ...(form === "resident" && { form }) };
   const evaluated = { ...(await readMaskFlags(options, waiting)), ...given, signal };
   waiting.say("evaluating");
   const evaluate = isTaskFile(data) ? evaluateTasks : evaluateText;

@@ -1,5 +1,6 @@
 import { type GeneratedAnswers, generateAnswers } from "../answer/generate.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import type { Form } from "../bundle/formOptions.ts";
 import { interruption, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";
 
@@ -11,6 +12,7 @@ interface Options extends MaskFlags {
   samples: number;
   slots: number;
   mask?: string;
+  form: Form;
   threads?: number;
   force?: boolean;
   json?: boolean;

@@ -9,6 +9,7 @@ import { type ChosenMask, type MaskQuality, maskQuality } from "../answer/maskSo
 import { SOURCE_NAMES, type SourceName } from "../answer/sourceNames.ts";
 import { type Budget, keptChannels, MAX_LOSS } from "../bundle/budget.ts";
 import type { Bundle } from "../bundle/bundle.ts";
+import type { MaskForm } from "../bundle/maskModel.ts";
 import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
 import type { Quality } from "../manifest.ts";
@@ -137,6 +138,16 @@ const SLOW = 2;
 /** `50 %`, `6.3 %` */
 export function percent(share: number): string {
   return `${(100 * share).toFixed(share > 0 && share < 0.1 ? 1 : 0)} %`;
+}
+
+/** In which form a mask was run, and why. */
+export function formLine({ form, formReason, formFlaw, formMs }: MaskForm): string {
+  if (formFlaw !== undefined) return `Gathered, not resident: ${formFlaw}.\n`;
+  const name = form === "resident" ? "Resident" : "Gathered";
+  if (formReason === "told") return `${name}, as asked.\n`;
+  if (formReason === "dense") return "Gathered: all channels are kept.\n";
+  const other = form === "resident" ? "gathered" : "resident";
+  return `${name}: expected to take ${formMs![form].toFixed(0)} ms, ${other} ${formMs![other].toFixed(0)}; it wins most by ${formReason}.\n`;
 }
 
 export function milliseconds(what: string, ms: number): string {

@@ -1,7 +1,7 @@
 import { compareAnswers } from "../answer/compareAnswers.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
-import type { Form } from "../bundle/formOptions.ts";
+import type { WantedForm } from "../bundle/formOptions.ts";
 import { byteSize } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, namesBundle } from "../bundle/pulledModels.ts";
 import { checkResident, hasResident, residentBytes } from "../bundle/residentModel.ts";
@@ -11,6 +11,7 @@ import { IMPORT_RECIPE } from "../manifest.ts";
 import { printComparison } from "./comparison.ts";
 import {
   denseNote,
+  formLine,
   interruption,
   keptLine,
   type MaskFlags,
@@ -36,9 +37,10 @@ interface Options extends MaskFlags {
   dense?: boolean;
   compare?: boolean;
   mask?: string;
-  form: Form;
+  form: WantedForm;
   threads?: number;
   force?: boolean;
+  verbose?: boolean;
   json?: boolean;
 }
 
@@ -87,6 +89,7 @@ export async function runAction(words: string[], options: Options): Promise<void
     tFfn,
     text,
     examples,
+    verbose,
     ...engine
   } = options;
   const { instruction, input } = await readAsked(words, given, files); // Ctrl-C ends it
@@ -99,7 +102,7 @@ export async function runAction(words: string[], options: Options): Promise<void
   const masked = mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
   const onStage = (stage: keyof typeof STAGES) => waiting.say(STAGES[stage]);
   if (compare) {
-    const { temperature: _, ...greedy } = engine;
+    const { temperature: _, form: __, ...greedy } = engine;
     const comparison = await compareAnswers(model, instruction, {
       ...greedy,
       ...how,
@@ -130,14 +133,14 @@ export async function runAction(words: string[], options: Options): Promise<void
   }
   waiting.end();
 
-  const { chosen, form, formFlaw, ms, promptTokens, answerTokens } = answer;
+  const { chosen, form, formReason, formFlaw, formMs, ms, promptTokens, answerTokens } = answer;
   const keptShare = answer.mask.tFfn / answer.mask.dFfn;
   if (said.trim() === "") process.stderr.write(`${noAnswer(answer.mask)}\n`);
   if (json) {
-    printJson({ answer: said, keptShare, ...chosen, form, formFlaw, ms, promptTokens, answerTokens });
+    const forms = { form, formReason, formFlaw, formMs };
+    printJson({ answer: said, keptShare, ...chosen, ...forms, ms, promptTokens, answerTokens });
     return;
   }
-  if (formFlaw) process.stderr.write(`Gathered, not resident: ${formFlaw}.\n`);
   const { predict, gather, load, prefill, decode } = ms;
   const stages = [
     ...(chosen ? [scoresLine(chosen, predict)] : []),
@@ -152,6 +155,8 @@ export async function runAction(words: string[], options: Options): Promise<void
   const speed = perSecond === undefined ? "" : ` · ${perSecond.toFixed(0)} tokens/s`;
   const line = `${keptLine(answer.mask, flags)}${qualityWords(chosen?.quality)} · ${stages.join(" · ")}${speed}`;
   process.stdout.write("\n");
+  const isOther = formReason === "memory" || (engine.form === "resident" && form === "gathered");
+  if (verbose || isOther) process.stderr.write(formLine(answer));
   process.stderr.write(process.stderr.isTTY ? `\x1b[2m${line}\x1b[0m\n` : `${line}\n`);
   if (perSecond !== undefined) process.stderr.write(slowWords(perSecond, options.threads));
 }

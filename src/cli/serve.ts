@@ -1,7 +1,7 @@
 import { basename, resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import type { Budget } from "../bundle/budget.ts";
-import type { Form } from "../bundle/formOptions.ts";
+import type { WantedForm } from "../bundle/formOptions.ts";
 import type { KvType } from "../bundle/memory.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
@@ -28,7 +28,7 @@ interface Options extends Pick<MaskFlags, "source" | "text" | keyof Budget> {
   context?: number;
   reuseOverlap?: number;
   kvType: KvType;
-  form: Form;
+  form: WantedForm;
   mask: string;
   allowHost: string[];
   cors?: string;
@@ -81,6 +81,8 @@ export async function serveAction(folders: string[], options: Options): Promise<
     if (isWhole(served)) process.stderr.write(`${served.id}: ${denseNote(served)}`);
     else if (options.keep !== undefined) process.stderr.write(`${served.id}: ${keptLine(served, options)}\n`);
   }
+  for (const { id, formFlaw } of service.models())
+    if (formFlaw !== undefined) process.stderr.write(`${id}: masks are gathered, none is resident: ${formFlaw}.\n`);
   process.stdout.removeAllListeners("error").on("error", () => {}); // a server outlives who reads its output
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();

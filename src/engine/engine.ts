@@ -49,8 +49,8 @@ export interface EngineOptions {
   kvType?: KvType;
   /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
   gpu?: "auto" | false;
-  /** A LoRA adapter as a GGUF file, whose products are added to those of the weights. Default: none. */
-  adapter?: string | undefined;
+  /** A LoRA adapter, as the bytes of a GGUF file, whose products are added to those of the weights. Default: none. */
+  adapter?: Uint8Array | undefined;
   /** Load even what does not fit into memory by our estimate. Default: false. */
   force?: boolean;
   /** Stops loading. */
@@ -111,12 +111,14 @@ export interface Engine extends AsyncDisposable {
   score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
   /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
   logits(ids: Int32Array): Promise<Float32Array[]>;
+  /** Takes another adapter from the next call on, which is much cheaper than another engine. No call may be running. @throws as {@link EngineModel.engine} */
+  adapt(adapter: Uint8Array): Promise<void>;
 }
 
 /** Loaded weights that engines share, each with caches and an adapter of its own. Disposing it frees the engines too. */
 export interface EngineModel extends AsyncDisposable {
   /**
-   * @throws {FileError} if the adapter is not one of this model
+   * @throws {FileError} if the adapter is not one of this model, or there is no room on the disk that it passes over
    * @throws {MemoryError} if the engine does not fit into memory beside what is loaded
    */
   engine(options?: Pick<EngineOptions, "adapter" | "signal">): Promise<Engine>;

@@ -19,6 +19,7 @@ import type {
   ScoredToken,
 } from "./engine.ts";
 import { MAX_TOKENS } from "./engineOptions.ts";
+import { LlamaAdapters } from "./llamaAdapters.ts";
 import { asOurs, type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts";
 import { checkBias, llamaSampling } from "./llamaSampling.ts";
 import { completeSampling, drawToken, largest, logProbabilities, type Sampling } from "./sampling.ts";
@@ -71,11 +72,13 @@ async function openLlama(path: string, options: EngineOptions): Promise<LlamaEng
 class LlamaEngineModel implements EngineModel {
   readonly #file: LlamaFile;
   readonly #options: EngineOptions;
+  readonly #adapters: LlamaAdapters;
   #hasEngine = false;
 
   constructor(file: LlamaFile, options: EngineOptions) {
     this.#file = file;
     this.#options = options;
+    this.#adapters = new LlamaAdapters(file.model);
   }
 
   /** @param owned what goes with the engine; the context alone if absent */
@@ -87,18 +90,30 @@ class LlamaEngineModel implements EngineModel {
     const { model, path, sequences, threads, bytes } = this.#file;
     // Loading the weights has looked at the memory of one.
     if (this.#hasEngine && !force && !gpu) checkMemory(bytes, `${sequences * contextLength} more tokens`);
-    const context = await asOurs(adapter ?? path, signal, () =>
+    const context = await asOurs(path, signal, () =>
       model.createContext({
         sequences,
         threads,
         contextSize: contextLength,
         ignoreMemorySafetyChecks: force,
         createSignal: signal,
-        ...(adapter && { lora: { adapters: [{ filePath: adapter }] } }),
       }),
     );
     this.#hasEngine = true;
-    return new LlamaEngine(this.#file, contextLength, new Sequences(context), owned ?? context);
+    const adapt = (other: Uint8Array) => asOurs(path, undefined, () => this.#adapters.set(context, other));
+    const own = {
+      [Symbol.asyncDispose]: async () => {
+        await context.dispose();
+        await this.#adapters.leave(context);
+      },
+    };
+    try {
+      if (adapter) await adapt(adapter);
+    } catch (error) {
+      await own[Symbol.asyncDispose]();
+      throw error;
+    }
+    return new LlamaEngine(this.#file, contextLength, new Sequences(context), owned ?? own, adapt);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -116,12 +131,20 @@ class LlamaEngine implements Engine {
   readonly #contextLength: number;
   readonly #sequences: Sequences;
   readonly #owned: AsyncDisposable;
+  readonly adapt: Engine["adapt"];
 
-  constructor(file: LlamaFile, contextLength: number, sequences: Sequences, owned: AsyncDisposable) {
+  constructor(
+    file: LlamaFile,
+    contextLength: number,
+    sequences: Sequences,
+    owned: AsyncDisposable,
+    adapt: Engine["adapt"],
+  ) {
     this.#file = file;
     this.#contextLength = contextLength;
     this.#sequences = sequences;
     this.#owned = owned;
+    this.adapt = adapt;
   }
 
   async *generate(

@@ -2,19 +2,27 @@
  * A bundle under masks as it is served: quantised weights, compact sub-networks, the engine that serves it. Slower than the graph, prompt by
  * prompt; prompts that share a mask share a loaded sub-network.
  */
+import { OneEngine } from "../answer/oneEngine.ts";
 import type { Bundle } from "../bundle/bundle.ts";
-import { maskHash, openSubnetwork } from "../bundle/subnetworkCache.ts";
+import type { Form } from "../bundle/formOptions.ts";
+import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineProvider } from "../engine/engine.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import type { MaskedAnswerOptions, MaskedModel } from "./evaluate.ts";
 
+export interface BundleEvaluatorOptions {
+  threads?: number | undefined;
+  /** Default: gathered. */
+  form?: Form | undefined;
+}
+
 export class BundleEvaluator implements MaskedModel {
   readonly #engines: EngineProvider;
   readonly #bundle: Bundle;
-  readonly #options: { threads?: number | undefined };
+  readonly #options: BundleEvaluatorOptions;
 
-  constructor(engines: EngineProvider, bundle: Bundle, options: { threads?: number | undefined } = {}) {
+  constructor(engines: EngineProvider, bundle: Bundle, options: BundleEvaluatorOptions = {}) {
     this.#engines = engines;
     this.#bundle = bundle;
     this.#options = options;
@@ -65,10 +73,10 @@ export class BundleEvaluator implements MaskedModel {
       groups.set(key, [...(groups.get(key) ?? []), i]);
     });
     const results = new Array<Result>(items.length);
-    for (const members of groups.values()) {
-      const mask = masks?.[members[0]!] ?? dense;
-      const { path } = await openSubnetwork(this.#bundle, mask);
-      await using engine = await this.#engines.open(path, { ...this.#options, contextLength });
+    const model = { engines: this.#engines, bundle: this.#bundle };
+    await using engines = new OneEngine(model, contextLength, 1, this.#options);
+    for (const [key, members] of groups) {
+      const engine = await engines.of(key, masks?.[members[0]!] ?? dense);
       for (const i of members) {
         signal?.throwIfAborted();
         results[i] = await work(engine, items[i]!);

@@ -3,8 +3,9 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
+import type { Form } from "../bundle/formOptions.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
-import { FileError, InputError } from "../errors.ts";
+import { FileError, InputError, OptionError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { boundaryOf, formatOfFolder, manifestHash, manifestName, whatIs } from "../manifest.ts";
@@ -25,22 +26,27 @@ import type { MaskedModel, OpenedModel } from "./evaluate.ts";
  * Opens a checkpoint, a run or a bundle.
  *
  * @param name its folder, or the id of a model that was pulled
+ * @param form of a bundle's masks, which are all of whole blocks in the resident one
  * @throws {FileError} if it is none of these, or damaged
+ * @throws {OptionError} if the resident form is wanted of a checkpoint
  */
-export async function openModel(name: string, session: SessionOptions): Promise<OpenedModel> {
+export async function openModel(name: string, session: SessionOptions, form: Form = "gathered"): Promise<OpenedModel> {
   const path = modelFolder(name);
-  if (existsSync(join(path, "base.gguf"))) return openBundle(path, session);
+  if (existsSync(join(path, "base.gguf"))) return openBundle(path, session, form);
   const format = formatOfFolder(path);
   if (format === undefined && !existsSync(join(path, manifestName)) && checkpointFolders(path).length === 0)
     throw new FileError(path, `wanted a bundle, a checkpoint or a run that has one, got ${whatIs(path)}`);
-  return format === "ifprune-bundle" ? openBundle(path, session) : await openCheckpoint(path, session);
+  if (format === "ifprune-bundle") return openBundle(path, session, form);
+  if (form === "resident")
+    throw new OptionError("eval: wanted a bundle for the resident form, got a checkpoint. Leave it out.");
+  return await openCheckpoint(path, session);
 }
 
-function openBundle(path: string, { threads }: SessionOptions): OpenedModel {
+function openBundle(path: string, { threads }: SessionOptions, form: Form): OpenedModel {
   const model = new InstructionModel(path);
   return {
     model,
-    evaluator: new BundleEvaluator(model.engines, model.bundle, { threads }),
+    evaluator: new BundleEvaluator(model.engines, model.bundle, { threads, form }),
     own: isMasked(model, {}) ? "source" : "dense",
     threads,
     [Symbol.asyncDispose]: async () => model[Symbol.dispose](),

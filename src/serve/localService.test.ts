@@ -1,5 +1,5 @@
-import { cpSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { storiesInBlocks } from "../../test/support/blocks.ts";
@@ -10,6 +10,9 @@ import { stories, storiesReference, temporaryFolder } from "../../test/support/m
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { readPrompt } from "../answer/prompts.ts";
 import { Bundle } from "../bundle/bundle.ts";
+import { readStoredModel } from "../bundle/estimate.ts";
+import { residentShare, subnetworkBytes } from "../bundle/formBytes.ts";
+import { FormMeter } from "../bundle/formMeter.ts";
 import { readHead, scoreFeature } from "../bundle/head.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
@@ -624,11 +627,20 @@ describe("the resident form", () => {
     onTestFinished(() => service[Symbol.asyncDispose]());
     return service;
   }
+  /** What a sub-network of half of the channels takes, and not the resident model. */
+  function roomForGathered(path: string): number {
+    using bundle = new Bundle(path);
+    const size = { tFfn: 88, contextLength: bundle.contextLength, slots: 4, kvType: "F32" } as const;
+    const { own } = subnetworkBytes(readStoredModel(path), size);
+    const resident = residentShare(bundle, size);
+    expect(own).toBeLessThan(resident.own + resident.shared);
+    return own;
+  }
   const prompts = ["Once upon a time", "The cat", "Lily and Tim", "A big dog", "One day", "Sam had a red ball"];
 
   test("gives the answers of the gathered one, to many prompts at a time, from weights that all masks share", async () => {
     const path = await storiesInBlocks();
-    const gathered = await openBlocks(path);
+    const gathered = await openBlocks(path, { form: "gathered" });
     const resident = await openBlocks(path, { form: "resident" });
     const answers = (service: InferenceService) => Promise.all(prompts.map((prompt) => ask(service, prompt, {}, "b")));
     const [wanted, got] = [await answers(gathered), await answers(resident)];
@@ -641,25 +653,54 @@ describe("the resident form", () => {
     expect(Math.max(...own(resident))).toBeLessThan(Math.min(...own(gathered)));
   });
 
-  test("a mask goes where memory is short, the weights stay as long as others have them, and all go at the end", async () => {
-    const path = await storiesInBlocks();
+  test("masks that answer one after the other take one cache in turns, and all that is loaded goes at the end", async () => {
     const engines = new FakeEngines([5]);
-    const roomy = await openBlocks(path, { form: "resident", engines });
-    await ask(roomy, prompts[0]!, {}, "b");
-    const [one] = roomy.state().subnetworks;
-    const { memoryBytes } = roomy.state();
-    const tight = await openBlocks(path, { form: "resident", engines, memoryBytes: memoryBytes + one!.bytes });
-    for (const prompt of prompts) await ask(tight, prompt, {}, "b");
-    expect(tight.state().subnetworks).toHaveLength(2);
-    expect(engines.openPaths).toHaveLength(2 + 3); // roomy: weights and an engine; tight: weights and two
-    await tight[Symbol.asyncDispose]();
-    await roomy[Symbol.asyncDispose]();
+    const service = await openBlocks(await storiesInBlocks(), { form: "resident", engines });
+    const answers = [];
+    for (const prompt of prompts) answers.push(await ask(service, prompt, {}, "b"));
+    expect(new Set(answers.map(({ start }) => start.mask.id)).size).toBeGreaterThan(2);
+    expect(service.state().subnetworks).toMatchObject([{ maskId: answers.at(-1)!.start.mask.id, form: "resident" }]);
+    expect(engines.openPaths).toHaveLength(2); // weights and an engine
+    await service[Symbol.asyncDispose]();
     expect(engines.openPaths).toEqual([]);
   });
 
-  test("is refused at the start for a model that has none, or that memory has no room for", async () => {
+  test("is chosen where it is expected to answer sooner, and says so; the answer is the same", async () => {
+    const path = await storiesInBlocks();
+    const answer = async (options: LocalServiceOptions) => {
+      const { start, text } = await ask(await openBlocks(path, options), prompts[0]!, {}, "b");
+      return { mask: start.mask, text };
+    };
+    const wanted = await answer({ form: "gathered" });
+    expect(wanted.mask).toMatchObject({ form: "gathered", formReason: "told" });
+    for (const form of ["resident", "gathered"] as const) {
+      const root = temporaryFolder();
+      using bundle = new Bundle(path);
+      const { path: speeds } = new FormMeter(bundle, { root });
+      const slow = (other: string) => ({ [`${other} gather`]: 1e5, [`${other} load`]: 1e5 });
+      mkdirSync(dirname(speeds));
+      const factors = { ...slow("resident"), ...slow("gathered"), [`${form} gather`]: 1, [`${form} load`]: 1 };
+      writeFileSync(speeds, JSON.stringify({ factors }));
+      const { mask, text } = await answer({ cache: { root } });
+      expect(text).toBe(wanted.text);
+      expect(mask).toMatchObject({ form, formReason: expect.stringMatching(/^(gather|load)$/) });
+      const other = form === "resident" ? "gathered" : "resident";
+      expect(mask.formMs![form]).toBeLessThan(mask.formMs![other]);
+    }
+  });
+
+  test("a model without one, or without the memory, is served gathered and says why; asked for, it is refused", async () => {
+    const path = await storiesInBlocks();
+    const half = await openBlocks(path, { memoryBytes: roomForGathered(path) });
+    expect(half.models()[0]!.formFlaw).toMatch(/^wanted .* of memory, got a limit of/);
+    expect((await ask(half, prompts[0]!, {}, "b")).start.mask).toMatchObject({
+      form: "gathered",
+      formReason: "memory",
+    });
+    expect((await openBlocks(path)).models()[0]!.formFlaw).toBeUndefined();
     await expect(openDefault({ form: "resident" })).rejects.toThrow(/resident model: wanted masks of blocks/);
-    const little = { form: "resident", memoryBytes: 2 ** 20 } as const;
-    await expect(openBlocks(await storiesInBlocks(), little)).rejects.toThrow(MemoryError);
+    await expect(openBlocks(path, { form: "resident", memoryBytes: roomForGathered(path) })).rejects.toThrow(
+      MemoryError,
+    );
   });
 });

@@ -24,12 +24,16 @@ import type { ReadPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import type { SourceName } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
+import type { Bundle } from "../bundle/bundle.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
-import type { Form } from "../bundle/formOptions.ts";
-import { formOf, hasMaskModel } from "../bundle/maskModel.ts";
+import { residentShare, subnetworkBytes } from "../bundle/formBytes.ts";
+import { FormMeter } from "../bundle/formMeter.ts";
+import { DEFAULT_FORM, type WantedForm } from "../bundle/formOptions.ts";
+import { autoFlaw, type MaskForm } from "../bundle/maskModel.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
+import type { Pulled, PullOptions } from "../bundle/pullModel.ts";
 import { checkResident } from "../bundle/residentModel.ts";
 import type { Engine, EngineOptions, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
@@ -43,10 +47,10 @@ import { type Complete, checkNumber, type Given, readNumbers } from "../options.
 import { ChatTemplate } from "../text/chatTemplate.ts";
 import { composePrompt, type TaskExample } from "../text/prompt.ts";
 import { AnswerText, type TextPiece } from "./answerText.ts";
+import { apart } from "./apart.ts";
 import { EventBuffer } from "./eventBuffer.ts";
 import { type NamedMask, TaskStore } from "./masks.ts";
 import { PromptReader } from "./promptReader.ts";
-import { pullApart } from "./pullApart.ts";
 import { Queue } from "./queue.ts";
 import { ServedMasks } from "./servedMasks.ts";
 import type {
@@ -62,7 +66,6 @@ import type {
   TokenLogprob,
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
-import { residentShare, subnetworkBytes } from "./subnetworkBytes.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
 import { plainTokens, promptTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
 
@@ -76,8 +79,11 @@ export interface LocalServiceOptions
   source?: SourceName | undefined;
   /** What the sources `glass` and `text` take activations from. */
   text?: string | undefined;
-  /** How masks are run; those that are soft or not of whole blocks are gathered nevertheless. Default: gathered. */
-  form?: Form | undefined;
+  /**
+   * How masks are run; those that are soft or not of whole blocks are gathered nevertheless. Default: in the form that is expected to answer each request
+   * sooner.
+   */
+  form?: WantedForm | undefined;
   /** Of sub-networks on disk. */
   cache?: Omit<CacheOptions, "signal"> | undefined;
   scoreCache?: ScoreCacheOptions | undefined;
@@ -98,12 +104,17 @@ interface Served {
   stored: StoredModel;
   masks: ServedMasks;
   reader: PromptReader;
+  /** Where masks may be run in either form. */
+  meter: FormMeter | undefined;
   /** Loaded once it is asked for. */
   feature?: Promise<FeatureEngine> | undefined;
   fault?: FileError;
 }
 
 type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
+
+/** What is done with an engine. `learn` is told of an answer's length, once `ms` is whole. */
+type Use<T> = (engine: Engine, info: MaskInfo, ms: Times, learn: (answerTokens: number) => void) => Promise<T>;
 
 /**
  * Opens bundles for service.
@@ -176,14 +187,31 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       numParameters: countParameters(bundle.config),
       fileBytes: Object.values(bundle.manifest.files).reduce((sum, { bytes }) => sum + bytes, 0),
       memoryBytes: { dense: memoryOf(bundle.ffnWidth), subnetwork: memoryOf(tFfn) },
+      formFlaw: formFlaw(bundle, size, options),
       location: locationOf(path),
     };
     const masks = new ServedMasks(bundle, source, tasks);
-    return { info, model, source, stored, masks, reader: new PromptReader(model) };
+    const isEither = (options.form ?? DEFAULT_FORM) === "auto" && !autoFlaw(bundle);
+    const meter = isEither ? new FormMeter(bundle, options.cache) : undefined;
+    return { info, model, source, stored, masks, meter, reader: new PromptReader(model) };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
   }
+}
+
+/** Of a model whose masks are of blocks, where no request could be answered in the resident form. */
+function formFlaw(
+  bundle: Bundle,
+  size: Parameters<typeof residentShare>[1],
+  { form = DEFAULT_FORM, memoryBytes }: CompleteOptions,
+): string | undefined {
+  if (form !== "auto" || bundle.block === 1) return undefined;
+  const flaw = autoFlaw(bundle);
+  if (flaw !== undefined) return flaw;
+  const { own, shared } = residentShare(bundle, size);
+  if (own + shared <= memoryBytes) return undefined;
+  return `wanted ${byteSize(own + shared)} of memory, got a limit of ${byteSize(memoryBytes)}`;
 }
 
 function locationOf(path: string): string {
@@ -257,7 +285,14 @@ export class LocalService implements InferenceService {
     return this.#stoppable(signal, async (either) => {
       this.#checkNew(id);
       if (isHubId(name) && !existsSync(name) && !isPulled(name)) {
-        const { path, isImported } = await pullApart(name, { signal: either, onProgress });
+        const { path, isImported } = await apart<Pulled, Parameters<NonNullable<PullOptions["onProgress"]>>>(
+          "pullWorker",
+          name,
+          {
+            signal: either,
+            onProgress,
+          },
+        );
         if (isImported)
           await measure(path, this.#options, either, (done, total) => onProgress?.("measure", done, total));
       }
@@ -327,7 +362,7 @@ export class LocalService implements InferenceService {
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
     const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
-    const use = async (engine: Engine, info: MaskInfo, ms: Times) => {
+    const use: Use<void> = async (engine, info, ms, learn) => {
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
         if (piece === "" && scored.length === 0) return;
         emit({ type: "text", text: piece, ...(logprobs !== undefined && { logprobs: scored }) });
@@ -371,6 +406,7 @@ export class LocalService implements InferenceService {
       }
       tick();
       if (completionTokens === 0) start();
+      learn(completionTokens);
       const isCut = !text.isDone && completionTokens >= room;
       give(text.end());
       emit({
@@ -381,7 +417,7 @@ export class LocalService implements InferenceService {
         ms,
       });
     };
-    await this.#withEngine(served, read, mask, signal, use, report);
+    await this.#withEngine(served, read, { mask, maxTokens: room }, signal, use, report);
   }
 
   async score(
@@ -394,7 +430,7 @@ export class LocalService implements InferenceService {
     const { tokenizer } = served.model;
     const textOf = tokenTexts(tokenizer);
     return this.#stoppable(request.signal, (signal) =>
-      this.#withEngine(served, read, mask, signal, async (engine) => {
+      this.#withEngine(served, read, { mask, maxTokens: 0 }, signal, async (engine) => {
         const scored = await engine.score(read.ids, { top, signal });
         const withTexts = scored.map((token) => withText(token, textOf));
         return promptTokens(read.ids[0]!, withTexts, tokenizer);
@@ -445,11 +481,11 @@ export class LocalService implements InferenceService {
       using _ = await this.#queue.enter(either);
       return await this.#maskOf(served, read.instruction, budget, either);
     });
-    const isLoaded = this.#pool.isLoaded(id, named.id);
-    const { bundle } = served.model;
-    const { form, cache } = this.#options;
-    const from = isLoaded ? "loaded" : hasMaskModel(bundle, named.mask, form, cache) ? "disk" : "cold";
-    return { info: this.#infoOf(served, named, from), mask: named.mask };
+    const { form, from } = this.#pool.look(served, named, {
+      promptTokens: read.ids.length,
+      maxTokens: MAX_TOKENS.fallback,
+    });
+    return { info: this.#infoOf(served, named, form, from), mask: named.mask };
   }
 
   maskById(id: string, maskId: string): Mask {
@@ -466,15 +502,17 @@ export class LocalService implements InferenceService {
     instruction: string,
     { examples = [], ...budget }: Budget & { examples?: readonly TaskExample[] | undefined } = {},
   ) {
-    const { masks, info: served } = this.#find(id);
-    const { tasks } = masks;
+    const served = this.#find(id);
+    const { tasks } = served.masks;
     tasks.checkName(name); // before anything is made
     const { info, mask } = await this.mask(id, composePrompt(instruction, undefined, examples), budget);
-    if (mask.tFfn === served.dFfn)
+    if (mask.tFfn === served.info.dFfn)
       throw new InputError(
         `task: wanted a mask to save, got all of "${id}". Say how much it is to keep, as keep = 0.75.`,
       );
-    return tasks.save({ name, instruction, ...(examples.length > 0 && { examples }), maskId: info.id }, mask);
+    const saved = tasks.save({ name, instruction, ...(examples.length > 0 && { examples }), maskId: info.id }, mask);
+    this.#pool.expect(served, tasks.get(name));
+    return saved;
   }
 
   deleteTask(id: string, name: string): void {
@@ -519,35 +557,40 @@ export class LocalService implements InferenceService {
   /** Waits for a turn, a mask and a slot, and holds them while `use` runs. */
   async #withEngine<T>(
     served: Served,
-    { instruction }: ReadPrompt,
-    request: MaskRequest,
+    { instruction, ids }: ReadPrompt,
+    { mask: request, maxTokens }: Pick<GenerationRequest, "mask" | "maxTokens">,
     signal: AbortSignal,
-    use: (engine: Engine, info: MaskInfo, ms: Times) => Promise<T>,
+    use: Use<T>,
     report: (stage: AnswerStage) => void = () => {},
   ): Promise<T> {
     const ms: Times = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
     const start = performance.now();
     using _ = await this.#queue.enter(signal);
     const entered = performance.now();
+    let isAlone = this.#queue.running === 1;
     if (request.kind === "auto") report("predict");
     const named = await this.#chooseMask(served, request, instruction, signal);
     const chosen = performance.now();
-    const lease = await this.#pool.acquire(served, named, signal, report);
+    const asked = { promptTokens: ids.length, maxTokens };
+    const lease = await this.#pool.acquire(served, named, asked, signal, report);
     try {
       report("prefill");
       const { gather, load } = lease.ms;
       const waited = Math.max(0, performance.now() - chosen - gather - load);
       Object.assign(ms, { queue: entered - start + waited, predict: chosen - entered, gather, load });
-      return await use(lease.value, this.#infoOf(served, named, lease.from), ms);
+      const learn = (answerTokens: number) => {
+        isAlone &&= this.#queue.running === 1;
+        if (isAlone) lease.learn(ms, { promptTokens: ids.length, answerTokens });
+      };
+      return await use(lease.value, this.#infoOf(served, named, lease.form, lease.from), ms, learn);
     } finally {
       lease.release();
     }
   }
 
-  #infoOf({ model }: Served, { id, source, mask }: NamedMask, from: MaskInfo["from"]): MaskInfo {
+  #infoOf({ model }: Served, { id, source, mask }: NamedMask, form: MaskForm, from: MaskInfo["from"]): MaskInfo {
     const quality = maskQuality(model, source, mask.tFfn);
-    const { form } = formOf(model.bundle, mask, this.#options.form);
-    return { id, source, tFfn: mask.tFfn, dFfn: mask.dFfn, form, from, ...(quality && { quality }) };
+    return { id, source, tFfn: mask.tFfn, dFfn: mask.dFfn, ...form, from, ...(quality && { quality }) };
   }
 
   /** The mask of an instruction, of the size that is asked for. */

@@ -286,3 +286,41 @@ describe("a pool", () => {
     expect(next.lease).toBeDefined();
   });
 });
+
+test("of items that can be turned, one that nobody uses becomes the next: only as many are loaded as are used at a time", async () => {
+  const memory = new FakeMemory();
+  const pool = new Pool<FakeValue>({ budget: 1000, slots: 1 });
+  const turned: string[] = [];
+  const item = (key: string): PoolItem<FakeValue> => ({
+    ...memory.item(key, 20),
+    turn: async (unused) => {
+      if (key === "bad") throw new Error("cannot be turned");
+      turned.push(`${unused.key} to ${key}`);
+      return { value: unused, from: "loaded", ms: { gather: 0, load: 1 } };
+    },
+  });
+  const acquire = async (key: string) => {
+    const state = follow(pool.acquire(item(key), never));
+    for (let turns = 0; turns < 3; turns++) {
+      await memory.finishAll();
+      await settled();
+    }
+    return state;
+  };
+  const a = await acquire("a");
+  const b = await acquire("b"); // nobody has left: another is loaded
+  expect([memory.loads, turned]).toEqual([2, []]);
+  a.lease!.release();
+  const c = await acquire("c");
+  expect([memory.loads, turned]).toEqual([2, ["a to c"]]);
+  expect(c.lease!.from).toBe("loaded");
+  expect(pool.items().map(({ key }) => key)).toEqual(["b", "c"]);
+  c.lease!.release();
+  b.lease!.release();
+  const bad = await acquire("bad");
+  expect(bad.error).toEqual(new Error("cannot be turned"));
+  expect(pool.items()).toHaveLength(1); // it is not known what the other is: it was freed
+  const done = pool[Symbol.asyncDispose]();
+  await memory.finishAll();
+  await done;
+});

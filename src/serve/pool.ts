@@ -15,7 +15,8 @@ export type LoadStage = "gather" | "load";
 
 export interface Loaded<T> {
   value: T;
-  from: "disk" | "cold";
+  /** "loaded" where most of it was. */
+  from: "loaded" | "disk" | "cold";
   /** What it took. */
   ms: Record<LoadStage, number>;
 }
@@ -31,11 +32,16 @@ export interface PoolItem<T> {
    * @param report what it does now
    */
   load(signal: AbortSignal, report: (stage: LoadStage) => void): Promise<Loaded<T>>;
+  /**
+   * Makes it of one that nobody uses, where that is much cheaper than loading and keeping another: of those that share memory with it. Without it each is
+   * loaded.
+   */
+  turn?: ((unused: T) => Promise<Loaded<T>>) | undefined;
 }
 
 export interface Lease<T> {
   value: T;
-  from: "loaded" | Loaded<T>["from"];
+  from: Loaded<T>["from"];
   ms: Loaded<T>["ms"];
   /** The first call counts. */
   release(): void;
@@ -145,9 +151,9 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
   }
 
   /** What is loaded, loading or being freed, with the bytes of its own. */
-  items(): { key: string; bytes: number; users: number; isLoaded: boolean }[] {
-    return [...this.#entries.values()].map(({ item: { key, bytes }, users, loaded, isClosing }) => {
-      return { key, bytes, users, isLoaded: loaded !== undefined && !isClosing };
+  items(): { key: string; shared: string; bytes: number; users: number; isLoaded: boolean }[] {
+    return [...this.#entries.values()].map(({ item: { key, shared, bytes }, users, loaded, isClosing }) => {
+      return { key, shared: shared.key, bytes, users, isLoaded: loaded !== undefined && !isClosing };
     });
   }
 
@@ -175,13 +181,15 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
     let starving: Waiter<T> | undefined;
     for (const waiter of this.#waiters) {
       const entry = this.#entries.get(waiter.item.key);
-      if (!entry) {
-        if (starving) continue;
+      const unused = entry ? undefined : this.#turnable(waiter.item);
+      const isThere = entry ? entry.loaded && !entry.isClosing && entry.users < this.#options.slots : unused;
+      if (isThere) {
+        if (starving && ++starving.overtaken > maxOvertaken) continue;
+        if (entry) this.#lend(waiter, entry, entry.loaded!);
+        else void this.#load(waiter.item, unused);
+      } else if (!entry && !starving) {
         if (this.#makeRoom(waiter.item)) void this.#load(waiter.item);
         else starving = waiter;
-      } else if (entry.loaded && !entry.isClosing && entry.users < this.#options.slots) {
-        if (starving && ++starving.overtaken > maxOvertaken) continue;
-        this.#lend(waiter, entry, entry.loaded);
       }
     }
     this.#tell();
@@ -217,15 +225,25 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
     return totalBytes([item, ...entries.map((entry) => entry.item)]) <= budget; // else when they are gone
   }
 
-  async #load(item: PoolItem<T>): Promise<void> {
+  /** What an item can be made of: of those that are not in use, the one that goes first. */
+  #turnable({ turn, shared }: PoolItem<T>): Entry<T> | undefined {
+    if (!turn) return undefined;
+    const unused = [...this.#entries.values()].filter((one) => isIdle(one) && one.item.shared.key === shared.key);
+    return unused.sort((a, b) => a.rank - b.rank)[0];
+  }
+
+  /** @param unused what it is made of, where it is not loaded */
+  async #load(item: PoolItem<T>, unused?: Entry<T>): Promise<void> {
+    if (unused) this.#entries.delete(unused.item.key);
     const loading = new AbortController();
     const entry: Entry<T> = { item, loaded: undefined, loading, stage: "gather", isClosing: false, users: 0, rank: 0 };
     this.#entries.set(item.key, entry);
     try {
-      entry.loaded = await item.load(loading.signal, (stage) => {
+      const report = (stage: LoadStage) => {
         entry.stage = stage;
         this.#tell();
-      });
+      };
+      entry.loaded = await (unused ? turned(item, unused.loaded!.value) : item.load(loading.signal, report));
       this.#touch(entry);
     } catch (error) {
       this.#entries.delete(item.key);
@@ -283,11 +301,21 @@ export class Pool<T extends AsyncDisposable> implements AsyncDisposable {
   }
 }
 
+/** What cannot be turned is of no use to others either. */
+async function turned<T extends AsyncDisposable>({ turn }: PoolItem<T>, unused: T): Promise<Loaded<T>> {
+  try {
+    return await turn!(unused);
+  } catch (error) {
+    await unused[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
 function isIdle<T>({ loaded, isClosing, users }: Entry<T>): boolean {
   return loaded !== undefined && !isClosing && users === 0;
 }
 
-function totalBytes(items: readonly PoolItem<unknown>[]): number {
+function totalBytes(items: readonly Pick<PoolItem<unknown>, "bytes" | "shared">[]): number {
   const shared = new Map(items.map((item) => [item.shared.key, item.shared.bytes]));
   return [...items.map(({ bytes }) => bytes), ...shared.values()].reduce((sum, bytes) => sum + bytes, 0);
 }

@@ -1,5 +1,5 @@
 /** Loaded resident models: each stays as long as an engine of it does, so that masks that keep as many blocks share one. */
-import type { Engine, EngineModel, EngineOptions, EngineProvider } from "../engine/engine.ts";
+import type { Engine, EngineModel, EngineOptions } from "../engine/engine.ts";
 
 interface Shared {
   model: Promise<EngineModel>;
@@ -9,18 +9,25 @@ interface Shared {
 export class ResidentModels {
   readonly #open = new Map<string, Shared>();
 
-  /** An engine of the model at `path`, which is loaded unless it is. Disposing the last one frees the model. */
-  async engine(engines: EngineProvider, path: string, { adapter, signal, ...options }: EngineOptions): Promise<Engine> {
-    // Whoever asked first may give up while others wait: their load is not stopped with its signal.
-    const shared = this.#open.get(path) ?? { model: engines.openModel(path, options), users: 0 };
-    this.#open.set(path, shared);
+  /**
+   * An engine of a model. Disposing the last one frees the model.
+   *
+   * @param load called unless the model is loaded or loading
+   */
+  async engine(
+    key: string,
+    load: () => Promise<EngineModel>,
+    { adapter, signal }: Pick<EngineOptions, "adapter" | "signal">,
+  ): Promise<Engine> {
+    const shared = this.#open.get(key) ?? { model: load(), users: 0 };
+    this.#open.set(key, shared);
     shared.users++;
     let isHeld = true; // disposing twice is allowed
     const leave = async () => {
       if (!isHeld) return;
       isHeld = false;
       if (--shared.users > 0) return;
-      this.#open.delete(path);
+      this.#open.delete(key);
       await (await shared.model)[Symbol.asyncDispose]();
     };
     try {
@@ -40,6 +47,7 @@ export class ResidentModels {
 
 function withDispose(engine: Engine, dispose: () => Promise<void>): Engine {
   return {
+    adapt: (adapter) => engine.adapt(adapter),
     generate: (...args) => engine.generate(...args),
     generateScored: (...args) => engine.generateScored(...args),
     score: (...args) => engine.score(...args),

@@ -8,6 +8,7 @@ import type { MaskQuality } from "../answer/maskSource.ts";
 import type { Prompt } from "../answer/prompts.ts";
 import type { Budget } from "../bundle/budget.ts";
 import type { Form } from "../bundle/formOptions.ts";
+import type { MaskForm } from "../bundle/maskModel.ts";
 import type { Sampling } from "../engine/sampling.ts";
 import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -69,8 +70,8 @@ export interface PromptToken extends Omit<TokenLogprob, "logprob"> {
   logprob: number | null;
 }
 
-/** The mask of an answer. */
-export interface MaskInfo {
+/** The mask of an answer, and how it is run. */
+export interface MaskInfo extends MaskForm {
   /** Stable within a model: hash of the kept channels and λ, 32 hexadecimal digits, or "dense". */
   id: string;
   /** What made it: predictor, griffin, …; "task", "dense". */
@@ -79,8 +80,6 @@ export interface MaskInfo {
   tFfn: number;
   /** F */
   dFfn: number;
-  /** How it is run. */
-  form: Form;
   /** Where its model was: in memory, on disk, or nowhere yet. */
   from: "loaded" | "disk" | "cold";
   /** What masks of this source and size were measured to cost the model. */
@@ -145,6 +144,8 @@ export interface ServedModel {
   fileBytes: number;
   /** What it takes once it is loaded, by estimate: with all channels, and with those that masks keep unless told. */
   memoryBytes: { dense: number; subnetwork: number };
+  /** Why its masks are gathered whatever is asked, where masks of blocks could be run within one model, as "wanted X, got Y". */
+  formFlaw?: string | undefined;
   /** What stands for it on this machine's command line: its name where it has one, else its folder. */
   location: string;
   /** While its files are compared with their hashes, which answers wait for: bytes of them, and of all. */
@@ -176,13 +177,23 @@ export interface SavedTask {
   maskId: string;
 }
 
+/** A sub-network in memory. */
+export interface LoadedSubnetwork {
+  model: string;
+  maskId: string;
+  form: Form;
+  /** Of its own. */
+  bytes: number;
+  /** Requests that use it. */
+  users: number;
+}
+
 /** What a service is doing. */
 export interface ServiceState {
   /** Requests that run, and that wait. */
   running: number;
   queued: number;
-  /** Loaded sub-networks with their memory in bytes and the requests that use them. */
-  subnetworks: readonly { model: string; maskId: string; bytes: number; users: number }[];
+  subnetworks: readonly LoadedSubnetwork[];
   memoryBytes: number;
   memoryLimit: number;
 }

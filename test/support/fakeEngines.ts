@@ -38,6 +38,7 @@ export class FakeEngines implements EngineProvider {
       },
       score: refuse,
       logits: refuse,
+      adapt: async () => {},
       ...this.#keep(path),
     };
   }

@@ -69,7 +69,15 @@ export class FakeService implements InferenceService {
       const kind = request.mask.kind;
       const source = { auto: "predictor", task: "task", dense: "dense", id: "predictor" }[kind];
       const maskId = kind === "dense" ? "dense" : MASK_ID;
-      const mask = { id: maskId, source, tFfn: 6, dFfn: 20, form: "gathered", from: "cold" } as const;
+      const mask = {
+        id: maskId,
+        source,
+        tFfn: 6,
+        dFfn: 20,
+        form: "gathered",
+        formReason: "told",
+        from: "cold",
+      } as const;
       const echo = request.echo && this.#promptTokens(request.prompt, request.logprobs!);
       if (request.withStages) for (const stage of this.stages) yield { type: "stage", stage };
       yield { type: "start", mask, promptTokens: 7, ...(echo && { echo }) };
@@ -126,7 +134,15 @@ export class FakeService implements InferenceService {
     const scores = Float64Array.from({ length: 40 }, (_, i) => Math.sin(i + instruction.length));
     const mask = maskFromScores(scores, { dFfn: 20, tFfn: 6, epsilon: 0.5 });
     return {
-      info: { id: MASK_ID, source: "predictor", tFfn: 6, dFfn: 20, form: "gathered", from: "disk" } as const,
+      info: {
+        id: MASK_ID,
+        source: "predictor",
+        tFfn: 6,
+        dFfn: 20,
+        form: "gathered",
+        formReason: "told",
+        from: "disk",
+      } as const,
       mask,
     };
   }
@@ -159,7 +175,9 @@ export class FakeService implements InferenceService {
   }
 
   state() {
-    const subnetworks = [{ model: "tiny", maskId: MASK_ID, bytes: 1000, users: this.running }];
+    const subnetworks = [
+      { model: "tiny", maskId: MASK_ID, form: "gathered" as const, bytes: 1000, users: this.running },
+    ];
     return { running: this.running, queued: 0, subnetworks, memoryBytes: 1000, memoryLimit: 4000 };
   }
 

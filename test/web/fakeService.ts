@@ -220,7 +220,15 @@ export class FakeService implements InferenceService {
   #info(model: string, request: MaskRequest, instruction: string): MaskInfo {
     const { numLayers, dFfn: F, block = 16 } = this.#shape;
     if (request.kind === "dense")
-      return { id: "dense", source: "dense", tFfn: F, dFfn: F, form: "gathered", from: this.#from("dense") };
+      return {
+        id: "dense",
+        source: "dense",
+        tFfn: F,
+        dFfn: F,
+        form: "gathered",
+        formReason: "dense",
+        from: this.#from("dense"),
+      };
     if (request.kind === "task") {
       const task = this.saved.find(({ name }) => name === request.name);
       if (!task) throw new InputError("unknown task");
@@ -239,12 +247,12 @@ export class FakeService implements InferenceService {
     const isOfBlocks = this.#shape.block !== undefined || entry === "blocks";
     if (isOfBlocks) for (const i of scores.keys()) scores[i] = scores[i - (i % block)]!;
     this.#masks.set(id, maskFromScores(scores, { dFfn: F, tFfn: K }));
-    return { id, source: "predictor", tFfn: K, dFfn: F, form: "gathered", from: this.#from(id) };
+    return { id, source: "predictor", tFfn: K, dFfn: F, form: "gathered", formReason: "told", from: this.#from(id) };
   }
 
   #known(id: string, source: string): MaskInfo {
     const { tFfn, dFfn } = this.maskById("", id);
-    return { id, source, tFfn, dFfn, form: "gathered", from: this.#from(id) };
+    return { id, source, tFfn, dFfn, form: "gathered", formReason: "told", from: this.#from(id) };
   }
 
   #from(id: string): MaskInfo["from"] {

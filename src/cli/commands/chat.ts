@@ -2,7 +2,7 @@ import { Command } from "commander";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
 import { chatHelp } from "../chatCommands.ts";
-import { budgetFlags, lateWithEngine, MODEL_HELP } from "./flags.ts";
+import { budgetFlags, formFlag, lateWithEngine, MODEL_HELP } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 export function chatCommand(): Command {
@@ -13,6 +13,7 @@ export function chatCommand(): Command {
     .addOption(numberFlag("--max-tokens <n>", { ...MAX_TOKENS, fallback: 512 }))
     .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
     .addOption(numberFlag("--seed <n>", SAMPLING_OPTIONS.seed))
+    .addOption(formFlag())
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .addHelpText("after", `\nIn the conversation:\n${chatHelp()}`)
     .action(lateWithEngine(async () => (await import("../chat.ts")).chatAction));

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { ENGINE_OPTIONS } from "../../engine/engineOptions.ts";
 import { CONTROLS, SCOPES } from "../../eval/controls.ts";
-import { addMaskFlags, integer, late, MODEL_NAME } from "./flags.ts";
+import { addMaskFlags, fixedFormFlag, integer, late, MODEL_NAME } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 export function evalCommand(): Command {
@@ -30,6 +30,7 @@ export function evalCommand(): Command {
   return command
     .option("--dense", "run the unpruned model")
     .addOption(new Option("--mask <file>", "run under a mask that `ifprune mask --json` printed").conflicts("dense"))
+    .addOption(fixedFormFlag())
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--out <file>", "also write the whole report, with every answer, as JSON")
     .option("--json", "print JSON instead of a table")

@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { SOURCE_NAMES } from "../../answer/sourceNames.ts";
 import { KEEP, MAX_LOSS, parseShare, T_FFN } from "../../bundle/budget.ts";
-import { DEFAULT_FORM, FORMS } from "../../bundle/formOptions.ts";
+import { DEFAULT_FORM, FORMS, WANTED_FORMS } from "../../bundle/formOptions.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 /** What stands for a model. */
@@ -59,23 +59,33 @@ export function sourceFlags(
   ];
 }
 
-/** `--form` */
+const FORM_WORDS =
+  "how masks are run. gathered: as small models, one for each; resident: within one model that stays loaded for all, which is written once";
+
+/** `--form` of what answers requests. */
 export function formFlag(): Option {
   return new Option(
     "--form <form>",
-    "how masks are run. gathered: as small models, one for each; resident: within one model that stays loaded for all, which is written once; masks that are soft or not of whole blocks are gathered nevertheless",
+    `${FORM_WORDS}; auto: in the form that is expected to answer the request sooner. Masks that are soft or not of whole blocks are gathered nevertheless`,
   )
-    .choices(FORMS)
+    .choices(WANTED_FORMS)
     .default(DEFAULT_FORM);
 }
 
 export function blocksFlag(): Option {
   return numberFlag("--blocks <n>", {
     words:
-      "put channels into blocks of n that matter for the same prompts, so that masks of blocks are run within one model (--form resident)",
+      "put channels into blocks of n that matter for the same prompts, so that masks of blocks are run within one model (--form)",
     isInteger: true,
     min: 2,
   });
+}
+
+/** `--form` of what computes results: the last bits of logits differ between forms, so that a clock must not choose. */
+export function fixedFormFlag(): Option {
+  return new Option("--form <form>", `${FORM_WORDS}, and takes masks of whole blocks alone`)
+    .choices(FORMS)
+    .default("gathered");
 }
 
 /** `--keep` with `--max-loss`, and `--t-ffn`, of which one is given at most. */

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { GENERATE_OPTIONS } from "../../answer/generateOptions.ts";
 import { ENGINE_OPTIONS } from "../../engine/engineOptions.ts";
-import { addMaskFlags, late, MODEL_NAME } from "./flags.ts";
+import { addMaskFlags, fixedFormFlag, late, MODEL_NAME } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 export function generateCommand(): Command {
@@ -25,6 +25,7 @@ export function generateCommand(): Command {
     .addOption(numberFlag("--samples <n>", samples))
     .addOption(numberFlag("--slots <n>", slots))
     .addOption(new Option("--mask <file>", "answer under a mask that `ifprune mask --json` printed"))
+    .addOption(fixedFormFlag())
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
     .option("--json", "print one JSON document instead of the summary")

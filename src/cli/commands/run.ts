@@ -38,6 +38,12 @@ export function runCommand(): Command {
     .addOption(formFlag())
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))
     .option("--force", "load even what does not seem to fit into memory")
+    .addOption(
+      new Option("--verbose", "say in which form the mask was run, and why; --json always says it").conflicts([
+        "json",
+        "compare",
+      ]),
+    )
     .option("--json", "print one JSON document instead of the streamed answer")
     .addHelpText("after", `\nWithout --model: ${SMALL_MODEL}`)
     .action(lateWithEngine(async () => (await import("../run.ts")).runAction));

@@ -57,7 +57,16 @@ async function events(path: string, body: object): Promise<Json[]> {
 }
 
 const wholeExtension = {
-  mask: { id: MASK_ID, source: "predictor", t_ffn: 6, d_ffn: 20, kept_share: 0.3, form: "gathered", from: "cold" },
+  mask: {
+    id: MASK_ID,
+    source: "predictor",
+    t_ffn: 6,
+    d_ffn: 20,
+    kept_share: 0.3,
+    form: "gathered",
+    form_reason: "told",
+    from: "cold",
+  },
   ms: { queue: 0, predict: 1, gather: 2, load: 3, prefill: 4, decode: 5 },
 };
 
@@ -653,6 +662,9 @@ test("metrics count requests by route and status, answers by where their mask wa
     'ifprune_requests_total{route="/v1/chat/completions",status="404"} 1',
     'ifprune_requests_total{route="other",status="404"} 1',
     'ifprune_masks_total{from="cold",source="predictor"} 2',
+    'ifprune_forms_total{form="gathered",reason="told"} 2',
+    'ifprune_subnetworks{form="gathered"} 1',
+    'ifprune_subnetworks{form="resident"} 0',
     "ifprune_running 0",
     "ifprune_subnetwork_bytes 1000",
     "ifprune_completion_tokens_sum 6",

@@ -146,8 +146,8 @@ function faultsOf(models: readonly ServedModel[]): Record<string, string> | unde
 
 /** OpenAI's four fields, and ours. */
 function modelObject(model: ServedModel): object {
-  const { id, created, contextLength, dFfn, tFfn, isTrained, hasTools, verifying, fault } = model;
+  const { id, created, contextLength, dFfn, tFfn, isTrained, hasTools, verifying, fault, formFlaw } = model;
   const shape = { context_length: contextLength, d_ffn: dFfn, t_ffn: tFfn };
-  const ours = { ...shape, is_trained: isTrained, has_tools: hasTools, verifying, fault };
+  const ours = { ...shape, is_trained: isTrained, has_tools: hasTools, form_flaw: formFlaw, verifying, fault };
   return { id, object: "model", created, owned_by: "ifprune", ifprune: ours };
 }

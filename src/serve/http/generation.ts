@@ -280,8 +280,10 @@ export function noteError({ var: { entry } }: Handled, error: unknown): ApiError
   return told;
 }
 
-function maskExtension({ id, source, tFfn, dFfn, form, from, quality }: MaskInfo): CompletionExtension["mask"] {
-  return { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, form, from, ...quality };
+function maskExtension(info: MaskInfo): CompletionExtension["mask"] {
+  const { id, source, tFfn, dFfn, form, formReason, formMs, from, quality } = info;
+  const told = { form, form_reason: formReason, ...(formMs && { form_ms: formMs }) };
+  return { id, source, t_ffn: tFfn, d_ffn: dFfn, kept_share: tFfn / dFfn, ...told, from, ...quality };
 }
 
 /** 499, as servers say it in their logs: nobody reads the answer. */

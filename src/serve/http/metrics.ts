@@ -1,5 +1,6 @@
 /** What Prometheus reads. */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { FORMS, type Form } from "../../bundle/formOptions.ts";
 import type { GenerationEvent, InferenceService, ServiceState } from "../service.ts";
 
 export class Metrics {
@@ -9,6 +10,11 @@ export class Metrics {
     "from",
     "source",
   ]);
+  readonly #forms = this.#counter("forms", "Answers by the form in which their mask was run, and why in that.", [
+    "form",
+    "reason",
+  ]);
+  readonly #stages = this.#counter("stage_seconds", "Time of answers, by form and stage.", ["form", "stage"]);
   readonly #promptTokens = this.#counter("prompt_tokens", "Tokens read.", []);
   readonly #firstToken = this.#histogram(
     "time_to_first_token_seconds",
@@ -29,7 +35,16 @@ export class Metrics {
       });
     gauge("ifprune_running", "Requests that run.", (state) => state.running);
     gauge("ifprune_queued", "Requests that wait.", (state) => state.queued);
-    gauge("ifprune_subnetworks", "Sub-networks in memory.", (state) => state.subnetworks.length);
+    new Gauge({
+      name: "ifprune_subnetworks",
+      help: "Sub-networks in memory; of the resident form, masks that have caches.",
+      labelNames: ["form"],
+      registers: [this.#registry],
+      collect() {
+        const loaded = service.state().subnetworks;
+        for (const form of FORMS) this.set({ form }, loaded.filter((one) => one.form === form).length);
+      },
+    });
     gauge("ifprune_subnetwork_bytes", "Memory of sub-networks.", (state) => state.memoryBytes);
     gauge("ifprune_memory_limit_bytes", "Most memory of sub-networks.", (state) => state.memoryLimit);
     gauge("process_resident_memory_bytes", "Memory of the process.", () => process.memoryUsage.rss());
@@ -45,12 +60,17 @@ export class Metrics {
   async *measured(events: AsyncGenerator<GenerationEvent, void, void>): AsyncGenerator<GenerationEvent, void, void> {
     const start = performance.now();
     let hasText = false;
+    let form: Form = "gathered";
     for await (const event of events) {
       if (event.type === "start") {
         this.#masks.inc({ from: event.mask.from, source: event.mask.source });
+        form = event.mask.form;
+        this.#forms.inc({ form, reason: event.mask.formReason });
         this.#promptTokens.inc(event.promptTokens);
-      } else if (event.type === "end") this.#tokens.observe(event.completionTokens);
-      else if (event.type === "text" && !hasText) {
+      } else if (event.type === "end") {
+        this.#tokens.observe(event.completionTokens);
+        for (const [stage, ms] of Object.entries(event.ms)) this.#stages.inc({ form, stage }, ms / 1000);
+      } else if (event.type === "text" && !hasText) {
         hasText = true;
         this.#firstToken.observe((performance.now() - start) / 1000);
       }

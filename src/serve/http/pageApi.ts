@@ -131,6 +131,9 @@ export interface CompletionExtension {
     /** K / F */
     kept_share: number;
     form: MaskInfo["form"];
+    form_reason: MaskInfo["formReason"];
+    /** Milliseconds that were expected of each form, where they were compared. */
+    form_ms?: MaskInfo["formMs"];
     from: MaskInfo["from"];
     /** Measured on import, where it was: nats that a token of the model's own answers loses, and share of them that stay the likeliest. */
     loss?: number;

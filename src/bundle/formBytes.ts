@@ -1,9 +1,9 @@
 /** Memory that loaded sub-networks take, by estimate. */
 
-import type { Bundle } from "../bundle/bundle.ts";
-import { estimate, type StoredModel } from "../bundle/estimate.ts";
-import { computeBytes, type KvType, kvCacheBytes, repackedBytes } from "../bundle/memory.ts";
-import { residentBytes, residentComputeWidth } from "../bundle/residentModel.ts";
+import type { Bundle } from "./bundle.ts";
+import { estimate, type StoredModel } from "./estimate.ts";
+import { computeBytes, type KvType, kvCacheBytes, repackedBytes } from "./memory.ts";
+import { residentBytes, residentComputeWidth } from "./residentModel.ts";
 
 /**
  * What a sub-network of K channels takes, in bytes: of its own, and together with others of its bundle, which is nothing, as engines read their files:
