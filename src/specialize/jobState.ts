@@ -49,7 +49,7 @@ export interface JobProgress {
   kl?: number | undefined;
 }
 
-/** Held-out distance in the course of a run. */
+/** Held-out distance in the course of a run; of the run "tuned" the loss on right answers, and how many of their tokens are found. */
 export type JobEvaluation = Distance & { run: string; step: number };
 
 /** A job as a page shows it. Times are seconds. */

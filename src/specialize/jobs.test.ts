@@ -10,7 +10,7 @@ import { type JobTask, type JobWork, SpecializeJobs } from "./jobs.ts";
 import type { JobEstimate, SpecializeEvent } from "./specialization.ts";
 
 const estimate: JobEstimate = {
-  seconds: { answers: 1, pruning: 2, healing: 3, compare: 4 },
+  seconds: { answers: 1, tuning: 0, pruning: 2, healing: 3, compare: 4 },
   ...{ totalSeconds: 10, memoryBytes: 1, memoryAvailable: 2, diskBytes: 3, diskAvailable: 4 },
 };
 const evaluation = (step: number, kl: number): SpecializeEvent => ({

@@ -72,13 +72,13 @@ fs.promises.writeFile = async (file, data, ...rest) => {
 fs.promises.open = async (path, ...rest) => {
   const handle = await open(path, ...rest);
   const write = handle.write.bind(handle);
-  handle.write = (async (data: Uint8Array, offset: number, length: number, position: number) => {
+  handle.write = async (data, offset, length, position) => {
     if (count("write", path)) {
       await write(data, offset, length >> 1, position);
       die();
     }
     return write(data, offset, length, position);
-  }) as typeof write;
+  };
   return handle;
 };
 for (const name of [

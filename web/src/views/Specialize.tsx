@@ -323,9 +323,11 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
       {asksAboutDrafts && <Drafts prompts={drafts} />}
       {points.length > 0 && (
         <LineChart
-          title={`Held-out KL from the whole model, nats a token${points[0]!.run === "healed" ? "" : ", short run"}`}
+          title={chartTitle(points[0]!.run)}
           xLabel="step"
-          series={[{ name: "KL", points: points.map(({ step, kl }) => [step, kl]) }]}
+          series={[
+            { name: points[0]!.run === "tuned" ? "loss" : "KL", points: points.map(({ step, kl }) => [step, kl]) },
+          ]}
           fromZero
         />
       )}
@@ -362,6 +364,11 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
   );
 }
 
+function chartTitle(run: string): string {
+  if (run === "tuned") return "The whole model learns the right answers: held-out loss, nats a token";
+  return `Held-out KL from the whole model, nats a token${run === "healed" ? "" : ", short run"}`;
+}
+
 /** `SmolLM2: Translate … · keeps 50 % · prompts given · 200,000 tokens` */
 function askedWords({ asked: { model, task, rows, keep = 0.5, maxLoss, tokens } }: SpecializeJob): string {
   const kept = keep === "auto" ? `the smallest within ${maxLoss ?? 0.1} nats` : `keeps ${percent(keep)}`;
@@ -392,7 +399,7 @@ function JobProgress({ job: { progress, seconds, estimate } }: { job: Specialize
   const isSteps = total <= 1e5; // more are bytes
   const facts = [
     isSteps ? `${count(done)} of ${count(total)}` : `${bytes(done)} of ${bytes(total)}`,
-    ...(kl === undefined ? [] : [`KL ${kl.toFixed(3)}`]),
+    ...(kl === undefined ? [] : [`${detail === "tuned" ? "loss" : "KL"} ${kl.toFixed(3)}`]),
     ...(secondsLeft === undefined ? [] : [`at most ${duration(secondsLeft)} left of this part`]),
     all,
   ];
@@ -410,9 +417,10 @@ function JobProgress({ job: { progress, seconds, estimate } }: { job: Specialize
 
 function EstimateFigures({ estimate }: { estimate: NonNullable<SpecializeJob["estimate"]> }) {
   const { seconds, totalSeconds, memoryBytes, memoryAvailable, diskBytes, diskAvailable } = estimate;
-  const { answers, pruning, healing, compare } = seconds;
+  const { answers, tuning, pruning, healing, compare } = seconds;
   const parts = [
     ["answers", answers],
+    ...(tuning > 0 ? ([["right answers", tuning]] as const) : []),
     ["channels", pruning],
     ["training", healing],
     ["comparison", compare],
@@ -485,7 +493,7 @@ function Curve({ job: { curve } }: { job: SpecializeJob }) {
 }
 
 function ResultFigures({ result }: { result: NonNullable<SpecializeJob["result"]> }) {
-  const { model, parameters, before, after, speed, gold, answers, data, training, auto } = result;
+  const { model, parameters, before, after, perplexity, speed, gold, answers, data, training, auto } = result;
   const rate = (value: number | undefined) => (value === undefined ? "–" : `${value.toFixed(1)}`);
   const rows: [string, string, string][] = [
     ["Parameters", `${count(parameters.dense / 1e6)} M`, `${count(parameters.small / 1e6)} M`],
@@ -494,6 +502,7 @@ function ResultFigures({ result }: { result: NonNullable<SpecializeJob["result"]
     ["Tokens a second", rate(speed.dense.tokensPerSecond), rate(speed.small.tokensPerSecond)],
     ["Held out: KL, nats a token", "0", after.kl.toFixed(3)],
     ["Held out: the same token", "100\u00a0%", percent(after.agreement)],
+    ["Held out: perplexity of the answers", perplexity.dense.toFixed(2), perplexity.small.toFixed(2)],
     ...(gold
       ? [
           ["Held out: right answer in it", percent(gold.dense.contains), percent(gold.small.contains)] as [
