@@ -13,6 +13,7 @@ import { isLoopback } from "../serve/http/security.ts";
 import { listen } from "../serve/http/server.ts";
 import { openLocalService } from "../serve/localService.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
+import { openLog } from "./lineLog.ts";
 import { denseNote, isWhole, keptLine, type MaskFlags } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
@@ -47,6 +48,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   }
   // Answers leave garbage all the time. Unless told so, V8 collects it once it is three times what is in use, and resident memory swings by 100 MB.
   setFlagsFromString("--heap-growing-percent=50");
+  const stderr = openLog();
   using waiting = new Waiting("loading", { isQuiet: quiet, since: 0 });
   const mask = readMaskRequest("--mask", options.mask);
   const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
@@ -66,22 +68,22 @@ export async function serveAction(folders: string[], options: Options): Promise<
     kvType: options.kvType,
     form: options.form,
     onFault: (id, error) =>
-      process.stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.\n`),
+      stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.`),
   });
   for (const { id } of models) checkMask(service, id, mask);
-  const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
+  const log = quiet ? undefined : (entry: object) => stderr.write(JSON.stringify(entry));
   const page = await openPage(() => waiting.say("building the page (once)"));
   waiting.end();
   const app = createApp(service, { host, apiKey, hosts, cors, allowModels, log, logPrompts, mask, page });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models()) {
-    if (isWhole(served)) process.stderr.write(`${served.id}: ${denseNote(served)}`);
-    else if (options.keep !== undefined) process.stderr.write(`${served.id}: ${keptLine(served, options)}\n`);
+    if (isWhole(served)) stderr.write(`${served.id}: ${denseNote(served).trimEnd()}`);
+    else if (options.keep !== undefined) stderr.write(`${served.id}: ${keptLine(served, options)}`);
   }
   process.stdout.removeAllListeners("error").on("error", () => {}); // a server outlives who reads its output
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
-  if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");
+  if (!quiet) stderr.write("Ending what runs. Once more: at once.");
   await Promise.all([server.close(), service.drain()]);
 }
 
