@@ -326,6 +326,7 @@ export class LocalService implements InferenceService {
     const read = await this.#read(served, prompt, signal);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
+    const thoughts = thoughtsOf(served.model, prompt);
     const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
     const use = async (engine: Engine, info: MaskInfo, ms: Times) => {
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
@@ -353,6 +354,7 @@ export class LocalService implements InferenceService {
           type: "start",
           mask: info,
           promptTokens: read.ids.length,
+          ...thoughts,
           ...(echo && { echo: promptTokens(read.ids[0]!, echoed, tokenizer) }),
         });
       for await (const { id: token, part, scored } of tokens) {
@@ -586,6 +588,12 @@ export class LocalService implements InferenceService {
         return request satisfies never;
     }
   }
+}
+
+/** How thoughts begin after a prompt with variables; of others the model's are known. */
+function thoughtsOf({ format }: InstructionModel, prompt: GenerationRequest["prompt"]) {
+  if (prompt.kind !== "chat" || prompt.variables === undefined || !(format.template instanceof ChatTemplate)) return {};
+  return { thoughts: format.template.thoughts(format.tokenizer, prompt.variables) ?? ("none" as const) };
 }
 
 /** Writes down what masks without training cost a new bundle, as `import` does; without that it is served as well. */

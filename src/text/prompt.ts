@@ -7,7 +7,7 @@
  * All before " Input: " is the instruction: what a mask for the whole task is made from.
  */
 import { FileError, InputError, OptionError } from "../errors.ts";
-import { type ChatMessage, ChatTemplate, chatIds } from "./chatTemplate.ts";
+import { type ChatMessage, ChatTemplate, chatIds, type TemplateVariables } from "./chatTemplate.ts";
 import { type Boundary, loadTokenizer, type TextPart, type Tokenizer } from "./tokenizer.ts";
 
 const INPUT_MARK = " Input: ";
@@ -105,8 +105,9 @@ export function chatInstruction(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   tools?: readonly object[],
+  variables?: TemplateVariables,
 ): Instruction {
-  const parts = template.render(messages, tokenizer, tools);
+  const parts = template.render(messages, tokenizer, tools, variables);
   const { content } = messages.at(-1)!;
   const at = parts.findLastIndex(({ text, isTrusted }) => !isTrusted && text.trim() === content.trim());
   const [ids, before] = [parts, parts.slice(0, at)].map((some) => withBos(tokenizer, tokenizer.encodeParts(some)));

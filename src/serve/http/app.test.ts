@@ -1059,6 +1059,26 @@ test("thoughts are told apart from the answer, whole and in pieces", async () =>
   expect(plain[0].message.content).toContain("<think>"); // its answer has begun already
 });
 
+test("variables of the chat template are given to it, and thoughts told apart as it then has them", async () => {
+  service = new FakeService(() => "A <think>b</think>");
+  service.thoughts = "opened";
+  const { choices } = await chat({ chat_template_kwargs: { enable_thinking: false, style: "short" } });
+  expect(choices[0].message).toEqual({ role: "assistant", content: "A <think>b</think>", refusal: null });
+  await chat({ enable_thinking: true, chat_template_kwargs: null });
+  const variables = service.requests.map(({ prompt }) => (prompt as { variables?: object }).variables);
+  expect(variables).toEqual([{ enable_thinking: false, style: "short" }, { enable_thinking: true }]);
+  for (const [body, param] of [
+    [{ enable_thinking: "no" }, "enable_thinking"],
+    [{ chat_template_kwargs: { enable_thinking: "no" } }, "chat_template_kwargs.enable_thinking"],
+    [{ chat_template_kwargs: { enable_thinking: false }, enable_thinking: true }, "enable_thinking"],
+    [{ chat_template_kwargs: { style: "x".repeat(20_000) } }, "chat_template_kwargs"],
+    [{ chat_template_kwargs: [] }, "chat_template_kwargs"],
+  ] as const) {
+    const { error } = await chat(body, 400);
+    expect(error.param).toBe(param);
+  }
+});
+
 test.each([
   [{ reasoning_effort: "none" }],
   [{ top_logprobs: 0 }],

@@ -30,6 +30,7 @@ export const limits = {
   stops: 32,
   stopLength: 256,
   logitBiases: 300,
+  templateVariables: 16 << 10,
   topLogprobs: 20,
   schemaNodes: 500,
   schemaDepth: 16,

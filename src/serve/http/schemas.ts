@@ -220,6 +220,17 @@ const serverSide = {
   prompt_cache_retention: optional(text(64)),
 };
 
+/** As clients of vLLM and llama-server send them. */
+const templateVariables = map(text(64), z.unknown())
+  .refine(
+    (variables) => JSON.stringify(variables).length <= limits.templateVariables,
+    `wanted at most ${limits.templateVariables} characters of JSON`,
+  )
+  .refine(({ enable_thinking: value }) => typeof (value ?? true) === "boolean", {
+    path: ["enable_thinking"],
+    message: "wanted a boolean",
+  });
+
 /** LM Studio's clients send −1 for as many as fit. */
 const maxTokens = z.preprocess((value) => (value === -1 ? undefined : value), field(MAX_TOKENS));
 
@@ -238,6 +249,8 @@ const chat = z.strictObject({
   modalities: optional(z.tuple([z.literal("text")], "wanted text only")),
   reasoning_effort: effort,
   verbosity,
+  chat_template_kwargs: optional(templateVariables),
+  enable_thinking: optional(boolean),
 });
 export type ChatBody = z.output<typeof chat>;
 
