@@ -135,7 +135,7 @@ export async function openLocalService(
 }
 
 async function openServed(id: string, path: string, options: CompleteOptions): Promise<Served> {
-  const model = new InstructionModel(path, options);
+  const model = await InstructionModel.openInTurns(path, options);
   try {
     const { bundle, format } = model;
     if (options.form === "resident") checkResident(bundle);
@@ -147,6 +147,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const isDense = !isMasked(model, { ...budgetIn(options), source: name, text });
     const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options), name);
     const tasks = new TaskStore(bundle, tasksRoot);
+    await setImmediate();
     const stored = readStoredModel(path);
     estimate(stored, { tFfn: isDense ? undefined : tFfn, contextLength }); // that they suit the model
     const size = { tFfn, contextLength, slots, kvType };
