@@ -81,7 +81,7 @@ const generate = z.strictObject({
   images: noImages,
   suffix: none("text after the answer is not supported"),
   template: none("a model's own template is used"),
-  context: optional(z.array(z.number()).max(0, "wanted none: send the conversation to /api/chat")),
+  context: optional(z.array(z.unknown()).max(0, "wanted none: send the conversation to /api/chat")),
 });
 
 const embed = z.strictObject({

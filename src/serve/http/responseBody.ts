@@ -34,8 +34,7 @@ const functionCallOutput = z.object({ type: z.literal("function_call_output"), c
 /** What clients keep of an answer's thoughts: their text, or things that have no effect. */
 const reasoning = z.object({
   type: z.literal("reasoning"),
-  content: z
-    .array(z.object({ text: thoughts }))
+  content: listOf(z.object({ text: thoughts }), "parts", limits.parts)
     .nullish()
     .transform((parts) => (parts ?? []).map(({ text: thought = "" }) => thought).join("") || undefined),
 });
@@ -88,7 +87,7 @@ const response = z.strictObject({
   tool_choice: optional(bodyParts.toolChoiceWith({ name: functionName })),
   max_tool_calls: optional(integer(0, Number.MAX_SAFE_INTEGER)), // of the server's own tools
   text: optional(z.strictObject({ format: optional(bodyParts.formatWith(bodyParts.schemaFields)), verbosity })),
-  include: optional(z.array(includable)),
+  include: optional(listOf(includable, "things", 16)),
   top_logprobs: scoring.top_logprobs,
   reasoning: optional(z.strictObject({ effort, summary, generate_summary: summary })),
   truncation: optional(z.literal("disabled", "a conversation is not cut: leave out its oldest items")),

@@ -16,13 +16,17 @@ import { limits } from "./limits.ts";
 /** OpenAI's clients send null for what is absent. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 
+/** What is wrong ends the reading: a body has room for a million of it. */
+const ending = (message: string) => ({ message, abort: true });
 const number = (min: number, max: number) =>
-  z.number(`wanted a number in ${min}..${max}`).min(min, `wanted at least ${min}`).max(max, `wanted at most ${max}`);
-const integer = (min: number, max: number) => number(min, max).int("wanted an integer");
-const text = (max: number) => z.string("wanted a text").max(max, `wanted at most ${max} characters`);
+  z
+    .number(`wanted a number in ${min}..${max}`)
+    .min(min, ending(`wanted at least ${min}`))
+    .max(max, ending(`wanted at most ${max}`));
+const integer = (min: number, max: number) => number(min, max).int(ending("wanted an integer"));
+const text = (max: number) => z.string("wanted a text").max(max, ending(`wanted at most ${max} characters`));
 const boolean = z.boolean("wanted a boolean");
 const count = Number.MAX_SAFE_INTEGER;
-/** A list of so many at most; of messages and items one at least. */
 const listOf = <T extends z.ZodType>(one: T, what: string, max: number) =>
   z.array(one, `wanted a list of ${what}`).max(max, `wanted at most ${max} ${what}`);
 
@@ -70,23 +74,30 @@ const keep = z
   );
 const budget = { keep: optional(keep), max_loss: field(MAX_LOSS), t_ffn: optional(integer(1, count)) };
 
-const stop = z.union([text(limits.stopLength), z.array(text(limits.stopLength)).max(limits.stops)], {
+const stop = z.union([text(limits.stopLength), listOf(text(limits.stopLength), "stop texts", limits.stops)], {
   error: `wanted a text, or up to ${limits.stops} of them, of at most ${limits.stopLength} characters`,
 });
 
-/** A map by names that clients choose. zod leaves a key `__proto__` out, and with it what was asked for. */
-function map<Key extends z.ZodType<string>, Value extends z.ZodType>(key: Key, value: Value) {
-  const isWhole = (given: unknown) =>
-    !(typeof given === "object" && given !== null && Object.hasOwn(given, "__proto__"));
-  return z.unknown().refine(isWhole, 'wanted no key "__proto__"').pipe(z.record(key, value));
+/** A map by names that clients choose, counted before it is read, as lists are. zod leaves a key `__proto__` out, and with it what was asked for. */
+function map<Key extends z.ZodType<string>, Value extends z.ZodType>(
+  key: Key,
+  value: Value,
+  what: string,
+  max: number,
+) {
+  return z
+    .unknown()
+    .superRefine((given, context) => {
+      if (typeof given !== "object" || given === null) return;
+      if (Object.hasOwn(given, "__proto__")) context.addIssue('wanted no key "__proto__"');
+      else if (Object.keys(given).length > max) context.addIssue(`wanted at most ${max} ${what}`);
+    })
+    .pipe(z.record(key, value));
 }
 
-const logitBias = map(z.string().regex(/^\d{1,9}$/, "wanted token ids as keys"), number(-100, 100)).refine(
-  (bias) => Object.keys(bias).length <= limits.logitBiases,
-  `wanted at most ${limits.logitBiases} tokens`,
-);
-
-const metadata = map(text(64), text(512)).refine((pairs) => Object.keys(pairs).length <= 16, "wanted at most 16 pairs");
+const tokenKey = z.string().regex(/^\d{1,9}$/, ending("wanted token ids as keys"));
+const logitBias = map(tokenKey, number(-100, 100), "tokens", limits.logitBiases);
+const metadata = map(text(64), text(512), "pairs", 16);
 
 /** What every route that answers takes. */
 const answering = { model: text(256), mask: optional(maskField), ...budget, stream: optional(boolean) };
@@ -131,11 +142,13 @@ const contentOf = <T extends z.ZodObject>(name: string, ...kinds: [T, ...T[]]) =
     .union(
       [
         z.string(),
-        z.array(
+        listOf(
           z.discriminatedUnion("type", kinds, { error: `wanted parts of type ${name}: the models read nothing else` }),
+          "parts",
+          limits.parts,
         ),
       ],
-      { error: `wanted a text, or parts of type ${name}` },
+      { error: `wanted a text, or up to ${limits.parts} parts of type ${name}` },
     )
     .transform((value) =>
       typeof value === "string"
@@ -221,7 +234,7 @@ const serverSide = {
 };
 
 /** As clients of vLLM and llama-server send them. */
-const templateVariables = map(text(64), z.unknown())
+const templateVariables = map(text(64), z.unknown(), "variables", 64)
   .refine(
     (variables) => JSON.stringify(variables).length <= limits.templateVariables,
     `wanted at most ${limits.templateVariables} characters of JSON`,
@@ -259,13 +272,10 @@ const ids = z.array(integer(0, 2 ** 31 - 1), "wanted tokens").min(1, "wanted at 
 const inputs = (most: number) =>
   z.preprocess(
     (value) => (typeof value === "string" || (Array.isArray(value) && typeof value[0] === "number") ? [value] : value),
-    z
-      .array(
-        z.union([z.string(), ids], { error: "wanted a text or tokens" }),
-        "wanted a text, tokens, or a list of either",
-      )
-      .min(1, "wanted at least one text")
-      .max(most, `wanted at most ${most} texts`),
+    listOf(z.union([z.string(), ids], { error: "wanted a text or tokens" }), "texts", most).min(
+      1,
+      "wanted at least one text",
+    ),
   );
 const completion = z.strictObject({
   ...common,
@@ -323,6 +333,9 @@ export const bodyParts = {
   ...{ functionName, functionFields, schemaFields, tool, toolWith, toolChoiceWith, formatWith, toolsOf },
 };
 
+/** Only the first complaint is told, and a million would take seconds and gigabytes. (zod has this for its `validate`.) */
+const firstOnly: z.core.ParseContextInternal<z.core.$ZodIssue> = { abortEarly: true };
+
 function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
   return (body) => {
     if (typeof body !== "object" || body === null || Array.isArray(body))
@@ -334,7 +347,7 @@ function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
     const known = Object.fromEntries(
       fields.filter(([key, value]) => value !== null && !unsupported.has(key) && neutral.get(key) !== value),
     );
-    const parsed = schema.safeParse(known);
+    const parsed = schema.safeParse(known, firstOnly);
     if (!parsed.success) throw fromZod(parsed.error, known);
     return parsed.data;
   };
