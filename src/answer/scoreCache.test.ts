@@ -1,5 +1,16 @@
 /** Scores of the cache are those that were made, whatever became of its files. */
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
@@ -53,4 +64,19 @@ test("scores of another model or shape are not taken", async () => {
   const alike = { ...model, hash: model.hash.slice(0, 40) + "b".repeat(24) }; // its folder has the same name
   expect(await ask(alike, other)).toEqual({ scores: other, cached: false });
   expect(await ask({ ...model, numLayers: 3, ffnWidth: 2 }, other)).toEqual({ scores: other, cached: false });
+});
+
+test("what was unused for longest goes first, and a clock that was years ahead keeps nothing for ever", async () => {
+  const root = temporaryFolder();
+  const ask = (key: string) => cachedScores(model, key, { root, maxBytes: 120 }, async () => scores); // of 56 bytes each: two
+  const fileOf = (key: string) => join(root, readdirSync(root)[0]!, `${key}.scores`);
+  const age = (key: string, seconds: number) => utimesSync(fileOf(key), seconds, seconds);
+  await ask("future");
+  age("future", Date.now() / 1000 + 1e9);
+  await ask("old");
+  age("future", statSync(fileOf("future")).mtimeMs / 1000 - 100); // of what it became
+  expect(statSync(fileOf("future")).mtimeMs).toBeLessThan(Date.now());
+  age("old", 1000);
+  await ask("new");
+  expect(["future", "old", "new"].map((key) => existsSync(fileOf(key)))).toEqual([true, false, true]);
 });

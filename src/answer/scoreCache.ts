@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
+import { cacheRoot, lastUsedMs, makeCacheFolder } from "../bundle/cacheFolder.ts";
 import { FileError } from "../errors.ts";
 import { asBytes, makeFile, removePartials } from "../files.ts";
 
@@ -80,8 +80,8 @@ function evict(root: string, maxBytes: number): void {
     .flatMap(list)
     .filter((path) => path.endsWith(extension))
     .flatMap((path) => {
-      const stat = statSync(path, { throwIfNoEntry: false });
-      return stat?.isFile() ? [{ path, usedMs: stat.mtimeMs, bytes: stat.size }] : [];
+      const [stat, usedMs] = [statSync(path, { throwIfNoEntry: false }), lastUsedMs(path)];
+      return stat?.isFile() && usedMs !== undefined ? [{ path, usedMs, bytes: stat.size }] : [];
     })
     .sort((a, b) => b.usedMs - a.usedMs);
   let total = 0;

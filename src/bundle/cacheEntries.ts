@@ -33,7 +33,7 @@ import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { isPartial, ownPartial, readJson, removePartials } from "../files.ts";
 import type { Bundle } from "./bundle.ts";
-import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
+import { cacheRoot, lastUsedMs, makeCacheFolder } from "./cacheFolder.ts";
 import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
 /** Where sub-networks are kept. */
@@ -274,7 +274,7 @@ function evict(root: string, maxBytes: number): void {
   const entries = bundles
     .flatMap(folders)
     .flatMap((path) => {
-      const usedMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+      const usedMs = lastUsedMs(path);
       return usedMs === undefined ? [] : [{ path, idleMs: Date.now() - usedMs, bytes: ownBytes(path) }];
     })
     .sort((a, b) => b.idleMs - a.idleMs);
