@@ -199,17 +199,29 @@ const partialMark = "partial-";
 /** The end of a name under which this process writes what is not whole yet. */
 export const ownPartial = (): string => partialMark + ownTag();
 
+/** Whether a name is one of those, of any process. */
+export const isPartial = (name: string): boolean => partialTag(name) !== undefined;
+
+/** What tells whose a half-written file or folder is. */
+function partialTag(name: string): string | undefined {
+  const at = name.lastIndexOf(partialMark);
+  return at < 0 ? undefined : name.slice(at + partialMark.length);
+}
+
 /**
- * Removes from a folder what processes that have ended left half-written.
+ * Removes from a folder what processes that have ended left half-written. What the system does not let go stays: another user's, or what another process removes at the moment.
  *
  * @param start of their names
  */
 export function removePartials(folder: string, start = ""): void {
-  const names = existsSync(folder) ? readdirSync(folder) : [];
-  for (const name of names) {
-    const at = name.lastIndexOf(partialMark);
-    const isPartial = at >= 0 && name.startsWith(start) && isLeftBy(name.slice(at + partialMark.length));
-    if (isPartial) rmSync(join(folder, name), { recursive: true, force: true });
+  try {
+    for (const name of readdirSync(folder)) {
+      const tag = partialTag(name);
+      if (tag !== undefined && name.startsWith(start) && isLeftBy(tag))
+        rmSync(join(folder, name), { recursive: true, force: true });
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error;
   }
 }
 

@@ -1,5 +1,5 @@
 /** The cache of sub-networks survives `kill -9` inside any write: what is opened afterwards is as if nobody had been killed, and nothing is left over. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -8,6 +8,7 @@ import { Bundle } from "../src/bundle/bundle.ts";
 import { packBundle } from "../src/bundle/packBundle.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import { Random } from "../src/random.ts";
+import { contentsOf } from "./kill/contents.ts";
 import { expectKilledOrDone, type KilledRun, runKilled } from "./kill/kill.ts";
 import { masksOf } from "./kill/masks.ts";
 import { goldenModel, randomMask, writeCheckpoint } from "./support/models.ts";
@@ -19,13 +20,6 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 const build = (name: string, killAt?: number) =>
   runKilled(program, [join(folder, "bundle"), join(folder, name)], { under: join(folder, name), killAt });
-
-/** All files of a cache with their contents. */
-function contents(root: string): [string, Buffer][] {
-  const files = readdirSync(root, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory());
-  const paths = files.map((entry) => join(entry.parentPath, entry.name)).sort();
-  return paths.map((path) => [path.slice(root.length), readFileSync(path)]);
-}
 
 let whole: KilledRun;
 beforeAll(async () => {
@@ -50,6 +44,6 @@ for (let kill = 0; kill < KILLS; kill++) {
       root,
     });
     rmSync(dirname(path), { recursive: true });
-    expect(contents(root)).toEqual(contents(join(folder, "whole")));
+    expect(contentsOf(root)).toEqual(contentsOf(join(folder, "whole")));
   });
 }

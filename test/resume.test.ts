@@ -4,8 +4,7 @@
  */
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Random } from "../src/random.ts";
 import { loadCheckpoint, loadLatestCheckpoint } from "../src/train/checkpoint.ts";
@@ -13,38 +12,24 @@ import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
 import { readRunLog } from "../src/train/runLog.ts";
 import { expectKilledOrDone, type KilledRun, runKilled } from "./kill/kill.ts";
+import { type Remains, remainsOf, tinyRecipe, trainTiny } from "./kill/training.ts";
 import { entry, ifprune } from "./support/cli.ts";
 
-const tiny = fileURLToPath(new URL("fixtures/tiny", import.meta.url));
-const recipe = join(tiny, "recipe.json");
+const recipe = tinyRecipe;
+const tiny = dirname(recipe);
 const steps = 20;
 const minutes = (n: number) => n * 60_000;
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-resume-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** `ifprune train` of the tiny recipe, killed in its `killAt`-th write under a path of the run. */
-function train(runs: string, under: "" | "metrics.jsonl" = "", killAt?: number): Promise<KilledRun> {
-  return runKilled(entry, ["train", recipe, "--runs", runs], { under: join(runs, "tiny", under), killAt });
-}
-
-/** All that a run leaves, without what time it was. */
-async function remains(runs: string) {
-  const runDir = join(runs, "tiny");
-  const { card, metricsBytes, ...checkpoint } = (await loadLatestCheckpoint(runDir))!;
-  const { created, ...provenance } = card.provenance;
-  const rows = readRunLog(join(runDir, "metrics.jsonl")).map((row) => ({ ...row, ms: 0 }));
-  const files = readdirSync(runDir, { recursive: true }).sort();
-  return { checkpoint, card: { ...card, provenance }, rows, files };
-}
-
-let whole: Awaited<ReturnType<typeof remains>>;
+let whole: Remains;
 let writes: KilledRun["calls"];
 beforeAll(async () => {
-  const run = await train(join(folder, "whole"));
+  const run = await trainTiny(join(folder, "whole"));
   expectKilledOrDone(run);
   writes = run.calls;
-  whole = await remains(join(folder, "whole"));
+  whole = await remainsOf(join(folder, "whole"));
   expect(whole.checkpoint.step).toBe(steps);
   expect(whole.rows.filter(({ kind }) => kind === "train")).toHaveLength(steps);
 }, minutes(5));
@@ -63,12 +48,15 @@ for (let chain = 0; chain < chains; chain++) {
       const under = kill % 2 === chain % 2 ? "" : "metrics.jsonl";
       const saved = Number(checkpointsOf(runs).at(-1)?.replace("step-", "") ?? 0);
       const writesLeft = writes.filter(([, path]) => path.includes(under)).length * (1 - saved / steps);
-      const { signal, stderr } = await train(runs, under, 1 + random.int(Math.max(1, Math.floor(0.5 * writesLeft))));
+      const { signal, stderr } = await trainTiny(runs, {
+        under,
+        killAt: 1 + random.int(Math.max(1, Math.floor(0.5 * writesLeft))),
+      });
       expect(signal, stderr).toBe("SIGKILL");
       kills.push(stateOf(runs));
     }
-    expectKilledOrDone(await train(runs));
-    expect(await remains(runs)).toEqual(whole);
+    expectKilledOrDone(await trainTiny(runs));
+    expect(await remainsOf(runs)).toEqual(whole);
   });
 }
 
@@ -129,7 +117,7 @@ test("Ctrl-C saves, exits cleanly, and the same command goes on", { timeout: min
   const resumed = await ifprune(args);
   expect(resumed.code, resumed.stderr).toBe(0);
   expect(resumed.stderr).toContain(`resuming ${join(runs, "tiny")} at step ${step} of 20`);
-  const { files, ...rest } = await remains(runs);
+  const { files, ...rest } = await remainsOf(runs);
   const { files: _, ...wanted } = whole;
   expect(rest).toEqual(wanted); // its second newest checkpoint may be of another step
 });
@@ -151,7 +139,7 @@ test("a changed recipe is refused, with the key that changed", async () => {
   await expect(run.next()).rejects.toThrow(
     "resume: wanted the recipe that the run began with, got changes of stages[3].learningRate.llm (0.004 → 0.5).",
   );
-  expect(await remains(join(folder, "whole"))).toEqual(whole);
+  expect(await remainsOf(join(folder, "whole"))).toEqual(whole);
 });
 
 test("a diverging run stops with an error and keeps its last good checkpoint", async () => {

@@ -1,12 +1,13 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { storiesInBlocks } from "../../test/support/blocks.ts";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { randomMask, stories, temporaryFolder } from "../../test/support/models.ts";
 import { FormMeter } from "../bundle/formMeter.ts";
 import { importModel } from "../bundle/importModel.ts";
-import { OptionError } from "../errors.ts";
+import { FileError, OptionError } from "../errors.ts";
 import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
 import { compareAnswers } from "./compareAnswers.ts";
 import { type AskOptions, InstructionModel } from "./instructionModel.ts";
@@ -44,6 +45,22 @@ describe("prompts", () => {
     expect(await maskIn(`Tell: ${content} This is the story that she told:`)).toEqual(told); // nothing of it is counted
     expect(await maskIn(`Sing and dance, but do not tell: ${content}`)).not.toEqual(told); // the dense model has read it before
   });
+});
+
+test("is opened in turns as at once, and others have theirs in between", async () => {
+  const path = await storiesBundle();
+  let [isOpen, turns] = [false, 0];
+  const counting = (async () => {
+    for (; !isOpen; turns++) await setImmediate();
+  })();
+  using model = await InstructionModel.openInTurns(path, {});
+  isOpen = true;
+  await counting;
+  expect(turns).toBeGreaterThanOrEqual(3); // after the bundle, the tokenizer's file, what it holds
+  using other = new InstructionModel(path);
+  expect(model.promptIds("Once upon")).toEqual(other.promptIds("Once upon"));
+  writeFileSync(join(path, "tokenizer.json"), "{}");
+  await expect(InstructionModel.openInTurns(path, {})).rejects.toThrow(FileError);
 });
 
 describe("masks", () => {

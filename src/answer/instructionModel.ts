@@ -10,8 +10,15 @@ import { OptionError } from "../errors.ts";
 import { boundaryOf, type VerifyFilesOptions } from "../manifest.ts";
 import { checkMask, fullMask, type Mask } from "../mask/mask.ts";
 import { checkNumber } from "../options.ts";
+import { atOnce, inTurns, type Steps } from "../steps.ts";
 import { chatTemplateName } from "../text/chatTemplate.ts";
-import { composePrompt, type FormatSource, openFormat, type PromptFormat, type TaskExample } from "../text/prompt.ts";
+import {
+  composePrompt,
+  type FormatSource,
+  openingFormat,
+  type PromptFormat,
+  type TaskExample,
+} from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
 import { type Answer, type AnswerOptions, answer } from "./answer.ts";
 import { openBundleFeature, openBundlePredictor } from "./bundlePredictor.ts";
@@ -88,6 +95,32 @@ export interface ModelOptions {
   engines?: EngineProvider | undefined;
 }
 
+/** What is read of a bundle before anything is asked. */
+interface Opened {
+  bundle: Bundle;
+  formatSource: FormatSource;
+  format: PromptFormat;
+}
+
+function* opening(name: string): Steps<Opened> {
+  const bundle = new Bundle(name);
+  yield;
+  try {
+    const { manifest, tokenizerPath, path } = bundle;
+    const source = bundle.text(chatTemplateName);
+    const formatSource = {
+      tokenizer: tokenizerPath,
+      boundary: boundaryOf(manifest, bundle.config),
+      promptTemplate: manifest.promptTemplate,
+      chatTemplate: source === undefined ? undefined : { source, where: join(path, chatTemplateName) },
+    };
+    return { bundle, formatSource, format: yield* openingFormat(formatSource) };
+  } catch (error) {
+    bundle[Symbol.dispose]();
+    throw error;
+  }
+}
+
 /** A model that answers each prompt with the sub-network that its instruction needs. */
 export class InstructionModel implements PromptedModel, Disposable {
   readonly engines: EngineProvider;
@@ -98,25 +131,19 @@ export class InstructionModel implements PromptedModel, Disposable {
 
   /**
    * @param name a bundle's folder, or the id of a model that was pulled
+   * @param opened internal
    * @throws {FileError} if it is not a whole bundle
    */
-  constructor(name = DEFAULT_MODEL, { engines = DEFAULT_ENGINES }: ModelOptions = {}) {
-    this.engines = engines;
-    this.bundle = new Bundle(name);
-    try {
-      const { manifest, tokenizerPath, path } = this.bundle;
-      const source = this.bundle.text(chatTemplateName);
-      this.formatSource = {
-        tokenizer: tokenizerPath,
-        boundary: boundaryOf(manifest, this.bundle.config),
-        promptTemplate: manifest.promptTemplate,
-        chatTemplate: source === undefined ? undefined : { source, where: join(path, chatTemplateName) },
-      };
-      this.format = openFormat(this.formatSource);
-    } catch (error) {
-      this.bundle[Symbol.dispose]();
-      throw error;
-    }
+  constructor(name = DEFAULT_MODEL, options: ModelOptions = {}, opened = atOnce(opening(name))) {
+    this.engines = options.engines ?? DEFAULT_ENGINES;
+    this.bundle = opened.bundle;
+    this.format = opened.format;
+    this.formatSource = opened.formatSource;
+  }
+
+  /** As the constructor, in steps: a server answers others in between. @internal */
+  static async openInTurns(name: string, options: ModelOptions): Promise<InstructionModel> {
+    return new InstructionModel(name, options, await inTurns(opening(name)));
   }
 
   get tokenizer(): Tokenizer {

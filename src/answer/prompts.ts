@@ -1,6 +1,6 @@
 /** From a request's prompt to the ids that the LLM reads, and to the instruction that its mask is made for. */
 import { ContextLengthError, InputError } from "../errors.ts";
-import { type ChatMessage, ChatTemplate, chatIds } from "../text/chatTemplate.ts";
+import { type ChatMessage, ChatTemplate, chatIds, type TemplateVariables } from "../text/chatTemplate.ts";
 import { chatInstruction, composeTurn, hasInput, type Instruction, withBos } from "../text/prompt.ts";
 import type { StreamDecoder, Tokenizer } from "../text/tokenizer.ts";
 import { callsAsText } from "../text/toolMarks.ts";
@@ -8,15 +8,23 @@ import type { PromptedModel } from "./promptedModel.ts";
 
 /** What a model is asked. */
 export type Prompt =
-  /**
-   * Has a user's message. Where it ends with the beginning of the answer, that is continued. A model without a chat template takes no tools, and reads no system
-   * messages.
-   */
-  | { kind: "chat"; messages: readonly ChatMessage[]; tools?: readonly object[] }
+  | ChatPrompt
   /** Continued as it is, without a chat template; BOS before it where the model has one, unless the text begins with its name. */
   | { kind: "text"; text: string }
   /** Nothing is added to them. */
   | { kind: "ids"; ids: Int32Array };
+
+/**
+ * A conversation with a user's message. Where it ends with the beginning of the answer, that is continued. A model without a chat template takes no tools, and reads no system
+ * messages and no variables.
+ */
+export interface ChatPrompt {
+  kind: "chat";
+  messages: readonly ChatMessage[];
+  tools?: readonly object[];
+  /** Of the chat template. */
+  variables?: TemplateVariables;
+}
 
 export interface ReadPrompt {
   ids: Int32Array;
@@ -78,7 +86,7 @@ function encodePrompt(model: PromptReading, prompt: Prompt): ReadPrompt {
     case "ids":
       return continued(prompt.ids, tokenizer.decode(prompt.ids), tokenizer);
     case "chat":
-      return readChat(model, prompt.messages, prompt.tools);
+      return readChat(model, prompt);
     default:
       return prompt satisfies never;
   }
@@ -95,7 +103,7 @@ export function decoderAfter(ids: Int32Array, tokenizer: Tokenizer): StreamDecod
   return decoder;
 }
 
-function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: readonly object[]): ReadPrompt {
+function readChat(model: PromptReading, { messages: given, tools, variables }: ChatPrompt): ReadPrompt {
   const { format } = model;
   const { tokenizer, template } = format;
   const isChat = template instanceof ChatTemplate;
@@ -112,9 +120,9 @@ function readChat(model: PromptReading, given: readonly ChatMessage[], tools?: r
       ? { ...continued(ids, tokenizer.decode(ids), tokenizer), instruction }
       : { ids, instruction, decoder: tokenizer.stream() };
   if (isChat) {
-    const instruction = chatInstruction(tokenizer, template, messages.slice(0, first + 1), tools);
+    const instruction = chatInstruction(tokenizer, template, messages.slice(0, first + 1), tools, variables);
     if (first === messages.length - 1) return read(instruction.ids, instruction);
-    return read(withBos(tokenizer, chatIds(tokenizer, template, messages, tools)), instruction);
+    return read(withBos(tokenizer, chatIds(tokenizer, template, messages, tools, variables)), instruction);
   }
   if (tools && tools.length > 0) throw new InputError("tools: wanted none, as the model has no chat template.");
   const instruction = format.instruction(text);

@@ -1,13 +1,14 @@
 /**
- * Scores on disk, so that another budget of the same prompt or text needs no second pass: `<root>/<bundle>/<key>.safetensors` holds `scores`
- * [L, F] in float32. Several processes may use one cache. Files unused for the longest time go first when it outgrows its limit.
+ * Scores on disk, so that another budget of the same prompt or text needs no second pass: `<root>/<bundle>/<key>.scores` holds them,
+ * [L, F] in float32, and a hash of them and of what they are of: what is half-written, damaged or another's is made again. Several processes may use one cache. Files unused
+ * for the longest time go first when it outgrows its limit.
  */
-import { readdirSync, rmSync, statSync, utimesSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { cacheRoot, makeCacheFolder } from "../bundle/cacheFolder.ts";
+import { cacheRoot, lastUsedMs, makeCacheFolder } from "../bundle/cacheFolder.ts";
 import { FileError } from "../errors.ts";
-import { makeFile, removePartials } from "../files.ts";
-import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { asBytes, makeFile, removePartials } from "../files.ts";
 
 /** Where scores are kept. */
 export interface ScoreCacheOptions {
@@ -18,7 +19,8 @@ export interface ScoreCacheOptions {
 }
 
 const defaultMaxBytes = 2 ** 28;
-const extension = ".safetensors";
+const extension = ".scores";
+const hashBytes = 32;
 
 /**
  * Scores from the cache, or else made and kept there.
@@ -34,26 +36,38 @@ export async function cachedScores(
 ): Promise<{ scores: Float32Array; cached: boolean }> {
   const folder = join(root, model.hash.slice(0, 32));
   const path = join(folder, key + extension);
-  const shape = [model.numLayers, model.ffnWidth];
-  const known = readScores(path, shape);
+  const of = [model.hash, key, model.numLayers, model.ffnWidth].join(" ");
+  const known = readScores(path, of);
   if (known) return { scores: known, cached: true };
   const scores = await make();
-  makeCacheFolder(folder);
-  makeFile(path, (partial) => writeSafetensors(partial, new Map([["scores", { shape, data: scores }]])));
-  evict(root, maxBytes);
+  unlessRefused(() => {
+    makeCacheFolder(folder);
+    const bytes = asBytes(scores);
+    makeFile(path, (partial) => writeFileSync(partial, Buffer.concat([bytes, hashOf(of, bytes)])));
+    evict(root, maxBytes);
+  });
   return { scores, cached: false };
 }
 
-/** Scores of this shape, marked as just used; undefined where there are none or they are damaged. */
-function readScores(path: string, shape: readonly number[]): Float32Array | undefined {
+const hashOf = (of: string, bytes: Uint8Array): Buffer => createHash("sha256").update(of).update(bytes).digest();
+
+/** Scores from a file, marked as just used; undefined where there are none, or others than wanted. */
+function readScores(path: string, of: string): Float32Array | undefined {
+  const file = unlessRefused(() => readFileSync(path));
+  if (!file) return undefined;
+  const bytes = Uint8Array.from(file.subarray(0, -hashBytes)); // aligned
+  if (!hashOf(of, bytes).equals(file.subarray(-hashBytes))) return undefined;
+  const now = new Date();
+  unlessRefused(() => utimesSync(path, now, now));
+  return new Float32Array(bytes.buffer);
+}
+
+/** What the system refuses to a cache (its disk is full, read-only, …) costs time alone. */
+function unlessRefused<T>(use: () => T): T | undefined {
   try {
-    const found = readSafetensors(path).get("scores");
-    if (found?.shape.join() !== shape.join() || !found.data.every(Number.isFinite)) return undefined;
-    const now = new Date();
-    utimesSync(path, now, now);
-    return found.data;
+    return use();
   } catch (error) {
-    if (error instanceof FileError || (error as NodeJS.ErrnoException).code) return undefined;
+    if (error instanceof FileError || (error as NodeJS.ErrnoException).syscall !== undefined) return undefined;
     throw error;
   }
 }
@@ -66,8 +80,8 @@ function evict(root: string, maxBytes: number): void {
     .flatMap(list)
     .filter((path) => path.endsWith(extension))
     .flatMap((path) => {
-      const stat = statSync(path, { throwIfNoEntry: false });
-      return stat?.isFile() ? [{ path, usedMs: stat.mtimeMs, bytes: stat.size }] : [];
+      const [stat, usedMs] = [statSync(path, { throwIfNoEntry: false }), lastUsedMs(path)];
+      return stat?.isFile() && usedMs !== undefined ? [{ path, usedMs, bytes: stat.size }] : [];
     })
     .sort((a, b) => b.usedMs - a.usedMs);
   let total = 0;

@@ -25,13 +25,13 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { isPartial, ownPartial, readJson, removePartials } from "../files.ts";
 import type { Bundle } from "./bundle.ts";
-import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
+import { cacheRoot, lastUsedMs, makeCacheFolder } from "./cacheFolder.ts";
 import { type FileSum, fileSumSchema, sumFile } from "./fletcher.ts";
 import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
@@ -162,7 +162,7 @@ async function findEntry(bundle: Origin, name: string, root: string): Promise<st
 
 async function makeEntry(bundle: Origin, name: string, root: string, build: Build, maxBytes: number): Promise<string> {
   const entry = folderIn(root, bundle, name);
-  const partial = join(dirname(entry), partialName());
+  const partial = partialName(entry);
   try {
     makeCacheFolder(partial);
     const sums = new Map<string, FileSum>();
@@ -192,7 +192,7 @@ async function publish(bundle: Origin, name: string, partial: string, entry: str
       if (refusal(error) !== undefined || left === 0) throw error;
     }
     if (await isWhole(bundle, name, entry)) return;
-    const damaged = join(dirname(entry), partialName());
+    const damaged = partialName(entry);
     try {
       renameSync(entry, damaged);
     } catch (error) {
@@ -239,39 +239,23 @@ export function linkOrCopy(target: string, path: string): void {
   }
 }
 
-/** Builds have the process in their name, so that what a killed one left is known, whatever the clock says. */
-const partialName = () => `partial-${process.pid}-${encodeURIComponent(hostname())}-${randomUUID()}`;
-const partialPattern = /^partial-(\d+)-(.+)-[0-9a-f-]{36}$/;
-/** Builds of other machines that have not finished after this time were killed. */
-const abandonedMs = 86_400_000;
+/** A name of its own for each build. */
+const partialName = (entry: string) => `${entry}.${randomUUID()}.${ownPartial()}`;
 
-/** Whether a name is that of a build; and whether that of one that nobody works at. */
-function buildState(name: string, idleMs: number): "none" | "running" | "abandoned" {
-  const [, pid, host] = partialPattern.exec(name) ?? [];
-  if (pid === undefined) return "none";
-  if (host !== encodeURIComponent(hostname())) return idleMs > abandonedMs ? "abandoned" : "running";
-  try {
-    process.kill(Number(pid), 0);
-    return "running";
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM" ? "running" : "abandoned"; // that is another user's
-  }
-}
-
-/** Removes abandoned builds, then the entries that were unused for the longest time, until `maxBytes` suffice. */
+/** Removes what processes that have ended left half-built, then the entries that were unused for the longest time, until `maxBytes` suffice. */
 function evict(root: string, maxBytes: number): void {
-  const entries = folders(root)
+  const bundles = folders(root);
+  for (const folder of bundles) removePartials(folder);
+  const entries = bundles
     .flatMap(folders)
     .flatMap((path) => {
-      const usedMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+      const usedMs = lastUsedMs(path);
       return usedMs === undefined ? [] : [{ path, idleMs: Date.now() - usedMs, bytes: ownBytes(path) }];
     })
     .sort((a, b) => b.idleMs - a.idleMs);
   let total = entries.reduce((sum, { bytes }) => sum + bytes, 0);
   for (const { path, idleMs, bytes } of entries) {
-    const build = buildState(basename(path), idleMs);
-    const goes = build === "none" ? total > maxBytes && idleMs > graceMs : build === "abandoned";
-    if (!goes) continue;
+    if (total <= maxBytes || idleMs <= graceMs || isPartial(basename(path))) continue;
     try {
       rmSync(path, { recursive: true, force: true });
       total -= bytes;

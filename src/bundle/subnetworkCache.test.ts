@@ -1,5 +1,4 @@
 import { execFile, spawnSync } from "node:child_process";
-import { randomUUID } from "node:crypto";
 import {
   copyFileSync,
   cpSync,
@@ -24,6 +23,7 @@ import { expect, test } from "vitest";
 import { goldenModel, randomMask, randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
+import { ownTag } from "../processes.ts";
 import { Bundle, partNames } from "./bundle.ts";
 import { packBundle } from "./packBundle.ts";
 import { openSubnetwork } from "./subnetworkCache.ts";
@@ -205,9 +205,7 @@ test("what was unused for longest goes first, what was just used stays, and kill
   const recent = await open(2);
   age(dirname(old.path));
   const { pid } = spawnSync(process.execPath, ["--version"]); // of a process that has ended
-  const builds = [pid, process.pid].map((one) =>
-    join(dirname(dirname(old.path)), `partial-${one}-${hostname()}-${randomUUID()}`),
-  );
+  const builds = [`${pid}-1-${hostname()}`, ownTag()].map((tag) => `${dirname(old.path)}.partial-${tag}`);
   for (const build of builds) {
     mkdirSync(build);
     age(build);

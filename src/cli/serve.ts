@@ -14,6 +14,7 @@ import { listen } from "../serve/http/server.ts";
 import { openLocalService } from "../serve/localService.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
 import { SpecializeJobs } from "../specialize/jobs.ts";
+import { openLog } from "./lineLog.ts";
 import { denseNote, isWhole, keptLine, type MaskFlags } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
@@ -49,6 +50,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   }
   // Answers leave garbage all the time. Unless told so, V8 collects it once it is three times what is in use, and resident memory swings by 100 MB.
   setFlagsFromString("--heap-growing-percent=50");
+  const stderr = openLog();
   using waiting = new Waiting("loading", { isQuiet: quiet, since: 0 });
   const mask = readMaskRequest("--mask", options.mask);
   const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
@@ -68,25 +70,25 @@ export async function serveAction(folders: string[], options: Options): Promise<
     kvType: options.kvType,
     form: options.form,
     onFault: (id, error) =>
-      process.stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.\n`),
+      stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.`),
   });
   for (const { id } of models) checkMask(service, id, mask);
-  const log = quiet ? undefined : (entry: object) => void process.stderr.write(`${JSON.stringify(entry)}\n`);
+  const log = quiet ? undefined : (entry: object) => stderr.write(JSON.stringify(entry));
   const page = await openPage(() => waiting.say("building the page (once)"));
   waiting.end();
   await using jobs = options.allowSpecialize ? new SpecializeJobs({ threads: options.threads }) : undefined;
   const app = createApp(service, { host, apiKey, hosts, cors, allowModels, jobs, log, logPrompts, mask, page });
   await using server = await listen(app.fetch, { host, port });
   for (const served of service.models()) {
-    if (isWhole(served)) process.stderr.write(`${served.id}: ${denseNote(served)}`);
-    else if (options.keep !== undefined) process.stderr.write(`${served.id}: ${keptLine(served, options)}\n`);
+    if (isWhole(served)) stderr.write(`${served.id}: ${denseNote(served).trimEnd()}`);
+    else if (options.keep !== undefined) stderr.write(`${served.id}: ${keptLine(served, options)}`);
   }
   for (const { id, formFlaw } of service.models())
-    if (formFlaw !== undefined) process.stderr.write(`${id}: masks are gathered, none is resident: ${formFlaw}.\n`);
+    if (formFlaw !== undefined) stderr.write(`${id}: masks are gathered, none is resident: ${formFlaw}.`);
   process.stdout.removeAllListeners("error").on("error", () => {}); // a server outlives who reads its output
   process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
   await interrupted();
-  if (!quiet) process.stderr.write("Ending what runs. Once more: at once.\n");
+  if (!quiet) stderr.write("Ending what runs. Once more: at once.");
   await Promise.all([server.close(), service.drain(), jobs?.[Symbol.asyncDispose]()]);
 }
 

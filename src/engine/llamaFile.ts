@@ -12,7 +12,7 @@ import {
   repackedBytes,
 } from "../bundle/memory.ts";
 import { FileError, MemoryError } from "../errors.ts";
-import { GgufFile } from "../formats/gguf.ts";
+import { arrayLength, GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
 import { checkNumber, readNumbers } from "../options.ts";
 import type { FeatureOptions } from "./engine.ts";
@@ -144,7 +144,7 @@ function inspect(
   const files = partsOf(path);
   const weights = totalBytes(files);
   return {
-    vocabSize: tokens.value.length,
+    vocabSize: arrayLength(tokens),
     weights: weights + (isQ8(files.at(-1)!) ? repackedBytes(weights) : 0),
     context:
       sequences * kvCacheBytes(config, contextLength, kvType) + computeBytes(config, sequences * contextLength, kvType),

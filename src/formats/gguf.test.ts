@@ -4,7 +4,15 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError } from "../errors.ts";
-import { GgufFile, type GgufMetadata, type GgufTensor, writeGguf } from "./gguf.ts";
+import {
+  arrayLength,
+  encodeHeader,
+  GgufFile,
+  type GgufMetadata,
+  type GgufTensor,
+  type GgufValue,
+  writeGguf,
+} from "./gguf.ts";
 
 const metadata: GgufMetadata = new Map([
   ["general.architecture", { type: "string", value: "llama" }],
@@ -49,6 +57,18 @@ test("what is written is read back: every value type, every tensor type, aligned
     file.readInto(bytes, tensor, 0);
     expect(bytes).toEqual(bytesOf[i]);
   }
+});
+
+test("a vocabulary that is written on is the same, whether its texts were made or not", async () => {
+  const path = await sample();
+  using file = new GgufFile(path);
+  const tokens = file.metadata.get("tokens") as GgufValue & { type: "array" };
+  const header = encodeHeader(file.metadata, tensors);
+  expect(readFileSync(path).subarray(0, header.length).equals(header)).toBe(true);
+  expect([arrayLength(tokens), tokens.value.length]).toEqual([3, 3]);
+  const changed: GgufMetadata = new Map([["tokens", { ...tokens, value: ["b"] }]]);
+  const wanted: GgufMetadata = new Map([["tokens", { type: "array", of: "string", value: ["b"] }]]);
+  expect(encodeHeader(changed, [])).toEqual(encodeHeader(wanted, []));
 });
 
 test("tensors may come in pieces", async () => {

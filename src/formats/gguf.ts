@@ -248,8 +248,14 @@ class Cursor {
 
   constructor(readonly file: ReadableFile) {}
 
-  /** The next `length` bytes. Valid until the next call. */
+  /** The next `length` bytes. */
   take(length: number, what: string): Buffer {
+    const start = this.#pass(length, what);
+    return this.#window.subarray(start, start + length);
+  }
+
+  /** Passes the next `length` bytes. @returns where in the window they begin */
+  #pass(length: number, what: string): number {
     const within = this.offset - this.#windowStart;
     if (within + length > this.#window.length) {
       const room = Math.max(0, Math.min(1 << 16, this.file.size - this.offset));
@@ -260,7 +266,7 @@ class Cursor {
     this.offset += length;
     if (this.offset > maxHeaderBytes)
       throw new FileError(this.file.path, `wanted a header of at most ${maxHeaderBytes} bytes, got more in ${what}.`);
-    return this.#window.subarray(start, start + length);
+    return start;
   }
 
   uint32(what: string): number {
@@ -269,16 +275,23 @@ class Cursor {
 
   /** A 64-bit size, at most `max`. */
   size(what: string, max: number): number {
-    const bytes = this.take(8, what);
-    // A bigint for each text of a vocabulary takes longer than the text.
-    const value = bytes.readUInt32LE(4) * 2 ** 32 + bytes.readUInt32LE(0);
-    if (value > Math.floor(max)) {
+    const at = this.#pass(8, what);
+    const value = this.#window.readUInt32LE(at) + 2 ** 32 * this.#window.readUInt32LE(at + 4);
+    if (value > max) {
       throw new FileError(
         this.file.path,
-        `${what}: wanted at most ${Math.floor(max)}, got ${bytes.readBigUInt64LE()}. Is the file corrupt?`,
+        `${what}: wanted at most ${Math.floor(max)}, got ${this.#window.readBigUInt64LE(at)}. Is the file corrupt?`,
       );
     }
     return value;
+  }
+
+  /** The next strings with their lengths. */
+  strings(count: number, what: string): Buffer {
+    const start = this.offset;
+    const lengthOf = `length of ${what}`;
+    for (let i = 0; i < count; i++) this.#pass(this.size(lengthOf, maxStringBytes), what);
+    return this.file.read(start, this.offset - start, what);
   }
 
   /** At most `max`, and what the rest of the file can hold, if each takes `bytes`. */
@@ -362,9 +375,40 @@ function readValue(cursor: Cursor, what: string): GgufValue {
   const of = readScalarType(cursor, what, cursor.uint32(what));
   const length = cursor.count(what, scalarFormat(of).bytes, cursor.arrayValues);
   cursor.arrayValues -= length;
-  const value: GgufScalar[] = [];
-  for (let i = 0; i < length; i++) value.push(readScalar(cursor, of, what));
-  return { type: "array", of, value };
+  const bytes = of === "string" ? cursor.strings(length, what) : cursor.take(length * scalars[of].bytes, what);
+  let values: GgufScalar[] | undefined;
+  const entry: GgufValue = {
+    type: "array",
+    of,
+    get value() {
+      values ??= of === "string" ? textsIn(bytes, length) : numbersIn(of, bytes);
+      return values;
+    },
+  };
+  stored.set(entry, { bytes, length });
+  return entry;
+}
+
+/** Arrays as they lie in their files: a vocabulary is ten thousands of values, which opening a model and writing its metadata on need not make. They are made when asked for. */
+const stored = new WeakMap<GgufValue, { bytes: Buffer; length: number }>();
+
+function numbersIn(of: keyof typeof scalars, bytes: Buffer): GgufScalar[] {
+  const { bytes: size, get } = scalars[of];
+  return Array.from({ length: bytes.length / size }, (_, i) => get(viewOf(bytes.subarray(i * size, (i + 1) * size))));
+}
+
+function textsIn(bytes: Buffer, count: number): string[] {
+  let end = 0;
+  return Array.from({ length: count }, () => {
+    const start = end + 8;
+    end = start + bytes.readUInt32LE(end); // the longest are far shorter
+    return bytes.toString("utf8", start, end);
+  });
+}
+
+/** How many values an array has, without making them. */
+export function arrayLength(entry: GgufValue & { type: "array" }): number {
+  return stored.get(entry)?.length ?? entry.value.length;
 }
 
 function readScalar(cursor: Cursor, type: ScalarType, what: string): GgufScalar {
@@ -460,8 +504,8 @@ export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTenso
     if (entry.type === "array") {
       put("uint32", arrayType.id);
       put("uint32", scalarFormat(entry.of).id);
-      put("uint64", BigInt(entry.value.length));
-      parts.push(encodeArray(entry.of, entry.value));
+      put("uint64", BigInt(arrayLength(entry)));
+      parts.push(stored.get(entry)?.bytes ?? encodeArray(entry.of, entry.value));
     } else {
       put("uint32", scalarFormat(entry.type).id);
       put(entry.type, entry.value);

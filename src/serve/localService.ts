@@ -146,7 +146,7 @@ export async function openLocalService(
 }
 
 async function openServed(id: string, path: string, options: CompleteOptions): Promise<Served> {
-  const model = new InstructionModel(path, options);
+  const model = await InstructionModel.openInTurns(path, options);
   try {
     const { bundle, format } = model;
     if (options.form === "resident") checkResident(bundle);
@@ -158,6 +158,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const isDense = !isMasked(model, { ...budgetIn(options), source: name, text });
     const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options), name);
     const tasks = new TaskStore(bundle, tasksRoot);
+    await setImmediate();
     const stored = readStoredModel(path);
     estimate(stored, { tFfn: isDense ? undefined : tFfn, contextLength }); // that they suit the model
     const size = { tFfn, contextLength, slots, kvType };
@@ -361,6 +362,7 @@ export class LocalService implements InferenceService {
     const read = await this.#read(served, prompt, signal);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
     const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
+    const thoughts = thoughtsOf(served.model, prompt);
     const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
     const use: Use<void> = async (engine, info, ms, learn) => {
       const give = ({ text: piece, logprobs: scored }: TextPiece) => {
@@ -388,6 +390,7 @@ export class LocalService implements InferenceService {
           type: "start",
           mask: info,
           promptTokens: read.ids.length,
+          ...thoughts,
           ...(echo && { echo: promptTokens(read.ids[0]!, echoed, tokenizer) }),
         });
       for await (const { id: token, part, scored } of tokens) {
@@ -629,6 +632,12 @@ export class LocalService implements InferenceService {
         return request satisfies never;
     }
   }
+}
+
+/** How thoughts begin after a prompt with variables; of others the model's are known. */
+function thoughtsOf({ format }: InstructionModel, prompt: GenerationRequest["prompt"]) {
+  if (prompt.kind !== "chat" || prompt.variables === undefined || !(format.template instanceof ChatTemplate)) return {};
+  return { thoughts: format.template.thoughts(format.tokenizer, prompt.variables) ?? ("none" as const) };
 }
 
 /** Writes down what masks without training cost a new bundle, as `import` does; without that it is served as well. */

@@ -94,6 +94,8 @@ export type GenerationEvent =
       type: "start";
       mask: MaskInfo;
       promptTokens: number;
+      /** How thoughts begin, where the prompt has variables of the chat template: they may change it. "none": there are none. */
+      thoughts?: NonNullable<ServedModel["thoughts"]> | "none";
       /** The prompt's own tokens, where asked for. */
       echo?: readonly PromptToken[];
     }

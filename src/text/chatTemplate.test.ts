@@ -228,6 +228,46 @@ describe("a template that leaves out earlier thoughts", () => {
   });
 });
 
+describe("variables of a template's own", () => {
+  const source = `{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{{ style }}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+
+{% endif %}{% endif %}`;
+  const own = new ChatTemplate(source, "x.jinja");
+  const user: ChatMessage[] = [{ role: "user", content: "Hi <|im_end|>" }];
+  const render = (variables: object) => own.render(user, tokenizer, [], variables as Record<string, unknown>);
+
+  test("are given to it as Jinja's, those that it does not know without effect", () => {
+    const plain = joined(render({}));
+    expect(joined(render({ enable_thinking: true, unknown: { a: [1, null] } }))).toBe(plain);
+    expect(joined(render({ enable_thinking: false }))).toBe(`${plain}<think>\n\n</think>\n\n`);
+    expect(joined(render({ style: "short" }))).toBe(
+      plain.replace("<|im_start|>assistant", "short<|im_start|>assistant"),
+    );
+  });
+
+  test("bring no special token, and take the place of nothing that it is given anyway", () => {
+    const count = (variables: Record<string, unknown>) =>
+      chatIds(tokenizer, own, user, [], variables).filter((id) => id < specials.length).length;
+    expect(count({ style: "<|im_end|><|im_start|>system" })).toBe(count({}));
+    for (const name of ["messages", "bos_token", "raise_exception"])
+      expect(() => render({ [name]: [] })).toThrow(`got "${name}"`);
+  });
+
+  test("may change how thoughts begin", () => {
+    const thinking = new ChatTemplate(
+      source.replace("{% endif %}{% endif %}", "{% else %}<think>{% endif %}{% endif %}"),
+      "x",
+    );
+    expect(thinking.thoughts(tokenizer)).toBe("opened");
+    expect(thinking.thoughts(tokenizer, { enable_thinking: false })).toBe("open");
+  });
+});
+
 test.each([
   ["{{ messages[0].content }}", undefined],
   ["{{ messages[0].content.split('</think>')[-1] }}<|im_start|>assistant\n", "open"],

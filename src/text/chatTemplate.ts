@@ -107,10 +107,10 @@ export class ChatTemplate {
   }
 
   /** How answers of a reasoning model begin: it opens its thoughts, `<think>`, or the prompt has opened them. Undefined: it has none. */
-  thoughts(ends: Ends): "opened" | "open" | undefined {
+  thoughts(ends: Ends, variables?: TemplateVariables): "opened" | "open" | undefined {
     if (!this.source.includes("</think>")) return undefined;
     try {
-      const prompt = this.render([{ role: "user", content: "a" }], ends).at(-1)!.text;
+      const prompt = this.render([{ role: "user", content: "a" }], ends, [], variables).at(-1)!.text;
       return prompt.trimEnd().endsWith("<think>") ? "opened" : "open";
     } catch (error) {
       if (error instanceof IfpruneError) return undefined; // each chat fails, with the cause; the model is served all the same
@@ -125,16 +125,27 @@ export class ChatTemplate {
    * The date is the same on every day, so that a prompt is too. A template that knows no calls is shown them as texts.
    *
    * @param tools that the model may call, for a template that shows each as JSON
-   * @throws {InputError} if the template refuses the messages, takes no tools, or makes special tokens of what is in the messages
+   * @throws {InputError} if the template refuses the messages, takes no tools, or makes special tokens of what is in the messages, or a variable is one that it has anyway
    * @throws {FileError} if the template fails
    */
-  render(given: readonly ChatMessage[], ends: Ends, tools: readonly object[] = []): TextPart[] {
+  render(
+    given: readonly ChatMessage[],
+    ends: Ends,
+    tools: readonly object[] = [],
+    variables: TemplateVariables = {},
+  ): TextPart[] {
     if (tools.length > 0 && !this.hasTools)
       throw new InputError(`chat template: wanted one for tools, got one without. Give no tools.`);
+    const taken = Object.keys(variables).find((name) => ownVariables.has(name));
+    if (taken !== undefined)
+      throw new InputError(
+        `chat template: wanted variables beside those that it has anyway, got "${taken}". Leave it out.`,
+      );
     const plainTools: object[] = JSON.parse(JSON.stringify(tools)); // Jinja knows no undefined fields
     const messages = this.source.includes("tool_calls") ? given : callsAsText(given);
-    if (messages.some(({ role, calls, thoughts }) => role === "tool" || calls || thoughts))
-      return this.#renderChanged(messages, ends, plainTools);
+    const isMore = ({ role, calls, thoughts }: ChatMessage) => role === "tool" || calls || thoughts;
+    if (Object.keys(variables).length > 0 || messages.some(isMore))
+      return this.#renderChanged(messages, ends, plainTools, variables);
     const roles = messages.map(({ role }) => role);
     const frame = this.#frame(roles, ends, tools.length);
     if (!frame) return this.#renderChanged(messages, ends, plainTools);
@@ -159,7 +170,12 @@ export class ChatTemplate {
    * For a template that changes contents, as those that leave out the thoughts of earlier answers, and for messages with more than contents: special tokens in
    * them are hidden behind characters that it does not know, and what it writes is its own but for those.
    */
-  #renderChanged(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[]): TextPart[] {
+  #renderChanged(
+    messages: readonly ChatMessage[],
+    ends: Ends,
+    tools: readonly object[],
+    variables: TemplateVariables = {},
+  ): TextPart[] {
     const hidden: string[] = [];
     const pattern = new RegExp([...ends.specialTokens.map(asPattern), "[\\u{f0100}-\\u{ffffd}]"].join("|"), "gu");
     const hide = (text: string) =>
@@ -169,7 +185,8 @@ export class ChatTemplate {
       });
     const shown = mapTexts(messages, hide);
     const shownTools = mapTexts(tools, hide);
-    const text = this.#written(shown, ends, shownTools);
+    const shownVariables = mapTexts(variables, hide);
+    const text = this.#written(shown, ends, shownTools, shownVariables);
     const count = (one: string) => one.match(pattern)?.filter((found) => found.codePointAt(0)! < HIDDEN).length ?? 0;
     const harmless = (one: string) => (one.trim() === "" ? one : "x");
     const own = this.#written(
@@ -180,6 +197,7 @@ export class ChatTemplate {
       })),
       ends,
       shownTools,
+      shownVariables,
     );
     if (count(text) !== count(own))
       // joined again of what was around something that it took away
@@ -205,7 +223,7 @@ export class ChatTemplate {
     let text: string;
     let isLookedInto: boolean;
     try {
-      ({ text, isLookedInto } = this.#run(messages, ends, ofTools, placeholderMark));
+      ({ text, isLookedInto } = this.#run(messages, ends, ofTools, { mark: placeholderMark }));
     } catch (error) {
       if (numTools > 0 && error instanceof IfpruneError) return undefined;
       throw error;
@@ -226,11 +244,16 @@ export class ChatTemplate {
   }
 
   /** What it writes up to where the answer goes on. */
-  #written(messages: readonly ChatMessage[], ends: Ends, tools: readonly object[]): string {
+  #written(
+    messages: readonly ChatMessage[],
+    ends: Ends,
+    tools: readonly object[],
+    variables: TemplateVariables = {},
+  ): string {
     const last = messages.at(-1)!;
-    if (last.role !== "assistant") return this.#run(messages, ends, tools).text;
+    if (last.role !== "assistant") return this.#run(messages, ends, tools, { variables }).text;
     const marked = [...messages.slice(0, -1), { ...last, content: last.content.trimEnd() + BEGUN }];
-    const { text } = this.#run(marked, ends, tools);
+    const { text } = this.#run(marked, ends, tools, { variables });
     const end = text.lastIndexOf(BEGUN);
     if (end < 0)
       throw new InputError("chat template: wanted a user's message last, as it shows no beginning of an answer.");
@@ -242,7 +265,7 @@ export class ChatTemplate {
     messages: readonly ChatMessage[],
     { bosToken, eosToken }: Ends,
     tools: readonly unknown[],
-    mark?: string,
+    { variables = {}, mark }: { variables?: TemplateVariables; mark?: string },
   ): { text: string; isLookedInto: boolean } {
     const environment = new Environment();
     const globals = {
@@ -260,11 +283,11 @@ export class ChatTemplate {
       ...{ tools: tools.length > 0 ? tools : null, documents: null }, // as transformers has them
       messages: messages.map(templateMessage),
     };
-    for (const [name, value] of Object.entries(globals)) environment.set(name, value);
+    for (const [name, value] of Object.entries({ ...variables, ...globals })) environment.set(name, value);
     const contentLength = messages.reduce((sum, one) => sum + one.content.length + asideLength(one), 0);
     const interpreter = new Interpreter(environment);
     doAsPython(interpreter);
-    const toolsLength = JSON.stringify(tools).length;
+    const toolsLength = JSON.stringify([tools, variables]).length;
     const charge = limitWork(
       interpreter,
       MAX_WORK + MAX_WORK_PER_MESSAGE * messages.length + MAX_WORK_PER_CHARACTER * (contentLength + toolsLength),
@@ -285,6 +308,15 @@ export class ChatTemplate {
     return { text: output, isLookedInto: watch?.isLookedInto ?? true };
   }
 }
+
+/** Variables of a template's own that whoever asks may set, as `enable_thinking`, each any JSON. What it does not know has no effect. */
+export type TemplateVariables = Readonly<Record<string, unknown>>;
+
+/** What a template is given anyway. */
+const ownVariables: ReadonlySet<string> = new Set([
+  ...["messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token"],
+  ...["range", "raise_exception", "strftime_now", "true", "false", "none", "True", "False", "None"],
+]);
 
 type Ends = Pick<Tokenizer, "bosToken" | "eosToken" | "specialTokens">;
 
@@ -358,8 +390,9 @@ export function chatIds(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   tools?: readonly object[],
+  variables?: TemplateVariables,
 ): Int32Array {
-  return tokenizer.encodeParts(template.render(messages, tokenizer, tools));
+  return tokenizer.encodeParts(template.render(messages, tokenizer, tools, variables));
 }
 
 const jsonTemplate = new Template("{{ value | tojson }}");

@@ -7,8 +7,9 @@
  * All before " Input: " is the instruction: what a mask for the whole task is made from.
  */
 import { FileError, InputError, OptionError } from "../errors.ts";
-import { type ChatMessage, ChatTemplate, chatIds } from "./chatTemplate.ts";
-import { type Boundary, loadTokenizer, type TextPart, type Tokenizer } from "./tokenizer.ts";
+import { atOnce, type Steps } from "../steps.ts";
+import { type ChatMessage, ChatTemplate, chatIds, type TemplateVariables } from "./chatTemplate.ts";
+import { type Boundary, loadingTokenizer, type TextPart, type Tokenizer } from "./tokenizer.ts";
 
 const INPUT_MARK = " Input: ";
 
@@ -105,8 +106,9 @@ export function chatInstruction(
   template: ChatTemplate,
   messages: readonly ChatMessage[],
   tools?: readonly object[],
+  variables?: TemplateVariables,
 ): Instruction {
-  const parts = template.render(messages, tokenizer, tools);
+  const parts = template.render(messages, tokenizer, tools, variables);
   const { content } = messages.at(-1)!;
   const at = parts.findLastIndex(({ text, isTrusted }) => !isTrusted && text.trim() === content.trim());
   const [ids, before] = [parts, parts.slice(0, at)].map((some) => withBos(tokenizer, tokenizer.encodeParts(some)));
@@ -134,12 +136,20 @@ export interface FormatSource {
 }
 
 /** @throws {FileError} if the tokenizer or the chat template is none */
-export function openFormat({ tokenizer, boundary, promptTemplate, chatTemplate }: FormatSource): PromptFormat {
+export function openFormat(source: FormatSource): PromptFormat {
+  return atOnce(openingFormat(source));
+}
+
+/** {@link openFormat} in steps. */
+export function* openingFormat({
+  tokenizer: path,
+  boundary,
+  promptTemplate,
+  chatTemplate,
+}: FormatSource): Steps<PromptFormat> {
   const { source, where } = chatTemplate ?? {};
-  return new PromptFormat(
-    loadTokenizer(tokenizer, boundary),
-    source === undefined ? promptTemplate : new ChatTemplate(source, where!),
-  );
+  const tokenizer = yield* loadingTokenizer(path, boundary);
+  return new PromptFormat(tokenizer, source === undefined ? promptTemplate : new ChatTemplate(source, where!));
 }
 
 /** How an LLM is prompted and how it answers, in token ids. */

@@ -7,6 +7,7 @@
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { FileError, InputError } from "../errors.ts";
 import { readJson } from "../json.ts";
+import { atOnce, type Steps } from "../steps.ts";
 import { asPattern } from "../words.ts";
 import {
   type AddedToken,
@@ -92,7 +93,14 @@ const MAX_REMEMBERED = 1 << 16;
  * @throws {FileError} when the file cannot be read or is not a BPE tokenizer that covers every text
  */
 export function loadTokenizer(path: string, boundary?: Boundary): Tokenizer {
-  return createTokenizer(readJson(path), path, boundary);
+  return atOnce(loadingTokenizer(path, boundary));
+}
+
+/** {@link loadTokenizer} in steps: a large vocabulary takes some hundred milliseconds. */
+export function* loadingTokenizer(path: string, boundary?: Boundary): Steps<Tokenizer> {
+  const json = readJson(path);
+  yield;
+  return yield* creatingTokenizer(json, path, boundary);
 }
 
 /**
@@ -101,7 +109,12 @@ export function loadTokenizer(path: string, boundary?: Boundary): Tokenizer {
  * @throws {FileError} as `loadTokenizer`
  */
 export function createTokenizer(json: unknown, where: string, boundary?: Boundary): Tokenizer {
+  return atOnce(creatingTokenizer(json, where, boundary));
+}
+
+function* creatingTokenizer(json: unknown, where: string, boundary?: Boundary): Steps<Tokenizer> {
   const file = readTokenizerFile(json, where, boundary?.vocabSize);
+  yield;
   const { tokens } = file;
   const special = new Map(file.added_tokens.filter(isControl).map((token) => [token.content, token]));
   const { bosId, eosIds, vocabSize = tokens.length } = boundary ?? boundaryByName(special, where);

@@ -1,6 +1,6 @@
-/** Opens a sub-network: `build.ts ROOT NUMBER`. */
+/** Opens sub-networks, each twice, so that it is built and then found: `build.ts ROOT NUMBER…`. */
 import { openBundle, openNumbered } from "./subnetworks.ts";
 
-const [root, number] = process.argv.slice(2) as [string, string];
+const [root, ...numbers] = process.argv.slice(2) as [string, ...string[]];
 using bundle = openBundle();
-await openNumbered(bundle, Number(number), root);
+for (const number of numbers) for (let time = 0; time < 2; time++) await openNumbered(bundle, Number(number), root);

@@ -14,8 +14,10 @@ import {
 import { dirname, join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { isDeepStrictEqual } from "node:util";
 import type { Random } from "../../src/random.ts";
-import { type KilledRun, runKilled } from "../kill/kill.ts";
+import { expectKilledOrDone, type KilledRun, runKilled } from "../kill/kill.ts";
+import { type Remains, remainsOf, trainTiny } from "../kill/training.ts";
 import type { World } from "./world.ts";
 
 /** @returns what was lost */
@@ -24,29 +26,92 @@ export type Kind = (world: World, random: Random) => Promise<string | undefined>
 const numMasks = 6;
 const build = fileURLToPath(new URL("build.ts", import.meta.url));
 
-/** Writing calls of a build that nothing disturbs. */
-let calls: Promise<number> | undefined;
+/** Writing calls of builds that nothing disturbs, by how many sub-networks there are to build. */
+const calls = new Map<number, Promise<number>>();
 
-async function numCalls(world: World): Promise<number> {
-  calls ??= runBuild(world.newRoot(), 0, {}).then((run) => run.calls.length);
-  return await calls;
+async function numCalls(world: World, numBuilds = 1): Promise<number> {
+  const known = calls.get(numBuilds) ?? runBuild(world.newRoot(), numbersFrom(0, numBuilds)).then(lengthOfCalls);
+  calls.set(numBuilds, known);
+  return await known;
 }
 
-function runBuild(root: string, number: number, how: { killAt?: number; by?: "ENOSPC" }): Promise<KilledRun> {
-  return runKilled(build, [root, String(number)], { under: root, ...how });
+const lengthOfCalls = (run: KilledRun): number => run.calls.length;
+
+const numbersFrom = (first: number, count: number) => Array.from({ length: count }, (_, i) => (first + i) % numMasks);
+
+function runBuild(root: string, numbers: readonly number[], how: Moment & { by?: "ENOSPC" } = {}): Promise<KilledRun> {
+  return runKilled(build, [root, ...numbers.map(String)], { under: root, ...how });
 }
 
+interface Moment {
+  killAt?: number;
+  laterMs?: number;
+}
+
+/**
+ * Kills what runs at a random moment: inside a writing call, with half of it done, or at any time up to `mostMs` after one.
+ *
+ * @param run runs it, alike each time
+ */
+async function killAtRandom(
+  random: Random,
+  { numCalls, mostMs }: { numCalls: number; mostMs: number },
+  run: (moment: Moment) => Promise<KilledRun>,
+): Promise<void> {
+  const killAt = 1 + random.int(numCalls);
+  const moments = [{ killAt, laterMs: random.float() * mostMs }, { killAt }]; // the second where it was faster
+  for (const moment of moments.slice(random.int(2))) {
+    const { signal, code, stderr } = await run(moment);
+    if (signal === "SIGKILL") return;
+    if (code !== 0 || moment.laterMs === undefined) throw new Error(`the program ended with ${code}:\n${stderr}`);
+  }
+}
+
+/** While it gathers, writes or opens sub-networks. Their files show what a next process would answer with; of some it is asked for all the same. */
 const kill: Kind = async (world, random) => {
-  const [root, number] = [world.newRoot(), random.int(numMasks)];
-  const { signal, stderr } = await runBuild(root, number, { killAt: 1 + random.int(await numCalls(world)) });
-  if (signal !== "SIGKILL") return `wanted a build that is killed, got one that was not: ${stderr}`;
-  return await world.check(root, [number]);
+  const numbers = numbersFrom(random.int(numMasks), 2);
+  let root: string;
+  await killAtRandom(random, { numCalls: await numCalls(world, 2), mostMs: 20 }, (moment) => {
+    root = world.newRoot();
+    return runBuild(root, numbers, moment);
+  });
+  const answered = random.int(20) === 0 ? await world.check(root!, numbers) : undefined;
+  const lost = answered ?? (await world.checkFiles(root!, numbers, numMasks));
+  if (lost === undefined) rmSync(root!, { recursive: true });
+  return lost;
 };
+
+/** A step takes some of `mostMs`, so that it dies between writes too. */
+const killedTraining: Kind = async (world, random) => {
+  const { calls, remains } = await uninterrupted(world);
+  let runs: string;
+  await killAtRandom(random, { numCalls: calls.length, mostMs: 100 }, (moment) => {
+    runs = world.newRoot();
+    return trainTiny(runs, moment);
+  });
+  expectKilledOrDone(await trainTiny(runs!));
+  const lost = isDeepStrictEqual(await remainsOf(runs!), remains) ? undefined : "another checkpoint or log than wanted";
+  if (lost === undefined) rmSync(runs!, { recursive: true });
+  return lost;
+};
+
+let whole: Promise<{ calls: KilledRun["calls"]; remains: Remains }> | undefined;
+
+/** The run that nothing interrupts. */
+function uninterrupted(world: World): NonNullable<typeof whole> {
+  whole ??= (async () => {
+    const runs = world.newRoot();
+    const run = await trainTiny(runs);
+    expectKilledOrDone(run);
+    return { calls: run.calls, remains: await remainsOf(runs) };
+  })();
+  return whole;
+}
 
 const fullDisk: Kind = async (world, random) => {
   const [root, number] = [world.newRoot(), random.int(numMasks)];
   const how = { killAt: 1 + random.int(await numCalls(world)), by: "ENOSPC" } as const;
-  const { code, stderr } = await runBuild(root, number, how);
+  const { code, stderr } = await runBuild(root, [number], how);
   if (code !== 0 && !stderr.includes("ENOSPC")) return `ended with ${code}: ${stderr}`;
   return await world.check(root, [number]);
 };
@@ -140,7 +205,7 @@ const pathsIn = (root: string): string[] =>
 const clock: Kind = async (world, random) => {
   const root = world.newRoot();
   const numbers = [0, 1, 2].map((i) => (random.int(numMasks) + i) % numMasks);
-  await runBuild(root, numbers[0]!, { killAt: 1 + random.int(await numCalls(world)) });
+  await runBuild(root, [numbers[0]!], { killAt: 1 + random.int(await numCalls(world)) });
   for (let time = 0; time < 2; time++) {
     skew(root, random);
     const lost = await world.check(root, numbers);
@@ -149,8 +214,8 @@ const clock: Kind = async (world, random) => {
   return undefined;
 };
 
-const words = ["wolf", "cat", "church", "city", "child", "mouse", "box", "leaf", "dog", "baby"];
-const questions = words.flatMap((word) => [
+const nouns = ["wolf", "cat", "church", "city", "child", "mouse", "box", "leaf", "dog", "baby"];
+export const questions = nouns.flatMap((word) => [
   `What is the plural of ${word}?`,
   `Write ${word} backwards.`,
   `How many letters has ${word}?`,
@@ -200,10 +265,14 @@ const twoServers: Kind = async (world, random) => {
   return (await Promise.all(asked)).find((lost) => lost !== undefined);
 };
 
+/** Kinds of which several trials may run at once. */
+export const apart: readonly string[] = ["killed at the cache", "killed in training"];
+
 /** By name, those that this machine permits. */
 export function kinds(world: World): Record<string, Kind> {
   return {
-    "killed at a write of the cache": kill,
+    "killed at the cache": kill,
+    "killed in training": killedTraining,
     "full disk (injected)": fullDisk,
     ...(maySmallDisk(world) && { "full disk (tmpfs)": smallDisk }),
     "damaged cache file": damage,

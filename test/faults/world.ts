@@ -1,19 +1,29 @@
 /** Where faults happen: folders, processes that answer, and what they answer where nothing happened. */
 import { type ChildProcess, fork, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { isDeepStrictEqual } from "node:util";
+import { contentsOf } from "../kill/contents.ts";
 import type { Told } from "./asker.ts";
+import { openBundle, openNumbered } from "./subnetworks.ts";
 
 const program = (name: string) => fileURLToPath(new URL(`${name}.ts`, import.meta.url));
 
-/** A process that answers, begun anew when it has died. */
+/** A process that answers one question after the other, begun anew when it has died. */
 class Asker implements Disposable {
   #child: ChildProcess | undefined;
+  #last: Promise<unknown> = Promise.resolve();
 
   ask(root: string, number: number): Promise<Told> {
+    const asked = this.#last.then(() => this.#ask(root, number));
+    this.#last = asked;
+    return asked;
+  }
+
+  #ask(root: string, number: number): Promise<Told> {
     this.#child ??= fork(program("asker"), [], {
       execArgv: ["--import", "tsx"],
       stdio: ["ignore", "ignore", "ignore", "ipc"],
@@ -103,6 +113,7 @@ export class World implements Disposable {
   readonly servers = [0, 1].map(() => new Server(join(this.folder, "served"))) as [Server, Server];
   readonly #untouched = new Server(join(this.folder, "untouched-served"));
   readonly #references = new Map<number | string, Promise<string>>();
+  readonly #bundle = openBundle();
 
   newRoot(): string {
     return mkdtempSync(join(this.folder, "root-"));
@@ -135,7 +146,22 @@ export class World implements Disposable {
     return undefined;
   }
 
+  /**
+   * @param further opened after the others
+   * @returns what is wrong with the files of some masks' sub-networks, once they have been opened; undefined if nothing is, and nothing half-written is left either
+   */
+  async checkFiles(root: string, numbers: readonly number[], further: number): Promise<string | undefined> {
+    const open = async (number: number, at: string) => dirname(await openNumbered(this.#bundle, number, at));
+    for (const number of [...numbers, further]) {
+      const [entry, wanted] = [await open(number, root), await open(number, join(this.folder, "untouched-files"))];
+      if (!isDeepStrictEqual(contentsOf(entry), contentsOf(wanted))) return `other files than wanted of mask ${number}`;
+    }
+    const left = readdirSync(root, { recursive: true, encoding: "utf8" }).filter((name) => name.includes("partial-"));
+    return left.length > 0 ? `left: ${left.join(", ")}` : undefined;
+  }
+
   [Symbol.dispose](): void {
+    this.#bundle[Symbol.dispose]();
     for (const one of [...this.askers, ...this.servers, this.#untouched]) one[Symbol.dispose]();
     rmSync(this.folder, { recursive: true, force: true });
   }

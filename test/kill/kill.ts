@@ -18,6 +18,7 @@ export interface KilledRun {
  * @param under folder whose writes count
  * @param killAt number of the call that the signal comes in, from 1; absent: never
  * @param by SIGKILL ends the process there; SIGINT is its to handle; ENOSPC is a disk that is full from there on
+ * @param laterMs kill it so long after that call instead, whatever it then does: in the time of this process, which waits for it
  */
 export async function runKilled(
   program: string,
@@ -26,7 +27,13 @@ export async function runKilled(
     under,
     killAt,
     by = "SIGKILL",
-  }: { under: string; killAt?: number | undefined; by?: "SIGKILL" | "SIGINT" | "ENOSPC" },
+    laterMs,
+  }: {
+    under: string;
+    killAt?: number | undefined;
+    by?: "SIGKILL" | "SIGINT" | "ENOSPC";
+    laterMs?: number | undefined;
+  },
 ): Promise<KilledRun> {
   const report = `${under}.calls.json`;
   const preload = new URL("preload.js", import.meta.url).href;
@@ -37,13 +44,14 @@ export async function runKilled(
       ...process.env,
       KILL_UNDER: under,
       KILL_REPORT: report,
-      KILL_BY: by,
+      KILL_BY: laterMs === undefined ? by : "parent",
       ...(killAt && { KILL_AT: String(killAt) }),
     },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["ignore", "pipe", "pipe", laterMs === undefined ? "ignore" : "pipe"],
   });
+  child.stdio[3]?.once("data", () => setTimeout(() => child.kill("SIGKILL"), laterMs));
   const ended = new Promise<[number | null, NodeJS.Signals | null]>((done) => child.on("close", (...how) => done(how)));
-  const [stdout, stderr, [code, signal]] = await Promise.all([text(child.stdout), text(child.stderr), ended]);
+  const [stdout, stderr, [code, signal]] = await Promise.all([text(child.stdout!), text(child.stderr!), ended]);
   const calls = existsSync(report) ? JSON.parse(readFileSync(report, "utf8")) : [];
   rmSync(report, { force: true });
   return { signal, code, stdout, stderr, calls };

@@ -1,7 +1,7 @@
 /**
  * Preloaded into a process under test (`--import`): counts its writing file-system calls under the folder `KILL_UNDER`, and kills
  * the process inside call number `KILL_AT` as `kill -9` would, with a write half done; with `KILL_BY=SIGINT` it gets that as if by Ctrl-C, and
- * goes on; with `KILL_BY=ENOSPC` that call and all later ones that take room fail as on a full disk. Without `KILL_AT`, or when the process ends before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
+ * goes on; with `KILL_BY=ENOSPC` that call and all later ones that take room fail as on a full disk; with `KILL_BY=parent` the parent is told by a byte on descriptor 3, and kills it a little later. Without `KILL_AT`, or when the process ends before, all calls are reported to the file `KILL_REPORT` as JSON: [call, path][].
  *
  * In JavaScript, as the command line starts in half the time without what runs TypeScript.
  */
@@ -30,6 +30,10 @@ function count(name, file) {
     throw Object.assign(new Error(`ENOSPC: no space left on device, ${name} '${path}'`), { code: "ENOSPC" });
   if (calls.length !== killAt || signal === "ENOSPC") return false;
   if (signal === "SIGKILL") return true;
+  if (signal === "parent") {
+    writeSync(3, ".");
+    return false;
+  }
   process.kill(process.pid, signal);
   return false;
 }
@@ -72,12 +76,12 @@ fs.promises.writeFile = async (file, data, ...rest) => {
 fs.promises.open = async (path, ...rest) => {
   const handle = await open(path, ...rest);
   const write = handle.write.bind(handle);
-  handle.write = async (data, offset, length, position) => {
+  handle.write = async (data, offset = 0, length = data.length - offset, ...position) => {
     if (count("write", path)) {
-      await write(data, offset, length >> 1, position);
+      await write(data, offset, length >> 1, ...position);
       die();
     }
-    return write(data, offset, length, position);
+    return write(data, offset, length, ...position);
   };
   return handle;
 };

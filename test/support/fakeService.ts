@@ -80,7 +80,9 @@ export class FakeService implements InferenceService {
       } as const;
       const echo = request.echo && this.#promptTokens(request.prompt, request.logprobs!);
       if (request.withStages) for (const stage of this.stages) yield { type: "stage", stage };
-      yield { type: "start", mask, promptTokens: 7, ...(echo && { echo }) };
+      const { variables } = request.prompt as { variables?: object };
+      const thoughts = variables && { thoughts: "none" as const };
+      yield { type: "start", mask, promptTokens: 7, ...thoughts, ...(echo && { echo }) };
       const words = this.answer(request).match(/\s*\S+|\s+$/g) ?? [];
       let said = 0;
       for (const text of words) {

@@ -69,7 +69,7 @@ export function toApiError(error: unknown): ApiError {
 }
 
 export function invalid(param: string, message: string, code = "invalid_value"): ApiError {
-  return new ApiError(400, code, `${param}: ${message}`, { param });
+  return new ApiError(400, code, `${short(param)}: ${message}`, { param: short(param) });
 }
 
 const MAX_MESSAGE_LENGTH = 400;

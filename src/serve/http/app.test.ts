@@ -1145,6 +1145,52 @@ test("thoughts are told apart from the answer, whole and in pieces", async () =>
   expect(plain[0].message.content).toContain("<think>"); // its answer has begun already
 });
 
+test("lists and maps are counted before what is in them is looked at, and the first wrong thing ends the reading: a body has room for a million wrong items", async () => {
+  const many = Array(5000).fill(1);
+  const pairs = Object.fromEntries(many.map((_, i) => [`no id ${i}`, "no number"]));
+  const content = (parts: unknown[]) => [{ role: "user", content: parts }];
+  for (const [body, wanted] of [
+    [{ messages: many }, "messages: wanted at most 1000 messages"],
+    [{ messages: content(many) }, "messages.0.content: wanted a text, or up to 1000 parts of type text"],
+    [{ tools: many }, "tools: wanted at most 256 tools"],
+    [{ stop: many }, "stop: wanted a text, or up to 32 of them"],
+    [Object.fromEntries(Array.from({ length: 10_001 }, (_, i) => [`unknown ${i}`, 1])), "at most 10000 keys"],
+    [{ logit_bias: pairs }, "logit_bias: wanted at most 300 tokens"],
+    [{ metadata: pairs }, "metadata: wanted at most 16 pairs"],
+  ] as const)
+    expect((await chat(body, 400)).error.message).toMatch(wanted);
+  const { error } = await complete({ prompt: [5, 6.5, ...many, -1] }, 400);
+  expect(error).toMatchObject({ param: "prompt.0.1", message: "prompt.0.1: wanted an integer" });
+});
+
+test("half a surrogate pair is refused wherever it stands", async () => {
+  for (const body of ['{"a":["\\ud800"]}', '{"\\udc00":1}', '{"a":{"b":"\\ud83d\\ude00 \\ud83d"}}']) {
+    const headers = { "content-type": "application/json" };
+    const response = await app().request("/v1/completions", { method: "POST", body, headers });
+    expect(((await response.json()) as Json).error.code).toBe("invalid_utf8");
+  }
+});
+
+test("variables of the chat template are given to it, and thoughts told apart as it then has them", async () => {
+  service = new FakeService(() => "A <think>b</think>");
+  service.thoughts = "opened";
+  const { choices } = await chat({ chat_template_kwargs: { enable_thinking: false, style: "short" } });
+  expect(choices[0].message).toEqual({ role: "assistant", content: "A <think>b</think>", refusal: null });
+  await chat({ enable_thinking: true, chat_template_kwargs: null });
+  const variables = service.requests.map(({ prompt }) => (prompt as { variables?: object }).variables);
+  expect(variables).toEqual([{ enable_thinking: false, style: "short" }, { enable_thinking: true }]);
+  for (const [body, param] of [
+    [{ enable_thinking: "no" }, "enable_thinking"],
+    [{ chat_template_kwargs: { enable_thinking: "no" } }, "chat_template_kwargs.enable_thinking"],
+    [{ chat_template_kwargs: { enable_thinking: false }, enable_thinking: true }, "enable_thinking"],
+    [{ chat_template_kwargs: { style: "x".repeat(20_000) } }, "chat_template_kwargs"],
+    [{ chat_template_kwargs: [] }, "chat_template_kwargs"],
+  ] as const) {
+    const { error } = await chat(body, 400);
+    expect(error.param).toBe(param);
+  }
+});
+
 test.each([
   [{ reasoning_effort: "none" }],
   [{ top_logprobs: 0 }],

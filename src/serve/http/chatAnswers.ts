@@ -1,4 +1,5 @@
 /** What the routes of conversations share (chat, responses, Ollama's): from what is asked to an answer's text, thoughts and calls as they come. */
+import type { TemplateVariables } from "../../text/chatTemplate.ts";
 import type { AnswerStage, GenerationEvent, Prompt, ServedModel, TokenLogprob } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
 import type { Handled } from "./context.ts";
@@ -48,7 +49,7 @@ export function openAnswers(
   const prompt: Prompt =
     typeof messages === "string"
       ? { kind: "text", text: messages }
-      : { kind: "chat", messages: plainMessages(messages), ...(use && { tools: use.tools }) };
+      : { kind: "chat", messages: plainMessages(messages), ...(use && { tools: use.tools }), ...variablesOf(asked) };
   const request = {
     prompt,
     mask: maskOf(service, model, asked, c.var.mask),
@@ -61,9 +62,17 @@ export function openAnswers(
   const answers = new Answers(c, model, prefix);
   const events = answers.run(samplings(asked, n).map((sampling) => () => answers.generate({ ...request, sampling })));
   const isContinued = typeof messages === "string" || messages.at(-1)!.role === "assistant";
-  const thoughts = schema || isContinued ? undefined : model.thoughts;
-  const readers = Array.from({ length: n }, () => new AnswerReader(use, thoughts));
+  const mayThink = !schema && !isContinued;
+  const readers = Array.from({ length: n }, () => new AnswerReader(use, mayThink, model.thoughts));
   return { answers, frames: readFrames(events, readers) };
+}
+
+/** Of the chat template, with what llama-server and others have as a field of its own. */
+function variablesOf({ chat_template_kwargs: given, enable_thinking }: Asked): { variables?: TemplateVariables } {
+  if (enable_thinking === undefined) return given ? { variables: given } : {};
+  if ((given?.enable_thinking ?? enable_thinking) !== enable_thinking)
+    throw invalid("enable_thinking", "wanted what chat_template_kwargs says, got something else.");
+  return { variables: { ...given, enable_thinking } };
 }
 
 function answerSchema({ response_format: format }: Asked): object | undefined {
@@ -101,25 +110,36 @@ async function* readFrames(
   readers: readonly AnswerReader[],
 ): AsyncGenerator<AnswerFrame, void, void> {
   for await (const [index, event] of events) {
-    if (event.type === "start") yield { index };
-    else if (event.type === "stage") yield { index, stage: event.stage };
+    if (event.type === "start") {
+      if (event.thoughts) readers[index]!.setThoughts(event.thoughts);
+      yield { index };
+    } else if (event.type === "stage") yield { index, stage: event.stage };
     else for (const frame of readers[index]!.read(event)) yield { index, ...frame };
   }
 }
 
 class AnswerReader {
   readonly #use: ToolUse | undefined;
-  readonly #thoughts: ThoughtReader | undefined;
+  #thoughts: ThoughtReader | undefined;
+  readonly #mayThink: boolean;
   readonly #calls: CallReader | undefined;
   /** Of an answer that is a call as a whole. */
   #json = "";
   #hasCalls = false;
   #logprobs: TokenLogprob[] = [];
 
-  constructor(use: ToolUse | undefined, thoughts: ServedModel["thoughts"]) {
+  /** @param mayThink whether thoughts are told apart at all; `thoughts`: how they begin, unless the start of the answer says otherwise */
+  constructor(use: ToolUse | undefined, mayThink: boolean, thoughts: ServedModel["thoughts"]) {
     this.#use = use;
-    this.#thoughts = thoughts && new ThoughtReader(thoughts === "opened");
+    this.#mayThink = mayThink;
+    this.setThoughts(thoughts);
     this.#calls = use && !use.schema ? new CallReader(use.tools) : undefined;
+  }
+
+  /** Before the answer's first text. */
+  setThoughts(thoughts: ServedModel["thoughts"] | "none"): void {
+    const has = this.#mayThink && thoughts !== undefined && thoughts !== "none";
+    this.#thoughts = has ? new ThoughtReader(thoughts === "opened") : undefined;
   }
 
   *read(event: Exclude<GenerationEvent, { type: "start" | "stage" }>): Generator<Omit<AnswerFrame, "index">> {

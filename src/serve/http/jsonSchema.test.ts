@@ -108,3 +108,12 @@ test.each<[what: string, schema: object, message: RegExp]>([
   expect(() => convert(schema)).toThrow(ApiError);
   expect(() => convert(schema)).toThrow(message);
 });
+
+test.each<[what: string, schema: object, words: RegExp]>([
+  ["a type said a million times", { type: Array(1e6).fill("string") }, /wanted a "type"/],
+  ["a reference of megabytes", { $ref: `#${"/".repeat(4e6)}` }, /wanted a reference/],
+  ["a value of megabytes", { enum: ["x".repeat(4e6)] }, /at most 120000 characters/],
+  ["names of megabytes", { properties: { ["x".repeat(4e6)]: { type: "null" } } }, /at most 120000 characters/],
+])("%s is refused", (_, schema, words) => {
+  expect(() => convert(schema)).toThrow(words);
+});

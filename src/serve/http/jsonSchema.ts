@@ -53,7 +53,10 @@ const anything: Schema = {
  */
 export function grammarSchema(value: unknown, param: string): object {
   checkSize(value, param);
-  return new Converter(value).convert(value, param);
+  const schema = new Converter(value).convert(value, param);
+  if (JSON.stringify(schema).length > limits.schemaLength)
+    throw invalid(param, `wanted names and values of at most ${limits.schemaLength} characters together.`);
+  return schema;
 }
 
 /** @throws {ApiError} unless a schema is an object of bounded size */
@@ -127,7 +130,8 @@ class Converter {
     }
     if (Object.keys(schema).length === 0) return anything;
     const types = [type].flat();
-    if (types.length === 0 || types.some((name) => typeof name !== "string" || !Object.hasOwn(keywords, name)))
+    const isWrongMany = types.length === 0 || types.length > Object.keys(keywords).length;
+    if (isWrongMany || types.some((name) => typeof name !== "string" || !Object.hasOwn(keywords, name)))
       throw invalid(param, `wanted a "type": ${Object.keys(keywords).join(", ")}, or a list of them.`);
     only("type", ...types.flatMap((name) => keywords[name as string]!));
     const each = types.map((name) => {
@@ -138,7 +142,7 @@ class Converter {
   }
 
   #referred($ref: unknown, param: string): Schema {
-    if (typeof $ref !== "string" || !/^#(\/|$)/.test($ref))
+    if (typeof $ref !== "string" || $ref.length > limits.schemaPointer || !/^#(\/|$)/.test($ref))
       throw invalid(param, 'wanted a reference into the schema itself, as "#/$defs/Name".');
     if (this.#open.has($ref))
       throw invalid(

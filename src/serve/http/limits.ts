@@ -9,6 +9,8 @@ export const limits = {
   reserved: 32,
   bodyBytes: 4 << 20,
   jsonDepth: 32,
+  /** Of one object. */
+  jsonKeys: 10_000,
   headers: 100,
   headerBytes: 16 << 10,
   /** Until all headers, and the whole body, have come. */
@@ -19,6 +21,8 @@ export const limits = {
   /** A client that takes nothing of a stream for so long is gone. */
   stalledMs: 60_000,
   messages: 1000,
+  /** Of a message. */
+  parts: 1000,
   tools: 256,
   choices: 8,
   prompts: 64,
@@ -30,19 +34,24 @@ export const limits = {
   stops: 32,
   stopLength: 256,
   logitBiases: 300,
+  templateVariables: 16 << 10,
   topLogprobs: 20,
   schemaNodes: 500,
   schemaDepth: 16,
   /** Of all its enums together, as OpenAI's: a grammar has a branch for each. */
   schemaValues: 1000,
   schemaRepeats: 1000,
+  /** Of what a grammar is made of, as OpenAI's. */
+  schemaLength: 120_000,
+  /** Of a reference in it. */
+  schemaPointer: 1000,
 } as const;
 
 /**
  * The JSON of a request's body.
  *
  * @param types that it may say it is
- * @throws {ApiError} if it is not JSON, too long, too deep, not UTF-8, or holds half a surrogate pair
+ * @throws {ApiError} if it is not JSON, too long, too deep, too wide, not UTF-8, or holds half a surrogate pair
  */
 export async function readJsonBody(request: Request, types = ["application/json"]): Promise<unknown> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
@@ -54,7 +63,9 @@ export async function readJsonBody(request: Request, types = ["application/json"
   const text = utf8(await readBytes(request));
   try {
     checkDepth(text, limits.jsonDepth);
-    return JSON.parse(text, /\\u[dD][89a-fA-F]/.test(text) ? refuseHalfPairs : undefined);
+    const json: unknown = JSON.parse(text);
+    checkJson(json, /\\u[dD][89a-fA-F]/.test(text));
+    return json;
   } catch (cause) {
     if (cause instanceof ApiError) throw cause;
     throw new ApiError(400, "invalid_json", `Wanted JSON, got ${(cause as Error).message}.`.slice(0, 200), { cause });
@@ -91,12 +102,26 @@ function utf8(bytes: Uint8Array): string {
   }
 }
 
-/** Tokenizers and encoders of UTF-8 take no half of a surrogate pair. */
-function refuseHalfPairs(key: string, value: unknown): unknown {
-  for (const text of [key, value])
-    if (typeof text === "string" && /\p{Surrogate}/u.test(text))
+/**
+ * Refuses objects of very many keys, and half a surrogate pair, which tokenizers and encoders of UTF-8 do not take. (A reviver of `JSON.parse` would take seconds for
+ * a million numbers.)
+ *
+ * @param mayBeHalf whether the text has escapes of any
+ */
+function checkJson(value: unknown, mayBeHalf: boolean): void {
+  if (typeof value === "string") {
+    if (mayBeHalf && /\p{Surrogate}/u.test(value))
       throw new ApiError(400, "invalid_utf8", "Wanted Unicode text, got half a surrogate pair.");
-  return value;
+  } else if (Array.isArray(value)) for (const item of value) checkJson(item, mayBeHalf);
+  else if (typeof value === "object" && value !== null) {
+    const entries = Object.entries(value);
+    if (entries.length > limits.jsonKeys)
+      throw new ApiError(400, "invalid_json", `Wanted objects of at most ${limits.jsonKeys} keys.`);
+    for (const [key, item] of entries) {
+      checkJson(key, mayBeHalf);
+      checkJson(item, mayBeHalf);
+    }
+  }
 }
 
 /** @throws {ApiError} unless the headers are few */

@@ -2,9 +2,12 @@
 import { z } from "zod";
 import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
-import { bodyParts, type Message, SAMPLING_FIELDS } from "./schemas.ts";
+import { bodyParts, type Message } from "./schemas.ts";
 
-const { optional, integer, text, field, functionName, inputs, thoughts, sampling, tool, parser } = bodyParts;
+const { optional, integer, boolean, listOf, jsonObject, functionName, inputs, thoughts, tool, toolsOf, parser } =
+  bodyParts;
+const { answering, scoring } = bodyParts;
+const { repetition_penalty, ...sampling } = bodyParts.sampling;
 
 /** Ollama's own, but for the penalty of repetition: Ollama's looks at 64 tokens, ours at all of the answer. */
 const DEFAULTS = { temperature: 0.8, top_k: 40, top_p: 0.9 };
@@ -20,17 +23,10 @@ const other = (value: number) => optional(z.literal(value, `wanted ${value}: the
 
 const options = z.strictObject({
   ...machine,
-  temperature: field(SAMPLING_FIELDS.temperature),
-  top_p: field(SAMPLING_FIELDS.top_p),
-  top_k: field(SAMPLING_FIELDS.top_k),
-  min_p: field(SAMPLING_FIELDS.min_p),
-  seed: field(SAMPLING_FIELDS.seed),
-  frequency_penalty: field(SAMPLING_FIELDS.frequency_penalty),
-  presence_penalty: field(SAMPLING_FIELDS.presence_penalty),
-  repeat_penalty: field(SAMPLING_FIELDS.repetition_penalty),
+  ...sampling,
+  repeat_penalty: repetition_penalty,
   repeat_last_n: optional(z.literal(-1, "penalties look at all of the answer")),
   num_predict: optional(integer(-2, Number.MAX_SAFE_INTEGER)),
-  stop: sampling.stop,
   mirostat: other(0),
   mirostat_tau: z.unknown().optional(), // of mirostat
   mirostat_eta: z.unknown().optional(),
@@ -42,22 +38,17 @@ const noImages = optional(z.array(z.unknown()).max(0, "the models read no images
 const none = (why: string) => optional(z.literal("", why));
 
 const shared = {
-  model: text(256),
-  ...{ mask: sampling.mask, keep: sampling.keep, max_loss: sampling.max_loss, t_ffn: sampling.t_ffn },
-  stream: sampling.stream,
+  ...answering,
+  ...scoring,
   options: optional(options),
-  format: optional(
-    z.union([z.enum(["", "json"]), z.record(z.string(), z.unknown())], { error: 'wanted "json" or a JSON schema' }),
-  ),
+  format: optional(z.union([z.enum(["", "json"]), jsonObject], { error: 'wanted "json" or a JSON schema' })),
   think: optional(z.boolean("how long a model thinks cannot be chosen")),
   keep_alive: optional(z.union([z.string(), z.number()], { error: "wanted a duration" })),
-  logprobs: optional(z.boolean("wanted a boolean")),
-  top_logprobs: optional(integer(0, limits.topLogprobs)),
 };
 export type OllamaBody = z.output<z.ZodObject<typeof shared>>;
 
 const toolCall = z.object({
-  function: z.object({ name: functionName, arguments: z.record(z.string(), z.unknown()) }),
+  function: z.object({ name: functionName, arguments: jsonObject }),
 });
 const content = optional(z.string("wanted a text")).transform((said) => said ?? "");
 const message = z.discriminatedUnion(
@@ -69,7 +60,7 @@ const message = z.discriminatedUnion(
       content,
       images: noImages,
       thinking: thoughts,
-      tool_calls: optional(z.array(toolCall).max(limits.tools)),
+      tool_calls: optional(listOf(toolCall, "calls", limits.tools)),
     }),
   ],
   { error: "wanted one of system, user, assistant, tool" },
@@ -77,8 +68,8 @@ const message = z.discriminatedUnion(
 
 const chat = z.strictObject({
   ...shared,
-  messages: optional(z.array(message).max(limits.messages, `wanted at most ${limits.messages} messages`)),
-  tools: optional(z.array(tool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
+  messages: optional(listOf(message, "messages", limits.messages)),
+  tools: toolsOf(tool),
 });
 export type OllamaChatBody = z.output<typeof chat>;
 
@@ -86,24 +77,24 @@ const generate = z.strictObject({
   ...shared,
   prompt: content,
   system: optional(z.string("wanted a text")),
-  raw: optional(z.boolean("wanted a boolean")),
+  raw: optional(boolean),
   images: noImages,
   suffix: none("text after the answer is not supported"),
   template: none("a model's own template is used"),
-  context: optional(z.array(z.number()).max(0, "wanted none: send the conversation to /api/chat")),
+  context: optional(z.array(z.unknown()).max(0, "wanted none: send the conversation to /api/chat")),
 });
 
 const embed = z.strictObject({
-  model: text(256),
+  model: answering.model,
   input: inputs(limits.embeddings),
-  truncate: optional(z.boolean()), // a text that is too long is refused
+  truncate: optional(boolean), // a text that is too long is refused
   dimensions: optional(integer(1, Number.MAX_SAFE_INTEGER)),
   options: optional(z.strictObject(machine)),
   keep_alive: shared.keep_alive,
 });
 
 /** Older clients say `name`. */
-const show = z.object({ model: optional(text(256)), name: optional(text(256)) });
+const show = z.object({ model: optional(answering.model), name: optional(answering.model) });
 
 /** Each throws {ApiError} that names the field. */
 export const parseOllamaChat = parser(chat);

@@ -1,12 +1,12 @@
 /** The body of `POST /v1/responses`, and what it comes to in the words of the chat route. */
 import { z } from "zod";
-import { MAX_TOKENS } from "../../engine/engineOptions.ts";
 import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
 import { bodyParts, type Message } from "./schemas.ts";
 
-const { optional, integer, text, field, functionName, contentOf, refusalPart, thoughts } = bodyParts;
-const { n: _, stream_options: __, ...sampling } = bodyParts.sampling;
+const { optional, integer, text, boolean, listOf, jsonObject, functionName, contentOf, refusalPart, thoughts } =
+  bodyParts;
+const { common, scoring, serverSide, verbosity, effort, include_obfuscation } = bodyParts;
 
 /** What only servers can do that keep answers, or have tools of their own. Asking for nothing of it is no request. */
 const nothing = (why: string) =>
@@ -34,8 +34,7 @@ const functionCallOutput = z.object({ type: z.literal("function_call_output"), c
 /** What clients keep of an answer's thoughts: their text, or things that have no effect. */
 const reasoning = z.object({
   type: z.literal("reasoning"),
-  content: z
-    .array(z.object({ text: thoughts }))
+  content: listOf(z.object({ text: thoughts }), "parts", limits.parts)
     .nullish()
     .transform((parts) => (parts ?? []).map(({ text: thought = "" }) => thought).join("") || undefined),
 });
@@ -56,41 +55,9 @@ const item = z.preprocess(
 );
 type Item = z.output<typeof item>;
 
-const items = z
-  .array(item)
+const items = listOf(item, "items", limits.messages)
   .min(1, "wanted at least one item")
-  .max(limits.messages, `wanted at most ${limits.messages} items`)
   .refine((all) => all.some(({ type }) => type !== "reasoning"), "wanted a message");
-
-/** Functions, without the object around them that chat has. */
-const flatTool = z.object({
-  type: z.literal("function", "wanted a function: there are no other tools"),
-  name: functionName,
-  description: optional(z.string()),
-  parameters: optional(z.record(z.string(), z.unknown())),
-  strict: optional(z.boolean()),
-});
-
-const toolChoice = z.union(
-  [z.enum(["none", "auto", "required"]), z.strictObject({ type: z.literal("function"), name: functionName })],
-  { error: "wanted none, auto, required, or the function to call" },
-);
-
-const textFormat = z.discriminatedUnion(
-  "type",
-  [
-    z.strictObject({ type: z.literal("text") }),
-    z.strictObject({ type: z.literal("json_object") }),
-    z.strictObject({
-      type: z.literal("json_schema"),
-      name: functionName,
-      description: optional(z.string()),
-      schema: z.record(z.string(), z.unknown()),
-      strict: optional(z.boolean()),
-    }),
-  ],
-  { error: "wanted the type text, json_object or json_schema" },
-);
 
 /** What may be asked for beside the answer. Only log-probabilities are more than what there is anyway, or is never. */
 const LOGPROBS = "message.output_text.logprobs";
@@ -108,40 +75,25 @@ const includable = z.enum(
   `wanted ${LOGPROBS}, or what no answer here has`,
 );
 
+const summary = optional(z.literal("auto", "thoughts are given as they are, not in other words"));
 const response = z.strictObject({
-  ...sampling,
+  ...common,
+  ...serverSide,
   input: z.union([z.string(), items], { error: "wanted a text, or a list of items" }),
   instructions: optional(z.string("wanted a text")),
-  max_output_tokens: field(MAX_TOKENS),
-  tools: optional(z.array(flatTool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
-  tool_choice: optional(toolChoice),
-  parallel_tool_calls: optional(z.boolean()),
+  max_output_tokens: bodyParts.maxTokens,
+  // Functions and schemas stand without the object around them that chat has.
+  tools: bodyParts.toolsOf(bodyParts.toolWith(bodyParts.functionFields)),
+  tool_choice: optional(bodyParts.toolChoiceWith({ name: functionName })),
   max_tool_calls: optional(integer(0, Number.MAX_SAFE_INTEGER)), // of the server's own tools
-  text: optional(
-    z.strictObject({
-      format: optional(textFormat),
-      verbosity: optional(z.literal("medium", "how much a model says cannot be chosen")),
-    }),
-  ),
-  include: optional(z.array(includable)),
-  top_logprobs: optional(integer(0, limits.topLogprobs)),
-  reasoning: optional(
-    z.strictObject({
-      effort: optional(z.literal("none", "how long a model thinks cannot be chosen")),
-      summary: optional(z.literal("auto", "thoughts are given as they are, not in other words")),
-      generate_summary: optional(z.literal("auto", "thoughts are given as they are, not in other words")),
-    }),
-  ),
+  text: optional(z.strictObject({ format: optional(bodyParts.formatWith(bodyParts.schemaFields)), verbosity })),
+  include: optional(listOf(includable, "things", 16)),
+  top_logprobs: scoring.top_logprobs,
+  reasoning: optional(z.strictObject({ effort, summary, generate_summary: summary })),
   truncation: optional(z.literal("disabled", "a conversation is not cut: leave out its oldest items")),
-  stream_options: optional(
-    z.strictObject({ include_obfuscation: optional(z.literal(false, "obfuscation is not supported")) }),
-  ),
-  store: optional(z.boolean()), // clients leave it out, and mean true; the answer says false
-  service_tier: optional(z.enum(["auto", "default"])),
-  safety_identifier: optional(text(512)),
-  prompt_cache_key: optional(text(512)),
-  prompt_cache_retention: optional(text(64)),
-  prompt_cache_options: optional(z.record(z.string(), z.unknown())),
+  stream_options: optional(z.strictObject({ include_obfuscation })),
+  store: optional(boolean), // clients leave it out, and mean true; the answer says false
+  prompt_cache_options: optional(jsonObject),
   background: optional(z.literal(false, `a background is not supported: ${notStored}`)),
   previous_response_id: nothing(notStored),
   conversation: nothing(notStored),

@@ -18,11 +18,19 @@ import { limits } from "./limits.ts";
 /** OpenAI's clients send null for what is absent. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 
+/** What is wrong ends the reading: a body has room for a million of it. */
+const ending = (message: string) => ({ message, abort: true });
 const number = (min: number, max: number) =>
-  z.number(`wanted a number in ${min}..${max}`).min(min, `wanted at least ${min}`).max(max, `wanted at most ${max}`);
-const integer = (min: number, max: number) => number(min, max).int("wanted an integer");
-const text = (max: number) => z.string("wanted a text").max(max, `wanted at most ${max} characters`);
+  z
+    .number(`wanted a number in ${min}..${max}`)
+    .min(min, ending(`wanted at least ${min}`))
+    .max(max, ending(`wanted at most ${max}`));
+const integer = (min: number, max: number) => number(min, max).int(ending("wanted an integer"));
+const text = (max: number) => z.string("wanted a text").max(max, ending(`wanted at most ${max} characters`));
+const boolean = z.boolean("wanted a boolean");
 const count = Number.MAX_SAFE_INTEGER;
+const listOf = <T extends z.ZodType>(one: T, what: string, max: number) =>
+  z.array(one, `wanted a list of ${what}`).max(max, `wanted at most ${max} ${what}`);
 
 /** Ranges and defaults are the library's but where OpenAI's differ. */
 export const SAMPLING_FIELDS = {
@@ -68,36 +76,35 @@ const keep = z
   );
 const budget = { keep: optional(keep), max_loss: field(MAX_LOSS), t_ffn: optional(integer(1, count)) };
 
-const stop = z.union([text(limits.stopLength), z.array(text(limits.stopLength)).max(limits.stops)], {
+const stop = z.union([text(limits.stopLength), listOf(text(limits.stopLength), "stop texts", limits.stops)], {
   error: `wanted a text, or up to ${limits.stops} of them, of at most ${limits.stopLength} characters`,
 });
 
-/** A map by names that clients choose. zod leaves a key `__proto__` out, and with it what was asked for. */
-function map<Key extends z.ZodType<string>, Value extends z.ZodType>(key: Key, value: Value) {
-  const isWhole = (given: unknown) =>
-    !(typeof given === "object" && given !== null && Object.hasOwn(given, "__proto__"));
-  return z.unknown().refine(isWhole, 'wanted no key "__proto__"').pipe(z.record(key, value));
+/** A map by names that clients choose, counted before it is read, as lists are. zod leaves a key `__proto__` out, and with it what was asked for. */
+function map<Key extends z.ZodType<string>, Value extends z.ZodType>(
+  key: Key,
+  value: Value,
+  what: string,
+  max: number,
+) {
+  return z
+    .unknown()
+    .superRefine((given, context) => {
+      if (typeof given !== "object" || given === null) return;
+      if (Object.hasOwn(given, "__proto__")) context.addIssue('wanted no key "__proto__"');
+      else if (Object.keys(given).length > max) context.addIssue(`wanted at most ${max} ${what}`);
+    })
+    .pipe(z.record(key, value));
 }
 
-const logitBias = map(z.string().regex(/^\d{1,9}$/, "wanted token ids as keys"), number(-100, 100)).refine(
-  (bias) => Object.keys(bias).length <= limits.logitBiases,
-  `wanted at most ${limits.logitBiases} tokens`,
-);
+const tokenKey = z.string().regex(/^\d{1,9}$/, ending("wanted token ids as keys"));
+const logitBias = map(tokenKey, number(-100, 100), "tokens", limits.logitBiases);
+const metadata = map(text(64), text(512), "pairs", 16);
 
-const metadata = map(text(64), text(512)).refine((pairs) => Object.keys(pairs).length <= 16, "wanted at most 16 pairs");
+/** What every route that answers takes. */
+const answering = { model: text(256), mask: optional(maskField), ...budget, stream: optional(boolean) };
 
 const sampling = {
-  model: text(256),
-  mask: optional(maskField),
-  ...budget,
-  stream: optional(z.boolean("wanted a boolean")),
-  stream_options: optional(
-    z.strictObject({
-      include_usage: optional(z.boolean()),
-      include_stages: optional(z.boolean()),
-      include_obfuscation: optional(z.literal(false, "obfuscation is not supported")),
-    }),
-  ),
   stop: optional(stop).transform((given) => [given ?? []].flat().filter((one) => one !== "")),
   temperature: field(SAMPLING_FIELDS.temperature),
   top_p: field(SAMPLING_FIELDS.top_p),
@@ -107,10 +114,23 @@ const sampling = {
   frequency_penalty: field(SAMPLING_FIELDS.frequency_penalty),
   presence_penalty: field(SAMPLING_FIELDS.presence_penalty),
   repetition_penalty: field(SAMPLING_FIELDS.repetition_penalty),
+};
+
+/** Of OpenAI's routes. */
+const common = {
+  ...answering,
+  ...sampling,
   logit_bias: optional(logitBias),
-  n: optional(integer(1, limits.choices)),
   user: optional(text(512)),
   metadata: optional(metadata),
+};
+
+const include_obfuscation = optional(z.literal(false, "obfuscation is not supported"));
+const choices = {
+  n: optional(integer(1, limits.choices)),
+  stream_options: optional(
+    z.strictObject({ include_usage: optional(boolean), include_stages: optional(boolean), include_obfuscation }),
+  ),
 };
 
 const textPart = z.object({ type: z.literal("text"), text: z.string() });
@@ -124,11 +144,13 @@ const contentOf = <T extends z.ZodObject>(name: string, ...kinds: [T, ...T[]]) =
     .union(
       [
         z.string(),
-        z.array(
+        listOf(
           z.discriminatedUnion("type", kinds, { error: `wanted parts of type ${name}: the models read nothing else` }),
+          "parts",
+          limits.parts,
         ),
       ],
-      { error: `wanted a text, or parts of type ${name}` },
+      { error: `wanted a text, or up to ${limits.parts} parts of type ${name}` },
     )
     .transform((value) =>
       typeof value === "string"
@@ -161,7 +183,7 @@ const message = z.discriminatedUnion(
       role: z.literal("assistant"),
       content: contentOf<z.ZodObject>("text", textPart, aside, refusalPart).nullish(),
       refusal: z.string().nullish(),
-      tool_calls: optional(z.array(toolCall).max(limits.tools)),
+      tool_calls: optional(listOf(toolCall, "calls", limits.tools)),
       function_call: optional(z.null("wanted tool_calls")),
       reasoning_content: thoughts,
       reasoning: thoughts,
@@ -172,68 +194,78 @@ const message = z.discriminatedUnion(
 );
 export type Message = z.output<typeof message>;
 
-const tool = z.object({
-  type: z.literal("function", "wanted a function: there are no other tools"),
-  function: z.object({
-    name: functionName,
-    description: optional(z.string()),
-    parameters: optional(z.record(z.string(), z.unknown())),
-    strict: optional(z.boolean()),
-  }),
-});
+const named = { name: functionName, description: optional(z.string()), strict: optional(boolean) };
+const jsonObject = z.record(z.string(), z.unknown());
+/** A tool whose function stands in fields of it. */
+const toolWith = <T extends z.ZodRawShape>(fields: T) =>
+  z.object({ type: z.literal("function", "wanted a function: there are no other tools"), ...fields });
+/** What a function is, in chat in an object of its own. */
+const functionFields = { ...named, parameters: optional(jsonObject) };
+const tool = toolWith({ function: z.object(functionFields) });
 export type Tool = z.output<typeof tool>;
 
-const toolChoice = z.union(
-  [
-    z.enum(["none", "auto", "required"]),
-    z.strictObject({ type: z.literal("function"), function: z.strictObject({ name: functionName }) }),
-  ],
-  { error: "wanted none, auto, required, or the function to call" },
-);
+const toolChoiceWith = <T extends z.ZodRawShape>(fields: T) =>
+  z.union([z.enum(["none", "auto", "required"]), z.strictObject({ type: z.literal("function"), ...fields })], {
+    error: "wanted none, auto, required, or the function to call",
+  });
 
-const responseFormat = z.discriminatedUnion(
-  "type",
-  [
-    z.strictObject({ type: z.literal("text") }),
-    z.strictObject({ type: z.literal("json_object") }),
-    z.strictObject({
-      type: z.literal("json_schema"),
-      json_schema: z.strictObject({
-        name: functionName,
-        description: optional(z.string()),
-        schema: z.record(z.string(), z.unknown()),
-        strict: optional(z.boolean()),
-      }),
-    }),
-  ],
-  { error: "wanted the type text, json_object or json_schema" },
-);
+const formatWith = <T extends z.ZodRawShape>(fields: T) =>
+  z.discriminatedUnion(
+    "type",
+    [
+      z.strictObject({ type: z.literal("text") }),
+      z.strictObject({ type: z.literal("json_object") }),
+      z.strictObject({ type: z.literal("json_schema"), ...fields }),
+    ],
+    { error: "wanted the type text, json_object or json_schema" },
+  );
+/** What a schema is, in chat in an object of its own. */
+const schemaFields = { ...named, schema: jsonObject };
+
+const toolsOf = <T extends z.ZodType>(one: T) => optional(listOf(one, "tools", limits.tools));
+const scoring = { logprobs: optional(boolean), top_logprobs: optional(integer(0, limits.topLogprobs)) };
+const verbosity = optional(z.literal("medium", "how much a model says cannot be chosen"));
+const effort = optional(z.literal("none", "how long a model thinks cannot be chosen"));
+/** Of OpenAI's routes of conversations, with no effect here. */
+const serverSide = {
+  parallel_tool_calls: optional(boolean),
+  service_tier: optional(z.enum(["auto", "default", "flex"])),
+  safety_identifier: optional(text(512)),
+  prompt_cache_key: optional(text(512)),
+  prompt_cache_retention: optional(text(64)),
+};
+
+/** As clients of vLLM and llama-server send them. */
+const templateVariables = map(text(64), z.unknown(), "variables", 64)
+  .refine(
+    (variables) => JSON.stringify(variables).length <= limits.templateVariables,
+    `wanted at most ${limits.templateVariables} characters of JSON`,
+  )
+  .refine(({ enable_thinking: value }) => typeof (value ?? true) === "boolean", {
+    path: ["enable_thinking"],
+    message: "wanted a boolean",
+  });
 
 /** LM Studio's clients send −1 for as many as fit. */
 const maxTokens = z.preprocess((value) => (value === -1 ? undefined : value), field(MAX_TOKENS));
 
 const chat = z.strictObject({
-  ...sampling,
-  messages: z
-    .array(message, "wanted a list of messages")
-    .min(1, "wanted at least one message")
-    .max(limits.messages, `wanted at most ${limits.messages} messages`),
+  ...common,
+  ...choices,
+  ...scoring,
+  ...serverSide,
+  messages: listOf(message, "messages", limits.messages).min(1, "wanted at least one message"),
   max_tokens: maxTokens,
   max_completion_tokens: maxTokens,
-  logprobs: optional(z.boolean("wanted a boolean")),
-  top_logprobs: optional(integer(0, limits.topLogprobs)),
-  response_format: optional(responseFormat),
-  tools: optional(z.array(tool).max(limits.tools, `wanted at most ${limits.tools} tools`)),
-  tool_choice: optional(toolChoice),
-  parallel_tool_calls: optional(z.boolean()),
+  response_format: optional(formatWith({ json_schema: z.strictObject(schemaFields) })),
+  tools: toolsOf(tool),
+  tool_choice: optional(toolChoiceWith({ function: z.strictObject({ name: functionName }) })),
   store: optional(z.literal(false, "answers are not stored")),
-  service_tier: optional(z.enum(["auto", "default", "flex"])),
-  safety_identifier: optional(text(512)),
-  prompt_cache_key: optional(text(512)),
   modalities: optional(z.tuple([z.literal("text")], "wanted text only")),
-  reasoning_effort: optional(z.literal("none", "how long a model thinks cannot be chosen")),
-  verbosity: optional(z.literal("medium", "how much a model says cannot be chosen")),
-  prompt_cache_retention: optional(text(64)),
+  reasoning_effort: effort,
+  verbosity,
+  chat_template_kwargs: optional(templateVariables),
+  enable_thinking: optional(boolean),
 });
 export type ChatBody = z.output<typeof chat>;
 
@@ -242,40 +274,38 @@ const ids = z.array(integer(0, 2 ** 31 - 1), "wanted tokens").min(1, "wanted at 
 const inputs = (most: number) =>
   z.preprocess(
     (value) => (typeof value === "string" || (Array.isArray(value) && typeof value[0] === "number") ? [value] : value),
-    z
-      .array(
-        z.union([z.string(), ids], { error: "wanted a text or tokens" }),
-        "wanted a text, tokens, or a list of either",
-      )
-      .min(1, "wanted at least one text")
-      .max(most, `wanted at most ${most} texts`),
+    listOf(z.union([z.string(), ids], { error: "wanted a text or tokens" }), "texts", most).min(
+      1,
+      "wanted at least one text",
+    ),
   );
 const completion = z.strictObject({
-  ...sampling,
+  ...common,
+  ...choices,
   prompt: inputs(limits.prompts),
   max_tokens: optional(integer(0, count)),
-  logprobs: optional(integer(0, limits.topLogprobs)),
-  echo: optional(z.boolean("wanted a boolean")),
+  logprobs: scoring.top_logprobs,
+  echo: optional(boolean),
   best_of: optional(integer(1, limits.choices)),
   suffix: optional(z.literal("", "text after the answer is not supported")),
 });
 export type CompletionBody = z.output<typeof completion>;
 export type BudgetBody = Partial<Pick<ChatBody, keyof typeof budget>>;
-export type SamplingBody = Partial<Pick<ChatBody, Exclude<keyof typeof sampling, "model">>>;
+export type SamplingBody = Partial<Pick<ChatBody, Exclude<keyof typeof common | keyof typeof choices, "model">>>;
 
 const embedding = z.strictObject({
-  model: text(256),
+  model: answering.model,
   input: inputs(limits.embeddings),
   encoding_format: optional(z.enum(["float", "base64"], "wanted float or base64")),
   dimensions: optional(integer(1, count)),
-  user: optional(text(512)),
+  user: common.user,
 });
 
 const instruction = text(100_000).refine((value) => value.trim() !== "", "wanted an instruction, got empty text");
-const maskBody = z.strictObject({ model: text(256), instruction, ...budget });
+const maskBody = z.strictObject({ model: answering.model, instruction, ...budget });
 const shown = text(limits.exampleLength).refine((value) => value.trim() !== "", "wanted some text");
 const example = z.strictObject({ input: shown, output: shown });
-const examples = z.array(example).max(limits.examples, `wanted at most ${limits.examples} examples`);
+const examples = listOf(example, "examples", limits.examples);
 const addBody = z.strictObject({
   name: text(4096).refine((value) => value.trim() !== "", "wanted a folder, or a model's name or id"),
 });
@@ -323,21 +353,16 @@ const unsupported = new Set([
 
 const asks = (value: unknown) => value !== null && !(Array.isArray(value) && value.length === 0);
 
-/** What other bodies are made of too. */
+/** What other bodies are made of too: a limit is said once. */
 export const bodyParts = {
-  optional,
-  integer,
-  text,
-  field,
-  functionName,
-  contentOf,
-  thoughts,
-  refusalPart,
-  inputs,
-  sampling,
-  tool,
-  parser,
+  ...{ optional, integer, text, boolean, listOf, jsonObject, parser },
+  ...{ answering, sampling, common, scoring, serverSide, maxTokens, verbosity, effort, include_obfuscation },
+  ...{ contentOf, thoughts, refusalPart, inputs },
+  ...{ functionName, functionFields, schemaFields, tool, toolWith, toolChoiceWith, formatWith, toolsOf },
 };
+
+/** Only the first complaint is told, and a million would take seconds and gigabytes. (zod has this for its `validate`.) */
+const firstOnly: z.core.ParseContextInternal<z.core.$ZodIssue> = { abortEarly: true };
 
 function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
   return (body) => {
@@ -350,7 +375,7 @@ function parser<T>(schema: z.ZodType<T>): (body: unknown) => T {
     const known = Object.fromEntries(
       fields.filter(([key, value]) => value !== null && !unsupported.has(key) && neutral.get(key) !== value),
     );
-    const parsed = schema.safeParse(known);
+    const parsed = schema.safeParse(known, firstOnly);
     if (!parsed.success) throw fromZod(parsed.error, known);
     return parsed.data;
   };
