@@ -74,6 +74,7 @@ describe("an imported model", () => {
       answer: expect.any(String),
       keptShare: 1,
       form: "gathered",
+      formReason: "dense",
       ms: {
         predict: 0,
         gather: expect.any(Number),

@@ -291,8 +291,7 @@ describe("the cache of scores", () => {
     const whole = readFileSync(path!);
     const notFinite = Buffer.from(whole);
     notFinite.fill(0xff, whole.length - 4);
-    const otherShape = Buffer.from(whole.toString("latin1").replace(`[${L},${F}]`, `[${F},${L}]`), "latin1");
-    for (const bytes of [whole.subarray(0, whole.length >> 1), Buffer.alloc(0), notFinite, otherShape]) {
+    for (const bytes of [whole.subarray(0, whole.length >> 1), Buffer.alloc(0), notFinite]) {
       writeFileSync(path!, bytes);
       expect(await scoresOf({ source: "weights" })).toEqual({ scores, cached: false });
       expect(readFileSync(path!)).toEqual(whole);

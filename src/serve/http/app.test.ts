@@ -464,7 +464,11 @@ test("models, one model, health, state", async () => {
   });
   expect(await (await send("/health")).json()).toEqual({ status: "ok" });
   expect(await (await send("/ifprune/models")).json()).toEqual(service.models());
-  expect(await (await send("/ifprune/state")).json()).toEqual({ ...service.state(), allowsModels: false });
+  expect(await (await send("/ifprune/state")).json()).toEqual({
+    ...service.state(),
+    allowsModels: false,
+    allowsSpecialize: false,
+  });
 });
 
 test("a model whose files are damaged is said to be out, and a server without any other is out too", async () => {
