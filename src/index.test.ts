@@ -84,6 +84,7 @@ test("the surface is what it was", () => {
     type Budget
     type CacheOptions
     type ChatMessage
+    type ChatPrompt
     type ChatTemplate
     type ChosenMask
     type CompareOptions
@@ -192,6 +193,7 @@ test("the surface is what it was", () => {
     type TaskExample
     type TaskReport
     type TaskScore
+    type TemplateVariables
     type TextAnswer
     type TextPart
     type TextReport

@@ -49,7 +49,7 @@ export type {
   GenerateOptions,
   ScoredToken,
 } from "./engine/engine.ts";
-export type { ChatMessage, ChatTemplate, MessageCall } from "./text/chatTemplate.ts";
+export type { ChatMessage, ChatTemplate, MessageCall, TemplateVariables } from "./text/chatTemplate.ts";
 export {
   composePrompt,
   type Instruction,
@@ -69,6 +69,7 @@ export type {
   AddOptions,
   AddStage,
   AnswerStage,
+  ChatPrompt,
   GenerationEvent,
   GenerationRequest,
   InferenceService,
