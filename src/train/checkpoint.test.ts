@@ -23,6 +23,7 @@ import {
   loadLatestCheckpoint,
   loadModel,
   removeLeftovers,
+  removeOlder,
   saveCheckpoint,
 } from "./checkpoint.ts";
 
@@ -155,6 +156,13 @@ test("leftovers of killed writers are no checkpoints, and are removed", async ()
   expect((await loadLatestCheckpoint(run))?.step).toBe(10);
   removeLeftovers(run);
   expect(stepNames(run)).toEqual(["step-000010"]);
+});
+
+test("what a save that was killed at its end has not removed goes later; the newest, one before it, and newer damaged ones stay", async () => {
+  const run = await newRun(40);
+  for (const step of [10, 20, 30, 50]) cpSync(stepFolder(run, 40), stepFolder(run, step), { recursive: true });
+  removeOlder(run, 40);
+  expect(stepNames(run)).toEqual(["step-000030", "step-000040", "step-000050"]);
 });
 
 test("a save that fails leaves the older checkpoints and nothing half-written", async () => {

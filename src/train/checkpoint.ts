@@ -146,10 +146,15 @@ export async function saveCheckpoint(runDir: string, checkpoint: Checkpoint): Pr
   }
   syncFolder(parent);
 
-  const older = checkpointFolders(runDir).filter((folder) => stepOf(folder) < checkpoint.step);
-  const kept = new Set([target, ...older.slice(0, KEPT - 1)]);
-  for (const folder of checkpointFolders(runDir)) if (!kept.has(folder)) remove(folder);
+  for (const folder of checkpointFolders(runDir)) if (stepOf(folder) > checkpoint.step) remove(folder);
+  removeOlder(runDir, checkpoint.step);
   return target;
+}
+
+/** Removes the checkpoints before that of an intact one's step, but for one to fall back on: a save that was killed at its end has left them. For the holder of the run's lock. */
+export function removeOlder(runDir: string, step: number): void {
+  const older = checkpointFolders(runDir).filter((folder) => stepOf(folder) < step);
+  for (const folder of older.slice(KEPT - 1)) remove(folder);
 }
 
 /** Writes a model that is in no run: a checkpoint to start from, which appears whole or not at all. @throws {OptionError} if the folder exists */

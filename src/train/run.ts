@@ -6,7 +6,7 @@ import { makeFolders, ReadableFile } from "../files.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import type { Weights } from "../model/config.ts";
 import { namedParts, type Parts } from "../net/parameters.ts";
-import { loadLatestCheckpoint, removeLeftovers } from "./checkpoint.ts";
+import { loadLatestCheckpoint, removeLeftovers, removeOlder } from "./checkpoint.ts";
 import { DivergenceGuard } from "./divergence.ts";
 import { pinData } from "./pinnedData.ts";
 import { checkInit, parseRecipe, type RecipeFile } from "./recipe/read.ts";
@@ -62,6 +62,7 @@ export async function* trainRecipe(file: RecipeFile, options: RunOptions): Async
   for (const error of damaged) yield { kind: "damaged", error };
   if (saved) {
     checkSameRecipe(parseRecipe(saved.recipe, runDir), recipe); // keys that came later have their defaults
+    removeOlder(runDir, saved.step);
     yield { kind: "resumed", step: saved.step };
   }
   if (saved?.stage !== recipe.stages.length) {
