@@ -28,6 +28,7 @@ export type {
 } from "./answer/maskSource.ts";
 export { type MeasureOptions, measureQuality } from "./answer/measure.ts";
 export type { OpenPredictor, PredictorOptions, PromptedModel } from "./answer/promptedModel.ts";
+export type { ChatPrompt } from "./answer/prompts.ts";
 export type { ScoreCacheOptions } from "./answer/scoreCache.ts";
 export { SOURCE_NAMES, type SourceName } from "./answer/sourceNames.ts";
 export type { Budget } from "./bundle/budget.ts";
@@ -69,7 +70,6 @@ export type {
   AddOptions,
   AddStage,
   AnswerStage,
-  ChatPrompt,
   GenerationEvent,
   GenerationRequest,
   InferenceService,

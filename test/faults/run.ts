@@ -47,7 +47,7 @@ async function makeFaults(count: number): Promise<Record<string, Count>> {
     const lost = await all[name]!(world, new Random(`${seed} ${name} ${trial}`));
     told[lost === undefined ? "held" : "lost"]++;
     if (lost !== undefined) console.log(`${name}, trial ${trial}: ${lost}`);
-    if (told.tried % 100 === 0) console.log(`${name}: ${told.tried} tried`);
+    if ((trial + 1) % 100 === 0) console.log(`${name}: ${trial + 1} tried`);
   };
   while (chosen.some(mayTry))
     for (const name of chosen) {
