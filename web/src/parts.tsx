@@ -68,6 +68,23 @@ function errorWords(error: unknown): string {
   return `Too long by ${least}${plural(tokens - most + 1, "token")}: the prompt has ${least}${count(tokens)}, and with an answer the model reads ${count(most)}. Shorten a message, or begin a new chat.`;
 }
 
+/** Command lines to copy, each with what it is for. */
+export function Commands({ commands }: { commands: readonly (readonly [what: string, command: string])[] }) {
+  return (
+    <dl class="commands">
+      {commands.map(([what, command]) => (
+        <div key={command}>
+          <dt>{what}</dt>
+          <dd>
+            <code>{command}</code>
+            <CopyButton text={command} label="Copy" />
+          </dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
 export function CopyButton({ text, label }: { text: string; label: string }) {
   const [outcome, setOutcome] = useState("");
   useEffect(() => {

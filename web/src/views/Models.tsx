@@ -4,7 +4,7 @@ import { add, addFailure, adding } from "../adding.ts";
 import type { ServedModel } from "../api.ts";
 import { bytes, count, percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
-import { CopyButton, Failure } from "../parts.tsx";
+import { Commands, Failure } from "../parts.tsx";
 import { chooseModel, models, serviceState } from "../session.ts";
 import { useStore } from "../store.ts";
 
@@ -197,17 +197,7 @@ function HowToAdd() {
     <section class="card" aria-labelledby="add-title">
       <h2 id="add-title">More models</h2>
       <p class="note">This server adds none while it runs. On its machine:</p>
-      <dl class="commands">
-        {commands.map(([what, command]) => (
-          <div key={command}>
-            <dt>{what}</dt>
-            <dd>
-              <code>{command}</code>
-              <CopyButton text={command} label="Copy" />
-            </dd>
-          </div>
-        ))}
-      </dl>
+      <Commands commands={commands} />
     </section>
   );
 }

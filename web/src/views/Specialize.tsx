@@ -15,7 +15,7 @@ import { bytes, count, duration, milliseconds, percent, plural } from "../format
 import { Icon } from "../icons.tsx";
 import { jobs, loadJobs, watchJobs } from "../jobs.ts";
 import { LineChart } from "../LineChart.tsx";
-import { CopyButton, DeleteButton, Failure, keep, useKept } from "../parts.tsx";
+import { Commands, DeleteButton, Failure, keep, useKept } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { chooseModel, models, serviceState } from "../session.ts";
 import { fileName, shellWord } from "../shell.ts";
@@ -52,17 +52,7 @@ function HowToSpecialize({ model: { id, location = id } }: { model: ServedModel 
   return (
     <div class="card">
       <p class="note">This server makes none.</p>
-      <dl class="commands">
-        {commands.map(([what, command]) => (
-          <div key={command}>
-            <dt>{what}</dt>
-            <dd>
-              <code>{command}</code>
-              <CopyButton text={command} label="Copy" />
-            </dd>
-          </div>
-        ))}
-      </dl>
+      <Commands commands={commands} />
     </div>
   );
 }
