@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import { hostname } from "node:os";
 import { extname } from "node:path";
 import { pathToFileURL } from "node:url";
-import { Worker, type WorkerOptions } from "node:worker_threads";
+import { SHARE_ENV, Worker, type WorkerOptions } from "node:worker_threads";
 import { z } from "zod";
 
 export const processSchema = z.object({
@@ -57,8 +57,12 @@ export function ownModule(name: string, importer: string): { url: URL; execArgv:
   return { url: new URL(`./${name}${extension}`, importer), execArgv: extension === ".ts" ? ["--import", tsx()] : [] };
 }
 
-/** A thread that runs a module of ours, as {@link ownModule} names it. (Of tsx it takes a call: threads do not heed `--import`.) */
-export function startThread(name: string, importer: string, options: WorkerOptions): Worker {
+/**
+ * A thread that runs a module of ours, as {@link ownModule} names it. (Of tsx it takes a call: threads do not heed `--import`.) Its environment is the process's, as native
+ * code sees no other.
+ */
+export function startThread(name: string, importer: string, given: Omit<WorkerOptions, "env">): Worker {
+  const options: WorkerOptions = { ...given, env: SHARE_ENV };
   const { url, execArgv } = ownModule(name, importer);
   if (execArgv.length === 0) return new Worker(url, options);
   const tsx = pathToFileURL(

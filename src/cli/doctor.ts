@@ -8,6 +8,7 @@ import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
 import { cacheRoot } from "../bundle/cacheFolder.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, modelFolder, pulledIds } from "../bundle/pulledModels.ts";
+import { loadOnnxRuntime } from "../graph/session.ts";
 import { readManifest } from "../manifest.ts";
 import { loadPeer, peerDependencies, version } from "../package.ts";
 import { isPageBuilt } from "../serve/http/page.ts";
@@ -122,7 +123,7 @@ print(json.dumps({"python": sys.version.split()[0], **{name: version(name) for n
 
 async function packages(): Promise<Finding[]> {
   const peers = {
-    "onnxruntime-node": { use: "training; masks by activations", load: () => import("onnxruntime-node") },
+    "onnxruntime-node": { use: "training; masks by activations", load: loadOnnxRuntime },
     tokenizers: { use: "training tokenizers", load: () => import("tokenizers") },
   };
   return Promise.all(

@@ -1,5 +1,9 @@
+import { execFile } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { promisify } from "node:util";
 import { describe, expect, test } from "vitest";
 import { quiet } from "../../test/support/graphs.ts";
+import { temporaryFolder } from "../../test/support/models.ts";
 import { Graph } from "./graph.ts";
 import { ops } from "./ops.ts";
 import { compile, SessionCache } from "./session.ts";
@@ -93,4 +97,22 @@ test("a compiled graph is an ONNX file of the stated name; equal constants are s
   expect(graph.scalar(2)).not.toBe(graph.scalar(3));
   expect(graph.constant(Int32Array.of(2), [])).not.toBe(graph.constant(Float32Array.of(2), []));
   expect(Buffer.from(graph.encode()).includes("constants")).toBe(true);
+});
+
+describe("ONNX Runtime", () => {
+  const startThread = `
+    import { startThread } from "./src/processes.ts";
+    const worker = startThread("compileOne", "${new URL("../../test/support/graphs.ts", import.meta.url)}", {});
+    await new Promise((resolve, reject) => worker.on("error", reject).on("exit", resolve));`;
+  test.each([
+    ["a process", `await import("./test/support/compileOne.ts")`],
+    ["a thread of ours", startThread],
+  ])("in %s leaves no number of the device in the user's cache, and no events to send", async (_, code) => {
+    const home = temporaryFolder();
+    // Its makers spare tests and continuous integration.
+    const { CI: _1, GITHUB_ACTIONS: _2, ORT_DISABLE_TELEMETRY: _3, XDG_CACHE_HOME: _4, ...env } = process.env;
+    const args = ["--import", "tsx", "--input-type=module", "--eval", code];
+    await promisify(execFile)(process.execPath, args, { env: { ...env, HOME: home } });
+    expect(readdirSync(home, { recursive: true })).toEqual([]);
+  });
 });

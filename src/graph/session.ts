@@ -32,9 +32,20 @@ export interface Session {
   release(): Promise<void>;
 }
 
+/**
+ * ONNX Runtime, without its telemetry: on Linux and macOS it writes a device's number into the user's cache and sends to Microsoft what is run, unless the environment says no
+ * when it starts. Whoever sets the variable decides.
+ *
+ * @throws as `loadPeer`
+ */
+export function loadOnnxRuntime(): Promise<typeof Ort> {
+  process.env.ORT_DISABLE_TELEMETRY ??= "1";
+  return loadPeer("onnxruntime-node", "ONNX Runtime", () => import("onnxruntime-node"));
+}
+
 /** Compiles a graph. Expensive (up to seconds): keep the session. */
 export async function compile(graph: Graph, { threads = 0, spinning = true }: SessionOptions = {}): Promise<Session> {
-  const ort = await loadPeer("onnxruntime-node", "ONNX Runtime", () => import("onnxruntime-node"));
+  const ort = await loadOnnxRuntime();
   const session = await ort.InferenceSession.create(graph.encode(), {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
