@@ -143,7 +143,7 @@ function summary({ tFfn, dFfn, before, after, bytes, speed, gold, seconds }: Spe
       : "";
   return [
     `${tFfn} of ${dFfn} FFN channels in ${duration(seconds)}: ${byteSize(bytes.dense)} → ${byteSize(bytes.small)}${faster}`,
-    `held out: KL from the whole model ${before.kl.toFixed(3)} → ${after.kl.toFixed(3)}, the same token ${percent(before.agreement)} → ${percent(after.agreement)}`,
+    `held out: KL from the whole model ${before.kl.toFixed(3)} → ${after.kl.toFixed(3)}, the same token ${percent(before.agreement)} → ${percent(after.agreement)}, best at step ${after.step}`,
     ...(gold
       ? [`right answers: whole model ${percent(gold.dense.contains)}, this one ${percent(gold.small.contains)}`]
       : []),

@@ -10,7 +10,7 @@ import { makeFile, makeFolders } from "../files.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { fullMask } from "../mask/mask.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
-import { writeReport } from "../report/report.ts";
+import { type ReportCharts, writeReport } from "../report/report.ts";
 import { GOES_ON, type JobFolder } from "./jobFolder.ts";
 import { compareFiles } from "./quantized.ts";
 import type { Specialization, SpecializeEvent } from "./specialization.ts";
@@ -76,28 +76,37 @@ export async function* deliver(
       makeFile(at(name), (partial) => writeFileSync(partial, text), GOES_ON);
     write("README.md", card);
     write("specialize.json", `${JSON.stringify(result, null, 2)}\n`);
-    writeReport([job.at("run-healed")], at("report.html"), reportCharts(result));
+    const runs = [...(about.tuned ? ["run-tuned"] : []), "run-healed"];
+    writeReport(
+      runs.map((name) => job.at(name)),
+      at("report.html"),
+      reportCharts(result),
+    );
     return result;
   });
 }
 
-/** What no run's log has: the shares that were tried. */
-function reportCharts({ auto, model, options }: Specialization): Parameters<typeof writeReport>[2] {
-  if (!auto) return undefined;
-  const points = auto.curve.map(({ keep, kl }) => [Math.round(100 * keep), kl] as const).toReversed();
-  const bound = points.map(([keep]) => [keep, auto.maxLoss] as const);
+/** What no run's log has: the distance before any step, and the shares that were tried. */
+function reportCharts({ auto, model, options, training }: Specialization): ReportCharts {
+  const steps = training.evaluations.map(({ step, kl }) => [step, kl] as const);
+  const healing = {
+    title: "Held-out KL from the whole model, nats a token",
+    xLabel: "step",
+    series: [{ name: "KL", points: steps }],
+    fromZero: true,
+  };
+  const tried = auto?.curve.map(({ keep, kl }) => [Math.round(100 * keep), kl] as const).toReversed() ?? [];
+  const shares = auto && {
+    title: "The same after a short run",
+    xLabel: "% of the FFN",
+    series: [
+      { name: "short runs", points: tried },
+      { name: "bound", points: tried.map(([keep]) => [keep, auto.maxLoss] as const), dashed: true },
+    ],
+    fromZero: true,
+  };
   return {
     title: `${model.name}${options.task === undefined ? "" : `: ${options.task}`}`,
-    charts: [
-      {
-        title: "Held-out KL after a short run, nats a token",
-        xLabel: "% of the FFN",
-        series: [
-          { name: "short runs", points },
-          { name: "bound", points: bound, dashed: true },
-        ],
-        fromZero: true,
-      },
-    ],
+    charts: shares ? [healing, shares] : [healing],
   };
 }

@@ -7,11 +7,11 @@ import { importModel } from "../bundle/importModel.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { keepChannels } from "./cut.ts";
 import { heal, healRecipe, PATIENCE } from "./heal.ts";
+import type { SpecializeEvent } from "./specialization.ts";
 import { jsonLines } from "./taskPrompts.ts";
 
-test("a run that only gets worse ends soon, and what it gives is its best checkpoint", {
-  timeout: 60_000,
-}, async () => {
+/** A run in which each step leads further away, the more the higher its rate. */
+async function led(rate: number, { steps, every }: { steps: number; every: number }) {
   const folder = temporaryFolder();
   const at = (name: string) => join(folder, name);
   const { config: own, ...shape } = shapes.SmolLM2!;
@@ -25,21 +25,35 @@ test("a run that only gets worse ends soon, and what it gives is its best checkp
   const file = healRecipe(
     {
       ...{ name: "run", init: "cut", teacher: "dense", llm: { ...config, ffnWidth: 64 }, shape: { T: 64, B: 2 } },
-      ...{ steps: 40, every: 2, rows: { train: "rows.jsonl", heldOut: "rows.jsonl" } },
+      ...{ steps, every, rows: { train: "rows.jsonl", heldOut: "rows.jsonl" } },
       ...{ data: { name: "rows", licence: "CC0" }, seed: 1, threads: 1 },
     },
     at,
   );
-  file.recipe.stages[0]!.learningRate.llm = 1; // each step leads further away
+  file.recipe.stages[0]!.learningRate.llm = rate;
   const healing = heal(file, at("run"), { threads: 1 });
+  const events: SpecializeEvent[] = [];
   let next = await healing.next();
-  while (!next.done) next = await healing.next();
-  const { best, evaluations, steps, path } = next.value;
+  for (; !next.done; next = await healing.next()) events.push(next.value);
+  return { ...next.value, events, last: at("run") };
+}
+
+test("a run that only gets worse ends soon, and what it gives is its best checkpoint", {
+  timeout: 60_000,
+}, async () => {
+  const { best, evaluations, steps, last } = await led(1, { steps: 40, every: 2 });
   const losses = evaluations.map(({ kl }) => kl);
-  expect(losses.indexOf(best.kl)).toBe(losses.length - 1 - PATIENCE);
-  expect(best.kl).toBe(Math.min(...losses));
+  expect(losses.indexOf(best!.kl)).toBe(losses.length - 1 - PATIENCE);
+  expect(best!.kl).toBe(Math.min(...losses));
   expect([steps, steps < 40]).toEqual([2 * losses.length, true]);
-  const taken = await loadModel(path);
-  expect(taken.llm.weights).not.toEqual((await loadModel(at("run"))).llm.weights);
-  expect(best.step).toBe(2 * (losses.length - PATIENCE));
+  expect((await loadModel(best!.path)).llm.weights).not.toEqual((await loadModel(last)).llm.weights);
+  expect(best!.step).toBe(2 * (losses.length - PATIENCE));
+});
+
+test("a run that diverges ends, and says so; before its first evaluation nothing of it is the best", {
+  timeout: 60_000,
+}, async () => {
+  const { best, steps, events } = await led(1e30, { steps: 8, every: 8 });
+  expect([best, steps]).toEqual([undefined, 0]);
+  expect(events.at(-1)).toEqual({ kind: "note", text: expect.stringContaining("training diverged") });
 });

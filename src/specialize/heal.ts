@@ -4,6 +4,7 @@
  */
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { DivergenceError } from "../errors.ts";
 import { readJson } from "../files.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { checkpointFolder } from "../train/checkpoint.ts";
@@ -11,7 +12,7 @@ import { parseRecipe, type RecipeFile } from "../train/recipe/read.ts";
 import { trainRecipe } from "../train/run.ts";
 import { readRunLog } from "../train/runLog.ts";
 import { linkFolder } from "./jobFolder.ts";
-import type { Distance, SpecializeEvent } from "./specialization.ts";
+import type { Evaluated, SpecializeEvent } from "./specialization.ts";
 import type { RowShape } from "./taskData.ts";
 
 /** A run of a job; paths are those of the job's folder. */
@@ -85,19 +86,18 @@ function recipeOf(plan: TunePlan, stage: object, pathOf: (relative: string) => s
   return { recipe: parseRecipe(recipe, pathOf(name)), pathOf };
 }
 
-/** What came of a run; of one that tunes, `kl` is the loss on held-out answers, and `agreement` the share of their tokens that it finds likeliest. */
+/** What came of a run. */
 export interface Healed {
-  /** Checkpoint of the best evaluation. */
-  path: string;
-  best: Distance & { step: number };
-  evaluations: readonly (Distance & { step: number })[];
+  /** With its checkpoint. Absent of a run that diverged before it was evaluated. */
+  best?: (Evaluated & { path: string }) | undefined;
+  evaluations: readonly Evaluated[];
   /** That were taken. */
   steps: number;
 }
 
 /**
- * Trains to the end of the plan, or until the held-out loss, which in healing is the divergence, has not fallen for {@link PATIENCE} evaluations. What it gives is the
- * checkpoint at which it was lowest.
+ * Trains to the end of the plan, or until the held-out loss, which in healing is the divergence, has not fallen for {@link PATIENCE} evaluations, or training diverges. What it
+ * gives is the checkpoint at which that loss was lowest.
  *
  * @throws as `trainRecipe`; the reason of the signal where that stopped it, after a checkpoint
  */
@@ -108,30 +108,34 @@ export async function* heal(
 ): AsyncGenerator<SpecializeEvent, Healed> {
   const enough = new AbortController();
   const stop = AbortSignal.any([enough.signal, ...(signal ? [signal] : [])]);
-  const { name, stages } = file.recipe;
+  const { name } = file.recipe;
   const session = { ...(threads !== undefined && { threads }), spinning: false };
-  for await (const event of trainRecipe(file, { runDir, signal: stop, ...session })) {
-    if (event.kind === "saved" || event.kind === "resumed") keepBest(runDir);
-    if (event.kind === "resumed" && isStale(runDir)) break;
-    if (event.kind !== "row") continue;
-    if (event.row.kind === "evaluation" && isStale(runDir)) enough.abort();
-    yield { kind: "row", run: name, row: event.row, totalSteps: event.totalSteps };
+  try {
+    for await (const event of trainRecipe(file, { runDir, signal: stop, ...session })) {
+      if (event.kind === "saved" || event.kind === "resumed") keepBest(runDir);
+      if (event.kind === "resumed" && isStale(runDir)) break;
+      if (event.kind !== "row") continue;
+      if (event.row.kind === "evaluation" && isStale(runDir)) enough.abort();
+      yield { kind: "row", run: name, row: event.row, totalSteps: event.totalSteps };
+    }
+  } catch (error) {
+    if (!(error instanceof DivergenceError)) throw error;
+    yield { kind: "note", text: `${name}: training diverged and ended; what was best before stays.` };
   }
   signal?.throwIfAborted();
   const evaluations = evaluationsOf(runDir);
   const best = bestOf(evaluations);
-  if (!best) throw new Error(`internal: run "${name}" of ${stages[0]!.steps} steps was never evaluated`);
-  return { path: bestFolder(runDir), best, evaluations, steps: evaluations.at(-1)!.step };
+  return { best: best && { ...best, path: bestFolder(runDir) }, evaluations, steps: evaluations.at(-1)?.step ?? 0 };
 }
 
-function evaluationsOf(runDir: string): (Distance & { step: number })[] {
+function evaluationsOf(runDir: string): Evaluated[] {
   return readRunLog(join(runDir, "metrics.jsonl")).flatMap((row) =>
     row.kind === "evaluation" ? [{ step: row.step, kl: row.loss.dense!, agreement: row.accuracy.dense! }] : [],
   );
 }
 
-const bestOf = <T extends Distance>(evaluations: readonly T[]): T | undefined =>
-  evaluations.reduce<T | undefined>((best, one) => (best && best.kl <= one.kl ? best : one), undefined);
+const bestOf = (evaluations: readonly Evaluated[]): Evaluated | undefined =>
+  evaluations.reduce<Evaluated | undefined>((best, one) => (best && best.kl <= one.kl ? best : one), undefined);
 
 function isStale(runDir: string): boolean {
   const evaluations = evaluationsOf(runDir);

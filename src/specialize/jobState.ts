@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type {
   CurvePoint,
-  Distance,
+  Evaluated,
   JobEstimate,
   Specialization,
   SpecializeEvent,
@@ -49,8 +49,8 @@ export interface JobProgress {
   kl?: number | undefined;
 }
 
-/** Held-out distance in the course of a run; of the run "tuned" the loss on right answers, and how many of their tokens are found. */
-export type JobEvaluation = Distance & { run: string; step: number };
+/** Of a run; "tuned" is the one that learns right answers. */
+export type JobEvaluation = Evaluated & { run: string };
 
 /** A job as a page shows it. Times are seconds. */
 export interface SpecializeJob {

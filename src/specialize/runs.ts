@@ -3,17 +3,22 @@ import { rmSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { makeFolders } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
+import { Evaluator } from "../net/evaluator.ts";
+import { parameterArrays } from "../net/parameters.ts";
 import { writeReport } from "../report/report.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
+import { summarize } from "../train/diagnose.ts";
 import { heldOutExamples, measureDivergence } from "../train/heldOut.ts";
 import type { RecipeFile } from "../train/recipe/read.ts";
 import type { ReconstructionError } from "../train/reconstruct.ts";
+import type { EvaluationRow } from "../train/runLog.ts";
 import { Teacher } from "../train/teacher.ts";
 import { cutModel } from "./cut.ts";
-import { BEST, type Healed, heal, healRecipe, tuneRecipe } from "./heal.ts";
+import { BEST, heal, healRecipe, tuneRecipe } from "./heal.ts";
 import type { JobFolder } from "./jobFolder.ts";
-import type { CurvePoint, Distance, SpecializeEvent } from "./specialization.ts";
+import type { CurvePoint, Distance, Evaluated, SpecializeEvent } from "./specialization.ts";
 import { openDense, type RowShape, taskData } from "./taskData.ts";
+import { readRows } from "./taskPrompts.ts";
 import { told } from "./told.ts";
 
 /** What all runs of a job have. */
@@ -40,9 +45,23 @@ interface Cut {
   before: Distance;
 }
 
-/** What came of a run. */
+/** Where a run begins: a checkpoint, and how far that is. */
+interface Start {
+  path: string;
+  distance: Distance;
+}
+
+/** What came of a run: the first evaluation is of step 0, and where that is the best the model stays as it was. */
+export interface TrainedRun {
+  best: Evaluated;
+  evaluations: readonly Evaluated[];
+  /** That were taken. */
+  steps: number;
+}
+
+/** The same of a model that was cut. */
 export interface Ran {
-  healed: Omit<Healed, "path">;
+  healed: TrainedRun;
   cut: Cut;
 }
 
@@ -82,7 +101,8 @@ export async function* cutAndHeal(
   );
   const llm = readModelConfig(join(cutPath, "llm"));
   const plan = { ...planOf(name, length, setting), init: cutName, teacher: relative(job.path, dense), llm };
-  const healed = yield* trained(healRecipe(plan, pathIn(job)), setting);
+  const start = { path: cutPath, distance: cut.before };
+  const healed = yield* trained(healRecipe(plan, pathIn(job)), start, setting);
   await job.madeJson(`${name}.json`, async () => ({ healed, cut }));
   clear(job, name);
   rmSync(cutPath, { recursive: true, force: true });
@@ -94,13 +114,29 @@ export async function* tune(
   name: string,
   length: RunLength,
   setting: RunSetting,
-): AsyncGenerator<SpecializeEvent, Omit<Healed, "path">> {
-  const { job, dense } = setting;
-  const known = job.known<Omit<Healed, "path">>(`${name}.json`);
+): AsyncGenerator<SpecializeEvent, TrainedRun> {
+  const { job, dense, rows, threads, signal } = setting;
+  const known = job.known<TrainedRun>(`${name}.json`);
   if (known) return known;
+  const distance = yield* told("answers", signal, ({ signal, onProgress }) =>
+    job.madeJson<Distance>(`${name}-before.json`, async () => {
+      const { model, format } = await openDense(dense);
+      const { config, weights } = model.llm;
+      const examples = await heldOutExamples(job.at(rows.heldOut), format, config.contextLength);
+      const session = { ...(threads !== undefined && { threads }), spinning: false };
+      const evaluator = new Evaluator({ llm: config, parameters: parameterArrays({ llm: weights }) }, session);
+      onProgress(0, examples.length, "right answers");
+      try {
+        const { loss, tokenAccuracy } = summarize(await evaluator.score(examples, undefined, signal));
+        return { kl: loss, agreement: tokenAccuracy };
+      } finally {
+        await evaluator.release();
+      }
+    }),
+  );
   const llm = readModelConfig(join(dense, "llm"));
   const plan = { ...planOf(name, length, setting), init: relative(job.path, dense), llm };
-  const tuned = yield* trained(tuneRecipe(plan, pathIn(job)), setting);
+  const tuned = yield* trained(tuneRecipe(plan, pathIn(job)), { path: dense, distance }, setting);
   await job.madeJson(`${name}.json`, async () => tuned);
   clear(job, name);
   return tuned;
@@ -119,23 +155,37 @@ function clear(job: JobFolder, name: string): void {
   for (const part of ["checkpoints", BEST]) rmSync(join(runFolder(job, name), part), { recursive: true, force: true });
 }
 
-/** Runs a recipe to its best checkpoint, which then has the run's name in the job. */
+/** Runs a recipe to its best checkpoint, or to its start if that is none the worse, which then has the run's name in the job. */
 async function* trained(
   file: RecipeFile,
-  { job, signal, threads }: RunSetting,
-): AsyncGenerator<SpecializeEvent, Omit<Healed, "path">> {
+  start: Start,
+  { job, rows, signal, threads }: RunSetting,
+): AsyncGenerator<SpecializeEvent, TrainedRun> {
   const { name } = file.recipe;
+  const first = { step: 0, ...start.distance };
+  const [stage] = file.recipe.stages;
+  const row: EvaluationRow = {
+    ...{ kind: "evaluation", step: 0, stage: stage!.name, examples: readRows(job.at(rows.heldOut)).length },
+    ...{ loss: { dense: first.kl }, accuracy: { dense: first.agreement }, exactMatch: {} },
+  };
+  yield { kind: "row", run: name, row, totalSteps: stage!.steps };
   const runDir = runFolder(job, name);
   const events = heal(file, runDir, { signal, threads });
   for (;;) {
     const { value, done } = await events.next();
     if (done) {
-      const { path: best, ...healed } = value;
+      const { best: found, evaluations, steps } = value;
+      const { path, ...best } = found && found.kl < first.kl ? found : { path: start.path, ...first };
       await job.made(name, async (partial) => {
-        const { card, ...model } = await loadModel(best);
+        const { card, ...model } = await loadModel(path);
         await saveModel(partial, { ...model, card: { ...card, provenance: { ...card.provenance, recipe: job.name } } });
       });
-      return healed;
+      if (best.step === 0)
+        yield {
+          kind: "note",
+          text: `${name}: training made it no better on held-out prompts, so it is taken as it was before, at step 0. More prompts would serve better.`,
+        };
+      return { best, evaluations: [first, ...evaluations], steps };
     }
     yield value;
     if (value.kind === "row" && value.row.kind === "evaluation") writeReport([runDir], job.at("report.html"));

@@ -47,6 +47,11 @@ export interface Distance {
   agreement: number;
 }
 
+/** Held-out distance after a step of a run; of one that learns right answers the loss on them, and the share of their tokens that are the likeliest. Step 0 is before any. */
+export interface Evaluated extends Distance {
+  step: number;
+}
+
 /** A share that `keep: "auto"` tried in a short run. */
 export interface CurvePoint extends Distance {
   tFfn: number;
@@ -58,6 +63,12 @@ export interface CurvePoint extends Distance {
 export interface GoldScore {
   exact: number;
   contains: number;
+}
+
+/** On right answers to held-out prompts: nats a token, and the share of tokens that are the likeliest. */
+export interface GoldLoss {
+  loss: number;
+  accuracy: number;
 }
 
 /** Of held-out prompts in turns, medians. */
@@ -102,21 +113,22 @@ export interface Specialization {
   tFfn: number;
   dFfn: number;
   parameters: Both<number>;
-  /** Where right answers are given: the whole model after it has learned them; what is called the whole model from here on. */
-  tuned?: { step: number; loss: number; accuracy: number } | undefined;
+  /** Where right answers are given: the whole model after it has learned them, or at step 0 as it came, if that made it no better; what is called the whole model from here on. */
+  tuned?: (GoldLoss & { step: number; before: GoldLoss }) | undefined;
   /** Of `keep: "auto"`: the bound, whether a share was within it, and what was tried. */
   auto?: { maxLoss: number; isReached: boolean; curve: readonly CurvePoint[] } | undefined;
   /** Error of FFN outputs on the training data: channels dropped, and after least squares. */
   reconstruction?: { before: number; after: number } | undefined;
   /** Before any training. */
   before: Distance;
-  /** Of the checkpoint that was taken. */
-  after: Distance & { step: number };
+  /** Of the checkpoint that was taken; at step 0 if training made it no better. */
+  after: Evaluated;
   training: {
     steps: number;
     planned: number;
     tokens: number;
-    evaluations: readonly (Distance & { step: number })[];
+    /** From step 0 on. */
+    evaluations: readonly Evaluated[];
   };
   /** Of the answers to held-out prompts: those given, or the whole model's own. */
   perplexity: Both<number>;

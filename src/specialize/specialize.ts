@@ -25,7 +25,7 @@ import { DRAFTS_PER_PROMPT, draftPrompts } from "./drafts.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
 import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
-import type { JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
+import type { Evaluated, GoldLoss, JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
 import { answerPrompts, leftOut, type TaskPart } from "./taskAnswers.ts";
 import { openDense, taskData } from "./taskData.ts";
@@ -191,7 +191,7 @@ export async function* specialize(
     tFfn,
     dFfn,
     parameters: { dense: countParameters(whole.bundle.config), small: countParameters(small.bundle.config) },
-    tuned: tuned && { step: tuned.best.step, loss: tuned.best.kl, accuracy: tuned.best.agreement },
+    tuned: tuned && { step: tuned.best.step, ...goldLoss(tuned.best), before: goldLoss(tuned.evaluations[0]!) },
     auto: auto?.found,
     ...cut,
     after: healed.best,
@@ -380,6 +380,8 @@ async function* drafted(
     );
   return await job.madeJson("drafted.json", async () => prompts);
 }
+
+const goldLoss = ({ kl: loss, agreement: accuracy }: Evaluated): GoldLoss => ({ loss, accuracy });
 
 function weightBytes(bundle: string): number {
   return ["base.gguf", "ffn.gguf"].reduce((sum, name) => sum + statSync(join(bundle, name)).size, 0);

@@ -4,7 +4,7 @@ import type { Distance, Specialization } from "./specialization.ts";
 
 /** Paths in it are those of the result's folder. */
 export function taskCard(result: Specialization): string {
-  const { model, data, tFfn, dFfn, parameters, tuned, before, after, training } = result;
+  const { model, data, tFfn, dFfn, parameters, tuned, after } = result;
   const { bytes, speed, perplexity, gold, quantized, auto } = result;
   const { task } = result.options;
   const licences = [...new Set([...model.data.map(({ licence }) => licence), data.licence])];
@@ -20,13 +20,8 @@ export function taskCard(result: Specialization): string {
     "",
     `# ${plain(model.name)} for ${plain(purpose)}`,
     "",
-    `A smaller ${plain(model.name)}: ${tFfn} of ${dFfn} channels of each layer's FFN, chosen for this task and then trained to say what the whole model says. At other tasks it may fail.`,
-    ...(tuned
-      ? [
-          "",
-          `The whole model here is ${plain(model.name)} after it has learned the answers given, at ${tuned.loss.toFixed(3)} nats a token of held-out ones.`,
-        ]
-      : []),
+    `A smaller ${plain(model.name)}: ${tFfn} of ${dFfn} channels of each layer's FFN, chosen for this task and then ${after.step > 0 ? "trained" : "fitted by least squares"} to say what the whole model says. At other tasks it may fail.`,
+    ...(tuned ? ["", tunedWords(plain(model.name), tuned)] : []),
     "",
     "| | whole model | this one |",
     "|---|---:|---:|",
@@ -44,7 +39,7 @@ export function taskCard(result: Specialization): string {
         ]
       : []),
     "",
-    `Before training it was at ${distance(before)}; ${training.steps} of ${training.planned} steps, the best at step ${after.step}, on ${thousands(training.tokens)} tokens brought it to ${distance(after)}. Both of ${data.heldOut} held-out prompts that were never trained on; speed of both in turns, in one engine on one machine.`,
+    `${healedWords(result)} All of ${data.heldOut} held-out prompts that were never trained on; speed of both in turns, in one engine on one machine.`,
     "",
     ...(auto
       ? [
@@ -102,6 +97,19 @@ export function taskCard(result: Specialization): string {
     ]),
   ];
   return `${lines.join("\n").trimEnd()}\n`;
+}
+
+function tunedWords(model: string, { step, loss, before }: NonNullable<Specialization["tuned"]>): string {
+  return step > 0
+    ? `The whole model here is ${model} after it has learned the answers given, which brought it from ${before.loss.toFixed(3)} to ${loss.toFixed(3)} nats a token of held-out ones.`
+    : `The whole model here is ${model} as it came: learning the answers given made it no better on held-out ones (best at step 0, ${loss.toFixed(3)} nats a token).`;
+}
+
+function healedWords({ before, after, training: { steps, planned, tokens } }: Specialization): string {
+  const read = `${steps} of ${planned} steps on ${thousands(tokens)} tokens`;
+  return after.step > 0
+    ? `Before training it was at ${distance(before)}; ${read}, the best at step ${after.step}, brought it to ${distance(after)}.`
+    : `It is as it was cut, at ${distance(before)}: ${read} brought it no nearer to the whole model (best at step 0).`;
 }
 
 const distance = ({ kl, agreement }: Distance) =>

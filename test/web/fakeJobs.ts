@@ -11,7 +11,7 @@ const evaluations = [0.83, 0.61, 0.52, 0.47, 0.45, 0.44].map((kl, i) => ({
   agreement: 0.75 - kl / 4,
 }));
 
-const result: Specialization = {
+export const jobResult: Specialization = {
   ...{ format: "ifprune-specialization", version: 1, ifprune: "0.1.0", created: "2026-11-29T12:00:00.000Z" },
   ...{ seconds: 1510, options: { keep: 0.5 } },
   model: { name: "SmolLM2-135M-Instruct", data: [{ name: "SmolLM2-135M-Instruct", licence: "Apache-2.0" }] },
@@ -78,7 +78,7 @@ async function* work({ out, options, until }: JobTask, signal: AbortSignal): Asy
   if (task === "endless")
     await new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   mkdirSync(out);
-  writeFileSync(join(out, "specialize.json"), JSON.stringify(result));
+  writeFileSync(join(out, "specialize.json"), JSON.stringify(jobResult));
   rmSync(`${out}.job`, { recursive: true });
 }
 

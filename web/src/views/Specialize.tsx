@@ -483,7 +483,7 @@ function Curve({ job: { curve } }: { job: SpecializeJob }) {
 }
 
 function ResultFigures({ result }: { result: NonNullable<SpecializeJob["result"]> }) {
-  const { model, parameters, before, after, perplexity, speed, gold, answers, data, training, auto } = result;
+  const { model, parameters, before, after, perplexity, speed, gold, answers, data, training, auto, tuned } = result;
   const rate = (value: number | undefined) => (value === undefined ? "–" : `${value.toFixed(1)}`);
   const rows: [string, string, string][] = [
     ["Parameters", `${count(parameters.dense / 1e6)} M`, `${count(parameters.small / 1e6)} M`],
@@ -525,8 +525,11 @@ function ResultFigures({ result }: { result: NonNullable<SpecializeJob["result"]
         </table>
       </Scroll>
       <p class="note">
-        Training brought its KL from {before.kl.toFixed(3)} to {after.kl.toFixed(3)} in {count(training.steps)} steps;
+        {after.step > 0
+          ? `Training brought its KL from ${before.kl.toFixed(3)} to ${after.kl.toFixed(3)}, best at step ${count(after.step)} of ${count(training.steps)};`
+          : `It is as it was cut: ${count(training.steps)} steps of training brought it no nearer;`}{" "}
         measured on {plural(data.heldOut, "prompt")} that were never trained on. At other tasks it may fail.
+        {tuned?.step === 0 && " Learning the right answers made the whole model no better: it is as it came."}
         {auto && !auto.isReached && ` No share was within ${auto.maxLoss} nats: this is the nearest.`}
       </p>
       <details>

@@ -1,0 +1,17 @@
+import { expect, test } from "vitest";
+import { jobResult } from "../../test/web/fakeJobs.ts";
+import { taskCard } from "./taskCard.ts";
+
+test("a card says when training made it no better, and so what the whole model is", () => {
+  const trained = taskCard(jobResult);
+  expect(trained).toMatch(/60 of 60 steps on 60,000 tokens, the best at step 60, brought it to a KL of 0\.440/);
+  expect(trained).not.toContain("The whole model here is");
+  const before = { loss: 2.5, accuracy: 0.3 };
+  const card = taskCard({
+    ...jobResult,
+    ...{ after: { step: 0, ...jobResult.before }, tuned: { step: 0, ...before, before } },
+  });
+  expect(card).toContain("fitted by least squares to say what the whole model says");
+  expect(card).toMatch(/It is as it was cut, at a KL of 1\.420.* brought it no nearer .*\(best at step 0\)/);
+  expect(card).toMatch(/as it came: .* no better on held-out ones \(best at step 0, 2\.500 nats a token\)/);
+});
