@@ -62,5 +62,5 @@ test("what talks about the request, goes on with the next task, or says nearly t
 test("a model that drafts the same again and again is shown to", async () => {
   const drafting = draft((seed) => `the same ${seed % 3}`);
   await expect(drafting).rejects.toThrow(InputError);
-  await expect(drafting).rejects.toThrow(/got 3, such as "the same \d".*--prompts/);
+  await expect(drafting).rejects.toThrow(/got 3, such as "the same \d".*Give prompts of your own/);
 });

@@ -62,7 +62,7 @@ export async function draftPrompts(
     .map((input) => ({ instruction: task, input }));
   if (prompts.length < FEWEST_PROMPTS)
     throw new InputError(
-      `specialize: wanted at least ${FEWEST_PROMPTS} different inputs that the model drafts, got ${prompts.length}${shown(texts)}. Give prompts of your own (--prompts).`,
+      `specialize: wanted at least ${FEWEST_PROMPTS} different inputs that the model drafts, got ${prompts.length}${shown(texts)}. Give prompts of your own.`,
     );
   return prompts;
 }

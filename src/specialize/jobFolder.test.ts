@@ -42,13 +42,15 @@ test("a disk that is full is said to be, nothing of what it broke off is left, a
 
 test("another job's folder is refused, and so is one of something else; the lock goes with the refusal", () => {
   const path = join(temporaryFolder(), "out.job");
-  new JobFolder(path, { task: "a", tokens: 500 })[Symbol.dispose]();
-  expect(() => new JobFolder(path, { task: "a", tokens: 300 })).toThrow(FileError);
-  expect(() => new JobFolder(path, { task: "a", tokens: 300 })).toThrow(/got another tokens 300 \(before: 500\)/);
-  using held = new JobFolder(path, { task: "a", tokens: 500 });
-  expect(() => new JobFolder(held.path, { task: "a", tokens: 500 })).toThrow(/wanted a run that nobody trains/);
-  const other = temporaryFolder();
-  writeFileSync(join(other, "mine.txt"), "");
-  expect(() => new JobFolder(other, { task: "a" })).toThrow(/got one without job\.json/);
-  expect(existsSync(join(other, "mine.txt"))).toBe(true);
+  const key = { model: "0".repeat(32), task: "a", tokens: 500 };
+  new JobFolder(path, key)[Symbol.dispose]();
+  const other = () => new JobFolder(path, { ...key, model: "1".repeat(32), tokens: 300 });
+  expect(other).toThrow(FileError);
+  expect(other).toThrow(/got another model, tokens 300 \(before: 500\)\. Give/); // a hash says nothing to people
+  using held = new JobFolder(path, key);
+  expect(() => new JobFolder(held.path, key)).toThrow(/wanted a run that nobody trains/);
+  const own = temporaryFolder();
+  writeFileSync(join(own, "mine.txt"), "");
+  expect(() => new JobFolder(own, { task: "a" })).toThrow(/got one without job\.json/);
+  expect(existsSync(join(own, "mine.txt"))).toBe(true);
 });

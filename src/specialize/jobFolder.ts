@@ -122,10 +122,10 @@ export class JobFolder implements Disposable {
     const names = [...new Set([...Object.keys(job), ...Object.keys(this.#key)])];
     const changed = names.filter((name) => job[name] !== this.#key[name]);
     if (changed.length > 0) {
-      const words = changed.map((name) => `${name} ${this.#key[name] ?? "none"} (before: ${job[name] ?? "none"})`);
+      const words = changed.map((name) => changeWords(name, job[name], this.#key[name]));
       throw new FileError(
         this.path,
-        `wanted to go on with the same job, got another ${words.join(", ")}. Give what was given before, or remove the folder to begin anew.`,
+        `wanted to go on with the job that it is of, got another ${words.join(", ")}. Give what was given before, name another folder, or remove this one to begin anew.`,
       );
     }
     return seconds;
@@ -135,6 +135,12 @@ export class JobFolder implements Disposable {
     const text = `${JSON.stringify({ job: this.#key, seconds: this.seconds }, null, 2)}\n`;
     makeFile(this.at(jobName), (partial) => writeFileSync(partial, text), GOES_ON);
   }
+}
+
+/** `keep 0.25 (before: 0.5)`; of files, which are known by their hashes, the name alone. */
+function changeWords(name: string, before: string | number | undefined, now: string | number | undefined): string {
+  const isHash = [before, now].some((value) => /^[0-9a-f]{32}$/.test(String(value)));
+  return isHash ? name : `${name} ${JSON.stringify(now ?? "none")} (before: ${JSON.stringify(before ?? "none")})`;
 }
 
 /** A second name for a folder of files that never change, for as good as no space; copies where the system has no links. */

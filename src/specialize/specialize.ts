@@ -10,7 +10,7 @@ import { keptChannels, MAX_LOSS } from "../bundle/budget.ts";
 import { importModel } from "../bundle/importModel.ts";
 import { packBundle } from "../bundle/packBundle.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
-import { FileError, IfpruneError, OptionError } from "../errors.ts";
+import { FileError, IfpruneError, InputError, OptionError } from "../errors.ts";
 import { checkNewFolder } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
 import { formatOfFolder, readManifest, writeManifest } from "../manifest.ts";
@@ -118,11 +118,18 @@ export async function* specialize(
   using untuned = new InstructionModel(denseBundle);
   const dFfn = untuned.bundle.ffnWidth;
   const prompts =
-    given ?? (yield* drafted(untuned, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }));
+    given ??
+    (yield* orNothing(
+      job,
+      drafted(untuned, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }),
+    ));
   const parts = partHeldOut(prompts, seed);
   const answer = (part: TaskPart, own: readonly TaskPrompt[]) =>
-    told("answers", signal, (hooks) =>
-      answerPrompts(untuned, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
+    orNothing(
+      job,
+      told("answers", signal, (hooks) =>
+        answerPrompts(untuned, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
+      ),
     );
   const heldOut = yield* answer("heldout", parts.heldOut);
   const train = yield* answer("train", parts.train);
@@ -314,15 +321,20 @@ async function* prepared({
 }
 
 function checkOptions({ task, prompts, examples, keep, maxLoss, draft }: SpecializeOptions): void {
-  if (task !== undefined && task.trim() === "") throw new OptionError('specialize: wanted a task in words, got "".');
+  if (task !== undefined && task.trim() === "")
+    throw new OptionError('specialize: wanted a task in words, got "". Say what is to be done, or leave it out.');
   if (prompts !== undefined && examples !== undefined)
     throw new OptionError("specialize: wanted prompts, or examples with their answers, got both. Leave either out.");
   if (draft !== undefined && (prompts ?? examples) !== undefined)
     throw new OptionError("specialize: wanted prompts, or a number of drafts, got both. Leave either out.");
   if (task === undefined && prompts === undefined && examples === undefined)
-    throw new OptionError("specialize: wanted a task, prompts or examples, got none of them.");
+    throw new OptionError(
+      "specialize: wanted a task, prompts or examples, got none of them. Give prompts, or say the task for the model to draft some.",
+    );
   if (keep !== "auto" && maxLoss !== undefined)
-    throw new OptionError(`specialize: wanted a largest loss beside keep = "auto" only, got ${maxLoss}.`);
+    throw new OptionError(
+      `specialize: wanted a largest loss beside keep = "auto" only, got ${maxLoss}. Keep "auto", or leave it out.`,
+    );
 }
 
 /** The model as a dense checkpoint in float32, whatever it comes as. */
@@ -359,6 +371,19 @@ async function* importDense(
   return path;
 }
 
+/** Where a model says too little that is sound, the same call would come no further: it leaves nothing. */
+async function* orNothing<T>(
+  job: JobFolder,
+  events: AsyncGenerator<SpecializeEvent, T>,
+): AsyncGenerator<SpecializeEvent, T> {
+  try {
+    return yield* events;
+  } catch (error) {
+    if (error instanceof InputError) job.remove();
+    throw error;
+  }
+}
+
 async function* drafted(
   model: InstructionModel,
   {
@@ -376,7 +401,7 @@ async function* drafted(
   yield { kind: "drafted", prompts: inputs };
   if (confirm && !(await confirm(inputs)))
     throw new OptionError(
-      `specialize: the drafts were not taken. They are in "${job.at("drafts.jsonl")}"; give prompts of your own (--prompts), or say the task in other words.`,
+      `specialize: the drafts were not taken. They are in "${job.at("drafts.jsonl")}"; give prompts of your own, or say the task in other words.`,
     );
   return await job.madeJson("drafted.json", async () => prompts);
 }

@@ -13,7 +13,8 @@ export const SPECIALIZE_OPTIONS = {
     isAboveMin: true,
   },
   tokens: {
-    words: "tokens that the smaller model learns from, padding included; as 200k",
+    words: "tokens that the smaller model learns from, padding included",
+    example: "200000 or 200k",
     isInteger: true,
     min: 1,
     fallback: 200_000,
@@ -34,6 +35,7 @@ export const SPECIALIZE_OPTIONS = {
 export const KEPT_SHARE = {
   ...KEEP,
   words: "share of the FFN that stays, as 50% or 0.5; auto: the smallest within --max-loss, found by short runs",
+  example: "75%, 0.75 or auto",
   otherwise: "half",
 } as const satisfies NumberOption;
 

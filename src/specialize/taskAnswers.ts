@@ -69,7 +69,7 @@ export async function answerPrompts(
   const found = { name, rows: sound.length, unanswered: silent.length, looping: all.length - sound.length, shown };
   if (sound.length < FEWEST[part])
     throw new InputError(
-      `specialize: wanted at least ${FEWEST[part]} answers to learn from, got ${sound.length} to ${prompts.length} prompts; ${leftOut(found)}. Give longer answers room (--max-tokens), answers of your own (--examples), or another model.`,
+      `specialize: wanted at least ${FEWEST[part]} answers to learn from, got ${sound.length} to ${prompts.length} prompts; ${leftOut(found)}\nAllow longer answers, give right answers of your own, or take another model.`,
     );
   return found;
 }

@@ -35,11 +35,16 @@ test.each([
     "other fields",
     "a.jsonl",
     '{"question": "one", "answer": "1"}',
-    /line 1: wanted "instruction", or "input" of the task, got "question", "answer"/,
+    /line 1: wanted "instruction", or "input" of the task, got "question", "answer"\. Name the fields so/,
   ],
   ["no answers", "a.jsonl", '{"instruction": "one"}', /line 1: wanted "output", the right answer, got "instruction"/],
   ["inputs without a task", "a.jsonl", '{"input": "one", "output": "1"}', /or a task that is asked of inputs/],
-  ["an array", "a.txt", '[{"instruction": "one"}]', /line 1: .*expected object/],
+  [
+    "an array",
+    "a.json",
+    '[\n{"instruction": "one"}]',
+    /wanted JSON Lines of .*, got a list\. Write each of its objects on/,
+  ],
   ["plain text", "a.txt", "one\ntwo", /wanted JSON Lines of .*, got plain text/],
 ])("examples with %s are refused, and the line is named", async (_, name, text, message) => {
   const reading = readTaskPrompts(file(name, text), undefined, true);
@@ -52,6 +57,7 @@ test("prompts count once, however they are spaced; too few are refused", () => {
   expect(distinct(prompts)).toEqual([prompts[0], prompts[2]]);
   expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(InputError);
   expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(/got 1 of a\.txt\. Write one a line/);
+  expect(() => checkCount(prompts, "a.txt")).toThrow(/got 3 of a\.txt\. Add 29 or more/);
 });
 
 test("what is held out does not depend on the order of the prompts, and is in neither part twice", () => {

@@ -6,6 +6,8 @@ import { readText } from "../files.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt } from "../text/prompt.ts";
 
+const OBJECTS = 'JSON Lines of {"instruction"?, "input"?, "output"?}, an object a line';
+
 /** A prompt, and the answer where it is given. */
 export interface TaskPrompt {
   instruction: string;
@@ -37,22 +39,23 @@ export async function readTaskPrompts(path: string, task: string | undefined, ha
   const isJson =
     /\.(jsonl|json|ndjson)(\.gz)?$/.test(path) || (!path.endsWith(".gz") && /^\s*[[{]/.test(readText(path)));
   if (!isJson) {
-    if (hasGold)
-      throw new FileError(path, 'wanted JSON Lines of {"instruction"?, "input"?, "output"}, got plain text.');
+    if (hasGold) throw new FileError(path, `wanted ${OBJECTS}, got plain text. Write each example as one.`);
     const lines = readText(path).split(/\r?\n/);
     return lines.flatMap((line) => (line.trim() === "" ? [] : [asked(task, line.trim())]));
   }
+  if (!path.endsWith(".gz") && /^\s*\[/.test(readText(path)))
+    throw new FileError(path, `wanted ${OBJECTS}, got a list. Write each of its objects on a line of its own.`);
   const prompts: TaskPrompt[] = [];
   for await (const { line, row: read } of readJsonLines(path, row)) {
     const { instruction = task, input, output, answers } = read;
-    const wrong = (wanted: string) => {
+    const wrong = (wanted: string, hint = "Name the fields so.") => {
       const fields = Object.keys(read).map((name) => `"${name}"`);
-      return new FileError(path, `line ${line}: wanted ${wanted}, got ${fields.join(", ") || "no fields"}.`);
+      return new FileError(path, `line ${line}: wanted ${wanted}, got ${fields.join(", ") || "no fields"}. ${hint}`);
     };
     if (read.instruction === undefined && !input?.trim()) throw wrong('"instruction", or "input" of the task');
-    if (instruction === undefined) throw wrong('"instruction", or a task that is asked of inputs (--task)');
+    if (instruction === undefined) throw wrong('"instruction", or a task that is asked of inputs', "Say the task.");
     const gold = output ?? answers?.[0];
-    if (hasGold && gold === undefined) throw wrong('"output", the right answer');
+    if (hasGold && gold === undefined) throw wrong('"output", the right answer', "Without answers they are prompts.");
     prompts.push({ instruction, ...(input?.trim() && { input }), ...(hasGold && { output: gold }) });
   }
   return prompts;
@@ -77,7 +80,8 @@ export function distinct(prompts: readonly TaskPrompt[]): TaskPrompt[] {
 /** @param where they are from @throws {InputError} if there are too few to learn a task from */
 export function checkCount(prompts: readonly TaskPrompt[], where: string): void {
   if (prompts.length >= FEWEST_PROMPTS) return;
-  const hint = prompts.length === 1 ? "Write one a line." : "Add some; a few hundred are better.";
+  const missing = `Add ${FEWEST_PROMPTS - prompts.length} or more; a few hundred are better.`;
+  const hint = prompts.length === 1 ? "Write one a line." : missing;
   throw new InputError(
     `specialize: wanted at least ${FEWEST_PROMPTS} different prompts, got ${prompts.length} of ${where}. ${hint}`,
   );

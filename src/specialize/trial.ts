@@ -64,12 +64,12 @@ export function checkRoom(plan: JobPlan, folder: string, force: boolean): void {
   const [memoryThere, diskThere] = [availableBytes(), freeBytes(folder)];
   if (memory > memoryThere)
     throw new MemoryError(
-      `specialize: wanted about ${byteSize(memory)} of memory to train ${plan.tFfn} channels, got ${byteSize(memoryThere)}. Take a smaller model or share, or force it.`,
+      `specialize: wanted about ${byteSize(memory)} of memory to train ${plan.tFfn} channels, got ${byteSize(memoryThere)}. Take a smaller model, keep less of it, or free some.`,
     );
   if (disk > diskThere)
     throw new FileError(
       folder,
-      `wanted about ${byteSize(disk)} free on its disk, got ${byteSize(diskThere)}. Make room, or force it.`,
+      `wanted about ${byteSize(disk)} free on its disk, got ${byteSize(diskThere)}. Make room.`,
     );
 }
 
