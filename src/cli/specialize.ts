@@ -2,7 +2,7 @@ import { byteSize } from "../bundle/memory.ts";
 import { OptionError } from "../errors.ts";
 import type { JobEstimate, Specialization, SpecializeEvent } from "../specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
-import { duration } from "../specialize/taskCard.ts";
+import { duration, shownPrompt } from "../specialize/taskCard.ts";
 import { isConfirmed } from "./confirmation.ts";
 import { interruption, percent, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
@@ -136,7 +136,8 @@ function estimateLine({
   ].join("; ");
 }
 
-function summary({ tFfn, dFfn, before, after, bytes, speed, gold, seconds }: Specialization, path: string): string {
+function summary(result: Specialization, path: string): string {
+  const { tFfn, dFfn, before, after, bytes, speed, gold, seconds } = result;
   const faster =
     speed.dense.tokensPerSecond && speed.small.tokensPerSecond
       ? ` · ${(speed.small.tokensPerSecond / speed.dense.tokensPerSecond).toFixed(2)} × the tokens a second`
@@ -147,7 +148,7 @@ function summary({ tFfn, dFfn, before, after, bytes, speed, gold, seconds }: Spe
     ...(gold
       ? [`right answers: whole model ${percent(gold.dense.contains)}, this one ${percent(gold.small.contains)}`]
       : []),
-    `${path}: card in README.md, \`ifprune run --model ${path} "…"\``,
+    `${path}: card in README.md. Ask it: ifprune run --model ${path} "${shownPrompt(result)}"`,
     "",
   ].join("\n");
 }

@@ -60,7 +60,7 @@ export function taskCard(result: Specialization): string {
     "## Use it",
     "",
     "```sh",
-    'ifprune run --model path/to/this/folder "…"',
+    `ifprune run --model path/to/this/folder "${shownPrompt(result)}"`,
     "```",
     "",
     "`huggingface/` opens in transformers and has a GGUF of F16 beside; `gguf/` has smaller ones:",
@@ -119,6 +119,11 @@ const share = (value: number) => `${(100 * value).toFixed(1)} %`;
 const thousands = (value: number) => value.toLocaleString("en-US");
 const milliseconds = (ms: number) => `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 const rate = (value: number | undefined) => value?.toFixed(1) ?? "–";
+
+/** A prompt in the form that was learned, which stands between quotes in a shell. */
+export function shownPrompt({ answers }: Specialization): string {
+  return answers.map(({ prompt }) => prompt).find((prompt) => /^[^"\\`$!\n\p{Cc}]{1,200}$/u.test(prompt)) ?? "…";
+}
 
 /** "1 h 5 min", "12 min", "40 s". */
 export function duration(seconds: number): string {

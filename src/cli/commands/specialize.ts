@@ -18,7 +18,10 @@ export function specializeCommand(): Command {
       "bundle folder or id of a pulled model, checkpoint or run, Hugging Face folder, or .gguf file; dense",
     )
     .requiredOption("--out <folder>", "folder to make; until it is whole, FOLDER.job is in its place")
-    .option("--task <text>", "the task in words, which is also asked of inputs that have no instruction")
+    .option(
+      "--task <text>",
+      "the task in words, which is also asked of inputs that have no instruction: {input} is their place, else they follow as `Input: …`",
+    )
     .option("--prompts <file>", 'prompts: JSON Lines of {"instruction"?, "input"?}, or plain text, one a line')
     .option(
       "--examples <file>",
@@ -38,5 +41,14 @@ export function specializeCommand(): Command {
     .option("--dry-run", "say what it would take on this machine, and do nothing")
     .option("--force", "go on where memory or disk seem too small")
     .option("--json", "print what happens as JSON Lines")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  ifprune specialize model.gguf --prompts questions.txt --out small --dry-run
+  ifprune specialize model.gguf --task "Translate into SQL: {input}" --prompts questions.txt --out sql
+  ifprune run --model sql "Translate into SQL: How many films are from 1999?"
+`,
+    )
     .action(late(async () => (await import("../specialize.ts")).specializeAction));
 }

@@ -46,7 +46,7 @@ function HowToSpecialize({ model: { id, location = id } }: { model: ServedModel 
     ["Let this page make them", "ifprune serve --allow-specialize"],
     [
       "Make one on the server's machine",
-      `ifprune specialize ${shellWord(location)} --task "Translate the question into SQL:" --prompts questions.txt --out sql`,
+      `ifprune specialize ${shellWord(location)} --task "Translate into SQL: {input}" --prompts questions.txt --out sql`,
     ],
   ] as const;
   return (
@@ -159,8 +159,8 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
   return (
     <form class="card task-form" onSubmit={begin}>
       <label class="field">
-        <span>Task in words, asked of inputs that have no instruction</span>
-        <input required={kind === "none"} placeholder="Translate the question into SQL:" {...field("task")} />
+        <span>Task in words, asked of inputs that have no instruction; {"{input}"} is their place</span>
+        <input required={kind === "none"} placeholder="Translate into SQL: {input}" {...field("task")} />
       </label>
       <fieldset class="choice">
         <legend>What it learns from</legend>
