@@ -40,6 +40,7 @@ beforeAll(async () => {
   writeFileSync(at("words.txt"), words.join("\n"));
   writeFileSync(at("few.txt"), words.slice(0, 10).join("\n"));
   writeFileSync(at("line.txt"), words.join(" "));
+  writeFileSync(at("long.txt"), words.map((word) => `${word} `.repeat(60)).join("\n"));
   const rows = words.map((word) =>
     JSON.stringify({ instruction: "Spell it.", input: word, output: [...word].join(" ") }),
   );
@@ -171,6 +172,12 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
   ["ten prompts", { prompts: at("few.txt") }, InputError, /at least 32 different prompts, got 10/],
   ["prompts in one line", { prompts: at("line.txt") }, InputError, /got 1 of .*Write one a line/],
   ["a file that is none", { prompts: at("none.txt") }, FileError, /none\.txt/],
+  [
+    "long prompts",
+    { prompts: at("long.txt") },
+    InputError,
+    /that the model has room for, got 0: 40 of 40 .*128 tokens/,
+  ],
 ])("%s is refused, and nothing is left", async (_, options, kind, message) => {
   const job = events(at("random"), at("refused"), options);
   await expect(job).rejects.toThrow(kind);

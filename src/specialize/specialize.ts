@@ -28,10 +28,11 @@ import { compareModels, type SideBySide } from "./sideBySide.ts";
 import type { Evaluated, GoldLoss, JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
 import { answerPrompts, leftOut, type TaskPart } from "./taskAnswers.ts";
-import { openDense, taskData } from "./taskData.ts";
+import { longestRow, openDense, taskData } from "./taskData.ts";
 import {
   checkCount,
   distinct,
+  fitting,
   partHeldOut,
   partSize,
   readRows,
@@ -110,7 +111,7 @@ export async function* specialize(
   using job = new JobFolder(`${resolve(out)}.job`, key);
   const how = { threads, force, cache: { root: job.at("cache") } };
 
-  const { dense, denseBundle, widths } = yield* prepared({ source, given, numbers, options, job });
+  const { dense, denseBundle, widths, fits } = yield* prepared({ source, given, numbers, options, job });
   if (dryRun) {
     if (job.isNew) job.remove();
     return;
@@ -118,7 +119,7 @@ export async function* specialize(
   using untuned = new InstructionModel(denseBundle);
   const dFfn = untuned.bundle.ffnWidth;
   const prompts =
-    given ??
+    fits ??
     (yield* orNothing(
       job,
       drafted(untuned, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }),
@@ -141,6 +142,11 @@ export async function* specialize(
     const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, await openDense(dense));
     return { shape, rows: encoded.questions.flat().length, tokens };
   });
+  if (learned.rows < train.rows)
+    yield {
+      kind: "note",
+      text: `left out: ${train.rows - learned.rows} prompts whose answers bring them above ${learned.shape.T} tokens, where most have fewer`,
+    };
   if (tokens > MANY_EPOCHS * learned.tokens)
     yield {
       kind: "note",
@@ -243,6 +249,8 @@ interface Prepared {
   denseBundle: string;
   /** Channels that are tried, or the one count; the largest first. */
   widths: readonly number[];
+  /** Of the prompts given, those that the model has room for. */
+  fits: readonly TaskPrompt[] | undefined;
 }
 
 /** The model as the job takes it, and what the job will take. What cannot be done leaves no folder that this call has begun. */
@@ -284,9 +292,14 @@ async function* prepared({
         kind: "note",
         text: "The model has no chat template: prompts are read as they are, with a line break after.",
       };
-    const expected = given ?? [{ instruction: task!, input: task! }];
     const lengthOf = (text: string) => whole.promptIds(text).length;
-    const count = given?.length ?? numbers.draft;
+    const tokensOf = (prompt: string, answer: string) => lengthOf(prompt) + whole.tokenizer.encode(answer).length + 1;
+    const { prompts: fits, note } = given
+      ? fitting(given, { room: longestRow(config.contextLength), tokensOf })
+      : { prompts: undefined, note: undefined };
+    if (note !== undefined) yield { kind: "note", text: note };
+    const expected = fits ?? [{ instruction: task!, input: task! }];
+    const count = fits?.length ?? numbers.draft;
     const drafts = given ? 0 : DRAFTS_PER_PROMPT * count;
     const plan: JobPlan = {
       config,
@@ -313,7 +326,7 @@ async function* prepared({
       }),
     );
     yield { kind: "estimate", estimate };
-    return { dense, denseBundle, widths };
+    return { dense, denseBundle, widths, fits };
   } catch (error) {
     if (job.isNew && error instanceof IfpruneError) job.remove();
     throw error;

@@ -36,11 +36,14 @@ const STEP = 64;
 /** Longer ones than these are left out: a few would make every row as long as they are. */
 const COVERED = 0.98;
 
+/** Most tokens of a prompt with its answer that a model of this context length learns from. */
+export const longestRow = (contextLength: number) => Math.min(LONGEST, contextLength);
+
 /** A shape of rows that most of these lengths fit in. */
 export function rowShape(lengths: readonly number[], contextLength: number): RowShape {
   const sorted = lengths.toSorted((a, b) => a - b);
   const most = sorted[Math.ceil(COVERED * sorted.length) - 1] ?? 1;
-  const longest = Math.min(LONGEST, contextLength);
+  const longest = longestRow(contextLength);
   const T = Math.min(longest, Math.max(Math.min(SHORTEST, longest), Math.ceil(most / STEP) * STEP));
   return { T, B: Math.max(1, Math.floor(BATCH_TOKENS / T)) };
 }

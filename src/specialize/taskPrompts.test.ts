@@ -3,7 +3,15 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError, InputError } from "../errors.ts";
-import { checkCount, distinct, partHeldOut, promptText, readTaskPrompts, type TaskPrompt } from "./taskPrompts.ts";
+import {
+  checkCount,
+  distinct,
+  fitting,
+  partHeldOut,
+  promptText,
+  readTaskPrompts,
+  type TaskPrompt,
+} from "./taskPrompts.ts";
 
 function file(name: string, text: string): string {
   const path = join(temporaryFolder(), name);
@@ -58,6 +66,15 @@ test("prompts count once, however they are spaced; too few are refused", () => {
   expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(InputError);
   expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(/got 1 of a\.txt\. Write one a line/);
   expect(() => checkCount(prompts, "a.txt")).toThrow(/got 3 of a\.txt\. Add 29 or more/);
+});
+
+test("prompts that leave no room for their answers are left out and counted; too few that do are refused", () => {
+  const prompts: TaskPrompt[] = Array.from({ length: 40 }, (_, i) => ({ instruction: "x".repeat(i), output: "yy" }));
+  const tokensOf = (prompt: string, answer: string) => prompt.length + answer.length;
+  const { prompts: some, note } = fitting(prompts, { room: 36, tokensOf });
+  expect([some, note]).toEqual([prompts.slice(0, 35), expect.stringContaining("5 of 40 prompts")]);
+  expect(fitting(prompts, { room: 50, tokensOf })).toEqual({ prompts });
+  expect(() => fitting(prompts, { room: 10, tokensOf })).toThrow(/got 9: 31 of 40 prompts .* Shorten them/);
 });
 
 test("what is held out does not depend on the order of the prompts, and is in neither part twice", () => {

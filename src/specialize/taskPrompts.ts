@@ -87,6 +87,26 @@ export function checkCount(prompts: readonly TaskPrompt[], where: string): void 
   );
 }
 
+/**
+ * Those that there is room for with their answers, where they are given.
+ *
+ * @param tokensOf a prompt and an answer
+ * @throws {InputError} if too few are left
+ */
+export function fitting(
+  prompts: readonly TaskPrompt[],
+  { room, tokensOf }: { room: number; tokensOf: (prompt: string, answer: string) => number },
+): { prompts: readonly TaskPrompt[]; note?: string | undefined } {
+  const some = prompts.filter((one) => tokensOf(promptText(one), one.output ?? "") <= room);
+  if (some.length === prompts.length) return { prompts };
+  const tooLong = `${prompts.length - some.length} of ${prompts.length} prompts with their answers have more than the ${room} tokens that it learns from at a time`;
+  if (some.length < FEWEST_PROMPTS)
+    throw new InputError(
+      `specialize: wanted at least ${FEWEST_PROMPTS} prompts that the model has room for, got ${some.length}: ${tooLong}. Shorten them.`,
+    );
+  return { prompts: some, note: `left out: ${tooLong}` };
+}
+
 /** Prompts held out of so many. */
 export function partSize(count: number): number {
   const { share, min, max } = HELD_OUT;
