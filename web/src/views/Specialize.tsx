@@ -115,7 +115,7 @@ interface JobDraft {
 }
 const emptyDraft: JobDraft = {
   ...{ name: "", task: "", kind: "prompts", rows: "", keep: "0.5", maxLoss: "0.1", tokens: "200000" },
-  ...{ maxTokens: "256", licence: "" },
+  ...{ maxTokens: "128", licence: "" },
 };
 
 function bodyOf(model: string, { kind, ...draft }: JobDraft): SpecializeBody {
