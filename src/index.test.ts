@@ -112,6 +112,7 @@ test("the surface is what it was", () => {
     type GeneratedAnswers
     type GenerationEvent
     type GenerationRequest
+    type GoldLoss
     type GoldScore
     type ImportOptions
     type Imported
@@ -189,6 +190,7 @@ test("the surface is what it was", () => {
     type Speed
     type Stage
     type StageTimes
+    type StepDistance
     type StreamDecoder
     type TaskExample
     type TaskReport

@@ -148,6 +148,7 @@ export type {
   Both,
   CurvePoint,
   Distance,
+  GoldLoss,
   GoldScore,
   JobEstimate,
   Specialization,
@@ -155,6 +156,7 @@ export type {
   SpecializePhase,
   SpecializeProgress,
   Speed,
+  StepDistance,
 } from "./specialize/specialization.ts";
 export { type SpecializeOptions, specialize } from "./specialize/specialize.ts";
 

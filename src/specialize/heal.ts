@@ -12,7 +12,7 @@ import { parseRecipe, type RecipeFile } from "../train/recipe/read.ts";
 import { trainRecipe } from "../train/run.ts";
 import { readRunLog } from "../train/runLog.ts";
 import { linkFolder } from "./jobFolder.ts";
-import type { Evaluated, SpecializeEvent } from "./specialization.ts";
+import type { SpecializeEvent, StepDistance } from "./specialization.ts";
 import type { RowShape } from "./taskData.ts";
 
 /** A run of a job; paths are those of the job's folder. */
@@ -89,8 +89,8 @@ function recipeOf(plan: TunePlan, stage: object, pathOf: (relative: string) => s
 /** What came of a run. */
 export interface Healed {
   /** With its checkpoint. Absent of a run that diverged before it was evaluated. */
-  best?: (Evaluated & { path: string }) | undefined;
-  evaluations: readonly Evaluated[];
+  best?: (StepDistance & { path: string }) | undefined;
+  evaluations: readonly StepDistance[];
   /** That were taken. */
   steps: number;
 }
@@ -128,14 +128,14 @@ export async function* heal(
   return { best: best && { ...best, path: bestFolder(runDir) }, evaluations, steps: evaluations.at(-1)?.step ?? 0 };
 }
 
-function evaluationsOf(runDir: string): Evaluated[] {
+function evaluationsOf(runDir: string): StepDistance[] {
   return readRunLog(join(runDir, "metrics.jsonl")).flatMap((row) =>
     row.kind === "evaluation" ? [{ step: row.step, kl: row.loss.dense!, agreement: row.accuracy.dense! }] : [],
   );
 }
 
-const bestOf = (evaluations: readonly Evaluated[]): Evaluated | undefined =>
-  evaluations.reduce<Evaluated | undefined>((best, one) => (best && best.kl <= one.kl ? best : one), undefined);
+const bestOf = (evaluations: readonly StepDistance[]): StepDistance | undefined =>
+  evaluations.reduce<StepDistance | undefined>((best, one) => (best && best.kl <= one.kl ? best : one), undefined);
 
 function isStale(runDir: string): boolean {
   const evaluations = evaluationsOf(runDir);

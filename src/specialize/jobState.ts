@@ -2,12 +2,12 @@
 import { z } from "zod";
 import type {
   CurvePoint,
-  Evaluated,
   JobEstimate,
   Specialization,
   SpecializeEvent,
   SpecializePhase,
   SpecializeProgress,
+  StepDistance,
 } from "./specialization.ts";
 
 export const askedSchema = z.strictObject({
@@ -50,7 +50,7 @@ export interface JobProgress {
 }
 
 /** Of a run; "tuned" is the one that learns right answers. */
-export type JobEvaluation = Evaluated & { run: string };
+export type JobEvaluation = StepDistance & { run: string };
 
 /** A job as a page shows it. Times are seconds. */
 export interface SpecializeJob {

@@ -16,7 +16,7 @@ import { Teacher } from "../train/teacher.ts";
 import { cutModel } from "./cut.ts";
 import { BEST, heal, healRecipe, tuneRecipe } from "./heal.ts";
 import type { JobFolder } from "./jobFolder.ts";
-import type { CurvePoint, Distance, Evaluated, SpecializeEvent } from "./specialization.ts";
+import type { CurvePoint, Distance, SpecializeEvent, StepDistance } from "./specialization.ts";
 import { openDense, type RowShape, taskData } from "./taskData.ts";
 import { readRows } from "./taskPrompts.ts";
 import { told } from "./told.ts";
@@ -53,8 +53,8 @@ interface Start {
 
 /** What came of a run: the first evaluation is of step 0, and where that is the best the model stays as it was. */
 export interface TrainedRun {
-  best: Evaluated;
-  evaluations: readonly Evaluated[];
+  best: StepDistance;
+  evaluations: readonly StepDistance[];
   /** That were taken. */
   steps: number;
 }

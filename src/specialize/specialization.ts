@@ -48,7 +48,7 @@ export interface Distance {
 }
 
 /** Held-out distance after a step of a run; of one that learns right answers the loss on them, and the share of their tokens that are the likeliest. Step 0 is before any. */
-export interface Evaluated extends Distance {
+export interface StepDistance extends Distance {
   step: number;
 }
 
@@ -122,13 +122,13 @@ export interface Specialization {
   /** Before any training. */
   before: Distance;
   /** Of the checkpoint that was taken; at step 0 if training made it no better. */
-  after: Evaluated;
+  after: StepDistance;
   training: {
     steps: number;
     planned: number;
     tokens: number;
     /** From step 0 on. */
-    evaluations: readonly Evaluated[];
+    evaluations: readonly StepDistance[];
   };
   /** Of the answers to held-out prompts: those given, or the whole model's own. */
   perplexity: Both<number>;

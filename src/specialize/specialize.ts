@@ -25,7 +25,7 @@ import { DRAFTS_PER_PROMPT, draftPrompts } from "./drafts.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
 import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
-import type { Evaluated, GoldLoss, JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
+import type { GoldLoss, JobEstimate, Specialization, SpecializeEvent, StepDistance } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
 import { answerPrompts, leftOut, type TaskPart } from "./taskAnswers.ts";
 import { longestRow, openDense, taskData } from "./taskData.ts";
@@ -419,7 +419,7 @@ async function* drafted(
   return await job.madeJson("drafted.json", async () => prompts);
 }
 
-const goldLoss = ({ kl: loss, agreement: accuracy }: Evaluated): GoldLoss => ({ loss, accuracy });
+const goldLoss = ({ kl: loss, agreement: accuracy }: StepDistance): GoldLoss => ({ loss, accuracy });
 
 function weightBytes(bundle: string): number {
   return ["base.gguf", "ffn.gguf"].reduce((sum, name) => sum + statSync(join(bundle, name)).size, 0);
