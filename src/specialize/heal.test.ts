@@ -39,7 +39,7 @@ async function led(rate: number, { steps, every }: { steps: number; every: numbe
 }
 
 test("a run that only gets worse ends soon, and what it gives is its best checkpoint", {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async () => {
   const { best, evaluations, steps, last } = await led(1, { steps: 40, every: 2 });
   const losses = evaluations.map(({ kl }) => kl);
@@ -51,7 +51,7 @@ test("a run that only gets worse ends soon, and what it gives is its best checkp
 });
 
 test("a run that diverges ends, and says so; before its first evaluation nothing of it is the best", {
-  timeout: 60_000,
+  timeout: 120_000,
 }, async () => {
   const { best, steps, events } = await led(1e30, { steps: 8, every: 8 });
   expect([best, steps]).toEqual([undefined, 0]);

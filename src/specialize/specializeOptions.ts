@@ -13,7 +13,7 @@ export const SPECIALIZE_OPTIONS = {
     isAboveMin: true,
   },
   tokens: {
-    words: "tokens that the smaller model learns from, padding included",
+    words: "tokens that the smaller model learns from, padding included; as 200k",
     example: "200000 or 200k",
     isInteger: true,
     min: 1,
