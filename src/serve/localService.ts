@@ -168,7 +168,6 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       const { own, shared } = subnetworkBytes(stored, { ...size, tFfn: kept });
       return own + shared;
     };
-    const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
       hash: model.hash,
@@ -191,10 +190,12 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       formFlaw: formFlaw(bundle, size, options),
       location: locationOf(path),
     };
-    const masks = new ServedMasks(bundle, source, tasks);
     const isEither = (options.form ?? DEFAULT_FORM) === "auto" && !autoFlaw(bundle);
     const meter = isEither ? new FormMeter(bundle, options.cache) : undefined;
-    return { info, model, source, stored, masks, meter, reader: new PromptReader(model) };
+    const reader = new PromptReader(model); // whose thread starts with its first long prompt
+    // Last, as it may load a model: nothing fails after it that would have to close it.
+    const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
+    return { info, model, source, stored, masks: new ServedMasks(bundle, source, tasks), meter, reader };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
