@@ -144,6 +144,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   const model = await InstructionModel.openInTurns(path, options);
   try {
     const { bundle, format } = model;
+    const template = format.template instanceof ChatTemplate ? format.template : undefined;
     if (options.form === "resident") checkResident(bundle);
     const { quality, provenance } = bundle.manifest;
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
@@ -176,9 +177,10 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       quality,
       autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }, name) : undefined,
       trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),
-      hasChatTemplate: format.template instanceof ChatTemplate,
-      hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
-      thoughts: format.template instanceof ChatTemplate ? format.template.thoughts(format.tokenizer) : undefined,
+      hasChatTemplate: template !== undefined,
+      hasTools: template?.hasTools ?? false,
+      thoughts: template?.thoughts(format.tokenizer),
+      hasThinkingSwitch: template?.hasThinkingSwitch,
       numParameters: countParameters(bundle.config),
       fileBytes: Object.values(bundle.manifest.files).reduce((sum, { bytes }) => sum + bytes, 0),
       memoryBytes: { dense: memoryOf(bundle.ffnWidth), subnetwork: memoryOf(tFfn) },
