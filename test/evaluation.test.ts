@@ -11,7 +11,7 @@ import type { MaskSource } from "../src/answer/maskSource.ts";
 import { importModel } from "../src/bundle/importModel.ts";
 import { OptionError } from "../src/errors.ts";
 import { CONTROLS } from "../src/eval/controls.ts";
-import { type EvaluationOptions, evaluateTasks, evaluateText, type MaskedAnswerOptions } from "../src/eval/evaluate.ts";
+import { type EvaluationOptions, evaluateTasks, evaluateText } from "../src/eval/evaluate.ts";
 import { openModel } from "../src/eval/load.ts";
 import type { Mask } from "../src/mask/mask.ts";
 import { composePrompt, instructionOf } from "../src/text/prompt.ts";
@@ -53,12 +53,12 @@ async function evaluated(name: string, options: EvaluationOptions) {
   await using opened = await openModel(at(name), session);
   const { evaluator } = opened;
   let asked: { ids: readonly Int32Array[]; masks: readonly Mask[] | undefined; endIds: readonly number[] } | undefined;
-  const generate = (ids: readonly Int32Array[], how: MaskedAnswerOptions) => {
-    asked = { ids, masks: how.masks, endIds: how.endIds };
-    return evaluator.generate(ids, how);
+  const answer: typeof evaluator.answer = (questions, how) => {
+    asked = { ids: questions.map(({ prompt }) => prompt), masks: how.masks, endIds: how.endIds };
+    return evaluator.answer(questions, how);
   };
   const score = evaluator.score.bind(evaluator);
-  const report = await evaluateTasks({ ...opened, evaluator: { score, generate } }, questions, options);
+  const report = await evaluateTasks({ ...opened, evaluator: { score, answer } }, questions, options);
   expect(report.mean.count).toBe(rows.length);
   expect(report.mean.loss).toBeGreaterThan(0);
   return { ...asked!, report };
@@ -146,25 +146,28 @@ test("examples for all rows stand in the instructions of their task", async () =
   await expect(evaluateTasks(opened, questions, { examples })).rejects.toThrow(/line 2: wanted no examples/);
 });
 
-test.each([
-  ["score", "bundle"],
-  ["generate", "bundle"],
-  ["score", "checkpoint"],
-  ["generate", "checkpoint"],
-] as const)("an abort during %s ends the evaluation of a %s", async (during, name) => {
+test.each(["bundle", "checkpoint"])("an abort ends the evaluation of a %s", async (name) => {
+  writeFileSync(at("text.txt"), text);
   await using opened = await openModel(at(name), session);
   const { evaluator } = opened;
   const controller = new AbortController();
   const interrupted: typeof evaluator = {
-    score: (...args) => evaluator.score(...args),
-    generate: (...args) => evaluator.generate(...args),
-    [during]: (...args: [never, never]) => {
+    score: (sequences, ...how) => {
       controller.abort();
-      return evaluator[during](...args);
+      return evaluator.score(sequences, ...how);
+    },
+    answer: (questions, how) => {
+      controller.abort();
+      return evaluator.answer(questions, how);
     },
   };
-  const options = { mask: "dense", signal: controller.signal } as const;
-  await expect(evaluateTasks({ ...opened, evaluator: interrupted }, questions, options)).rejects.toThrow(/aborted/);
+  for (const [evaluate, path] of [
+    [evaluateTasks, questions],
+    [evaluateText, at("text.txt")],
+  ] as const) {
+    const options = { mask: "dense", signal: controller.signal } as const;
+    await expect(evaluate({ ...opened, evaluator: interrupted }, path, options)).rejects.toThrow(/aborted/);
+  }
 });
 
 describe("options that do not go together are refused:", () => {

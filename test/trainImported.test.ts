@@ -9,7 +9,7 @@ import { afterAll, expect, test } from "vitest";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { readPrompt } from "../src/answer/prompts.ts";
 import { importModel } from "../src/bundle/importModel.ts";
-import { evaluateTasks, type MaskedAnswerOptions } from "../src/eval/evaluate.ts";
+import { evaluateTasks } from "../src/eval/evaluate.ts";
 import { openModel } from "../src/eval/load.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import type { ChatTemplate } from "../src/text/chatTemplate.ts";
@@ -108,12 +108,12 @@ test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 300_000 }, async (name) => {
   for (const model of [at("runs/attached"), at("bundle")]) {
     await using opened = await openModel(model, { threads: 1, spinning: false });
     const prompts: Int32Array[] = [];
-    const generate = (ids: readonly Int32Array[], how: MaskedAnswerOptions) => {
-      prompts.push(...ids);
-      return opened.evaluator.generate(ids, how);
+    const answer: typeof opened.evaluator.answer = (questions, how) => {
+      prompts.push(...questions.map(({ prompt }) => prompt));
+      return opened.evaluator.answer(questions, how);
     };
     const score = opened.evaluator.score.bind(opened.evaluator);
-    const { masks } = await evaluateTasks({ ...opened, evaluator: { score, generate } }, questionsPath, {
+    const { masks } = await evaluateTasks({ ...opened, evaluator: { score, answer } }, questionsPath, {
       source: "predictor",
     });
     expect(prompts).toEqual([row.prompt]);

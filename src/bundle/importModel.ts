@@ -49,7 +49,7 @@ export interface Imported {
 }
 
 /** A model that was opened to be imported. */
-interface Opened extends Disposable {
+interface Opened {
   llm: ModelSource;
   /** Default type of the bundle's weights. */
   type: PackOptions["type"];
@@ -78,8 +78,9 @@ export async function importModel(source: string, outFolder: string, options: Im
     throw new OptionError(`import: wanted no type of a checkpoint, whose weights are F32, got ${options.type}.`);
   if (existsSync(outFolder))
     throw new OptionError(`import: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
-  using opened = open(source, options);
-  const { llm, texts, notes, bosId } = opened;
+  const opened = open(source, options);
+  using llm = opened.llm;
+  const { texts, notes, bosId } = opened;
   const eosId = checkTokenizer(source, opened);
   const manifest: Omit<BundleManifest, "format" | "files"> = {
     version: 1,
@@ -190,33 +191,23 @@ function ours(folder: string): string {
 function openBundle(folder: string, { name, licence }: ImportOptions): Opened {
   if (name !== undefined || licence !== undefined)
     throw new OptionError("import: wanted no name or licence of a bundle, which has its own, got one. Leave it out.");
-  const bundle = new Bundle(folder);
-  try {
+  return reading(new Bundle(folder), (bundle) => {
     if (bundle.predictor)
       throw new FileError(
         folder,
         "wanted a dense model, got a bundle with a predictor. Give the checkpoint that it was packed from.",
       );
     const { promptTemplate, provenance, bosId, eosId } = bundle.manifest;
-    const texts = ["tokenizer.json", chatTemplateName].flatMap((name) => {
-      const text = bundle.text(name);
-      return text === undefined ? [] : [[name, text] as const];
-    });
     return {
-      llm: bundle,
       type: "keep",
       tokenizer: bundle.base.metadata,
       bosId,
       eosId,
-      texts: new Map(texts),
+      texts: textsOf(["tokenizer.json", chatTemplateName].map((name) => [name, bundle.text(name)])),
       manifest: { promptTemplate, provenance },
       notes: [],
-      [Symbol.dispose]: () => bundle[Symbol.dispose](),
     };
-  } catch (error) {
-    bundle[Symbol.dispose]();
-    throw error;
-  }
+  });
 }
 
 /** Small files that transformers reads beside the weights. */
@@ -249,31 +240,26 @@ function openFolder(folder: string): Opened {
       : "none";
     throw new FileError(folder, `wanted a tokenizer.json, got ${hint}.`);
   }
-  const llm = new ModelFolder(folder);
-  try {
+  return reading(new ModelFolder(folder), (llm) => {
     const { bosId, eosIds } = readBoundary(folder, path);
     const notes = [...llm.notes];
     const template = usableTemplate(readChatTemplate(folder), folder, notes);
     const addBos = bosId !== undefined && addsBos(folder, bosId);
     const ids = { bosId: addBos ? bosId : undefined, eosIds };
-    const texts = new Map([["tokenizer.json", readText(path)]]);
-    for (const name of takenAlong) if (existsSync(join(folder, name))) texts.set(name, readText(join(folder, name)));
-    if (template !== undefined) texts.set(chatTemplateName, template);
+    const along = takenAlong.filter((name) => existsSync(join(folder, name)));
     return {
-      llm,
       type: defaultType(llm.config),
       tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template }),
       bosId: ids.bosId,
       eosId: eosIds[0],
-      texts,
+      texts: textsOf([
+        ...["tokenizer.json", ...along].map((name) => [name, readText(join(folder, name))] as const),
+        [chatTemplateName, template],
+      ]),
       licence: cardLicence(folder),
       notes,
-      [Symbol.dispose]: () => llm[Symbol.dispose](),
     };
-  } catch (error) {
-    llm[Symbol.dispose]();
-    throw error;
-  }
+  });
 }
 
 /** A template that is none would keep the bundle from opening; other tools leave it out too. */
@@ -346,34 +332,28 @@ function frontMatter(path: string): string {
 function openGguf(path: string): Opened {
   const [, stem] = /^(.+-)\d{5}-of-\d{5}\.gguf$/.exec(basename(path)) ?? [];
   if (stem !== undefined) checkLinks(dirname(path), (name) => name.startsWith(stem) && name !== basename(path));
-  const llm = new GgufModel(path);
-  try {
-    const { tokenizerJson, bosId, eosIds, addBos, chatTemplate: found } = tokenizerFromGguf(llm.metadata, path);
+  return reading(new GgufModel(path), ({ metadata }) => {
+    const { tokenizerJson, bosId, eosIds, addBos, chatTemplate: found } = tokenizerFromGguf(metadata, path);
     const notes: string[] = [];
     const chatTemplate = usableTemplate(found, path, notes);
-    const licence = llm.metadata.get("general.license")?.value;
+    const licence = metadata.get("general.license")?.value;
     return {
-      llm,
       type: "keep",
       tokenizer: new Map(
-        [...llm.metadata].filter(
+        [...metadata].filter(
           ([key]) => key.startsWith("tokenizer.") && (chatTemplate !== undefined || key !== "tokenizer.chat_template"),
         ),
       ),
       bosId: addBos ? bosId : undefined,
       eosId: eosIds[0],
-      texts: new Map([
+      texts: textsOf([
         ["tokenizer.json", `${JSON.stringify(tokenizerJson)}\n`],
-        ...(chatTemplate === undefined ? [] : [[chatTemplateName, chatTemplate] as const]),
+        [chatTemplateName, chatTemplate],
       ]),
       licence: typeof licence === "string" ? licence : undefined,
       notes,
-      [Symbol.dispose]: () => llm[Symbol.dispose](),
     };
-  } catch (error) {
-    llm[Symbol.dispose]();
-    throw error;
-  }
+  });
 }
 
 function openLlama2c(path: string, tokenizerPath: string | undefined): Opened {
@@ -384,16 +364,29 @@ function openLlama2c(path: string, tokenizerPath: string | undefined): Opened {
   const { config, weights } = readLlama2c(path);
   const json = readLlama2cTokenizer(tokenizerPath, config.vocabSize);
   const ids = { bosId: llama2cIds.bos, eosIds: [llama2cIds.eos] };
-  return {
-    llm: inMemory(path, { config, weights }),
+  return reading(inMemory(path, { config, weights }), () => ({
     type: defaultType(config),
     tokenizer: tokenizerMetadata({ path: tokenizerPath, json }, config, { ...ids, addBos: true }),
     bosId: ids.bosId,
     eosId: llama2cIds.eos,
-    texts: new Map([["tokenizer.json", `${JSON.stringify(json)}\n`]]),
+    texts: textsOf([["tokenizer.json", `${JSON.stringify(json)}\n`]]),
     notes: [],
-    [Symbol.dispose]: () => {},
-  };
+  }));
+}
+
+/** What else `read` finds of a model that is open. Where it fails, the model is closed. */
+function reading<Model extends ModelSource>(llm: Model, read: (llm: Model) => Omit<Opened, "llm">): Opened {
+  try {
+    return { llm, ...read(llm) };
+  } catch (error) {
+    llm[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** Those that there are. */
+function textsOf(all: readonly (readonly [name: string, text: string | undefined])[]): Opened["texts"] {
+  return new Map(all.flatMap(([name, text]) => (text === undefined ? [] : [[name, text]])));
 }
 
 function defaultType({ width: D, ffnWidth: F }: ModelConfig): PackOptions["type"] {

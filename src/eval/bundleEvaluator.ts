@@ -9,7 +9,7 @@ import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineProvider } from "../engine/engine.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
-import type { MaskedAnswerOptions, MaskedModel } from "./evaluate.ts";
+import type { MaskedAnswer, MaskedModel, MaskedQuestion } from "./evaluate.ts";
 
 export interface BundleEvaluatorOptions {
   threads?: number | undefined;
@@ -33,28 +33,18 @@ export class BundleEvaluator implements MaskedModel {
     masks?: readonly Mask[],
     signal?: AbortSignal,
   ): Promise<SequenceScore[]> {
-    return this.#withEngines(sequences, masks, signal, async (engine, { ids, labels }) => {
-      const logits = await engine.logits(ids);
-      const score = { nll: 0, tokens: 0, correctTokens: 0 };
-      labels.forEach((label, t) => {
-        if (label < 0) return;
-        const row = logits[t]!;
-        const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
-        score.nll += max + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - max), 0)) - row[label]!;
-        score.tokens++;
-        if (row.indexOf(max) === label) score.correctTokens++;
-      });
-      return score;
-    });
+    return this.#withEngines(sequences, masks, signal, scored);
   }
 
-  /** The engine has a cache and needs no drafts, and knows itself what ends an answer. */
-  generate(prompts: readonly Int32Array[], { masks, maxTokens, signal }: MaskedAnswerOptions): Promise<Int32Array[]> {
-    const items = prompts.map((ids, i) => ({ ids, max: maxTokens[i]! }));
-    return this.#withEngines(items, masks, signal, async (engine, { ids, max }) => {
+  answer(
+    questions: readonly MaskedQuestion[],
+    { masks, signal }: Parameters<MaskedModel["answer"]>[1],
+  ): Promise<MaskedAnswer[]> {
+    return this.#withEngines(questions, masks, signal, async (engine, { prompt, sequence, maxTokens }) => {
+      const score = await scored(engine, sequence);
       const answer: number[] = [];
-      for await (const id of engine.generate(ids, { maxTokens: max, signal })) answer.push(id);
-      return Int32Array.from(answer);
+      for await (const id of engine.generate(prompt, { maxTokens, signal })) answer.push(id); // it knows what ends one
+      return { score, answer: Int32Array.from(answer) };
     });
   }
 
@@ -84,4 +74,18 @@ export class BundleEvaluator implements MaskedModel {
     }
     return results;
   }
+}
+
+async function scored(engine: Engine, { ids, labels }: LabelledSequence): Promise<SequenceScore> {
+  const logits = await engine.logits(ids);
+  const score = { nll: 0, tokens: 0, correctTokens: 0 };
+  labels.forEach((label, t) => {
+    if (label < 0) return;
+    const row = logits[t]!;
+    const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
+    score.nll += max + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - max), 0)) - row[label]!;
+    score.tokens++;
+    if (row.indexOf(max) === label) score.correctTokens++;
+  });
+  return score;
 }

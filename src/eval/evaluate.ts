@@ -34,18 +34,28 @@ export interface MaskedModel {
     masks?: readonly Mask[],
     signal?: AbortSignal,
   ): Promise<SequenceScore[]>;
-  /** Greedy answers, without the token that ends them. */
-  generate(prompts: readonly Int32Array[], options: MaskedAnswerOptions): Promise<Int32Array[]>;
+  /** Losses of questions' reference answers, and greedy answers, each under its mask. */
+  answer(
+    questions: readonly MaskedQuestion[],
+    options: { masks?: readonly Mask[] | undefined; endIds: readonly number[]; signal?: AbortSignal | undefined },
+  ): Promise<MaskedAnswer[]>;
 }
 
-export interface MaskedAnswerOptions {
-  masks?: readonly Mask[] | undefined;
-  /** Of each answer. */
-  maxTokens: readonly number[];
-  /** What the answers may turn out to be, with the token that ends them: saves time, changes nothing. */
-  drafts: readonly Int32Array[];
-  endIds: readonly number[];
-  signal?: AbortSignal | undefined;
+/** A prompt and its reference answer. */
+export interface MaskedQuestion {
+  prompt: Int32Array;
+  /** The prompt and the reference answer, which is what is labelled, with the token that ends it. */
+  sequence: LabelledSequence;
+  /** Of the greedy answer. */
+  maxTokens: number;
+}
+
+/** What a model makes of a question. */
+export interface MaskedAnswer {
+  /** Of the reference answer. */
+  score: SequenceScore;
+  /** The greedy one, without the token that ends it. */
+  answer: Int32Array;
 }
 
 /** A model that is evaluated. */
@@ -128,44 +138,38 @@ export async function evaluateTasks(
     cases.map(({ row, read }) => ({ task: row.task, ...read })),
     options,
   );
-  const scores = await evaluator.score(
-    cases.map(({ sequence }) => sequence),
-    masks,
-    options.signal,
-  );
   const names = [...new Set(cases.map(({ row }) => row.task))].sort();
   const membersOf = (task: string) => cases.flatMap(({ row }, i) => (row.task === task ? [i] : []));
-  const drafts = cases.map(({ sequence }) => sequence.labels.filter((label) => label >= 0)); // the reference answers
+  const referenceLength = ({ sequence }: Case) => sequence.labels.filter((label) => label >= 0).length;
   const longestOf = new Map(
-    names.map((task) => [task, Math.max(...membersOf(task).map((i) => drafts[i]!.length))] as const),
+    names.map((task) => [task, Math.max(...membersOf(task).map((i) => referenceLength(cases[i]!)))] as const),
   );
-  const outputs = await evaluator.generate(
-    cases.map(({ read }) => read.ids),
-    {
-      masks,
-      drafts,
-      maxTokens: cases.map(({ row }) =>
-        Math.max(row.scorer === "contains" ? SENTENCE_TOKENS : MIN_ANSWER_TOKENS, 2 * longestOf.get(row.task)!),
+  const outputs = await evaluator.answer(
+    cases.map(({ row, read, sequence }) => ({
+      prompt: read.ids,
+      sequence,
+      maxTokens: Math.max(
+        row.scorer === "contains" ? SENTENCE_TOKENS : MIN_ANSWER_TOKENS,
+        2 * longestOf.get(row.task)!,
       ),
-      endIds: format.endIds,
-      signal: options.signal,
-    },
+    })),
+    { masks, endIds: format.endIds, signal: options.signal },
   );
   const answers = cases.map(({ row, read }, i) => {
-    const answer = format.tokenizer.decode(outputs[i]!);
+    const answer = format.tokenizer.decode(outputs[i]!.answer);
     return { task: row.task, prompt: read.text, answer, isCorrect: isCorrect(row.scorer, answer, row.answers) };
   });
 
   const tasks = names.map((task) => {
     const members = membersOf(task);
     const sum = (f: (i: number) => number) => members.reduce((total, i) => total + f(i), 0);
-    const tokens = sum((i) => scores[i]!.tokens);
+    const tokens = sum((i) => outputs[i]!.score.tokens);
     return {
       task,
       count: members.length,
       accuracy: sum((i) => (answers[i]!.isCorrect ? 1 : 0)) / members.length,
-      tokenAccuracy: sum((i) => scores[i]!.correctTokens) / tokens,
-      loss: sum((i) => scores[i]!.nll) / tokens,
+      tokenAccuracy: sum((i) => outputs[i]!.score.correctTokens) / tokens,
+      loss: sum((i) => outputs[i]!.score.nll) / tokens,
     };
   });
   const mean = (key: "accuracy" | "tokenAccuracy" | "loss") =>

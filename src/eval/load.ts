@@ -119,9 +119,24 @@ function onGraph(evaluator: Evaluator): MaskedModel {
     known.set(mask, found);
     return found;
   };
+  const score: MaskedModel["score"] = (sequences, masks, signal) =>
+    evaluator.score(sequences, masks?.map(dense), signal);
   return {
-    score: (sequences, masks, signal) => evaluator.score(sequences, masks?.map(dense), signal),
-    generate: (prompts, { masks, ...options }) => evaluator.generate(prompts, { ...options, masks: masks?.map(dense) }),
+    score,
+    async answer(questions, { masks, ...options }) {
+      const sequences = questions.map(({ sequence }) => sequence);
+      const scores = await score(sequences, masks, options.signal);
+      const answers = await evaluator.generate(
+        questions.map(({ prompt }) => prompt),
+        {
+          ...options,
+          masks: masks?.map(dense),
+          maxTokens: questions.map(({ maxTokens }) => maxTokens),
+          drafts: sequences.map(({ labels }) => labels.filter((label) => label >= 0)),
+        },
+      );
+      return answers.map((answer, i) => ({ answer, score: scores[i]! }));
+    },
   };
 }
 

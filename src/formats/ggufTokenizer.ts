@@ -137,7 +137,7 @@ function scoresOf({ model: { merges, vocab } }: TokenizerFile, path: string): Ma
     if (!scores.has(left + right)) scores.set(left + right, -scores.size);
   }
   checkLengths(scores.keys(), path);
-  const isReachable = (text: string) => scores.has(text) || (/^.$/su.test(text) && Object.hasOwn(vocab, text));
+  const isReachable = (text: string) => scores.has(text) || (/^.$/su.test(text) && vocab.has(text));
   for (const token of scores.keys()) {
     for (const [left, right] of splits(token, isReachable)) {
       if (!pairs.has(`${left} ${right}`)) {

@@ -401,6 +401,16 @@ describe("limits", () => {
   });
 });
 
+test("a model whose opening fails at any step leaves no engine open", async () => {
+  const engines = new FakeEngines();
+  const hash = vi.spyOn(InstructionModel.prototype, "hash", "get").mockImplementation(() => {
+    throw new Error("spoilt");
+  });
+  onTestFinished(() => hash.mockRestore());
+  await expect(openDefault({ engines })).rejects.toThrow("spoilt");
+  expect(engines.openPaths).toEqual([]);
+});
+
 describe("models that are added", () => {
   test("answer beside those that were there; a name that is taken, and what is no bundle, are refused", async () => {
     const service = await openDefault();

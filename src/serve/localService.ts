@@ -35,7 +35,7 @@ import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
 import type { Pulled, PullOptions } from "../bundle/pullModel.ts";
 import { checkResident } from "../bundle/residentModel.ts";
-import type { Engine, EngineOptions, FeatureEngine } from "../engine/engine.ts";
+import type { EngineOptions, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { completeSampling } from "../engine/sampling.ts";
 import { BusyError, FileError, IfpruneError, InputError, MemoryError, OptionError } from "../errors.ts";
@@ -46,7 +46,8 @@ import { countParameters } from "../model/config.ts";
 import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
 import { ChatTemplate } from "../text/chatTemplate.ts";
 import { composePrompt, type TaskExample } from "../text/prompt.ts";
-import { AnswerText, type TextPiece } from "./answerText.ts";
+import { answerEvents, type EngineTurn, type Times } from "./answerEvents.ts";
+import { AnswerText } from "./answerText.ts";
 import { apart } from "./apart.ts";
 import { EventBuffer } from "./eventBuffer.ts";
 import { type NamedMask, TaskStore } from "./masks.ts";
@@ -63,11 +64,10 @@ import type {
   MaskRequest,
   PromptToken,
   ServedModel,
-  TokenLogprob,
 } from "./service.ts";
 import { SERVICE_OPTIONS } from "./serviceOptions.ts";
 import { SubnetworkPool } from "./subnetworkPool.ts";
-import { plainTokens, promptTokens, scoredTokens, tokenTexts, withText } from "./tokens.ts";
+import { promptTokens, tokenTexts, withText } from "./tokens.ts";
 
 /** Limits of {@link openLocalService}, how it runs models, and what masks keep unless requests say so. Numbers are those of `serviceOptions.ts`. */
 export interface LocalServiceOptions
@@ -111,11 +111,6 @@ interface Served {
   fault?: FileError;
 }
 
-type Times = Extract<GenerationEvent, { type: "end" }>["ms"];
-
-/** What is done with an engine. `learn` is told of an answer's length, once `ms` is whole. */
-type Use<T> = (engine: Engine, info: MaskInfo, ms: Times, learn: (answerTokens: number) => void) => Promise<T>;
-
 /**
  * Opens bundles for service.
  *
@@ -149,6 +144,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
   const model = await InstructionModel.openInTurns(path, options);
   try {
     const { bundle, format } = model;
+    const template = format.template instanceof ChatTemplate ? format.template : undefined;
     if (options.form === "resident") checkResident(bundle);
     const { quality, provenance } = bundle.manifest;
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
@@ -168,7 +164,6 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       const { own, shared } = subnetworkBytes(stored, { ...size, tFfn: kept });
       return own + shared;
     };
-    const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
     const info: ServedModel = {
       id,
       hash: model.hash,
@@ -182,19 +177,22 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       quality,
       autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }, name) : undefined,
       trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),
-      hasChatTemplate: format.template instanceof ChatTemplate,
-      hasTools: format.template instanceof ChatTemplate && format.template.hasTools,
-      thoughts: format.template instanceof ChatTemplate ? format.template.thoughts(format.tokenizer) : undefined,
+      hasChatTemplate: template !== undefined,
+      hasTools: template?.hasTools ?? false,
+      thoughts: template?.thoughts(format.tokenizer),
+      hasThinkingSwitch: template?.hasThinkingSwitch,
       numParameters: countParameters(bundle.config),
       fileBytes: Object.values(bundle.manifest.files).reduce((sum, { bytes }) => sum + bytes, 0),
       memoryBytes: { dense: memoryOf(bundle.ffnWidth), subnetwork: memoryOf(tFfn) },
       formFlaw: formFlaw(bundle, size, options),
       location: locationOf(path),
     };
-    const masks = new ServedMasks(bundle, source, tasks);
     const isEither = (options.form ?? DEFAULT_FORM) === "auto" && !autoFlaw(bundle);
     const meter = isEither ? new FormMeter(bundle, options.cache) : undefined;
-    return { info, model, source, stored, masks, meter, reader: new PromptReader(model) };
+    const reader = new PromptReader(model); // whose thread starts with its first long prompt
+    // Last, as it may load a model: nothing fails after it that would have to close it.
+    const source = await openFlaggedSource(model, { source: name, text }, { threads, gpu, cache: scoreCache });
+    return { info, model, source, stored, masks: new ServedMasks(bundle, source, tasks), meter, reader };
   } catch (error) {
     model[Symbol.dispose]();
     throw error;
@@ -348,79 +346,20 @@ export class LocalService implements InferenceService {
     }
   }
 
-  async #answer(id: string, request: GenerationRequest, emit: (event: GenerationEvent) => void): Promise<void> {
+  async #answer(id: string, given: GenerationRequest, emit: (event: GenerationEvent) => void): Promise<void> {
     const served = this.#find(id);
-    const { prompt, mask, maxTokens, stop, logprobs, echo = false, schema, signal } = request;
-    const { tokenizer } = served.model;
-    checkNumber("generate", "maxTokens", maxTokens, MAX_TOKENS);
-    if (logprobs !== undefined && schema)
-      throw new OptionError(
-        "generate: log-probabilities are not known of an answer that follows a schema. Leave one out.",
-      );
-    if (echo && logprobs === undefined) throw new OptionError("generate: wanted logprobs beside echo. Give them.");
-    const sampling = completeSampling(request.sampling);
+    checkRequest(given);
+    const { prompt, mask, stop, schema, signal, withStages } = given;
     const read = await this.#read(served, prompt, signal);
     const text = new AnswerText(read.decoder, stop, schema !== undefined);
-    const room = Math.min(maxTokens, served.info.contextLength - read.ids.length);
-    const thoughts = thoughtsOf(served.model, prompt);
-    const report = (stage: AnswerStage) => request.withStages && emit({ type: "stage", stage });
-    const use: Use<void> = async (engine, info, ms, learn) => {
-      const give = ({ text: piece, logprobs: scored }: TextPiece) => {
-        if (piece === "" && scored.length === 0) return;
-        emit({ type: "text", text: piece, ...(logprobs !== undefined && { logprobs: scored }) });
-      };
-      const options = { ...sampling, maxTokens, signal };
-      const tokens =
-        logprobs === undefined
-          ? plainTokens(engine, read.ids, { ...options, schema })
-          : scoredTokens(engine, read.ids, { ...options, top: logprobs, echo }, tokenizer);
-      const echoed: TokenLogprob[] = [];
-      let endToken: TokenLogprob | undefined;
-      let completionTokens = 0;
-      let stage: "prefill" | "decode" = "prefill";
-      let since = performance.now();
-      const tick = () => {
-        const now = performance.now();
-        ms[stage] += now - since;
-        [since, stage] = [now, "decode"];
-      };
-      // What the engine refuses, it refuses before the first token.
-      const start = () =>
-        emit({
-          type: "start",
-          mask: info,
-          promptTokens: read.ids.length,
-          ...thoughts,
-          ...(echo && { echo: promptTokens(read.ids[0]!, echoed, tokenizer) }),
-        });
-      for await (const { id: token, part, scored } of tokens) {
-        if (part === "prompt") {
-          echoed.push(scored!);
-          continue;
-        }
-        if (part === "end") {
-          endToken = scored!;
-          break;
-        }
-        tick();
-        if (completionTokens++ === 0) start();
-        give(text.push(token, scored));
-        if (text.isDone) break;
-      }
-      tick();
-      if (completionTokens === 0) start();
-      learn(completionTokens);
-      const isCut = !text.isDone && completionTokens >= room;
-      give(text.end());
-      emit({
-        type: "end",
-        finishReason: isCut ? "length" : "stop",
-        completionTokens,
-        ...(endToken && { endToken }),
-        ms,
-      });
+    const maxTokens = Math.min(given.maxTokens, served.info.contextLength - read.ids.length);
+    const request = { ...given, maxTokens, sampling: completeSampling(given.sampling) };
+    const told = { tokenizer: served.model.tokenizer, thoughts: thoughtsOf(served.model, prompt) };
+    const use = async (turn: EngineTurn) => {
+      for await (const event of answerEvents(turn, read.ids, request, text, told)) emit(event);
     };
-    await this.#withEngine(served, read, { mask, maxTokens: room }, signal, use, report);
+    const report = (stage: AnswerStage) => withStages && emit({ type: "stage", stage });
+    await this.#withEngine(served, read, { mask, maxTokens }, signal, use, report);
   }
 
   async score(
@@ -433,7 +372,7 @@ export class LocalService implements InferenceService {
     const { tokenizer } = served.model;
     const textOf = tokenTexts(tokenizer);
     return this.#stoppable(request.signal, (signal) =>
-      this.#withEngine(served, read, { mask, maxTokens: 0 }, signal, async (engine) => {
+      this.#withEngine(served, read, { mask, maxTokens: 0 }, signal, async ({ engine }) => {
         const scored = await engine.score(read.ids, { top, signal });
         const withTexts = scored.map((token) => withText(token, textOf));
         return promptTokens(read.ids[0]!, withTexts, tokenizer);
@@ -563,7 +502,7 @@ export class LocalService implements InferenceService {
     { instruction, ids }: ReadPrompt,
     { mask: request, maxTokens }: Pick<GenerationRequest, "mask" | "maxTokens">,
     signal: AbortSignal,
-    use: Use<T>,
+    use: (turn: EngineTurn) => Promise<T>,
     report: (stage: AnswerStage) => void = () => {},
   ): Promise<T> {
     const ms: Times = { queue: 0, predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
@@ -585,7 +524,8 @@ export class LocalService implements InferenceService {
         isAlone &&= this.#queue.running === 1;
         if (isAlone) lease.learn(ms, { promptTokens: ids.length, answerTokens });
       };
-      return await use(lease.value, this.#infoOf(served, named, lease.form, lease.from), ms, learn);
+      const info = this.#infoOf(served, named, lease.form, lease.from);
+      return await use({ engine: lease.value, mask: info, ms, learn });
     } finally {
       lease.release();
     }
@@ -634,10 +574,20 @@ export class LocalService implements InferenceService {
   }
 }
 
+function checkRequest({ maxTokens, logprobs, schema, echo }: GenerationRequest): void {
+  checkNumber("generate", "maxTokens", maxTokens, MAX_TOKENS);
+  if (logprobs !== undefined && schema)
+    throw new OptionError(
+      "generate: log-probabilities are not known of an answer that follows a schema. Leave one out.",
+    );
+  if (echo && logprobs === undefined) throw new OptionError("generate: wanted logprobs beside echo. Give them.");
+}
+
 /** How thoughts begin after a prompt with variables; of others the model's are known. */
 function thoughtsOf({ format }: InstructionModel, prompt: GenerationRequest["prompt"]) {
-  if (prompt.kind !== "chat" || prompt.variables === undefined || !(format.template instanceof ChatTemplate)) return {};
-  return { thoughts: format.template.thoughts(format.tokenizer, prompt.variables) ?? ("none" as const) };
+  if (prompt.kind !== "chat" || prompt.variables === undefined || !(format.template instanceof ChatTemplate))
+    return undefined;
+  return format.template.thoughts(format.tokenizer, prompt.variables) ?? ("none" as const);
 }
 
 /** Writes down what masks without training cost a new bundle, as `import` does; without that it is served as well. */

@@ -141,6 +141,8 @@ export interface ServedModel {
   hasTools: boolean;
   /** Whether answers begin with thoughts, and whether the prompt has opened them, see `ChatTemplate.thoughts`. */
   thoughts?: "opened" | "open" | undefined;
+  /** Whether its template's variable `enable_thinking` says if it thinks. */
+  hasThinkingSwitch?: boolean | undefined;
   numParameters: number;
   /** Of its files. */
   fileBytes: number;

@@ -1,29 +1,28 @@
 /** Tokens of an answer with what a client is told of each: its text, and its probability where that was asked for. */
 import type { AnswerToken, Engine } from "../engine/engine.ts";
-import type { Sampling } from "../engine/sampling.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import type { PromptToken, TokenLogprob } from "./service.ts";
+import type { GenerationRequest, PromptToken, TokenLogprob } from "./service.ts";
 
-export interface Token {
+interface Token {
   id: number;
   part: AnswerToken["part"];
   scored?: TokenLogprob;
 }
 
-export async function* plainTokens(
-  ...[engine, ids, options]: [Engine, ...Parameters<Engine["generate"]>]
-): AsyncGenerator<Token> {
-  for await (const id of engine.generate(ids, options)) yield { id, part: "answer" };
-}
-
-export async function* scoredTokens(
+/** Tokens of the answer to a prompt, with their probabilities where those are asked for. */
+export async function* answerTokens(
   engine: Engine,
   ids: Int32Array,
-  options: Sampling & { maxTokens: number; signal: AbortSignal; top: number; echo: boolean },
+  { sampling, maxTokens, signal, schema, logprobs: top, echo = false }: GenerationRequest,
   tokenizer: Tokenizer,
-): AsyncGenerator<Token> {
+): AsyncGenerator<Token, void, void> {
+  const options = { ...sampling, maxTokens, signal };
+  if (top === undefined) {
+    for await (const id of engine.generate(ids, { ...options, schema })) yield { id, part: "answer" };
+    return;
+  }
   const textOf = tokenTexts(tokenizer);
-  for await (const token of engine.generateScored(ids, options))
+  for await (const token of engine.generateScored(ids, { ...options, top, echo }))
     yield { id: token.id, part: token.part, scored: withText(token, textOf) };
 }
 

@@ -265,6 +265,7 @@ describe("variables of a template's own", () => {
     );
     expect(thinking.thoughts(tokenizer)).toBe("opened");
     expect(thinking.thoughts(tokenizer, { enable_thinking: false })).toBe("open");
+    expect(thinking.hasThinkingSwitch).toBe(true);
   });
 });
 

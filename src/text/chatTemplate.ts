@@ -106,6 +106,11 @@ export class ChatTemplate {
     return /\btools\b/.test(this.source) && this.source.includes(CALL_OPEN);
   }
 
+  /** Whether a variable of it, Qwen's, says if the model is to think. */
+  get hasThinkingSwitch(): boolean {
+    return /\benable_thinking\b/.test(this.source);
+  }
+
   /** How answers of a reasoning model begin: it opens its thoughts, `<think>`, or the prompt has opened them. Undefined: it has none. */
   thoughts(ends: Ends, variables?: TemplateVariables): "opened" | "open" | undefined {
     if (!this.source.includes("</think>")) return undefined;

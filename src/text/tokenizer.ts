@@ -15,7 +15,7 @@ import {
   componentsOf,
   exactPreTokenizer,
   isControl,
-  readTokenizerFile,
+  readingTokenizerFile,
   type TokenizerFile,
   tokenizerKind,
   visibleSpace,
@@ -113,7 +113,7 @@ export function createTokenizer(json: unknown, where: string, boundary?: Boundar
 }
 
 function* creatingTokenizer(json: unknown, where: string, boundary?: Boundary): Steps<Tokenizer> {
-  const file = readTokenizerFile(json, where, boundary?.vocabSize);
+  const file = yield* readingTokenizerFile(json, where, boundary?.vocabSize);
   yield;
   const { tokens } = file;
   const special = new Map(file.added_tokens.filter(isControl).map((token) => [token.content, token]));
@@ -133,7 +133,8 @@ function* creatingTokenizer(json: unknown, where: string, boundary?: Boundary): 
   const bytesOf = (id: number) => (id >= tokens.length && id < vocabSize ? new Uint8Array() : bytesOfToken(id));
   const stripsSpace = stripsLeadingSpace(file);
   const stream = (): StreamDecoder => new Utf8Stream(bytesOf, stripsSpace);
-  const encodePlain = encoder(file, where);
+  yield;
+  const encodePlain = yield* encoder(file, where);
   return {
     vocabSize,
     bosId,
@@ -220,14 +221,14 @@ export function byteTokens(isByteLevel: boolean): string[] {
 type PlainEncoder = (text: string, isFirst: boolean) => readonly number[];
 
 /** Merges are the library's work; splitting ours into words is done here, so that a word is merged once and then looked up. */
-function encoder(file: TokenizerFile, where: string): PlainEncoder {
+function* encoder(file: TokenizerFile, where: string): Steps<PlainEncoder> {
   const kind = tokenizerKind(file);
   if (!kind) throw new FileError(where, `wanted a normalizer and pre-tokenizer that are known, got ${describe(file)}.`);
   const added = file.added_tokens.filter((token) => !isControl(token)); // special tokens are never read from text
   const open = (parts: { normalizer?: unknown; pre_tokenizer?: unknown }) =>
-    openBpe(
+    openingBpe(
+      file.model,
       {
-        ...file,
         normalizer: file.normalizer ?? null,
         pre_tokenizer: null,
         decoder: null,
@@ -241,24 +242,24 @@ function encoder(file: TokenizerFile, where: string): PlainEncoder {
   if (kind.type === "byte-level") {
     const bytesAlone = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
     if (kind.name === "smollm" && added.length === 0) {
-      const merge = remembering(open({ pre_tokenizer: bytesAlone }));
+      const merge = remembering(yield* open({ pre_tokenizer: bytesAlone }));
       return (text) => (everyByte(text).match(WORDS) ?? []).flatMap(merge);
     }
     const pretokenizers = exactPreTokenizer(file);
     if (!pretokenizers) throw new FileError(where, `wanted known pre-tokenizers, got ${describe(file)}.`);
-    const bpe = open({ pre_tokenizer: { type: "Sequence", pretokenizers } });
+    const bpe = yield* open({ pre_tokenizer: { type: "Sequence", pretokenizers } });
     return (text) => bpe(everyByte(text));
   }
   const replaceSpaces = { type: "Replace", pattern: { String: " " }, content: visibleSpace };
   switch (kind.spacePrefix) {
     case "always":
-      return open({});
+      return yield* open({});
     case "never":
-      return open({ normalizer: replaceSpaces });
+      return yield* open({ normalizer: replaceSpaces });
     case "if-missing":
-      return open({ pre_tokenizer: file.pre_tokenizer });
+      return yield* open({ pre_tokenizer: file.pre_tokenizer });
     case "first-if-missing": {
-      const bpe = open({ normalizer: replaceSpaces });
+      const bpe = yield* open({ normalizer: replaceSpaces });
       const begins = [" ", visibleSpace, ...added.map(({ content }) => content)];
       return (text, isFirst) =>
         bpe(isFirst && text !== "" && !begins.some((start) => text.startsWith(start)) ? ` ${text}` : text);
@@ -271,15 +272,27 @@ function encoder(file: TokenizerFile, where: string): PlainEncoder {
 const describe = ({ normalizer, pre_tokenizer }: TokenizerFile): string =>
   JSON.stringify({ normalizer, pre_tokenizer }).slice(0, 300);
 
-function openBpe(file: object, where: string): (text: string) => number[] {
+/** The library's merging. Of vocabulary and merges it would make maps, all at once, in a hundred milliseconds; it is given them. */
+function* openingBpe(
+  { vocab, merges, ...model }: TokenizerFile["model"],
+  parts: { added_tokens: readonly AddedToken[]; [part: string]: unknown },
+  where: string,
+): Steps<(text: string) => number[]> {
+  let bpe: BpeTokenizer;
   try {
-    const bpe = new BpeTokenizer(file, {});
-    return (text) => bpe.encode(text, { add_special_tokens: false }).ids;
+    bpe = new BpeTokenizer({ ...parts, model: { ...model, vocab: {}, merges: [] } }, {});
   } catch (error) {
     throw new FileError(where, `wanted a tokenizer.json of known parts, got: ${(error as Error).message}.`, {
       cause: error,
     });
   }
+  yield;
+  const ids = new Map(vocab);
+  for (const { content, id } of parts.added_tokens) ids.set(content, id);
+  Object.assign(bpe.model!, { tokens_to_ids: ids, unk_token_id: ids.get(model.unk_token ?? "") });
+  yield;
+  Object.assign(bpe.model!, { bpe_ranks: new Map(merges.map((pair, rank) => [JSON.stringify(pair), rank])) });
+  return (text) => bpe.encode(text, { add_special_tokens: false }).ids;
 }
 
 function remembering(merge: (word: string) => number[]): (word: string) => number[] {
@@ -302,9 +315,9 @@ function remembering(merge: (word: string) => number[]): (word: string) => numbe
 function checkBytes(file: TokenizerFile, where: string): (text: string) => string {
   const isByteLevel = !file.model.byte_fallback;
   const names = byteTokens(isByteLevel);
-  const missing = new Set([...names.keys()].filter((byte) => !Object.hasOwn(file.model.vocab, names[byte]!)));
+  const missing = new Set([...names.keys()].filter((byte) => !file.model.vocab.has(names[byte]!)));
   const printable = isByteLevel ? names.slice(0x21, 0x7f) : names;
-  const wanting = printable.find((token) => !Object.hasOwn(file.model.vocab, token));
+  const wanting = printable.find((token) => !file.model.vocab.has(token));
   if (wanting !== undefined) throw new FileError(where, `wanted a token for each byte, got none for "${wanting}".`);
   if (missing.size === 0) return (text) => text;
   return (text) => {

@@ -103,80 +103,110 @@ export async function prune(
     );
   const { questions, domainOf } = sample(data, options.prompts, new Random(`prune/${seed}/prompts`));
   const perChannel = await importanceOf(model, data, questions, domainOf, options);
-
   const profiles = means(perChannel, domainOf, Math.max(...domainOf) + 1);
   const order = block === 1 ? storedOrder(L, F) : groupChannels(profiles, { dFfn: F, block });
   const perBlock = perChannel.map((scores) => blockSums(scores, order, block));
-
   const groupOf = groups(perBlock, domainOf, options.masks);
-  const numGroups = Math.max(...groupOf) + 1;
-  const general = means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
-  const ofGroups = means(perBlock, groupOf, numGroups).map((mean, group) => {
-    const own = groupOf.filter((of) => of === group).length;
-    return mean.map((value, i) => (own * value + PRIOR * general[i]!) / (own + PRIOR));
-  });
-  const core = bestBlocks(general, L).flatMap((layer) =>
-    layer.slice(0, Math.round((options.core ?? 0) * (tFfn / block))),
-  );
-  const random = new Random(`prune/${seed}/random`);
-  // logarithms: the same order, and scores whose spread is not that of a few blocks
-  const entries = ofGroups.map((mean) => {
-    const scores = mean.map((value) => (options.random ? random.normal() : Math.log(value + TINY)));
-    const reach =
-      scores.reduce((most, score) => Math.max(most, score)) - scores.reduce((least, score) => Math.min(least, score));
-    for (const i of core) scores[i]! += reach + 1; // before all others, in their own order
-    return scores;
-  });
-
+  const entries = codebookEntries(perBlock, groupOf, L, options);
   const permuted = block === 1 ? model.llm : { config, weights: permuteChannels(model.llm.weights, order) };
   const reconstructed = options.reconstruct
     ? await reconstruct(permuted, sequencesOf(data, questions), groupOf, entries, options)
     : undefined;
   const llm = { config, weights: reconstructed?.weights ?? permuted.weights };
   const { head, ...router } = learnRouter(llm.weights, data, questions, groupOf, entries);
-  const counted = Array.from({ length: numGroups }, (_, group) => {
-    const domains: Record<string, number> = {};
-    for (const [i, of] of groupOf.entries()) {
-      const name = data.domains[domainOf[i]!]!;
-      if (of === group) domains[name] = (domains[name] ?? 0) + 1;
-    }
-    const sorted = Object.entries(domains).sort(([, a], [, b]) => b - a);
-    return { prompts: sorted.reduce((sum, [, count]) => sum + count, 0), domains: Object.fromEntries(sorted) };
-  });
-  const keeps = (scores: Float64Array, by: Float64Array) => keptShare(scores, by, { L, count: tFfn / block });
-  const mean = (f: (i: number) => number) => perBlock.reduce((sum, _, i) => sum + f(i), 0) / perBlock.length;
   const backbone = firstLayersConfig(config, 0);
+  const predictor = { backbone: { config: backbone, weights: firstLayers(backbone, llm.weights) }, head };
   return {
-    model: {
-      ...model,
-      card: {
-        ...model.card,
-        tFfn,
-        epsilon: EPSILON,
-        lambda: "hard",
-        predictorInput: "prompt",
-        predictorPooling: "mean",
-        provenance: {
-          recipe: "prune",
-          seed,
-          data: [...model.card.provenance.data, ...options.data],
-          created: new Date().toISOString(),
-        },
-      },
-      llm,
-      predictor: { backbone: { config: backbone, weights: firstLayers(backbone, llm.weights) }, head },
-    },
+    model: { ...model, card: prunedCard(model.card, options), llm, predictor },
     report: {
       prompts: questions.length,
-      entries: counted,
+      entries: entries.map((_, group) => membersOf(group, groupOf, domainOf, data.domains)),
       ...router,
-      kept: {
-        own: mean((i) => keeps(perBlock[i]!, entries[groupOf[i]!]!)),
-        generic: mean((i) => keeps(perBlock[i]!, general)),
-        foreign: mean((i) => keeps(perBlock[i]!, entries[(groupOf[i]! + (numGroups >> 1)) % numGroups]!)),
-      },
+      kept: keptImportance(perBlock, groupOf, entries, { L, count: tFfn / block }),
       ...(reconstructed && { reconstruction: reconstructed.error }),
     },
+  };
+}
+
+/**
+ * Scores of the blocks [L, k] for each group: logarithms, which have the same order and a spread that is not that of a few blocks, of the mean importance to its prompts;
+ * the blocks of the core come before all others, in their own order.
+ */
+function codebookEntries(
+  perBlock: readonly Float64Array[],
+  groupOf: Int32Array,
+  L: number,
+  { block, tFfn, core = 0, random: isRandom, seed }: PruneOptions,
+): Float64Array[] {
+  const general = meanImportance(perBlock);
+  const shared = bestBlocks(general, L).flatMap((layer) => layer.slice(0, Math.round(core * (tFfn / block))));
+  const random = new Random(`prune/${seed}/random`);
+  return means(perBlock, groupOf, Math.max(...groupOf) + 1).map((mean, group) => {
+    const own = groupOf.filter((of) => of === group).length;
+    const scores = mean.map((value, i) => {
+      if (isRandom) return random.normal();
+      return Math.log((own * value + PRIOR * general[i]!) / (own + PRIOR) + TINY);
+    });
+    const highest = scores.reduce((most, score) => Math.max(most, score));
+    const lowest = scores.reduce((least, score) => Math.min(least, score));
+    for (const i of shared) scores[i]! += highest - lowest + 1;
+    return scores;
+  });
+}
+
+/** Over all prompts, [L, k]. */
+function meanImportance(perBlock: readonly Float64Array[]): Float64Array {
+  return means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
+}
+
+/** What a model says of itself once it has masks. */
+function prunedCard(card: SavedModel["card"], { tFfn, seed, data }: PruneOptions): SavedModel["card"] {
+  return {
+    ...card,
+    tFfn,
+    epsilon: EPSILON,
+    lambda: "hard",
+    predictorInput: "prompt",
+    predictorPooling: "mean",
+    provenance: {
+      recipe: "prune",
+      seed,
+      data: [...card.provenance.data, ...data],
+      created: new Date().toISOString(),
+    },
+  };
+}
+
+/** The prompts of a group, counted by domain. */
+function membersOf(
+  group: number,
+  groupOf: Int32Array,
+  domainOf: Int32Array,
+  domains: readonly string[],
+): PruneReport["entries"][number] {
+  const counts: Record<string, number> = {};
+  for (const [i, of] of groupOf.entries()) {
+    const name = domains[domainOf[i]!]!;
+    if (of === group) counts[name] = (counts[name] ?? 0) + 1;
+  }
+  const sorted = Object.entries(counts).sort(([, a], [, b]) => b - a);
+  return { prompts: sorted.reduce((sum, [, count]) => sum + count, 0), domains: Object.fromEntries(sorted) };
+}
+
+/** What entries keep of prompts' importance: of their own groups, of none, and of half the number of groups on. */
+function keptImportance(
+  perBlock: readonly Float64Array[],
+  groupOf: Int32Array,
+  entries: readonly Float64Array[],
+  size: { L: number; count: number },
+): PruneReport["kept"] {
+  const general = meanImportance(perBlock);
+  const mean = (scoresOf: (group: number) => Float64Array) =>
+    perBlock.reduce((sum, own, i) => sum + keptShare(own, scoresOf(groupOf[i]!), size), 0) / perBlock.length;
+  return {
+    own: mean((group) => entries[group]!),
+    generic: mean(() => general),
+    foreign: mean((group) => entries[(group + (entries.length >> 1)) % entries.length]!),
   };
 }
 

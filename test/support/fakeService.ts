@@ -30,6 +30,7 @@ export class FakeService implements InferenceService {
   hasEnd = false;
   /** How answers of a reasoning model begin. */
   thoughts: ServedModel["thoughts"];
+  hasThinkingSwitch = false;
   /** Of scored texts. */
   bos: string | undefined;
   /** What answers wait for, where asked for. */
@@ -46,7 +47,8 @@ export class FakeService implements InferenceService {
   ];
 
   models(): ServedModel[] {
-    return this.#models.map((one) => (one.id === "tiny" ? { ...one, thoughts: this.thoughts } : one));
+    const { thoughts, hasThinkingSwitch } = this;
+    return this.#models.map((one) => (one.id === "tiny" ? { ...one, thoughts, hasThinkingSwitch } : one));
   }
 
   /** Two steps of a download, without end where the name says so. */

@@ -164,6 +164,20 @@ test("thoughts are told apart, of models that have some", async () => {
   await chat({ think: true }, 400);
 });
 
+test("whether a model thinks is for the request to say where its template can be told; unasked it is as the template has it", async () => {
+  service = new FakeService(() => "<think> Hm </think> Yes");
+  service.thoughts = "open";
+  service.hasThinkingSwitch = true;
+  for (const [think, variables] of [[false, { enable_thinking: false }], [true, { enable_thinking: true }], []]) {
+    await chat({ think });
+    await ask("/api/generate", { prompt: "a", think });
+    const prompts = service.requests.splice(0).map(({ prompt }) => prompt);
+    expect(prompts.map((prompt) => prompt.kind === "chat" && prompt.variables)).toEqual([variables, variables]);
+  }
+  await ask("/api/generate", { prompt: "a", raw: true });
+  await ask("/api/generate", { prompt: "a", raw: true, think: false }, 400);
+});
+
 test("a request without a prompt loads, and answers at once", async () => {
   const loaded = { model: "tiny", done: true, done_reason: "load" };
   expect(await ask("/api/generate", { keep_alive: -1 })).toMatchObject({ ...loaded, response: "" });

@@ -110,9 +110,12 @@ async function reply(
   if (messages === undefined)
     return c.json({ ...head(), ...said({}), done: true, done_reason: isZero(body.keep_alive) ? "unload" : "load" });
   if (body.think === true && !model.thoughts) throw invalid("think", `wanted false: ${model.id} does not think.`);
-  if (body.think === false && model.thoughts) throw invalid("think", `wanted true: ${model.id} always thinks.`);
+  if (body.think === false && model.thoughts && !model.hasThinkingSwitch)
+    throw invalid("think", `wanted true: ${model.id} always thinks.`);
+  if (body.think !== undefined && model.thoughts && typeof messages === "string")
+    throw invalid("think", "wanted none beside raw, which adds nothing to the prompt.");
   const { answers, frames } = withNames(ollamaName, () =>
-    openAnswers(c, ollamaAsked(body, model.id, messages), "ollama-"),
+    openAnswers(c, ollamaAsked(body, model, messages), "ollama-"),
   );
   const end = (finish: AnswerFrame["finish"]) => ({
     done: true,

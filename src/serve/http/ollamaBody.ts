@@ -1,5 +1,6 @@
 /** Bodies of Ollama's routes, and what they come to in the words of the chat route. */
 import { z } from "zod";
+import type { ServedModel } from "../service.ts";
 import type { Asked } from "./chatAnswers.ts";
 import { limits } from "./limits.ts";
 import { bodyParts, type Message } from "./schemas.ts";
@@ -111,7 +112,7 @@ export const ollamaName = (param: string): string =>
 /** A body as the chat route says it. */
 export function ollamaAsked(
   body: OllamaBody & Pick<Asked, "tools">,
-  model: string,
+  { id: model, hasThinkingSwitch }: Pick<ServedModel, "id" | "hasThinkingSwitch">,
   messages: Asked["messages"],
 ): Asked {
   const { mask, keep, max_loss, t_ffn, format, logprobs, top_logprobs, tools, options } = body;
@@ -129,6 +130,7 @@ export function ollamaAsked(
     stop: options?.stop,
     max_tokens: most < 1 ? undefined : most,
     response_format: responseFormat(format),
+    enable_thinking: hasThinkingSwitch ? body.think : undefined,
   };
 }
 

@@ -2,11 +2,14 @@
  * The page's files. They are read once, at the start: what a request asks for is looked up among them, so no path from a request reaches the file system.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
 import { extname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
+import { makeFolder } from "../../files.ts";
 
-const root = fileURLToPath(new URL("../../../web", import.meta.url));
+const web = fileURLToPath(new URL("../../../web", import.meta.url));
+/** What the page is built of, in a checkout; a package has it built. */
+const sources = ["index.html", "vite.config.ts", "public", "src", "../src/report/chart.ts", "../package-lock.json"];
 const types: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
   ".js": "text/javascript; charset=utf-8",
@@ -31,26 +34,43 @@ export interface PageFile {
 /** By the path of a URL. */
 export type PageFiles = ReadonlyMap<string, PageFile>;
 
-const folder = join(root, "dist");
-
-export function isPageBuilt(): boolean {
-  return existsSync(join(folder, "index.html"));
+/** Whether the page is there, and is of its sources as they are. */
+export function isPageBuilt(folder = web): boolean {
+  const builtAt = changedAt(join(folder, "dist/index.html"));
+  return builtAt > 0 && sources.every((name) => changedAt(join(folder, name)) <= builtAt);
 }
 
-/** Files of the built page; of one that is not built, a text that says how. It is built first where Vite is installed, which `onBuild` is told. */
+/** When a file was last changed, or anything in a folder: what left it changed the folder. 0: there is none. */
+function changedAt(path: string): number {
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat?.isDirectory()) return stat?.mtimeMs ?? 0;
+  return Math.max(stat.mtimeMs, ...readdirSync(path).map((name) => changedAt(join(path, name))));
+}
+
+/** Files of the page. In a checkout it is built first where its sources have changed, which `onBuild` is told; where that fails, they are a text that says how. */
 export async function openPage(onBuild?: () => void): Promise<PageFiles> {
-  if (!isPageBuilt() && existsSync(root)) {
+  let isBuilt = isPageBuilt();
+  if (!isBuilt && existsSync(join(web, "index.html"))) {
     onBuild?.();
-    await build().catch(() => {});
+    isBuilt = await build().then(
+      () => true,
+      () => isPageBuilt(), // another process may have been faster
+    );
   }
-  if (isPageBuilt()) return readPage(folder);
+  if (isBuilt) return readPage(join(web, "dist"));
   const text = "The page is not built. In a checkout: npm ci && npx vite build web\nThe API is at /v1.\n";
   return new Map([["/", pageFile(Buffer.from(text), ".txt", false)]]);
 }
 
 async function build(): Promise<void> {
+  const folder = join(web, "dist");
+  rmSync(folder, { recursive: true, force: true }); // before anything is waited for: it may be another process's then
+  const begun = new Date();
   const vite = await import("vite");
-  await vite.build({ root, logLevel: "error" });
+  await makeFolder(folder, "page", async (outDir) => {
+    await vite.build({ root: web, build: { outDir }, logLevel: "error" });
+    utimesSync(join(outDir, "index.html"), begun, begun); // what has changed since is not in it
+  });
 }
 
 /** @param folder with an `index.html` in it, which is also served as `/` */
