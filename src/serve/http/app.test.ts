@@ -1195,6 +1195,20 @@ test("variables of the chat template are given to it, and thoughts told apart as
   }
 });
 
+test("no effort of reasoning is no thoughts, where the model can be asked for none", async () => {
+  service = new FakeService(() => "A");
+  const variables = () => (service.requests.at(-1)!.prompt as { variables?: object }).variables;
+  await chat({ reasoning_effort: "none" }); // it does not think
+  expect(variables()).toBeUndefined();
+  service.thoughts = "opened";
+  const { error } = await chat({ reasoning_effort: "none" }, 400);
+  expect(error).toMatchObject({ param: "reasoning_effort", message: expect.stringContaining("always thinks") });
+  service.hasThinkingSwitch = true;
+  await chat({ reasoning_effort: "none" });
+  expect(variables()).toEqual({ enable_thinking: false });
+  expect((await chat({ reasoning_effort: "none", enable_thinking: true }, 400)).error.param).toBe("enable_thinking");
+});
+
 test.each([
   [{ reasoning_effort: "none" }],
   [{ top_logprobs: 0 }],

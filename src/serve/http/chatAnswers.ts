@@ -49,7 +49,12 @@ export function openAnswers(
   const prompt: Prompt =
     typeof messages === "string"
       ? { kind: "text", text: messages }
-      : { kind: "chat", messages: plainMessages(messages), ...(use && { tools: use.tools }), ...variablesOf(asked) };
+      : {
+          kind: "chat",
+          messages: plainMessages(messages),
+          ...(use && { tools: use.tools }),
+          ...variablesOf(asked, model),
+        };
   const request = {
     prompt,
     mask: maskOf(service, model, asked, c.var.mask),
@@ -67,12 +72,19 @@ export function openAnswers(
   return { answers, frames: readFrames(events, readers) };
 }
 
-/** Of the chat template, with what llama-server and others have as a field of its own. */
-function variablesOf({ chat_template_kwargs: given, enable_thinking }: Asked): { variables?: TemplateVariables } {
-  if (enable_thinking === undefined) return given ? { variables: given } : {};
-  if ((given?.enable_thinking ?? enable_thinking) !== enable_thinking)
+/** Of the chat template, with what llama-server, others and OpenAI have as a field of its own. */
+function variablesOf(
+  { chat_template_kwargs: given, enable_thinking, reasoning_effort: effort }: Asked,
+  { id, thoughts, hasThinkingSwitch }: ServedModel,
+): { variables?: TemplateVariables } {
+  const isSilenced = effort === "none" && thoughts !== undefined;
+  if (isSilenced && !hasThinkingSwitch) throw invalid("reasoning_effort", `wanted none of it: ${id} always thinks.`);
+  const thinks = isSilenced ? (enable_thinking ?? false) : enable_thinking;
+  if (isSilenced && thinks) throw invalid("enable_thinking", "wanted what reasoning_effort says, got something else.");
+  if (thinks === undefined) return given ? { variables: given } : {};
+  if ((given?.enable_thinking ?? thinks) !== thinks)
     throw invalid("enable_thinking", "wanted what chat_template_kwargs says, got something else.");
-  return { variables: { ...given, enable_thinking } };
+  return { variables: { ...given, enable_thinking: thinks } };
 }
 
 function answerSchema({ response_format: format }: Asked): object | undefined {

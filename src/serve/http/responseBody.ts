@@ -119,6 +119,7 @@ export function askedBy({ stream_options: _, text: said, ...body }: ResponseBody
     ...body,
     messages,
     max_tokens: body.max_output_tokens,
+    reasoning_effort: body.reasoning?.effort,
     tools: tools?.map(({ type, ...one }) => ({ type, function: one })),
     tool_choice: typeof choice === "object" ? { type: choice.type, function: { name: choice.name } } : choice,
     response_format: format?.type === "json_schema" ? { type: format.type, json_schema: format } : format,
@@ -131,7 +132,8 @@ export function askedBy({ stream_options: _, text: said, ...body }: ResponseBody
       .replace(/^messages\.(\d+)\.tool_call_id/, (_, i) => `${placeOf(i)}.call_id`)
       .replace(/^tools\.(\d+)\.function/, "tools.$1")
       .replace(/^response_format(\.json_schema)?/, "text.format")
-      .replace(/^logprobs/, "include");
+      .replace(/^logprobs/, "include")
+      .replace(/^reasoning_effort/, "reasoning.effort");
   return { asked, nameOf };
 }
 

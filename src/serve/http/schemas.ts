@@ -1,7 +1,7 @@
 /**
  * The bodies of requests. What a message carries beyond its meaning is taken without effect, as clients put whole answers back into their history, and null is
  * what is absent. What a request asks for is done or refused: fields of OpenAI's that change nothing here (`user`, `metadata`, …) are taken, as are values that
- * ask for nothing (`reasoning_effort: "none"`); others are refused, and so are unknown ones.
+ * ask for nothing (`logit_bias: {}`); others are refused, and so are unknown ones.
  */
 import { z } from "zod";
 import { KEEP, MAX_LOSS, parseShare } from "../../bundle/budget.ts";
