@@ -2,10 +2,10 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { splitCount } from "../src/bundle/bundle.ts";
+import { partMetadata } from "../src/bundle/bundle.ts";
 import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
-import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
-import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
+import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
+import { ggufName, modelMetadata } from "../src/formats/ggufModel.ts";
 import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
 import { describeFiles, writeManifest } from "../src/manifest.ts";
 import type { Mask } from "../src/mask/mask.ts";
@@ -48,26 +48,27 @@ export async function makeBundle(name: string, { config, type, block }: Shape): 
     ([name, shape]): GgufTensor => ({ name: ggufName(config, name), type: shape.length === 1 ? "F32" : type, shape }),
   );
   const tokens = Array.from({ length: V }, (_, i) => (i < 256 ? String.fromCodePoint(0x4e00 + i) : `[unused${i}]`));
+  const metadata: GgufMetadata = new Map([
+    ...modelMetadata(config),
+    ["tokenizer.ggml.model", string("gpt2")],
+    ["tokenizer.ggml.pre", string("smollm")],
+    ["tokenizer.ggml.tokens", array("string", tokens)],
+    [
+      "tokenizer.ggml.token_type",
+      array(
+        "int32",
+        tokens.map(() => 1),
+      ),
+    ],
+    ["tokenizer.ggml.merges", array("string", [])],
+    ["tokenizer.ggml.bos_token_id", uint32(1)],
+    ["tokenizer.ggml.eos_token_id", uint32(2)],
+    ["tokenizer.ggml.add_bos_token", bool(false)],
+  ]);
+  await writeGguf(join(folder, "metadata.gguf"), metadata, [], []);
   await writeGguf(
     join(folder, "base.gguf"),
-    new Map([
-      ...modelMetadata(config),
-      ["tokenizer.ggml.model", string("gpt2")],
-      ["tokenizer.ggml.pre", string("smollm")],
-      ["tokenizer.ggml.tokens", array("string", tokens)],
-      [
-        "tokenizer.ggml.token_type",
-        array(
-          "int32",
-          tokens.map(() => 1),
-        ),
-      ],
-      ["tokenizer.ggml.merges", array("string", [])],
-      ["tokenizer.ggml.bos_token_id", uint32(1)],
-      ["tokenizer.ggml.eos_token_id", uint32(2)],
-      ["tokenizer.ggml.add_bos_token", bool(false)],
-      ...splitMetadata(1, splitCount, tensors.length + 3 * L),
-    ]),
+    partMetadata(1, config.family, tensors.length + 3 * L),
     tensors,
     (function* () {
       for (const tensor of tensors)
@@ -103,7 +104,7 @@ export async function makeBundle(name: string, { config, type, block }: Shape): 
     })(),
   );
   writeFileSync(join(folder, "tokenizer.json"), "{}");
-  const files = await describeFiles(folder, ["base.gguf", "ffn.gguf", "tokenizer.json"]);
+  const files = await describeFiles(folder, ["metadata.gguf", "base.gguf", "ffn.gguf", "tokenizer.json"]);
   const provenance = { recipe: "bench", data: [], created: "2026-11-25T00:00:00Z" };
   const common = {
     version: 1 as const,

@@ -119,7 +119,7 @@ describe("packing refuses, and leaves nothing behind:", () => {
 });
 
 describe("opening refuses", () => {
-  test.each(["base.gguf", "ffn.gguf", "tokenizer.json", "predictor.gguf", "head.safetensors"])(
+  test.each(["metadata.gguf", "base.gguf", "ffn.gguf", "tokenizer.json", "predictor.gguf", "head.safetensors"])(
     "a truncated %s",
     async (name) => {
       const folder = await packed();

@@ -1,8 +1,9 @@
 /**
  * The serving bundle: a model in the layout that sub-networks are cut from. A folder with
  *
- * - `base.gguf`: what all sub-networks share (attention, norms, embeddings), and all metadata with the tokenizer. It is part 2
- *   of a model in 3 files; part 1 is this metadata with another FFN width, part 3 the kept channels of the FFN.
+ * - `metadata.gguf`: all metadata with the tokenizer, and no tensors
+ * - `base.gguf`: what all sub-networks share (attention, norms, embeddings). It is part 2 of a model in 3 files; part 1 is the metadata with
+ *   another FFN width, part 3 the kept channels of the FFN. It has no tokenizer, as engines read each part's.
  * - `ffn.gguf`: the FFN, channel by channel (`channels.ts`), so that none but the kept channels are read.
  * - `tokenizer.json`, and with a predictor `head.safetensors` and `predictor.gguf` (its backbone), unless it reads the model's own embedding
  * - of an imported model, `chat_template.jinja` and the small files that an export takes along
@@ -14,8 +15,9 @@
  */
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
-import { GgufFile } from "../formats/gguf.ts";
-import { readGgufConfig, readGgufParameter } from "../formats/ggufModel.ts";
+import { GgufFile, type GgufMetadata } from "../formats/gguf.ts";
+import { readGgufConfig, readGgufParameter, splitMetadata } from "../formats/ggufModel.ts";
+import { string } from "../formats/ggufValues.ts";
 import { decodeBlocks, fromHalf } from "../formats/quantize.ts";
 import { readText } from "../json.ts";
 import { type BundleManifest, manifestHash, manifestName, readManifest, type VerifyFilesOptions } from "../manifest.ts";
@@ -35,6 +37,11 @@ export const partNames = [
 ] as const;
 export const splitCount = partNames.length;
 
+/** Metadata of a part that has nothing but tensors. @param tensorCount of all parts */
+export function partMetadata(index: 1 | 2, architecture: string, tensorCount: number): GgufMetadata {
+  return new Map([["general.architecture", string(architecture)], ...splitMetadata(index, splitCount, tensorCount)]);
+}
+
 /** An open bundle. Holds file descriptors until disposed. */
 export class Bundle implements ModelSource {
   /** Of its folder. */
@@ -42,6 +49,8 @@ export class Bundle implements ModelSource {
   readonly manifest: BundleManifest;
   /** Identity. */
   readonly hash: string;
+  /** Of the whole model, with its tokenizer. @internal */
+  readonly metadata: GgufMetadata;
   /** @internal */
   readonly base: GgufFile;
   /** @internal */
@@ -63,10 +72,15 @@ export class Bundle implements ModelSource {
     this.path = path;
     this.manifest = readManifest(path, "ifprune-bundle");
     this.hash = manifestHash(path);
-    for (const name of ["base.gguf", "ffn.gguf", "tokenizer.json"]) {
+    for (const name of ["metadata.gguf", "base.gguf", "ffn.gguf", "tokenizer.json"]) {
       if (!this.manifest.files[name])
-        throw new FileError(join(path, manifestName), `wanted the file "${name}" in it, got none.`);
+        throw new FileError(
+          join(path, manifestName),
+          `wanted the file "${name}" in it, got none. Pack or import it again.`,
+        );
     }
+    using metadata = new GgufFile(join(path, "metadata.gguf"));
+    this.metadata = metadata.metadata;
     this.base = new GgufFile(join(path, "base.gguf"));
     try {
       this.ffn = new GgufFile(join(path, "ffn.gguf"));
@@ -75,7 +89,7 @@ export class Bundle implements ModelSource {
       throw error;
     }
     try {
-      this.config = readGgufConfig(this.base);
+      this.config = readGgufConfig(metadata, this.base);
       const { block = 1 } = this.manifest;
       if (this.ffnWidth % block !== 0)
         throw new FileError(

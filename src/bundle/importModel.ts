@@ -205,7 +205,7 @@ function openBundle(folder: string, { name, licence }: ImportOptions): Opened {
     return {
       llm: bundle,
       type: "keep",
-      tokenizer: bundle.base.metadata,
+      tokenizer: bundle.metadata,
       bosId,
       eosId,
       texts: new Map(texts),
