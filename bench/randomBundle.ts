@@ -3,7 +3,14 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { partMetadata } from "../src/bundle/bundle.ts";
-import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
+import {
+  type ChannelTypes,
+  channelLayout,
+  channelMetadata,
+  channelTensors,
+  layerData,
+  storedBlock,
+} from "../src/bundle/channels.ts";
 import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
 import { ggufName, modelMetadata } from "../src/formats/ggufModel.ts";
 import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
@@ -75,32 +82,26 @@ export async function makeBundle(name: string, { config, type, block }: Shape): 
         yield randomWeights(random, tensor.type as "F32" | Shape["type"], tensorBytes(tensor)!);
     })(),
   );
-  const layout = channelLayout(types, D);
-  const rows = randomWeights(random, type, 2 * layout.upAt * 1024); // gate and up of as many channels, over and over
+  const { upAt, downAt, bytes } = channelLayout(types, D);
+  const rows = randomWeights(random, type, 2 * upAt * 1024); // gate and up of as many channels, over and over
+  const layers = Array.from({ length: L }, () => types);
+  const stored = storedBlock(block);
   await writeGguf(
     join(folder, "ffn.gguf"),
-    channelMetadata(
-      "llama",
-      Array.from({ length: L }, () => types),
-    ),
-    channelTensors(
-      Array.from({ length: L }, () => types),
-      D,
-      F,
-    ),
+    channelMetadata("llama", layers, stored),
+    channelTensors(layers, D, F, stored),
     (function* () {
-      const column = layout.bytes - layout.downAt;
+      const column = bytes - downAt;
       const columns = type === "Q8_0" ? randomBytes(random, 1024 * column) : randomWeights(random, type, 1024 * column);
-      const records = new Uint8Array(F * layout.bytes);
+      const records = new Uint8Array(F * bytes);
       for (let channel = 0; channel < F; channel++) {
         const i = channel % 1024;
-        records.set(rows.subarray(i * layout.downAt, (i + 1) * layout.downAt), channel * layout.bytes);
-        records.set(columns.subarray(i * column, (i + 1) * column), channel * layout.bytes + layout.downAt);
+        records.set(rows.subarray(i * downAt, (i + 1) * downAt), channel * bytes);
+        records.set(columns.subarray(i * column, (i + 1) * column), channel * bytes + downAt);
       }
-      for (let layer = 0; layer < L; layer++) {
-        yield records;
-        if (type === "Q8_0") yield new Uint8Array(new Uint16Array(D).fill(smallHalf).buffer);
-      }
+      const scales = type === "Q8_0" ? new Uint16Array(D).fill(smallHalf) : undefined;
+      const data = [...layerData(records, channelLayout(types, D, stored), D, scales)];
+      for (let layer = 0; layer < L; layer++) yield* data;
     })(),
   );
   writeFileSync(join(folder, "tokenizer.json"), "{}");

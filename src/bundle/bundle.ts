@@ -18,7 +18,7 @@ import { FileError } from "../errors.ts";
 import { GgufFile, type GgufMetadata } from "../formats/gguf.ts";
 import { readGgufConfig, readGgufParameter, splitMetadata } from "../formats/ggufModel.ts";
 import { string } from "../formats/ggufValues.ts";
-import { decodeBlocks, fromHalf } from "../formats/quantize.ts";
+import { decodeBlocks, fromHalf, rowBytes } from "../formats/quantize.ts";
 import { readText } from "../json.ts";
 import { type BundleManifest, manifestHash, manifestName, readManifest, type VerifyFilesOptions } from "../manifest.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
@@ -161,7 +161,8 @@ export class Bundle implements ModelSource {
   }
 
   #down(layer: number, { from, to }: { from: number; to: number } = { from: 0, to: this.width }): Weight {
-    const { down: type, downAt } = this.layouts[layer]!;
+    const { down: type, downAt, block } = this.layouts[layer]!;
+    if (block > 1) return this.#downOfBlocks(layer, from, to);
     const size = columnBytes[type];
     const F = this.ffnWidth;
     const columns = this.#stretch(layer, downAt + from * size, (to - from) * size, 0, F); // [F, to − from]
@@ -177,16 +178,40 @@ export class Bundle implements ModelSource {
     return { shape: [to - from, F], data };
   }
 
+  #downOfBlocks(layer: number, from: number, to: number): Weight {
+    const { down: type, downAt, bytes, block } = this.layouts[layer]!;
+    const F = this.ffnWidth;
+    const data = new Float32Array((to - from) * F);
+    const rows = new Uint8Array((to - from) * rowBytes(type, block));
+    for (let channel = 0; channel < F; channel += block) {
+      const start = F * downAt + (channel / block) * (bytes - block * downAt);
+      this.#read(layer, rows, start + from * rowBytes(type, block));
+      const values = decodeBlocks(rows, type);
+      for (let row = 0; row < to - from; row++)
+        data.set(values.subarray(row * block, (row + 1) * block), row * F + channel);
+    }
+    return { shape: [to - from, F], data };
+  }
+
+  /** Fills `target` with a layer's bytes from `offset`. */
+  #read(layer: number, target: Uint8Array, offset: number): void {
+    this.ffn.readInto(target, this.ffn.tensor(channelsName(layer)), offset);
+  }
+
   /** Bytes `at .. at + length` of the records of channels `from .. to`, one after the other. Memory: records of a few MB. */
   #stretch(layer: number, at: number, length: number, from: number, to: number): Uint8Array<ArrayBuffer> {
-    const tensor = this.ffn.tensor(channelsName(layer));
-    const stride = this.layouts[layer]!.bytes;
+    const { bytes: stride, block } = this.layouts[layer]!;
+    if (block > 1) {
+      const parts = new Uint8Array((to - from) * length);
+      this.#read(layer, parts, this.ffnWidth * at + from * length);
+      return parts;
+    }
     const step = Math.max(1, Math.floor((4 << 20) / stride));
     const records = new Uint8Array(step * stride);
     const result = new Uint8Array((to - from) * length);
     for (let channel = from; channel < to; channel += step) {
       const count = Math.min(step, to - channel);
-      this.ffn.readInto(records.subarray(0, count * stride), tensor, channel * stride);
+      this.#read(layer, records.subarray(0, count * stride), channel * stride);
       for (let i = 0; i < count; i++) {
         result.set(records.subarray(i * stride + at, i * stride + at + length), (channel - from + i) * length);
       }
@@ -195,7 +220,7 @@ export class Bundle implements ModelSource {
   }
 
   /** Half-precision scale of each row of `down`, `[D]`, where its columns are signed bytes. */
-  downScales(layer: number): Uint16Array {
+  downScales(layer: number): Uint16Array<ArrayBuffer> {
     const scales = new Uint16Array(this.width);
     this.ffn.readInto(new Uint8Array(scales.buffer), this.ffn.tensor(downScaleName(layer)), 0);
     return scales;

@@ -44,9 +44,12 @@ import {
   channelMetadata,
   channelTensors,
   downType,
+  layerData,
   quantizeRows,
   rowScales,
+  storedBlock,
 } from "./channels.ts";
+import { headBlock } from "./head.ts";
 import { transposeInto } from "./transpose.ts";
 import { WeightCheck } from "./weightCheck.ts";
 
@@ -159,7 +162,8 @@ export async function writeBundle(
   }
   const check = new WeightCheck(llm.path);
   const { metadata, base } = baseFile(contents, type, check);
-  const ffn = channelFile(llm, type, check);
+  const block = predictor ? storedBlock(headBlock(predictor.head, llm.config)) : 1;
+  const ffn = channelFile(llm, type, block, check);
   const backbone =
     predictor?.backbone &&
     modelFile(predictor.backbone.model, withoutMerges(predictor.backbone.tokenizer), type === "keep" ? "F16" : type);
@@ -286,7 +290,7 @@ function encoded(
 }
 
 /** Channel-major FFN: see `channels.ts`. */
-function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightCheck): WeightFile {
+function channelFile(llm: ModelSource, type: PackOptions["type"], block: number, check: WeightCheck): WeightFile {
   const { numLayers, width: D, ffnWidth: F, family } = llm.config;
   const names = (layer: number) => {
     const at = (matrix: string) => `model.layers.${layer}.mlp.${matrix}_proj.weight`;
@@ -298,8 +302,8 @@ function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightC
     return { gate: of(gate), up: of(up), down: downType(of(down)) };
   });
   return weightFile(
-    channelMetadata(family, layers),
-    channelTensors(layers, D, F),
+    channelMetadata(family, layers, block),
+    channelTensors(layers, D, F, block),
     (function* () {
       for (const [layer, types] of layers.entries()) {
         const { gate, up, down } = names(layer);
@@ -320,8 +324,7 @@ function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightC
           ? transposeInto(quantizeRows(matrix, scales), new Uint8Array(D * F), D)
           : encodeWeights(transposeInto(matrix.data, new Float32Array(D * F), D), types.down as "F32" | "F16" | "BF16");
         place(records, layout.bytes, layout.downAt, [columns], layout.bytes - layout.downAt);
-        yield records;
-        if (scales) yield new Uint8Array(scales.buffer);
+        yield* layerData(records, channelLayout(types, D, block), D, scales);
       }
     })(),
   );
