@@ -103,7 +103,7 @@ async function measure(name: string) {
   const cache = join(root, "cache");
   const tensors = ffnTensors(bundle, given.tFfn);
   const keptBytes = tensors.reduce((sum, tensor) => sum + tensorBytes(tensor)!, 0);
-  const selectedBytes = bundle.layouts.reduce((sum, { bytes }) => sum + given.tFfn * bytes, 0);
+  const selectedBytes = bundle.layouts.reduce((sum, { bytes, block }) => sum + (given.tFfn / block) * bytes, 0);
   const piece = new Uint8Array(keptBytes / bundle.numLayers).fill(7);
   const plain = join(root, "plain.bin");
   const ids = Int32Array.from({ length: promptTokens }, () => random.int(256));

@@ -2,10 +2,17 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { splitCount } from "../src/bundle/bundle.ts";
-import { type ChannelTypes, channelLayout, channelMetadata, channelTensors } from "../src/bundle/channels.ts";
-import { type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
-import { ggufName, modelMetadata, splitMetadata } from "../src/formats/ggufModel.ts";
+import { partMetadata } from "../src/bundle/bundle.ts";
+import {
+  type ChannelTypes,
+  channelLayout,
+  channelMetadata,
+  channelTensors,
+  layerData,
+  storedBlock,
+} from "../src/bundle/channels.ts";
+import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../src/formats/gguf.ts";
+import { ggufName, modelMetadata } from "../src/formats/ggufModel.ts";
 import { array, bool, string, uint32 } from "../src/formats/ggufValues.ts";
 import { describeFiles, writeManifest } from "../src/manifest.ts";
 import type { Mask } from "../src/mask/mask.ts";
@@ -48,62 +55,57 @@ export async function makeBundle(name: string, { config, type, block }: Shape): 
     ([name, shape]): GgufTensor => ({ name: ggufName(config, name), type: shape.length === 1 ? "F32" : type, shape }),
   );
   const tokens = Array.from({ length: V }, (_, i) => (i < 256 ? String.fromCodePoint(0x4e00 + i) : `[unused${i}]`));
+  const metadata: GgufMetadata = new Map([
+    ...modelMetadata(config),
+    ["tokenizer.ggml.model", string("gpt2")],
+    ["tokenizer.ggml.pre", string("smollm")],
+    ["tokenizer.ggml.tokens", array("string", tokens)],
+    [
+      "tokenizer.ggml.token_type",
+      array(
+        "int32",
+        tokens.map(() => 1),
+      ),
+    ],
+    ["tokenizer.ggml.merges", array("string", [])],
+    ["tokenizer.ggml.bos_token_id", uint32(1)],
+    ["tokenizer.ggml.eos_token_id", uint32(2)],
+    ["tokenizer.ggml.add_bos_token", bool(false)],
+  ]);
+  await writeGguf(join(folder, "metadata.gguf"), metadata, [], []);
   await writeGguf(
     join(folder, "base.gguf"),
-    new Map([
-      ...modelMetadata(config),
-      ["tokenizer.ggml.model", string("gpt2")],
-      ["tokenizer.ggml.pre", string("smollm")],
-      ["tokenizer.ggml.tokens", array("string", tokens)],
-      [
-        "tokenizer.ggml.token_type",
-        array(
-          "int32",
-          tokens.map(() => 1),
-        ),
-      ],
-      ["tokenizer.ggml.merges", array("string", [])],
-      ["tokenizer.ggml.bos_token_id", uint32(1)],
-      ["tokenizer.ggml.eos_token_id", uint32(2)],
-      ["tokenizer.ggml.add_bos_token", bool(false)],
-      ...splitMetadata(1, splitCount, tensors.length + 3 * L),
-    ]),
+    partMetadata(1, config.family, tensors.length + 3 * L),
     tensors,
     (function* () {
       for (const tensor of tensors)
         yield randomWeights(random, tensor.type as "F32" | Shape["type"], tensorBytes(tensor)!);
     })(),
   );
-  const layout = channelLayout(types, D);
-  const rows = randomWeights(random, type, 2 * layout.upAt * 1024); // gate and up of as many channels, over and over
+  const { upAt, downAt, bytes } = channelLayout(types, D);
+  const rows = randomWeights(random, type, 2 * upAt * 1024); // gate and up of as many channels, over and over
+  const layers = Array.from({ length: L }, () => types);
+  const stored = storedBlock(block);
   await writeGguf(
     join(folder, "ffn.gguf"),
-    channelMetadata(
-      "llama",
-      Array.from({ length: L }, () => types),
-    ),
-    channelTensors(
-      Array.from({ length: L }, () => types),
-      D,
-      F,
-    ),
+    channelMetadata("llama", layers, stored),
+    channelTensors(layers, D, F, stored),
     (function* () {
-      const column = layout.bytes - layout.downAt;
+      const column = bytes - downAt;
       const columns = type === "Q8_0" ? randomBytes(random, 1024 * column) : randomWeights(random, type, 1024 * column);
-      const records = new Uint8Array(F * layout.bytes);
+      const records = new Uint8Array(F * bytes);
       for (let channel = 0; channel < F; channel++) {
         const i = channel % 1024;
-        records.set(rows.subarray(i * layout.downAt, (i + 1) * layout.downAt), channel * layout.bytes);
-        records.set(columns.subarray(i * column, (i + 1) * column), channel * layout.bytes + layout.downAt);
+        records.set(rows.subarray(i * downAt, (i + 1) * downAt), channel * bytes);
+        records.set(columns.subarray(i * column, (i + 1) * column), channel * bytes + downAt);
       }
-      for (let layer = 0; layer < L; layer++) {
-        yield records;
-        if (type === "Q8_0") yield new Uint8Array(new Uint16Array(D).fill(smallHalf).buffer);
-      }
+      const scales = type === "Q8_0" ? new Uint16Array(D).fill(smallHalf) : undefined;
+      const data = [...layerData(records, channelLayout(types, D, stored), D, scales)];
+      for (let layer = 0; layer < L; layer++) yield* data;
     })(),
   );
   writeFileSync(join(folder, "tokenizer.json"), "{}");
-  const files = await describeFiles(folder, ["base.gguf", "ffn.gguf", "tokenizer.json"]);
+  const files = await describeFiles(folder, ["metadata.gguf", "base.gguf", "ffn.gguf", "tokenizer.json"]);
   const provenance = { recipe: "bench", data: [], created: "2026-11-25T00:00:00Z" };
   const common = {
     version: 1 as const,

@@ -18,7 +18,7 @@ import {
   writeCheckpoint,
 } from "../../test/support/models.ts";
 import { FileError, OptionError } from "../errors.ts";
-import { writeGguf } from "../formats/gguf.ts";
+import { tensorBytes, writeGguf } from "../formats/gguf.ts";
 import type { WeightType } from "../formats/ggufModel.ts";
 import { manifestName } from "../manifest.ts";
 import { Bundle } from "./bundle.ts";
@@ -119,7 +119,7 @@ describe("packing refuses, and leaves nothing behind:", () => {
 });
 
 describe("opening refuses", () => {
-  test.each(["base.gguf", "ffn.gguf", "tokenizer.json", "predictor.gguf", "head.safetensors"])(
+  test.each(["metadata.gguf", "base.gguf", "ffn.gguf", "tokenizer.json", "predictor.gguf", "head.safetensors"])(
     "a truncated %s",
     async (name) => {
       const folder = await packed();
@@ -128,21 +128,22 @@ describe("opening refuses", () => {
     },
   );
 
-  test("channels of another model", async () => {
+  test.each([
+    [64, 1, /blk\.0\.ffn_channels": wanted I8 \[48, 192\], got I8 \[64, 192\]/],
+    [64, 32, /ifprune\.ffn_block": wanted 1, or a multiple of 32 that divides 48, got 32/],
+  ])("channels of another model: %d in blocks of %d", async (F, block, message) => {
     const [folder, other] = [await packed(), await packed("F16")];
     const path = join(folder, manifestName);
     copyFileSync(join(other, "base.gguf"), join(folder, "base.gguf"));
     rmSync(join(folder, "ffn.gguf"));
-    await writeGguf(
-      join(folder, "ffn.gguf"),
-      channelMetadata("llama", [types, types]),
-      channelTensors([types, types], 32, 64),
-      [new Uint8Array(64 * 192), new Uint8Array(64 * 192)],
-    );
+    const layers = [types, types];
+    const tensors = channelTensors(layers, 32, F, block);
+    const data = tensors.map((tensor) => new Uint8Array(tensorBytes(tensor)!));
+    await writeGguf(join(folder, "ffn.gguf"), channelMetadata("llama", layers, block), tensors, data);
     const manifest = JSON.parse(readFileSync(path, "utf8"));
     for (const name of ["base.gguf", "ffn.gguf"]) manifest.files[name].bytes = statSync(join(folder, name)).size;
     writeFileSync(path, JSON.stringify(manifest));
-    expect(() => new Bundle(folder)).toThrow(/blk\.0\.ffn_channels": wanted I8 \[48, 192\], got I8 \[64, 192\]/);
+    expect(() => new Bundle(folder)).toThrow(message);
   });
 
   test("a manifest without a file that it needs", async () => {

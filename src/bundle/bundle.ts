@@ -1,8 +1,9 @@
 /**
  * The serving bundle: a model in the layout that sub-networks are cut from. A folder with
  *
- * - `base.gguf`: what all sub-networks share (attention, norms, embeddings), and all metadata with the tokenizer. It is part 2
- *   of a model in 3 files; part 1 is this metadata with another FFN width, part 3 the kept channels of the FFN.
+ * - `metadata.gguf`: all metadata with the tokenizer, and no tensors
+ * - `base.gguf`: what all sub-networks share (attention, norms, embeddings). It is part 2 of a model in 3 files; part 1 is the metadata with
+ *   another FFN width, part 3 the kept channels of the FFN. It has no tokenizer, as engines read each part's.
  * - `ffn.gguf`: the FFN, channel by channel (`channels.ts`), so that none but the kept channels are read.
  * - `tokenizer.json`, and with a predictor `head.safetensors` and `predictor.gguf` (its backbone), unless it reads the model's own embedding
  * - of an imported model, `chat_template.jinja` and the small files that an export takes along
@@ -14,9 +15,10 @@
  */
 import { join } from "node:path";
 import { FileError } from "../errors.ts";
-import { GgufFile } from "../formats/gguf.ts";
-import { readGgufConfig, readGgufParameter } from "../formats/ggufModel.ts";
-import { decodeBlocks, fromHalf } from "../formats/quantize.ts";
+import { GgufFile, type GgufMetadata } from "../formats/gguf.ts";
+import { readGgufConfig, readGgufParameter, splitMetadata } from "../formats/ggufModel.ts";
+import { string } from "../formats/ggufValues.ts";
+import { decodeBlocks, fromHalf, rowBytes } from "../formats/quantize.ts";
 import { readText } from "../json.ts";
 import { type BundleManifest, manifestHash, manifestName, readManifest, type VerifyFilesOptions } from "../manifest.ts";
 import type { ModelConfig, Weight } from "../model/config.ts";
@@ -35,6 +37,11 @@ export const partNames = [
 ] as const;
 export const splitCount = partNames.length;
 
+/** Metadata of a part that has nothing but tensors. @param tensorCount of all parts */
+export function partMetadata(index: 1 | 2, architecture: string, tensorCount: number): GgufMetadata {
+  return new Map([["general.architecture", string(architecture)], ...splitMetadata(index, splitCount, tensorCount)]);
+}
+
 /** An open bundle. Holds file descriptors until disposed. */
 export class Bundle implements ModelSource {
   /** Of its folder. */
@@ -42,6 +49,8 @@ export class Bundle implements ModelSource {
   readonly manifest: BundleManifest;
   /** Identity. */
   readonly hash: string;
+  /** Of the whole model, with its tokenizer. @internal */
+  readonly metadata: GgufMetadata;
   /** @internal */
   readonly base: GgufFile;
   /** @internal */
@@ -63,10 +72,15 @@ export class Bundle implements ModelSource {
     this.path = path;
     this.manifest = readManifest(path, "ifprune-bundle");
     this.hash = manifestHash(path);
-    for (const name of ["base.gguf", "ffn.gguf", "tokenizer.json"]) {
+    for (const name of ["metadata.gguf", "base.gguf", "ffn.gguf", "tokenizer.json"]) {
       if (!this.manifest.files[name])
-        throw new FileError(join(path, manifestName), `wanted the file "${name}" in it, got none.`);
+        throw new FileError(
+          join(path, manifestName),
+          `wanted the file "${name}" in it, got none. Pack or import it again.`,
+        );
     }
+    using metadata = new GgufFile(join(path, "metadata.gguf"));
+    this.metadata = metadata.metadata;
     this.base = new GgufFile(join(path, "base.gguf"));
     try {
       this.ffn = new GgufFile(join(path, "ffn.gguf"));
@@ -75,7 +89,7 @@ export class Bundle implements ModelSource {
       throw error;
     }
     try {
-      this.config = readGgufConfig(this.base);
+      this.config = readGgufConfig(metadata, this.base);
       const { block = 1 } = this.manifest;
       if (this.ffnWidth % block !== 0)
         throw new FileError(
@@ -147,7 +161,8 @@ export class Bundle implements ModelSource {
   }
 
   #down(layer: number, { from, to }: { from: number; to: number } = { from: 0, to: this.width }): Weight {
-    const { down: type, downAt } = this.layouts[layer]!;
+    const { down: type, downAt, block } = this.layouts[layer]!;
+    if (block > 1) return this.#downOfBlocks(layer, from, to);
     const size = columnBytes[type];
     const F = this.ffnWidth;
     const columns = this.#stretch(layer, downAt + from * size, (to - from) * size, 0, F); // [F, to − from]
@@ -163,16 +178,40 @@ export class Bundle implements ModelSource {
     return { shape: [to - from, F], data };
   }
 
+  #downOfBlocks(layer: number, from: number, to: number): Weight {
+    const { down: type, downAt, bytes, block } = this.layouts[layer]!;
+    const F = this.ffnWidth;
+    const data = new Float32Array((to - from) * F);
+    const rows = new Uint8Array((to - from) * rowBytes(type, block));
+    for (let channel = 0; channel < F; channel += block) {
+      const start = F * downAt + (channel / block) * (bytes - block * downAt);
+      this.#read(layer, rows, start + from * rowBytes(type, block));
+      const values = decodeBlocks(rows, type);
+      for (let row = 0; row < to - from; row++)
+        data.set(values.subarray(row * block, (row + 1) * block), row * F + channel);
+    }
+    return { shape: [to - from, F], data };
+  }
+
+  /** Fills `target` with a layer's bytes from `offset`. */
+  #read(layer: number, target: Uint8Array, offset: number): void {
+    this.ffn.readInto(target, this.ffn.tensor(channelsName(layer)), offset);
+  }
+
   /** Bytes `at .. at + length` of the records of channels `from .. to`, one after the other. Memory: records of a few MB. */
   #stretch(layer: number, at: number, length: number, from: number, to: number): Uint8Array<ArrayBuffer> {
-    const tensor = this.ffn.tensor(channelsName(layer));
-    const stride = this.layouts[layer]!.bytes;
+    const { bytes: stride, block } = this.layouts[layer]!;
+    if (block > 1) {
+      const parts = new Uint8Array((to - from) * length);
+      this.#read(layer, parts, this.ffnWidth * at + from * length);
+      return parts;
+    }
     const step = Math.max(1, Math.floor((4 << 20) / stride));
     const records = new Uint8Array(step * stride);
     const result = new Uint8Array((to - from) * length);
     for (let channel = from; channel < to; channel += step) {
       const count = Math.min(step, to - channel);
-      this.ffn.readInto(records.subarray(0, count * stride), tensor, channel * stride);
+      this.#read(layer, records.subarray(0, count * stride), channel * stride);
       for (let i = 0; i < count; i++) {
         result.set(records.subarray(i * stride + at, i * stride + at + length), (channel - from + i) * length);
       }
@@ -181,7 +220,7 @@ export class Bundle implements ModelSource {
   }
 
   /** Half-precision scale of each row of `down`, `[D]`, where its columns are signed bytes. */
-  downScales(layer: number): Uint16Array {
+  downScales(layer: number): Uint16Array<ArrayBuffer> {
     const scales = new Uint16Array(this.width);
     this.ffn.readInto(new Uint8Array(scales.buffer), this.ffn.tensor(downScaleName(layer)), 0);
     return scales;

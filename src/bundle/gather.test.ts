@@ -15,7 +15,7 @@ import { encodeWeights, type WeightType } from "../formats/ggufModel.ts";
 import { type BlockType, blockTypes, decodeBlocks, rowBytes, scaleBlocks } from "../formats/quantize.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { Bundle } from "./bundle.ts";
-import { type ChannelTypes, channelLayout, channelTensors, columnBytes } from "./channels.ts";
+import { type ChannelTypes, channelLayout, channelTensors, columnBytes, layerData } from "./channels.ts";
 import { sumFile } from "./fletcher.ts";
 import { type ChannelStore, checkBundleMask, ffnTensors, gatherFfn, writeFfn } from "./gather.ts";
 import { packBundle } from "./packBundle.ts";
@@ -104,7 +104,7 @@ test("a mask that does not fit is refused", async () => {
 const rowTypes: BlockType[] = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K"];
 const columnTypes: ChannelTypes["down"][] = ["F32", "F16", "BF16", "Q8_0"];
 
-/** Layers of random finite weights under a random mask, with runs of neighbours; K is beyond what is read at a time in some. */
+/** Layers of random finite weights, some stored in blocks, under a random mask, of whole blocks or not, with runs of neighbours; K is beyond what is read at a time in some. */
 const gathers = fc
   .record({
     layers: fc.array(
@@ -115,26 +115,31 @@ const gathers = fc
       }),
       { minLength: 1, maxLength: 3 },
     ),
-    units: fc.integer({ min: 1, max: 3 }),
-    K: fc.integer({ min: 1, max: 300 }),
+    units: fc.integer({ min: 1, max: 2 }),
+    K: fc.integer({ min: 1, max: 130 }),
+    block: fc.constantFrom(1, 32, 96),
+    whole: fc.boolean(),
     dropped: fc.integer({ min: 0, max: 40 }),
     soft: fc.boolean(),
     seed: fc.integer(),
   })
-  .map(({ layers, units, K, dropped, soft, seed }) => {
-    const block = Math.max(...layers.flatMap(({ gate, up }) => [gate, up]).map((type) => blockTypes[type].elements));
-    const D = block === 1 ? 7 * units : block * units;
-    const whole = layers.some(({ down }) => down === "Q8_0") ? Math.ceil(K / 32) * 32 : K;
-    return {
-      layers,
-      D,
-      F: whole + dropped,
-      mask: randomMask(layers.length, whole + dropped, whole, soft ? "soft" : "hard", seed),
-    };
+  .map(({ layers, units, K, block, whole, dropped, soft, seed }) => {
+    const elements = Math.max(...layers.flatMap(({ gate, up }) => [gate, up]).map((type) => blockTypes[type].elements));
+    const D = elements === 1 ? 7 * units : elements * units;
+    const step = Math.max(whole ? block : 1, layers.some(({ down }) => down === "Q8_0") ? 32 : 1);
+    const kept = Math.ceil(K / step) * step;
+    const F = Math.ceil((kept + dropped) / block) * block;
+    const group = whole ? block : 1;
+    const mask = randomMask(layers.length, F / group, kept / group, "hard", seed);
+    const channels = mask.layers.map((groups) =>
+      Int32Array.from({ length: kept }, (_, i) => groups[Math.floor(i / group)]! * group + (i % group)),
+    );
+    const lambda = soft ? channels.map((row) => Float32Array.from(row, (_, i) => 1 / (1 + i))) : undefined;
+    return { layers, D, block, mask: { tFfn: kept, dFfn: F, layers: channels, lambda } };
   });
 
 /** A file of random channels, and their bytes by layer: records, then the scales of down. */
-async function randomChannels(layers: readonly ChannelTypes[], D: number, F: number, seed: number) {
+async function randomChannels(layers: readonly ChannelTypes[], D: number, F: number, seed: number, block = 1) {
   const random = randomNumbers(seed);
   const path = join(temporaryFolder(), "ffn.gguf");
   const finite = (type: BlockType, count: number) => {
@@ -145,7 +150,7 @@ async function randomChannels(layers: readonly ChannelTypes[], D: number, F: num
       );
     return encodeWeights(values, type as WeightType);
   };
-  const layouts = layers.map((types) => channelLayout(types, D));
+  const layouts = layers.map((types) => channelLayout(types, D, block));
   const bytes = layouts.map(({ gate, up, down }) => ({
     gate: Array.from({ length: F }, () => finite(gate, D / blockTypes[gate].elements)),
     up: Array.from({ length: F }, () => finite(up, D / blockTypes[up].elements)),
@@ -157,15 +162,16 @@ async function randomChannels(layers: readonly ChannelTypes[], D: number, F: num
   await writeGguf(
     path,
     new Map(),
-    channelTensors(layouts, D, F),
-    bytes.flatMap(({ gate, up, down, scales }, layer) => [
-      Buffer.concat(gate.flatMap((row, channel) => [row, up[channel]!, down[channel]!])),
-      ...(layouts[layer]!.down === "Q8_0" ? [new Uint8Array(scales.buffer)] : []),
-    ]),
+    channelTensors(layouts, D, F, block),
+    bytes.flatMap(({ gate, up, down, scales }, layer) => {
+      const records = Buffer.concat(gate.flatMap((row, channel) => [row, up[channel]!, down[channel]!]));
+      return [...layerData(records, layouts[layer]!, D, layouts[layer]!.down === "Q8_0" ? scales : undefined)];
+    }),
   );
   const ffn = new GgufFile(path);
   const store: ChannelStore = {
     width: D,
+    ffnWidth: F,
     numLayers: layers.length,
     layouts,
     ffn,
@@ -176,8 +182,8 @@ async function randomChannels(layers: readonly ChannelTypes[], D: number, F: num
 
 test("every type, width and mask gives what the plain form gives", async () => {
   await fc.assert(
-    fc.asyncProperty(gathers, fc.integer(), async ({ layers, D, F, mask }, seed) => {
-      const { store, bytes } = await randomChannels(layers, D, F, seed);
+    fc.asyncProperty(gathers, fc.integer(), async ({ layers, D, block, mask }, seed) => {
+      const { store, bytes } = await randomChannels(layers, D, mask.dFfn, seed, block);
       using _ = store.ffn;
       const wanted = layers.flatMap(({ up: type, down: columnType }, layer) => {
         const { gate, up, down, scales } = bytes[layer]!;

@@ -29,6 +29,10 @@ test.each(["F32", "Q8_0"] as const)("%s: the same channels at their new places, 
   using grouped = new Bundle(out);
   await grouped.verify();
   expect([bundle.block, grouped.block]).toEqual([1, 32]);
+  expect([bundle, grouped].map(({ layouts }) => layouts.map(({ block }) => block))).toEqual([
+    [1, 1],
+    [32, 32],
+  ]); // in store, too
   for (const layer of [0, 1]) {
     const read = (from: Bundle, matrix: string) => from.read(`model.layers.${layer}.mlp.${matrix}_proj.weight`).data;
     for (const matrix of ["gate", "up"])

@@ -3,11 +3,11 @@ import { constants, copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { OptionError } from "../errors.ts";
 import { makeFolder } from "../files.ts";
-import { type GgufTensor, writeGguf } from "../formats/gguf.ts";
+import { writeGguf } from "../formats/gguf.ts";
 import { describeFiles, writeManifest } from "../manifest.ts";
 import type { ChannelOrder } from "../mask/blocks.ts";
 import type { Bundle } from "./bundle.ts";
-import { channelsName } from "./channels.ts";
+import { channelLayout, channelMetadata, channelsName, channelTensors, layerData, storedBlock } from "./channels.ts";
 
 /** @param operation for the message @throws {OptionError} if a predictor chooses among the channels as they are */
 export function checkGroupable({ predictor, block }: Bundle, operation: string): void {
@@ -39,32 +39,29 @@ export async function groupBundle(
     for (const name of Object.keys(files)) {
       if (name !== "ffn.gguf") copyFileSync(join(bundle.path, name), join(partial, name), constants.COPYFILE_FICLONE);
     }
-    const tensors = [...bundle.ffn.tensors.values()];
-    await writeGguf(join(partial, "ffn.gguf"), bundle.ffn.metadata, tensors, ordered(bundle, order, tensors, signal));
+    const { config, layouts, width: D, ffnWidth: F } = bundle;
+    const stored = storedBlock(block);
+    const metadata = channelMetadata(config.family, layouts, stored);
+    const tensors = channelTensors(layouts, D, F, stored);
+    await writeGguf(join(partial, "ffn.gguf"), metadata, tensors, ordered(bundle, order, stored, signal));
     writeManifest(partial, { ...manifest, block, files: await describeFiles(partial, Object.keys(files)) });
   });
 }
 
 function* ordered(
-  { ffn, layouts }: Bundle,
+  bundle: Bundle,
   order: ChannelOrder,
-  tensors: readonly (GgufTensor & { start: number; bytes: number })[],
+  block: number,
   signal: AbortSignal | undefined,
 ): Generator<Uint8Array> {
-  const layerOf = new Map(order.map((_, layer) => [channelsName(layer), layer]));
-  for (const tensor of tensors) {
+  const { ffn, layouts, width: D } = bundle;
+  for (const [layer, layout] of layouts.entries()) {
     signal?.throwIfAborted();
-    const all = new Uint8Array(tensor.bytes);
-    ffn.readInto(all, tensor, 0);
-    const layer = layerOf.get(tensor.name);
-    if (layer === undefined) {
-      yield all; // scales of rows
-      continue;
-    }
-    const { bytes } = layouts[layer]!;
-    const records = new Uint8Array(all.length);
-    for (const [place, channel] of order[layer]!.entries())
-      records.set(all.subarray(channel * bytes, (channel + 1) * bytes), place * bytes);
-    yield records;
+    if (layout.block > 1) throw new Error("internal: channels that are in blocks already");
+    const tensor = ffn.tensor(channelsName(layer));
+    const records = new Uint8Array(tensor.bytes);
+    ffn.readInto(records, tensor, 0);
+    const scales = layout.down === "Q8_0" ? bundle.downScales(layer) : undefined;
+    yield* layerData(records, channelLayout(layout, D, block), D, scales, order[layer]);
   }
 }

@@ -60,7 +60,7 @@ test("an added token that the model has no embedding for is left out, as Gemma 3
   const out = join(temporaryFolder(), "out");
   await importModel(folder, out);
   using bundle = new Bundle(out);
-  const tokens = bundle.base.metadata.get("tokenizer.ggml.tokens")!.value as string[];
+  const tokens = bundle.metadata.get("tokenizer.ggml.tokens")!.value as string[];
   expect([tokens.length, tokens.includes(beyond.content)]).toEqual([vocabSize, false]);
 
   json.model.vocab["a token of its own"] = vocabSize;

@@ -200,7 +200,7 @@ function openBundle(folder: string, { name, licence }: ImportOptions): Opened {
     const { promptTemplate, provenance, bosId, eosId } = bundle.manifest;
     return {
       type: "keep",
-      tokenizer: bundle.base.metadata,
+      tokenizer: bundle.metadata,
       bosId,
       eosId,
       texts: textsOf(["tokenizer.json", chatTemplateName].map((name) => [name, bundle.text(name)])),

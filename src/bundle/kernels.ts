@@ -1,6 +1,6 @@
 /**
- * What a gather does with each byte, in a WebAssembly module that is assembled here, byte by byte: no compiler, no binary. Where `down` of a 3B model's
- * sub-network, 28 × 2048 × 3072 bytes, takes the plain loop (`transpose.ts`) 335 ms, it takes 95 ms.
+ * What a gather does with each byte, in WebAssembly modules that are assembled here, byte by byte, when they are first wanted: no compiler, no binary.
+ * Where `down` of a 3B model's sub-network, 28 × 2048 × 3072 bytes, takes the plain loop (`transpose.ts`) 335 ms, it takes 95 ms.
  *
  * @see https://webassembly.github.io/spec/core/binary
  */
@@ -22,8 +22,8 @@ export type Strip = (from: number, fromStride: number, to: number, toStride: num
 export interface Kernels {
   /** The memory. */
   bytes: Uint8Array<ArrayBuffer>;
-  /** By the bytes of an element. */
-  strips: Record<ElementBytes, Strip>;
+  /** Of elements of so many bytes. */
+  strip: (size: ElementBytes) => Strip;
   /** Copies rows of `length` bytes: row i, at `from + i · fromStride`, goes to `to + i · toStride`. @param count at least one */
   copyRows: (from: number, fromStride: number, to: number, toStride: number, length: number, count: number) => void;
   /**
@@ -45,30 +45,44 @@ declare const WebAssembly: {
 };
 
 const pageBytes = 1 << 16;
-let compiled: object | undefined;
+type KernelName = `strip${ElementBytes}` | "copyRows" | "sum";
+const modules = new Map<KernelName, object>();
 
 /** @param bytes of memory; at most 4 GiB */
 export function openKernels(bytes: number): Kernels {
-  compiled ??= new WebAssembly.Module(assemble());
   const memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / pageBytes) });
-  const { strip1, strip2, strip4, copyRows, sum } = new WebAssembly.Instance(compiled, { "": { memory } }).exports;
+  const opened = new Map<KernelName, (...args: number[]) => void>();
+  const kernel = (name: KernelName) => {
+    const found = opened.get(name) ?? open(name, memory);
+    opened.set(name, found);
+    return found;
+  };
   return {
     bytes: new Uint8Array(memory.buffer),
-    strips: { 1: strip1!, 2: strip2!, 4: strip4! },
-    copyRows: copyRows!,
-    sum: sum!,
+    strip: (size) => kernel(`strip${size}`),
+    copyRows: kernel("copyRows"),
+    sum: kernel("sum"),
   };
+}
+
+function open(name: KernelName, memory: object): (...args: number[]) => void {
+  const compiled = modules.get(name) ?? new WebAssembly.Module(assemble(...kernels[name]));
+  modules.set(name, compiled);
+  return new WebAssembly.Instance(compiled, { "": { memory } }).exports.kernel!;
 }
 
 const [i32, v128] = [0x7f, 0x7b];
 const op = {
   loop: [0x03, 0x40],
+  if: [0x04, 0x40],
+  else: 0x05,
   branchIf: 0x0d,
   end: 0x0b,
   get: 0x20,
   set: 0x21,
   tee: 0x22,
   const: 0x41,
+  lessOrEqual: 0x4d,
   add: 0x6a,
   subtract: 0x6b,
   copy: [0xfc, 0x0a, 0, 0],
@@ -80,41 +94,25 @@ const op = {
   addPairs: [0xfd, 0xce, 1],
 };
 
-/** A function of so many numbers. */
-interface Code {
-  name: string;
-  parameters: number;
-  code: number[];
-}
+/** By name, the numbers that each takes and its code. */
+const kernels: Record<KernelName, [parameters: number, code: () => number[]]> = {
+  strip1: [5, () => stripCode(1)],
+  strip2: [5, () => stripCode(2)],
+  strip4: [5, () => stripCode(4)],
+  copyRows: [6, copyRowsCode],
+  sum: [3, sumCode],
+};
 
-function assemble(): Uint8Array<ArrayBuffer> {
-  const sizes: ElementBytes[] = [1, 2, 4];
-  const functions: Code[] = [
-    ...sizes.map((size) => ({ name: `strip${size}`, parameters: 5, code: stripCode(size) })),
-    { name: "copyRows", parameters: 6, code: copyRowsCode() },
-    { name: "sum", parameters: 3, code: sumCode() },
-  ];
-  const typeOf = ({ parameters }: Code) => [
-    0x60,
-    ...list(Array.from({ length: parameters }, () => [i32])),
-    ...list([]),
-  ];
+/** A module of one function, "kernel". */
+function assemble(parameters: number, code: () => number[]): Uint8Array<ArrayBuffer> {
+  const type = [0x60, ...list(Array.from({ length: parameters }, () => [i32])), ...list([])];
   return Uint8Array.from([
     ...[0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0], // "\0asm", version 1
-    ...section(1, functions.map(typeOf)),
+    ...section(1, [type]),
     ...section(2, [[...text(""), ...text("memory"), 2, 0, 0]]), // import a memory of any size
-    ...section(
-      3,
-      functions.map((_, i) => [i]),
-    ),
-    ...section(
-      7,
-      functions.map(({ name }, i) => [...text(name), 0, i]),
-    ),
-    ...section(
-      10,
-      functions.map(({ code }) => withLength(code)),
-    ),
+    ...section(3, [[0]]),
+    ...section(7, [[...text("kernel"), 0, 0]]),
+    ...section(10, [withLength(code())]),
   ]);
 }
 
@@ -123,13 +121,22 @@ const advance = (pointer: number, stride: number) => [op.get, pointer, op.get, s
 const again = (rounds: number) => [op.get, rounds, op.const, 1, op.subtract, op.tee, rounds, op.branchIf, 0, op.end];
 const nextVector = (pointer: number) => [op.get, pointer, op.const, vectorBytes, op.add, op.set, pointer];
 
+/** Rows are too short for `memory.copy`, which is a call: they go by vectors, of which the last overlaps the one before. */
 function copyRowsCode(): number[] {
-  const [from, fromStride, to, toStride, length, count] = [0, 1, 2, 3, 4, 5];
-  const copy = [op.get, to, op.get, from, op.get, length, ...op.copy];
+  const [from, fromStride, to, toStride, length, count, at] = [0, 1, 2, 3, 4, 5, 6];
+  const atEnd = [op.get, length, op.const, vectorBytes, op.subtract, op.set, at];
+  const plus = (pointer: number) => [op.get, pointer, op.get, at, op.add];
+  const copyVector = [...plus(to), ...plus(from), ...op.load, ...op.store];
+  const vectors = [
+    ...[op.const, 0, op.set, at, ...op.loop, ...copyVector, ...nextVector(at)],
+    ...[op.get, at, op.const, vectorBytes, op.add, op.get, length, op.lessOrEqual, op.branchIf, 0, op.end],
+    ...[...atEnd, ...copyVector],
+  ];
+  const bytes = [op.get, to, op.get, from, op.get, length, ...op.copy];
   return [
-    ...list([]),
+    ...list([[1, i32]]),
     ...op.loop,
-    ...copy,
+    ...[op.const, vectorBytes, op.get, length, op.lessOrEqual, ...op.if, ...vectors, op.else, ...bytes, op.end],
     ...advance(from, fromStride),
     ...advance(to, toStride),
     ...again(count),

@@ -18,11 +18,13 @@ export function keptBlocks({ layers, lambda }: Mask, block: number): Int32Array[
     return "wanted a hard mask, got soft weights λ";
   const kept: Int32Array[] = [];
   for (const [layer, channels] of layers.entries()) {
-    const blocks = channels.filter((_, i) => i % block === 0).map((channel) => channel / block);
-    // Channels ascend: so many from a block's first to its last are all of it.
-    const isWhole = channels.every((channel, i) => channel === blocks[Math.floor(i / block)]! * block + (i % block));
-    if (!isWhole || channels.length % block !== 0)
-      return `wanted whole blocks of ${block} channels, got parts in layer ${layer}`;
+    const blocks = new Int32Array(Math.floor(channels.length / block));
+    for (let i = 0; i < channels.length; i++) {
+      const first = channels[i - (i % block)]!;
+      if (channels.length % block !== 0 || first % block !== 0 || channels[i] !== first + (i % block))
+        return `wanted whole blocks of ${block} channels, got parts in layer ${layer}`;
+      blocks[Math.floor(i / block)] = first / block;
+    }
     kept.push(blocks);
   }
   return kept;

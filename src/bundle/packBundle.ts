@@ -15,11 +15,10 @@ import {
   GgufModel,
   ggufName,
   modelMetadata,
-  splitMetadata,
   storedType,
   type WeightType,
 } from "../formats/ggufModel.ts";
-import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
+import { tokenizerMetadata, withoutMerges } from "../formats/ggufTokenizer.ts";
 import { ModelFolder } from "../formats/huggingface.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
@@ -38,16 +37,19 @@ import type { ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
-import { splitCount } from "./bundle.ts";
+import { partMetadata } from "./bundle.ts";
 import {
   type ChannelTypes,
   channelLayout,
   channelMetadata,
   channelTensors,
   downType,
+  layerData,
   quantizeRows,
   rowScales,
+  storedBlock,
 } from "./channels.ts";
+import { headBlock } from "./head.ts";
 import { transposeInto } from "./transpose.ts";
 import { WeightCheck } from "./weightCheck.ts";
 
@@ -159,11 +161,12 @@ export async function writeBundle(
     );
   }
   const check = new WeightCheck(llm.path);
-  const base = baseFile(contents, type, check);
-  const ffn = channelFile(llm, type, check);
+  const { metadata, base } = baseFile(contents, type, check);
+  const block = predictor ? storedBlock(headBlock(predictor.head, llm.config)) : 1;
+  const ffn = channelFile(llm, type, block, check);
   const backbone =
     predictor?.backbone &&
-    modelFile(predictor.backbone.model, predictor.backbone.tokenizer, type === "keep" ? "F16" : type);
+    modelFile(predictor.backbone.model, withoutMerges(predictor.backbone.tokenizer), type === "keep" ? "F16" : type);
   const total = [base, ffn, ...(backbone ? [backbone] : [])].reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   await makeFolder(outFolder, "pack", async (partial) => {
@@ -177,9 +180,10 @@ export async function writeBundle(
         options.onProgress?.(done, total);
       }
     }
+    await writeGguf(join(partial, "metadata.gguf"), metadata, [], []);
     await write("base.gguf", base);
     await write("ffn.gguf", ffn);
-    const names = ["base.gguf", "ffn.gguf", ...contents.texts.keys()];
+    const names = ["metadata.gguf", "base.gguf", "ffn.gguf", ...contents.texts.keys()];
     for (const [name, text] of contents.texts) writeFileSync(join(partial, name), text);
     if (predictor) {
       if (backbone) {
@@ -211,11 +215,15 @@ export function weightFile(metadata: GgufMetadata, tensors: GgufTensor[], data: 
   return { metadata, tensors, bytes: tensors.reduce((sum, tensor) => sum + tensorBytes(tensor)!, 0), data };
 }
 
-/** All but the FFN, with the metadata of the whole model. */
-function baseFile({ llm, tokenizer }: BundleContents, type: PackOptions["type"], check: WeightCheck): WeightFile {
+/** All but the FFN, and the metadata of the whole model. */
+function baseFile(
+  { llm, tokenizer }: BundleContents,
+  type: PackOptions["type"],
+  check: WeightCheck,
+): { metadata: GgufMetadata; base: WeightFile } {
   const file = modelFile(llm, tokenizer, type, (name) => !isFfn(name), check);
   const tensorCount = file.tensors.length + ffnMatrices * llm.config.numLayers;
-  return { ...file, metadata: new Map([...file.metadata, ...splitMetadata(1, splitCount, tensorCount)]) };
+  return { metadata: file.metadata, base: { ...file, metadata: partMetadata(1, llm.config.family, tensorCount) } };
 }
 
 /** A model, or some of its parameters, as GGUF. */
@@ -282,7 +290,7 @@ function encoded(
 }
 
 /** Channel-major FFN: see `channels.ts`. */
-function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightCheck): WeightFile {
+function channelFile(llm: ModelSource, type: PackOptions["type"], block: number, check: WeightCheck): WeightFile {
   const { numLayers, width: D, ffnWidth: F, family } = llm.config;
   const names = (layer: number) => {
     const at = (matrix: string) => `model.layers.${layer}.mlp.${matrix}_proj.weight`;
@@ -294,8 +302,8 @@ function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightC
     return { gate: of(gate), up: of(up), down: downType(of(down)) };
   });
   return weightFile(
-    channelMetadata(family, layers),
-    channelTensors(layers, D, F),
+    channelMetadata(family, layers, block),
+    channelTensors(layers, D, F, block),
     (function* () {
       for (const [layer, types] of layers.entries()) {
         const { gate, up, down } = names(layer);
@@ -316,8 +324,7 @@ function channelFile(llm: ModelSource, type: PackOptions["type"], check: WeightC
           ? transposeInto(quantizeRows(matrix, scales), new Uint8Array(D * F), D)
           : encodeWeights(transposeInto(matrix.data, new Float32Array(D * F), D), types.down as "F32" | "F16" | "BF16");
         place(records, layout.bytes, layout.downAt, [columns], layout.bytes - layout.downAt);
-        yield records;
-        if (scales) yield new Uint8Array(scales.buffer);
+        yield* layerData(records, channelLayout(types, D, block), D, scales);
       }
     })(),
   );

@@ -19,12 +19,13 @@ import { join, resolve } from "node:path";
 import { OptionError } from "../errors.ts";
 import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../formats/gguf.ts";
 import { expertCountKey, modelMetadata, splitMetadata } from "../formats/ggufModel.ts";
-import { string, uint32 } from "../formats/ggufValues.ts";
+import { withoutMerges } from "../formats/ggufTokenizer.ts";
+import { uint32 } from "../formats/ggufValues.ts";
 import { type BlockType, blockLength, blockTypes, decodeBlocks, rowBytes } from "../formats/quantize.ts";
 import { checkMask, type Mask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { familyOf } from "../model/families.ts";
-import { type Bundle, partNames, splitCount } from "./bundle.ts";
+import { type Bundle, partMetadata, partNames, splitCount } from "./bundle.ts";
 import { type CacheOptions, hasEntry, linkOrCopy, openEntry } from "./cacheEntries.ts";
 import { gatherFfn } from "./gather.ts";
 import { keptBlocks, maskAdapter } from "./maskAdapter.ts";
@@ -180,12 +181,12 @@ async function writeMetadata(
   k: number,
   path: string,
 ): Promise<void> {
-  const { config, base, layouts, block, width: D } = bundle;
+  const { config, layouts, block, width: D } = bundle;
   const metadata: GgufMetadata = new Map([
     ...modelMetadata(residentConfig(config, { width, D, block })),
     [expertCountKey(architecture), uint32(E)],
     [`${architecture}.expert_used_count`, uint32(k)],
-    ...[...base.metadata].filter(([key]) => key.startsWith("tokenizer.")),
+    ...[...withoutMerges(bundle.metadata)].filter(([key]) => key.startsWith("tokenizer.")),
     ...splitMetadata(0, splitCount, tensorCountOf(bundle)),
   ]);
   const tensors = layouts.flatMap(({ down }, layer): GgufTensor[] => {
@@ -211,12 +212,12 @@ function residentConfig(
 }
 
 async function writeWeights(bundle: Bundle, shape: ResidentShape, folder: string, signal?: AbortSignal): Promise<void> {
-  for (const [part, { tensors, data }] of [sharedPart(bundle, shape), expertsPart(bundle, shape)].entries()) {
-    const metadata: GgufMetadata = new Map([
-      ["general.architecture", string(architecture)],
-      ...splitMetadata(part + 1, splitCount, tensorCountOf(bundle)),
-    ]);
-    await writeGguf(join(folder, partNames[part + 1]!), metadata, tensors, stoppable(data, signal));
+  for (const [index, { tensors, data }] of [
+    [1, sharedPart(bundle, shape)],
+    [2, expertsPart(bundle, shape)],
+  ] as const) {
+    const metadata = partMetadata(index, architecture, tensorCountOf(bundle));
+    await writeGguf(join(folder, partNames[index]), metadata, tensors, stoppable(data, signal));
   }
 }
 

@@ -83,7 +83,7 @@ test("a mask is built once; other λ, other channels, or none, are another sub-n
   expect(readdirSync(dirname(dirname(first.path))).length).toBe(4);
 });
 
-test("the three files say that they are one model with this FFN width", async () => {
+test("the three files say that they are one model with this FFN width, and the first alone has a tokenizer, without merges", async () => {
   using bundle = await anyBundle();
   const { path } = await openSubnetwork(bundle, mask, { root: temporaryFolder() });
   using metadata = new GgufFile(path);
@@ -93,7 +93,10 @@ test("the three files say that they are one model with this FFN width", async ()
   expect([metadata, shared, ffn].map((file) => file.number("split.no"))).toEqual([0, 1, 2]);
   for (const file of [metadata, shared, ffn]) {
     expect(file.number("split.tensors.count")).toBe(shared.tensors.size + ffn.tensors.size);
+    const arrays = [...file.metadata].filter(([, entry]) => entry.type === "array" && entry.value.length > 0);
+    expect(arrays.length > 0).toBe(file === metadata);
   }
+  expect(metadata.metadata.get("tokenizer.ggml.merges")?.value).toEqual([]);
 });
 
 test.each<[string, (entry: string, others: { entry: string; base: string }) => void]>([

@@ -8,8 +8,10 @@ import { join, resolve } from "node:path";
 import { FileError } from "../errors.ts";
 import { type GgufMetadata, writeGguf } from "../formats/gguf.ts";
 import { feedForwardKey, splitMetadata } from "../formats/ggufModel.ts";
+import { withoutMerges } from "../formats/ggufTokenizer.ts";
+import { uint32 } from "../formats/ggufValues.ts";
 import type { Mask } from "../mask/mask.ts";
-import { type Bundle, partNames, splitCount } from "./bundle.ts";
+import { type Bundle, partMetadata, partNames, splitCount } from "./bundle.ts";
 import { type CacheOptions, hasEntry, linkOrCopy, openEntry } from "./cacheEntries.ts";
 import type { FileSum } from "./fletcher.ts";
 import { checkBundleMask, ffnTensors, writeFfn } from "./gather.ts";
@@ -51,22 +53,16 @@ export function maskHash({ tFfn, dFfn, layers, lambda }: Mask): string {
 
 /** @returns the checksum of the FFN's file */
 async function writeSubnetwork(bundle: Bundle, mask: Mask, folder: string, signal?: AbortSignal): Promise<FileSum> {
-  const architecture = bundle.base.string("general.architecture");
+  const { family } = bundle.config;
   const tensorCount = bundle.base.tensors.size + ffnTensors(bundle, mask.tFfn).length;
-  const splits = (index: number): GgufMetadata => splitMetadata(index, splitCount, tensorCount);
-  await writeGguf(
-    join(folder, partNames[0]),
-    new Map([
-      ...bundle.base.metadata,
-      [feedForwardKey(architecture), { type: "uint32", value: mask.tFfn }],
-      ...splits(0),
-    ]),
-    [],
-    [],
-  );
+  const metadata: GgufMetadata = new Map([
+    ...withoutMerges(bundle.metadata),
+    [feedForwardKey(family), uint32(mask.tFfn)],
+    ...splitMetadata(0, splitCount, tensorCount),
+  ]);
+  await writeGguf(join(folder, partNames[0]), metadata, [], []);
   if (!existsSync(bundle.base.path))
     throw new FileError(bundle.base.path, "wanted the bundle's file, got none. Was it removed while in use?");
   linkOrCopy(resolve(bundle.base.path), join(folder, partNames[1]));
-  const own: GgufMetadata = new Map([["general.architecture", { type: "string", value: architecture }]]);
-  return await writeFfn(join(folder, partNames[2]), new Map([...own, ...splits(2)]), bundle, mask, signal);
+  return await writeFfn(join(folder, partNames[2]), partMetadata(2, family, tensorCount), bundle, mask, signal);
 }

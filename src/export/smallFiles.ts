@@ -23,7 +23,7 @@ export function smallFiles(bundle: Bundle): Map<string, string> {
     if (text !== undefined) files.set(name, text);
   if (files.has("tokenizer_config.json") && files.has("generation_config.json")) return files;
 
-  const { bosId, eosIds, addBos } = tokenizerFromGguf(bundle.base.metadata, bundle.base.path);
+  const { bosId, eosIds, addBos } = tokenizerFromGguf(bundle.metadata, bundle.path);
   const tokenizerConfig = {
     tokenizer_class: "PreTrainedTokenizerFast",
     ...(bosId !== undefined && { bos_token: tokenOf(bundle, bosId) }),
@@ -56,8 +56,8 @@ export function chatTemplate(bundle: Bundle): string | undefined {
 
 const jsonText = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
 
-function tokenOf({ base }: Bundle, id: number): string {
-  const entry = base.metadata.get("tokenizer.ggml.tokens");
+function tokenOf({ metadata }: Bundle, id: number): string {
+  const entry = metadata.get("tokenizer.ggml.tokens");
   return String(entry?.type === "array" ? entry.value[id] : undefined);
 }
 

@@ -69,8 +69,8 @@ export function floatType({ base, layouts, config }: Bundle): "F32" | "F16" | "B
 /** The sub-network as one GGUF file. "keep": the bytes that `openSubnetwork` makes; else the float form, encoded. */
 function ggufFile(subnetwork: Subnetwork, type: ExportType, about: ExportManifest): WeightFile {
   const { bundle } = subnetwork;
-  const { tensors, data } = type === "keep" ? keptFile(subnetwork) : modelFile(subnetwork, bundle.base.metadata, type);
-  const metadata: GgufMetadata = new Map([...bundle.base.metadata].filter(([key]) => !key.startsWith("split.")));
+  const { tensors, data } = type === "keep" ? keptFile(subnetwork) : modelFile(subnetwork, bundle.metadata, type);
+  const metadata: GgufMetadata = new Map(bundle.metadata);
   const { source, tFfn, dFfn } = about;
   metadata.set(feedForwardKey(bundle.config.family), uint32(tFfn));
   const template = chatTemplate(bundle);

@@ -493,22 +493,22 @@ export function alignTensor(bytes: number): number {
 
 /** What a GGUF file has before its tensors, which follow in this order, aligned by {@link alignTensor}. */
 export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTensor[]): Uint8Array {
-  const parts: Uint8Array[] = [];
-  const put = (type: ScalarType, value: GgufScalar) => parts.push(encodeScalar(type, value));
-  put("uint32", magic);
-  put("uint32", 3);
-  put("uint64", BigInt(tensors.length));
-  put("uint64", BigInt(metadata.size));
+  const out = new HeaderBytes();
+  out.uint32(magic);
+  out.uint32(3);
+  out.size(tensors.length);
+  out.size(metadata.size);
   for (const [key, entry] of metadata) {
-    put("string", key);
+    out.text(key);
     if (entry.type === "array") {
-      put("uint32", arrayType.id);
-      put("uint32", scalarFormat(entry.of).id);
-      put("uint64", BigInt(arrayLength(entry)));
-      parts.push(stored.get(entry)?.bytes ?? encodeArray(entry.of, entry.value));
+      out.uint32(arrayType.id);
+      out.uint32(scalarFormat(entry.of).id);
+      out.size(arrayLength(entry));
+      out.add(stored.get(entry)?.bytes ?? encodeArray(entry.of, entry.value));
     } else {
-      put("uint32", scalarFormat(entry.type).id);
-      put(entry.type, entry.value);
+      out.uint32(scalarFormat(entry.type).id);
+      if (entry.type === "string") out.text(entry.value as string);
+      else out.add(encodeArray(entry.type, [entry.value]));
     }
   }
   let offset = 0;
@@ -517,16 +517,60 @@ export function encodeHeader(metadata: GgufMetadata, tensors: readonly GgufTenso
     if (bytes === undefined || Buffer.byteLength(tensor.name) > maxNameBytes) {
       throw new Error(`internal: tensor "${tensor.name}" [${tensor.shape}] cannot be ${tensor.type}`);
     }
-    put("string", tensor.name);
-    put("uint32", tensor.shape.length);
-    for (const n of [...tensor.shape].reverse()) put("uint64", BigInt(n));
-    put("uint32", tensorTypes[tensor.type].id);
-    put("uint64", BigInt(offset));
+    out.text(tensor.name);
+    out.uint32(tensor.shape.length);
+    for (const n of [...tensor.shape].reverse()) out.size(n);
+    out.uint32(tensorTypes[tensor.type].id);
+    out.size(offset);
     offset = alignTensor(offset + bytes);
   }
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  parts.push(new Uint8Array(alignTensor(length) - length));
-  return Buffer.concat(parts);
+  out.add(new Uint8Array(alignTensor(out.length) - out.length));
+  return out.bytes;
+}
+
+/** A header as it grows: it has thousands of numbers, too many for an array each. */
+class HeaderBytes {
+  length = 0;
+  #all = Buffer.allocUnsafe(1 << 14);
+
+  get bytes(): Uint8Array {
+    return this.#all.subarray(0, this.length);
+  }
+
+  uint32(value: number): void {
+    const at = this.#next(4);
+    this.#all.writeUInt32LE(value, at);
+  }
+
+  /** In 64 bits. */
+  size(value: number): void {
+    this.uint32(value % 2 ** 32);
+    this.uint32(Math.floor(value / 2 ** 32));
+  }
+
+  text(value: string): void {
+    const bytes = Buffer.byteLength(value);
+    this.size(bytes);
+    const at = this.#next(bytes);
+    this.#all.write(value, at);
+  }
+
+  add(bytes: Uint8Array): void {
+    const at = this.#next(bytes.length);
+    this.#all.set(bytes, at);
+  }
+
+  /** Makes room. @returns where it is */
+  #next(bytes: number): number {
+    const at = this.length;
+    this.length += bytes;
+    if (this.length > this.#all.length) {
+      const larger = Buffer.allocUnsafe(2 * this.length);
+      larger.set(this.#all);
+      this.#all = larger;
+    }
+    return at;
+  }
 }
 
 /** In one piece: vocabularies have a hundred thousand texts. */
@@ -548,16 +592,6 @@ function encodeArray(of: ScalarType, values: readonly GgufScalar[]): Uint8Array 
     end += 8 + bytes;
   }
   return all.subarray(0, end);
-}
-
-function encodeScalar(type: ScalarType, value: GgufScalar): Uint8Array {
-  if (type === "string") {
-    const text = Buffer.from(value as string);
-    return Buffer.concat([encodeScalar("uint64", BigInt(text.length)), text]);
-  }
-  const bytes = new Uint8Array(scalars[type].bytes);
-  scalars[type].set(viewOf(bytes), value);
-  return bytes;
 }
 
 function roundUp(value: number, multiple: number): number {

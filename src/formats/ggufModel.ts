@@ -9,7 +9,7 @@ import { checkModelConfig, type ModelConfig, parameterShapes, type RopeScaling, 
 import { familyOf, isLocalLayer, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
 import { ropeFactors } from "../model/rope.ts";
 import type { ModelSource } from "../model/source.ts";
-import { GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./gguf.ts";
+import { arrayLength, GgufFile, type GgufMetadata, type GgufTensor, type GgufValue } from "./gguf.ts";
 import { float32, string, uint32 } from "./ggufValues.ts";
 import { type BlockType, blockTypes, decodeBlocks, encodeWeights, isBlockType, type WeightType } from "./quantize.ts";
 import { halvesToPairs, pairsToHalves } from "./ropeOrder.ts";
@@ -366,12 +366,14 @@ function joinTensors(files: readonly GgufFile[]): Tensors {
 }
 
 /**
- * The shape of a model in one file, or in one that has its metadata, embeddings and output matrix.
+ * The shape of a model.
  *
+ * @param file has its metadata
+ * @param shared has its embeddings and output matrix
  * @throws {FileError} if it is no model that we compute
  */
-export function readGgufConfig(file: GgufFile): ModelConfig {
-  return readConfig(file, joinTensors([file]));
+export function readGgufConfig(file: GgufFile, shared = file): ModelConfig {
+  return readConfig(file, joinTensors([shared]));
 }
 
 function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
@@ -404,7 +406,7 @@ function readConfig(file: GgufFile, tensors: Tensors): ModelConfig {
     numKvHeads: number("attention.head_count_kv", numHeads),
     headWidth,
     ffnWidth: number("feed_forward_length"),
-    vocabSize: tokens?.type === "array" ? tokens.value.length : (embedding?.shape[0] ?? 0),
+    vocabSize: tokens?.type === "array" ? arrayLength(tokens) : (embedding?.shape[0] ?? 0),
     contextLength,
     normEps: number("attention.layer_norm_rms_epsilon"),
     ropeTheta: number("rope.freq_base", 10_000),

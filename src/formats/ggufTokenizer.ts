@@ -28,6 +28,7 @@ import { array, bool, string, uint32 } from "./ggufValues.ts";
 
 /** llama.cpp's kinds of tokens. */
 export const tokenType = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+const mergesKey = "tokenizer.ggml.merges";
 /** Score of tokens that no merge makes: below all that one does. */
 const neverScore = -1e9;
 /** Tokens that llama.cpp takes for an answer's end by their names, whatever else the metadata says. */
@@ -46,6 +47,14 @@ const maxTokenLength = 256;
 const maxTokenLengths = 1 << 23;
 /** Most ways in all to put tokens together from two others. Gemma's have 0.5 million. */
 const maxMerges = 1 << 21;
+
+/**
+ * Metadata for an engine that is given token ids. llama.cpp wants merges to be there and reads them only to cut text; node-llama-cpp makes texts of all
+ * of them at each load, and they are half of what it makes.
+ */
+export function withoutMerges(metadata: GgufMetadata): GgufMetadata {
+  return metadata.has(mergesKey) ? new Map([...metadata, [mergesKey, array("string", [])]]) : metadata;
+}
 
 /**
  * The tokenizer of a `tokenizer.json` as GGUF metadata.
@@ -86,7 +95,7 @@ export function tokenizerMetadata(
     metadata.set("tokenizer.ggml.model", string("gpt2"));
     metadata.set("tokenizer.ggml.pre", string(kind.name));
     const merges = file.model.merges.map((pair) => pair.join(" "));
-    metadata.set("tokenizer.ggml.merges", array("string", merges));
+    metadata.set(mergesKey, array("string", merges));
   } else if (kind?.type === "sentencepiece") {
     const scores = scoresOf(file, path);
     for (const { id, content } of file.added_tokens) {

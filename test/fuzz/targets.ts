@@ -512,10 +512,15 @@ export const targets: Record<string, Target> = {
     const path = join(folder, "bundle");
     await packBundle(checkpoint, path, { type: "F16" });
     const manifest = readFileSync(join(path, "ifprune.json"), "utf8");
-    const raws = { "base.gguf": rawOf(join(path, "base.gguf")), "ffn.gguf": rawOf(join(path, "ffn.gguf")) };
+    const raws = {
+      "metadata.gguf": rawOf(join(path, "metadata.gguf")),
+      "base.gguf": rawOf(join(path, "base.gguf")),
+      "ffn.gguf": rawOf(join(path, "ffn.gguf")),
+    };
     const none: GgufCase = { header: [], bytes: [] };
     const change = fc.record({
       manifest: fc.record({ json: fc.array(jsonEdit, { maxLength: 2 }), bytes: seldom(byteEdit) }),
+      "metadata.gguf": fc.oneof(fc.constant(none), ggufFile),
       "base.gguf": fc.oneof(fc.constant(none), ggufFile),
       "ffn.gguf": fc.oneof(fc.constant(none), ggufFile),
       /** Whether the manifest says the sizes that the files have. */
@@ -526,7 +531,7 @@ export const targets: Record<string, Target> = {
       cases: change,
       async run(input, scratch) {
         const contents = new Map<string, Content>();
-        for (const name of ["base.gguf", "ffn.gguf"] as const)
+        for (const name of ["metadata.gguf", "base.gguf", "ffn.gguf"] as const)
           if (input[name] !== none) contents.set(name, editedGguf(raws[name], input[name]));
         if (input.head)
           contents.set("head.safetensors", editedSafetensors(readFileSync(join(path, "head.safetensors")), input.head));
