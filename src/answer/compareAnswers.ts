@@ -107,6 +107,6 @@ async function agreementWith(
   if (numJudged === 0) return undefined;
   const { path } = await openSubnetwork(bundle, mask, cache);
   await using engine = await engines.open(path, { threads, kvType, gpu, force, signal, contextLength: ids.length + 1 });
-  const judged = (await engine.score(ids, { top: 1, signal })).slice(-numJudged);
+  const judged = await engine.score(ids, { top: 1, from: promptIds.length, signal });
   return judged.filter(({ id, top: [likeliest] }) => id === likeliest!.id).length / numJudged;
 }

@@ -69,8 +69,8 @@ export async function measureQuality(
     const cache = { root: join(root, "subnetworks") };
     await using engines = new OneEngine(model, contextLength, 1, { threads, signal, cache });
     const engineOf = (mask: Mask) => engines.of(maskHash(mask), mask);
-    const score = async (engine: Engine, ids: Int32Array, { ids: { length } }: Instruction) =>
-      (await engine.score(ids, { top: 1, signal })).slice(length - ids.length);
+    const score = (engine: Engine, ids: Int32Array, { ids: { length } }: Instruction) =>
+      engine.score(ids, { top: 1, from: length, signal });
 
     const choices: SourceChoice[] = [{ source: "griffin" }, { source: "weights" }];
     if (text !== undefined) choices.push({ source: "glass", text }, { source: "text", text });

@@ -107,9 +107,13 @@ export interface Engine extends AsyncDisposable {
     ids: Int32Array,
     options: Omit<GenerateOptions, "schema"> & { top: number; echo?: boolean },
   ): AsyncGenerator<AnswerToken, void, void>;
-  /** Log-probabilities of all of `ids` but the first. @throws {InputError} as {@link Engine.generate} */
-  score(ids: Int32Array, options: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
-  /** Next-token logits [V] after each of `ids`. @throws {InputError} as {@link Engine.generate} */
+  /**
+   * Log-probabilities of all of `ids` but the first, or of those at `from` and after it.
+   *
+   * @throws {InputError} as {@link Engine.generate}
+   */
+  score(ids: Int32Array, options: { top: number; from?: number; signal?: AbortSignal }): Promise<ScoredToken[]>;
+  /** Next-token logits [V] after each of `ids`: megabytes a token, for small models and comparisons. @throws {InputError} as {@link Engine.generate} */
   logits(ids: Int32Array): Promise<Float32Array[]>;
   /** Takes another adapter from the next call on, which is much cheaper than another engine. No call may be running. @throws as {@link EngineModel.engine} */
   adapt(adapter: Uint8Array): Promise<void>;

@@ -1,6 +1,6 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { forward, greedy } from "../../test/reference/decoder.ts";
 import {
   goldenModel,
@@ -18,6 +18,7 @@ import { writeGguf } from "../formats/gguf.ts";
 import { fullMask } from "../mask/mask.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import type { AnswerToken, Engine, ScoredToken } from "./engine.ts";
+import { labelScore } from "./labelScore.ts";
 import { llamaCpp } from "./llamaCpp.ts";
 import { largest, logProbabilities } from "./sampling.ts";
 
@@ -220,8 +221,27 @@ describe("log-probabilities", () => {
       expect(top.map((one) => one.id)).toEqual(largest(wanted, 2));
     }
     expect((await engine.score(ids, { top: 0 }))[5]).toEqual({ id: ids[6], logprob: scored[5]!.logprob, top: [] });
+    expect(await engine.score(ids, { top: 2, from: 90 })).toEqual(scored.slice(89));
     expect(await engine.score(bos, { top: 2 })).toEqual([]);
   });
+});
+
+test("labels are scored by the logits of their positions, the one after the last token too, and no others are asked for", async () => {
+  await using engine = await storiesEngine();
+  const text = Int32Array.from(storiesReference().greedy_ids.slice(0, 40));
+  const ids = text.subarray(0, -1);
+  const labels = Int32Array.from(text.subarray(1), (id, t) => (t < 20 || t === 25 ? -100 : id));
+  const logits = (await engine.logits(ids)).map(logProbabilities);
+  const score = vi.spyOn(engine, "score");
+  const scored = await labelScore(engine, { ids, labels });
+  expect(scored.nll).toBeCloseTo(
+    labels.reduce((sum, label, t) => (label < 0 ? sum : sum - logits[t]![label]!), 0),
+    3,
+  );
+  const correct = labels.filter((label, t) => label === largest(logits[t]!, 1)[0]);
+  expect([scored.tokens, scored.correctTokens]).toEqual([18, correct.length]);
+  expect(score.mock.calls.map(([, options]) => options)).toEqual([{ top: 1, from: 21 }]);
+  expect(await labelScore(engine, { ids, labels: labels.map(() => -100) })).toMatchObject({ nll: 0, tokens: 0 });
 });
 
 describe("sequences", () => {

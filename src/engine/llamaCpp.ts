@@ -193,29 +193,31 @@ class LlamaEngine implements Engine {
     }
   }
 
-  async score(ids: Int32Array, { top, signal }: { top: number; signal?: AbortSignal }): Promise<ScoredToken[]> {
-    using sequence = await this.#take(ids, signal);
+  async score(ids: Int32Array, options: Parameters<Engine["score"]>[1]): Promise<ScoredToken[]> {
+    using sequence = await this.#take(ids, options.signal, undefined, Math.max(0, ids.length - 1));
     const scored: ScoredToken[] = [];
-    for await (const token of this.#scores(sequence, ids, { top, signal })) scored.push(token);
+    for await (const token of this.#scores(sequence, ids, options)) scored.push(token);
     return scored;
   }
 
-  /** Reads all of `ids` but the last one, and tells of each what it made of the next. */
+  /** Reads all of `ids` but the last one, and tells of each, from the one before `first` on, what it made of the next. */
   async *#scores(
     sequence: TakenSequence,
     ids: Int32Array,
-    { top, signal }: { top: number; signal: AbortSignal | undefined },
+    { top, from: first = 1, signal }: Parameters<Engine["score"]>[1],
   ): AsyncGenerator<ScoredToken, void, void> {
     for (let from = 0; from < ids.length - 1; from += scoredTokens) {
       signal?.throwIfAborted();
       const next = ids.subarray(from + 1, Math.min(ids.length, from + 1 + scoredTokens));
       const input = Array.from(next, (id, i): ControlledEvaluateInputItem => {
+        if (from + i + 1 < first) return ids[from + i] as Token;
         const logits = { filter: { tokens: [id as Token], includeTop: Math.max(1, top) } };
         return [ids[from + i] as Token, { generateNext: { logits, totalLogitWeight: true, options: rawLogits } }];
       });
       const outputs = await sequence.evaluate(input);
       for (const [i, output] of outputs.entries()) {
-        const { logits, totalLogitWeight } = output!.next;
+        if (!output) continue;
+        const { logits, totalLogitWeight } = output.next;
         const best = [...logits!].sort(([, a], [, b]) => b - a);
         const shift = best[0]![1] + Math.log(totalLogitWeight!);
         const alternatives = best.slice(0, top).map(([id, logit]) => ({ id, logprob: logit - shift }));
@@ -242,8 +244,13 @@ class LlamaEngine implements Engine {
     return Math.min(maxTokens, this.#contextLength - ids.length);
   }
 
-  async #take(ids: Int32Array, signal?: AbortSignal, sampling?: Sampling): Promise<TakenSequence> {
-    checkIds(ids, this.#contextLength, this.#file.vocabSize);
+  async #take(
+    ids: Int32Array,
+    signal?: AbortSignal,
+    sampling?: Sampling,
+    numRead = ids.length,
+  ): Promise<TakenSequence> {
+    checkIds(ids, numRead, this.#contextLength, this.#file.vocabSize);
     if (sampling) checkBias(sampling.logitBias, this.#file.model, this.#file.vocabSize);
     signal?.throwIfAborted();
     return this.#sequences.take();
@@ -262,7 +269,7 @@ class LlamaFeatureEngine implements FeatureEngine {
   }
 
   async feature(ids: Int32Array): Promise<Float32Array> {
-    checkIds(ids, this.#contextLength, this.#file.vocabSize);
+    checkIds(ids, ids.length, this.#contextLength, this.#file.vocabSize);
     const { vector } = await this.#context.getEmbeddingFor(Array.from(ids) as Token[]);
     return Float32Array.from(vector);
   }
@@ -279,11 +286,12 @@ function toArray(logits: ReadonlyMap<Token, number>, vocabSize: number): Float32
   return array;
 }
 
-function checkIds(ids: Int32Array, contextLength: number, vocabSize: number): void {
+/** @param numRead of `ids`: the last may be only asked about */
+function checkIds(ids: Int32Array, numRead: number, contextLength: number, vocabSize: number): void {
   if (ids.length === 0) throw new InputError("engine: wanted at least one token, got none.");
-  if (ids.length >= contextLength) {
+  if (numRead >= contextLength) {
     throw new InputError(
-      `engine: wanted fewer than ${contextLength} tokens, the context length, got ${ids.length}. Shorten the text.`,
+      `engine: wanted fewer than ${contextLength} tokens, the context length, got ${numRead}. Shorten the text.`,
     );
   }
   const stranger = ids.find((id) => id < 0 || id >= vocabSize);

@@ -7,6 +7,7 @@ import type { Bundle } from "../bundle/bundle.ts";
 import type { Form } from "../bundle/formOptions.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { Engine, EngineProvider } from "../engine/engine.ts";
+import { labelScore } from "../engine/labelScore.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
 import type { MaskedAnswer, MaskedModel, MaskedQuestion } from "./evaluate.ts";
@@ -33,7 +34,7 @@ export class BundleEvaluator implements MaskedModel {
     masks?: readonly Mask[],
     signal?: AbortSignal,
   ): Promise<SequenceScore[]> {
-    return this.#withEngines(sequences, masks, signal, scored);
+    return this.#withEngines(sequences, masks, signal, (engine, sequence) => labelScore(engine, sequence, signal));
   }
 
   answer(
@@ -41,7 +42,7 @@ export class BundleEvaluator implements MaskedModel {
     { masks, signal }: Parameters<MaskedModel["answer"]>[1],
   ): Promise<MaskedAnswer[]> {
     return this.#withEngines(questions, masks, signal, async (engine, { prompt, sequence, maxTokens }) => {
-      const score = await scored(engine, sequence);
+      const score = await labelScore(engine, sequence, signal);
       const answer: number[] = [];
       for await (const id of engine.generate(prompt, { maxTokens, signal })) answer.push(id); // it knows what ends one
       return { score, answer: Int32Array.from(answer) };
@@ -74,18 +75,4 @@ export class BundleEvaluator implements MaskedModel {
     }
     return results;
   }
-}
-
-async function scored(engine: Engine, { ids, labels }: LabelledSequence): Promise<SequenceScore> {
-  const logits = await engine.logits(ids);
-  const score = { nll: 0, tokens: 0, correctTokens: 0 };
-  labels.forEach((label, t) => {
-    if (label < 0) return;
-    const row = logits[t]!;
-    const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
-    score.nll += max + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - max), 0)) - row[label]!;
-    score.tokens++;
-    if (row.indexOf(max) === label) score.correctTokens++;
-  });
-  return score;
 }

@@ -2,7 +2,7 @@
 import type { InstructionModel } from "../answer/instructionModel.ts";
 import { OneEngine } from "../answer/oneEngine.ts";
 import type { Engine } from "../engine/engine.ts";
-import { logProbabilities } from "../engine/sampling.ts";
+import { labelScore } from "../engine/labelScore.ts";
 import { fullMask } from "../mask/mask.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
 import { isCorrect } from "../text/scorers.ts";
@@ -92,8 +92,8 @@ export async function compareModels(
   const loss = { dense: 0, small: 0 };
   for (const [i, example] of examples.entries()) {
     signal.throwIfAborted();
-    loss.dense += await lossOf(dense, example);
-    loss.small += await lossOf(small, example);
+    loss.dense += (await labelScore(dense, example, signal)).nll;
+    loss.small += (await labelScore(small, example, signal)).nll;
     onProgress(i + 1, examples.length, "perplexity");
   }
   const tokens = examples.reduce((sum, { labels }) => sum + labels.filter((label) => label >= 0).length, 0);
@@ -109,12 +109,6 @@ export async function compareModels(
       small: small.text,
     })),
   };
-}
-
-/** Σ over labels of −ln p. */
-async function lossOf(engine: Engine, { ids, labels }: LabelledSequence): Promise<number> {
-  const logits = await engine.logits(ids);
-  return labels.reduce((sum, label, t) => (label < 0 ? sum : sum - logProbabilities(logits[t]!)[label]!), 0);
 }
 
 function goldScore(asked: readonly { row: TaskPrompt; text: string }[]): GoldScore {
