@@ -66,7 +66,7 @@ const CUTS: Readonly<Record<string, typeof cutModel>> = {
 const ARMS = ["dense", "tuned", ...Object.keys(CUTS), "unhealed", "griffin"];
 /** Arms of the whole model: one of each task. */
 const WHOLE = ["dense", "tuned"];
-const EVALUATIONS = 16;
+const EVALUATIONS = 8;
 const ANSWER_TOKENS = 160;
 
 const here = import.meta.dirname;
