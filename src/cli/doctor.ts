@@ -8,7 +8,7 @@ import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
 import { cacheRoot } from "../bundle/cacheFolder.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, modelFolder, pulledIds } from "../bundle/pulledModels.ts";
-import { loadOnnxRuntime } from "../graph/session.ts";
+import { loadOnnxRuntime } from "../graph/onnxRuntime.ts";
 import { readManifest } from "../manifest.ts";
 import { loadPeer, peerDependencies, version } from "../package.ts";
 import { isPageBuilt } from "../serve/http/page.ts";

@@ -1,8 +1,8 @@
 /** Running graphs with ONNX Runtime. Results land in buffers that are made once and reused by every run. */
 import type * as Ort from "onnxruntime-node";
 import { ShapeError } from "../errors.ts";
-import { loadPeer } from "../package.ts";
 import { type Graph, size } from "./graph.ts";
+import { loadOnnxRuntime } from "./onnxRuntime.ts";
 
 export type TensorData = Float32Array | Int32Array;
 
@@ -30,17 +30,6 @@ export interface Session {
     into?: Readonly<Record<string, TensorData>>,
   ): Promise<Record<string, TensorData>>;
   release(): Promise<void>;
-}
-
-/**
- * ONNX Runtime, without its telemetry: on Linux and macOS it writes a device's number into the user's cache and sends to Microsoft what is run, unless the environment says no
- * when it starts. Whoever sets the variable decides.
- *
- * @throws as `loadPeer`
- */
-export function loadOnnxRuntime(): Promise<typeof Ort> {
-  process.env.ORT_DISABLE_TELEMETRY ??= "1";
-  return loadPeer("onnxruntime-node", "ONNX Runtime", () => import("onnxruntime-node"));
 }
 
 /** Compiles a graph. Expensive (up to seconds): keep the session. */
