@@ -383,7 +383,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await page.getByText("You said: short").waitFor();
   });
 
-  test("first prompts fit the model: what it was trained on, what chat models do, its tasks, or none", async () => {
+  test("first prompts fit the model: what chat models do, what it was trained on, its tasks, or none", async () => {
     const [model] = service.served;
     const offered = async (changes: object) => {
       service.served = [{ ...model!, ...changes }];
@@ -392,8 +392,8 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
       return page.locator(".examples button").allInnerTexts();
     };
     await open();
-    expect(await offered({})).toContain("What is the plural of wolf?");
-    expect(await offered({ trainedOn: ["mine"] })).toContain("List five fruits.");
+    expect(await offered({ trainedOn: ["sql"] })).toContain("List five fruits.");
+    expect(await offered({ hasChatTemplate: false })).toContain("What is the plural of wolf?");
     expect(await offered({ trainedOn: [], hasChatTemplate: false })).toEqual([]);
     await service.saveTask("default", "animals", "plural of the word");
     expect(await offered({ trainedOn: [], hasChatTemplate: false })).toEqual(["plural of the word"]);

@@ -1,7 +1,7 @@
 /** Prompts to begin with, of the kind that a model can answer. */
 import type { SavedTask, ServedModel } from "./api.ts";
 
-/** By the data that a model was trained on. */
+/** By the data that a small model was trained on. */
 const trained: Record<string, readonly string[]> = {
   questions: ["What is the plural of wolf?", "How do you write 4711 in words?", "What is house in German?"],
   sql: ["What was the date for game 9?"],
@@ -15,10 +15,10 @@ const general = [
 ];
 const most = 4;
 
-/** None for a model of which nothing is known. */
+/** None for a model of which nothing is known. A chat model knows more than the data of its last training. */
 export function examplesFor({ trainedOn, hasChatTemplate }: ServedModel, tasks: readonly SavedTask[]): string[] {
+  if (hasChatTemplate) return general;
   const known = trainedOn.flatMap((name) => trained[name] ?? []);
   if (known.length > 0) return known.slice(0, most);
-  if (hasChatTemplate) return general;
   return tasks.map(({ instruction }) => instruction).slice(0, most);
 }
