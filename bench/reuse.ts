@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
+import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { Random } from "../src/random.ts";
 import { type LocalService, openLocalService } from "../src/serve/localService.ts";
 import { readJsonLines } from "../src/text/jsonl.ts";
@@ -22,7 +22,7 @@ import { type EvalRow, evalRow, isCorrect } from "../src/text/scorers.ts";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const { values } = parseArgs({
   options: {
-    model: { type: "string", default: DEFAULT_MODEL },
+    model: { type: "string", default: TINY_MODEL },
     questions: { type: "string", default: join(root, "experiments/suite/data/test-inputs.jsonl") },
     memory: { type: "string", default: String(2 ** 30) },
     thresholds: { type: "string", default: "off,0.9,0.7,0.5,0.3,0.2,0.1,0.05" },

@@ -24,7 +24,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
+import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { OptionError } from "../src/errors.ts";
 import { readJson } from "../src/json.ts";
 import type { CompletionExtension, PageMask, PageModel } from "../src/serve/http/pageApi.ts";
@@ -48,7 +48,7 @@ const { values } = parseArgs({
     queue: { type: "string", default: "128" },
     memory: { type: "string" },
     threads: { type: "string" },
-    model: { type: "string", default: DEFAULT_MODEL },
+    model: { type: "string", default: TINY_MODEL },
     out: { type: "string", default: join(root, "bench/results/serve") },
   },
 });

@@ -1,5 +1,5 @@
 /**
- * How long the command line lets one wait: until `--version`, help and a usage error end, and until the first token of the model in this package.
+ * How long the command line lets one wait: until `--version`, help and a usage error end, and until the first token of the small model in this package.
  *
  *     npx tsx bench/startup.ts [--repeats 10] [--out FILE]
  *
@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
+import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { version } from "../src/package.ts";
 
 const { values } = parseArgs({ options: { repeats: { type: "string", default: "10" }, out: { type: "string" } } });
@@ -38,8 +38,8 @@ const cases: Record<string, Case> = {
   help: { args: [entry, "--help"] },
   "usage error": { args: [entry, "run", "--nonsense"] },
   "llama.cpp alone": { args: [bare()], isFirstToken: true },
-  "first token, warm": { args: [entry, "run", prompt], isFirstToken: true },
-  "first token, cold": { args: [entry, "run", prompt], isFirstToken: true, before: forget },
+  "first token, warm": { args: [entry, "run", "--model", TINY_MODEL, prompt], isFirstToken: true },
+  "first token, cold": { args: [entry, "run", "--model", TINY_MODEL, prompt], isFirstToken: true, before: forget },
 };
 
 type Times = { wallMs: number; userMs: number | null };
@@ -112,7 +112,7 @@ function forget(): void {
   rmSync(join(cache, "ifprune"), { recursive: true, force: true });
   if (process.platform !== "linux") return;
   const folders = [
-    DEFAULT_MODEL,
+    TINY_MODEL,
     join(root, "dist"),
     ...["node-llama-cpp", "@node-llama-cpp", "@huggingface", "zod"].map((name) => join(root, "node_modules", name)),
   ];
@@ -126,7 +126,7 @@ function forget(): void {
 
 /** The path of a program of node-llama-cpp alone that writes the first token of the prompt, of the sub-network that `run` leaves in the cache. */
 function bare(): string {
-  using model = new InstructionModel(DEFAULT_MODEL);
+  using model = new InstructionModel(TINY_MODEL);
   const ids = JSON.stringify([...model.promptIds(prompt)]);
   const path = join(cache, "bare.mjs");
   const program = `import { readdirSync } from "node:fs";

@@ -40,6 +40,7 @@ test("the surface is what it was", () => {
     const DEFAULT_MODEL
     const SCOPES
     const SOURCE_NAMES
+    const TINY_MODEL
     const WANTED_FORMS
     function addQuality
     function compareAnswers

@@ -37,7 +37,7 @@ export type { CostStage } from "./bundle/formCost.ts";
 export { type Form, WANTED_FORMS, type WantedForm } from "./bundle/formOptions.ts";
 export type { FormReason, MaskForm } from "./bundle/maskModel.ts";
 export type { KvType } from "./bundle/memory.ts";
-export { DEFAULT_MODEL } from "./bundle/pulledModels.ts";
+export { DEFAULT_MODEL, TINY_MODEL } from "./bundle/pulledModels.ts";
 export type {
   AnswerToken,
   Engine,

@@ -57,11 +57,12 @@ function megabytes(path: string): number {
   return files.reduce((sum, file) => sum + (file.isFile() ? file.size : 0), 0) / 1e6;
 }
 
-test("it installs without GPU binaries, and without what only training needs", () => {
+test("it installs without GPU binaries, what only training needs, and the large model", () => {
   const modules = join(consumer, "node_modules");
   expect(readdirSync(join(modules, "@node-llama-cpp")).join()).not.toMatch(/cuda|vulkan/);
   expect(readdirSync(modules)).not.toContain("onnxruntime-node");
   expect(readdirSync(modules)).not.toContain("tokenizers");
+  expect(readdirSync(join(modules, "ifprune/models"))).toEqual(["tiny"]);
   expect(megabytes(modules)).toBeLessThan(350);
 });
 
@@ -193,7 +194,9 @@ test(
   "its command line runs",
   async () => {
     expect((await run("npx", ["ifprune", "--version"])).stdout).toBe(`${version}\n`);
-    expect((await run("npx", ["ifprune", "run", "What is the plural of wolf?"])).stdout).toBe("wolves\n");
+    const { stdout, stderr } = await run("npx", ["ifprune", "run", "What is the plural of wolf?"]);
+    expect(stdout).toBe("wolves\n");
+    expect(stderr).toMatch(/^tiny: this small model answers 22 kinds of short questions/); // nothing larger is in the package
   },
   2 * minutes,
 );

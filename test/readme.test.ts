@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { ifprune as program } from "../src/cli/program.ts";
 import { entry, ifprune, succeed } from "./support/cli.ts";
 
@@ -63,7 +64,7 @@ beforeAll(async () => {
   for (const name of ["models", "experiments"]) symlinkSync(join(repository, name), join(folder, name));
   const file = run.flatMap(({ commands }) => commands).find(([name]) => name === "import")![1]!;
   const exported = join(folder, "exported");
-  await succeed("export", join(repository, "models/default"), exported, "--task", "Write the plural.", "--format=gguf");
+  await succeed("export", TINY_MODEL, exported, "--task", "Write the plural.", "--format=gguf");
   mkdirSync(dirname(join(folder, file)), { recursive: true });
   renameSync(join(exported, "model-keep.gguf"), join(folder, file));
 });
@@ -131,7 +132,7 @@ test("its program is the example, which the package's test runs", () => {
 });
 
 const prose = ["ARCHITECTURE.md", "docs/method.md", "docs/glossary.md", "docs/results.md", "docs/log.md"];
-test.each([...pages, ...prose, "models/default/README.md"])("files that %s names exist", (page) => {
+test.each([...pages, ...prose, "models/tiny/README.md"])("files that %s names exist", (page) => {
   const links = [...textOf(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => join(dirname(page), path!));
   const missing = [...new Set(links)].filter((path) => !existsSync(join(repository, path)));
   expect(missing).toEqual([]);

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { importModel } from "../src/bundle/importModel.ts";
-import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
+import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { FileError, InputError, OptionError } from "../src/errors.ts";
 import { exportSubnetwork } from "../src/export/export.ts";
 import { verifyExport } from "../src/export/verify.ts";
@@ -29,7 +29,7 @@ const words =
   );
 
 beforeAll(async () => {
-  using model = new InstructionModel(DEFAULT_MODEL);
+  using model = new InstructionModel(TINY_MODEL);
   const { mask } = await model.mask("What is the plural of wolf?");
   await exportSubnetwork(model.bundle, mask, at("plural"), { formats: ["hf"] }); // an ordinary model of 128 channels that answers this
   const { config, ...rest } = shapes["Qwen2.5"]!;
@@ -210,7 +210,7 @@ test("a model that is none, or that was trained under masks, is refused; of one 
   timeout: 120_000,
 }, async () => {
   await expect(events(at("none"), at("masked"), { prompts: at("words.txt") })).rejects.toThrow(FileError);
-  await expect(events(DEFAULT_MODEL, at("masked"), { prompts: at("words.txt") })).rejects.toThrow(/with a predictor/);
+  await expect(events(TINY_MODEL, at("masked"), { prompts: at("words.txt") })).rejects.toThrow(/with a predictor/);
   const silent = events(at("random"), at("silent"), { prompts: at("words.txt"), maxTokens: 4 });
   await expect(silent).rejects.toThrow(InputError);
   await expect(silent).rejects.toThrow(

@@ -1,9 +1,9 @@
 /**
- * Gathers what `ifprune eval --out` wrote about the packed model into the file that tables are made from:
+ * Gathers what `ifprune eval --out` wrote about the tiny model into the file that tables are made from:
  *
  *     npx tsx experiments/report/collect.ts experiments/suite/experiments.json FOLDER
  *
- * FOLDER holds `FILE.MASK.json` for each task file of `defaultModel.tests` and each mask (input, task, foreign, generic, dense).
+ * FOLDER holds `FILE.MASK.json` for each task file of `tinyModel.tests` and each mask (input, task, foreign, generic, dense).
  */
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -13,8 +13,8 @@ import { FileError } from "../../src/errors.ts";
 import { readJson } from "../../src/files.ts";
 import { composePrompt } from "../../src/text/prompt.ts";
 import { type EvalRow, evalRow } from "../../src/text/scorers.ts";
-import { type Answers, defaultResults, MASKS, NOT_JUDGED } from "./defaultModel.ts";
 import { readExperiments } from "./experiments.ts";
+import { type Answers, MASKS, NOT_JUDGED, tinyResults } from "./tinyModel.ts";
 
 const report = z.object({
   answers: z.array(z.object({ task: z.string(), prompt: z.string(), answer: z.string(), isCorrect: z.boolean() })),
@@ -25,11 +25,11 @@ if (!experiments || !folder || others.length > 0) {
   process.stderr.write("usage: npx tsx experiments/report/collect.ts EXPERIMENTS_JSON FOLDER\n");
   process.exit(2);
 }
-const { defaultModel } = readExperiments(experiments);
-if (!defaultModel) throw new FileError(experiments, 'wanted "defaultModel", got none.');
+const { tinyModel } = readExperiments(experiments);
+if (!tinyModel) throw new FileError(experiments, 'wanted "tinyModel", got none.');
 
 const lines: Answers[] = [];
-for (const file of defaultModel.tests.flatMap(({ files }) => files)) {
+for (const file of tinyModel.tests.flatMap(({ files }) => files)) {
   const bytes = readFileSync(resolve(dirname(experiments), file));
   const rows: EvalRow[] = bytes
     .toString("utf8")
@@ -56,7 +56,7 @@ for (const file of defaultModel.tests.flatMap(({ files }) => files)) {
     }
   }
 }
-writeFileSync(defaultResults(experiments, defaultModel), lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+writeFileSync(tinyResults(experiments, tinyModel), lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
 
 function promptOf({ instruction, input }: EvalRow): string {
   return composePrompt(instruction, input);

@@ -16,7 +16,7 @@ beforeAll(async () => {
 test("tables, figures and the tables in results and card are what the command writes from the committed results", () => {
   const stale = [...rendered].filter(([path, content]) => readFileSync(path, "utf8") !== content);
   expect(stale.map(([path]) => relative(repository, path))).toEqual([]);
-  for (const name of ["docs/results.md", "models/default/README.md", "docs/figures/scaling.svg"])
+  for (const name of ["docs/results.md", "models/tiny/README.md", "docs/figures/scaling.svg"])
     expect([...rendered.keys()]).toContain(at(name));
 });
 

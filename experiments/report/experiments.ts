@@ -108,8 +108,8 @@ const experimentsSchema = z.strictObject({
       }),
     )
     .default([]),
-  /** The packed model, judged item by item: see defaultModel.ts. */
-  defaultModel: z
+  /** The tiny model, judged item by item: see tinyModel.ts. */
+  tinyModel: z
     .strictObject({
       /** Its answers, relative to this file. */
       results: words,
@@ -130,7 +130,7 @@ const experimentsSchema = z.strictObject({
 export type Experiments = z.infer<typeof experimentsSchema>;
 export type Table = Experiments["tables"][number];
 export type Claims = Experiments["claims"][number];
-export type DefaultModel = NonNullable<Experiments["defaultModel"]>;
+export type TinyModel = NonNullable<Experiments["tinyModel"]>;
 export type Figure = z.infer<typeof figureSchema>;
 /** What a row, a bar or a point shows: a run, with all its seeds, under a mask. */
 export interface Source {

@@ -2,11 +2,11 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { claimsMarkdown } from "./claims.ts";
-import { defaultResults, defaultTables, readAnswers } from "./defaultModel.ts";
 import { withTables } from "./documents.ts";
 import { type Experiments, Results, readExperiments, sourcesOf } from "./experiments.ts";
 import { drawFigure } from "./figures.ts";
 import { tablesMarkdown } from "./tables.ts";
+import { readAnswers, tinyResults, tinyTables } from "./tinyModel.ts";
 
 /** Where the results of experiments are. */
 export const resultsPath = (experiments: string): string => join(dirname(experiments), "results", "results.jsonl");
@@ -28,13 +28,12 @@ export async function renderExperiments(experiments: string, figures: string): P
   ]);
 }
 
-/** Tables that documents may show: of the packed model, and one of each claim, `claims-1` and so on. */
+/** Tables that documents may show: of the tiny model, and one of each claim, `claims-1` and so on. */
 async function namedTables(wanted: Experiments, results: Results, experiments: string): Promise<Map<string, string[]>> {
-  const { defaultModel, claims } = wanted;
-  const answers =
-    defaultModel && (await readAnswers(defaultResults(experiments, defaultModel), defaultModel, experiments));
+  const { tinyModel, claims } = wanted;
+  const answers = tinyModel && (await readAnswers(tinyResults(experiments, tinyModel), tinyModel, experiments));
   return new Map([
-    ...(answers ? defaultTables(defaultModel, wanted, answers) : []),
+    ...(answers ? tinyTables(tinyModel, wanted, answers) : []),
     ...claims.map((claim, i) => [`claims-${i + 1}`, claimsMarkdown(claim, wanted, results)] as const),
   ]);
 }

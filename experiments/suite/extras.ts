@@ -1,5 +1,5 @@
 /**
- * Three further domains for the default model, beside the suite of 19 tasks: SQL for a question, the next sentences of a
+ * Three further domains for the tiny model, beside the suite of 19 tasks: SQL for a question, the next sentences of a
  * story, arithmetic told as a story. README.md says what each is good for.
  */
 import { readFileSync } from "node:fs";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { packBundle } from "../bundle/packBundle.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { TINY_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { ownTag } from "../processes.ts";
 import { runBench, spread, VARIANTS } from "./bench.ts";
@@ -21,7 +21,7 @@ test("every variant is measured in every round, and nothing is left on the disk,
   const noProcess = ownTag().replace(String(process.pid), "4194305"); // Linux numbers them to 4194304
   mkdirSync(join(cache, "ifprune", "bench", `${noProcess}.killed`), { recursive: true });
   const steps: number[] = [];
-  const result = await runBench(DEFAULT_MODEL, {
+  const result = await runBench(TINY_MODEL, {
     promptTokens: [5],
     answerTokens: 3,
     repeats: 2,

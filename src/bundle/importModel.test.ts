@@ -10,7 +10,7 @@ import { array, uint32 } from "../formats/ggufValues.ts";
 import { loadModel } from "../train/checkpoint.ts";
 import { Bundle } from "./bundle.ts";
 import { importModel } from "./importModel.ts";
-import { DEFAULT_MODEL } from "./pulledModels.ts";
+import { TINY_MODEL } from "./pulledModels.ts";
 
 // That imported models compute the same is tested in test/import.test.ts.
 
@@ -107,7 +107,7 @@ describe("a checkpoint", () => {
     expect(card.provenance.data).toEqual([{ name: "small", licence: "MIT" }]);
     const again = importModel(at("bundle"), at("other"), { as: "checkpoint", licence: "CC0" });
     await expect(again).rejects.toThrow(OptionError);
-    await expect(importModel(DEFAULT_MODEL, at("default"), { as: "checkpoint" })).rejects.toThrow(/with a predictor/);
+    await expect(importModel(TINY_MODEL, at("tiny"), { as: "checkpoint" })).rejects.toThrow(/with a predictor/);
     expect(readdirSync(folder).sort()).toEqual(["bundle", "checkpoint"]);
   });
 

@@ -1,6 +1,6 @@
-/** Names of models: that of this package, and ids of the Hugging Face Hub that were pulled; which bundle each stands for on this machine. */
+/** Names of models: those of this package, and ids of the Hugging Face Hub that were pulled; which bundle each stands for on this machine. */
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
@@ -10,10 +10,29 @@ import { readJson } from "../json.ts";
 import { manifestName } from "../manifest.ts";
 import { cacheRoot, makeCacheFolder } from "./cacheFolder.ts";
 
-/** The bundle that comes with the package, … */
-export const DEFAULT_MODEL = fileURLToPath(new URL("../../models/default", import.meta.url));
-/** … and its name. */
-const defaultName = basename(DEFAULT_MODEL);
+const inPackage = (name: string) => fileURLToPath(new URL(`../../models/${name}`, import.meta.url));
+const large = inPackage("default");
+
+/** The small bundle of this package: quick to open, for 22 kinds of short questions. */
+export const TINY_MODEL = inPackage("tiny");
+/** The bundle that answers where none is named. It is large, and left out of what npm installs: the small one stands in for it there. */
+export const DEFAULT_MODEL = existsSync(join(large, manifestName)) ? large : TINY_MODEL;
+
+/** By the names that stand for them. */
+const packageModels = new Map([
+  ["tiny", TINY_MODEL],
+  ["default", DEFAULT_MODEL],
+]);
+
+/** What stands for a folder of this package; undefined of others. */
+export function packageName(folder: string): string | undefined {
+  return [...packageModels.keys()].find((name) => packageModels.get(name) === resolve(folder));
+}
+
+/** Whether a name, or a folder, is that of the small model. */
+export function isTiny(name: string): boolean {
+  return resolve(modelFolder(name)) === TINY_MODEL;
+}
 
 /** The pull that an id stands for: its last. */
 const pulledSchema = z.object({ bundle: z.string() });
@@ -73,14 +92,15 @@ export function modelFolder(name: string): string {
     );
   }
   if (!/^\w[\w.-]*$/.test(name)) return name; // a path
+  const ours = packageModels.get(name);
+  if (ours !== undefined) return ours;
   const ids = pulledIds();
   const named = ids.filter((id) => basename(id) === name);
-  if (name === defaultName) return DEFAULT_MODEL;
   if (named.length === 1) return bundleOf(named[0]!)!;
   throw new FileError(
     name,
     named.length > 1
       ? `wanted the name of one model, got that of several. Say which: ${named.join(", ")}.`
-      : `wanted a folder, or the name of a model, got neither. Check the path; names are: ${[defaultName, ...ids].join(", ")}.`,
+      : `wanted a folder, or the name of a model, got neither. Check the path; names are: ${[...packageModels.keys(), ...ids].join(", ")}.`,
   );
 }

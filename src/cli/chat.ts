@@ -1,9 +1,8 @@
 import { writeFileSync } from "node:fs";
-import { basename, resolve } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { type Budget, KEEP, parseShare } from "../bundle/budget.ts";
 import type { WantedForm } from "../bundle/formOptions.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { isTiny } from "../bundle/pulledModels.ts";
 import { greedySampling } from "../engine/sampling.ts";
 import { FileError, IfpruneError, InputError } from "../errors.ts";
 import { checkNumber } from "../options.ts";
@@ -11,8 +10,8 @@ import { openLocalService } from "../serve/localService.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, ServedModel } from "../serve/service.ts";
 import type { ChatMessage } from "../text/chatTemplate.ts";
 import { CHAT_COMMANDS, chatHelp } from "./chatCommands.ts";
-import { SMALL_MODEL } from "./commands/flags.ts";
-import { denseNote, isWhole, keptLine, noAnswer, qualityWords, sourceWords } from "./options.ts";
+import { TINY_NOTE } from "./commands/flags.ts";
+import { denseNote, isWhole, keptLine, noAnswer, qualityWords, servedModels, sourceWords } from "./options.ts";
 import { type ProgressStream, Waiting } from "./progress.ts";
 
 interface Options extends Budget {
@@ -29,14 +28,13 @@ export async function chatAction(
   model: string | undefined,
   { threads, form, keep, maxLoss, tFfn, ...options }: Options,
 ) {
-  const path = model ?? DEFAULT_MODEL;
-  const id = basename(resolve(path));
+  const one = servedModels(model === undefined ? [] : [model])[0]!;
   const budget = { keep, maxLoss, tFfn };
   using waiting = new Waiting("loading", { since: 0 });
-  await using service = await openLocalService([{ id, path }], { threads, form, slots: 1, ...budget });
+  await using service = await openLocalService([one], { threads, form, slots: 1, ...budget });
   waiting.end();
   const served = service.models()[0]!;
-  if (path === DEFAULT_MODEL) process.stderr.write(`${id}: ${SMALL_MODEL}`);
+  if (isTiny(one.path)) process.stderr.write(`${one.id}: ${TINY_NOTE}`);
   if (isWhole(served)) process.stderr.write(denseNote(served));
   const io = { input: process.stdin, output: process.stdout, status: process.stderr };
   await converse(service, served, { ...options, budget }, io);

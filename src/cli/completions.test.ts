@@ -52,7 +52,7 @@ test.runIf(isThere("bash"))("bash completes commands, options, choices, models a
     "ifprune run --so": ["--source"],
     "ifprune run --source gr": ["griffin"],
     "ifprune run --source = we": ["weights"], // as bash takes --source=we apart
-    "ifprune run --model ": ["default", "some/model", "completions", "ifprune", "my file.txt"],
+    "ifprune run --model ": ["default", "tiny", "some/model", "completions", "ifprune", "my file.txt"],
     "ifprune run --file my": ["my file.txt"],
     "ifprune chat so": ["some/model"],
     "ifprune estimate my": ["my file.txt"],
@@ -70,7 +70,7 @@ echo "# ${line}"; printf '%s\\n' "\${COMPREPLY[@]}"`;
 });
 
 test.runIf(isThere("zsh"))("zsh reads its completions", () => {
-  expect(inShell("zsh", "_ifprune_models")).toEqual(["default", "some/model"]); // compdef is there with compinit alone
+  expect(inShell("zsh", "_ifprune_models")).toEqual(["default", "tiny", "some/model"]); // compdef is there with compinit alone
 });
 
 test.runIf(isThere("fish"))("fish completes commands, options, choices and models", () => {

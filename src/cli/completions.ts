@@ -68,10 +68,10 @@ function inShort(words: string): string {
 
 const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Prints the names of models: that of the package, and ids of those that were pulled, which have a file each. */
+/** Prints the names of models: those of the package, and ids of those that were pulled, which have a file each. */
 const modelsFunction = (pattern: string) => `_ifprune_models() {
   local file
-  echo default
+  printf "%s\\n" default tiny
   for file in "\${XDG_CACHE_HOME:-$HOME/.cache}"/ifprune/models/${pattern}; do
     [ -e "$file" ] || continue
     file=\${file##*/}
@@ -179,7 +179,7 @@ function fish(commands: readonly CompletedCommand[], options: readonly Completed
   };
   return `# Completions of ifprune for fish.
 function __ifprune_models
-  echo default
+  printf "%s\\n" default tiny
   set -l cache $XDG_CACHE_HOME
   test -n "$cache"; or set cache ~/.cache
   for file in $cache/ifprune/models/*.json

@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { inProcess } from "../../test/support/cli.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
+import { DEFAULT_MODEL, TINY_MODEL } from "../bundle/pulledModels.ts";
 
 test("doctor says what is there, what is not and what to do, and fails only without what every use needs", async () => {
   process.env.XDG_CACHE_HOME = temporaryFolder();
@@ -10,7 +11,9 @@ test("doctor says what is there, what is not and what to do, and fails only with
   expect(stdout).toMatch(/^✓ Node\.js +v/m);
   expect(stdout).toMatch(/^✓ engine +llama\.cpp /m);
   expect(stdout).toMatch(/^✓ cache .+: models 0\.00 MB/m);
-  expect(stdout).toMatch(/^✓ model .+models\/default, .+, trained masks/m);
+  const models = [...stdout.matchAll(/^✓ model +(.+?), .+, trained masks \((.+)\)$/gm)].map(([, ...rest]) => rest);
+  const others = DEFAULT_MODEL === TINY_MODEL ? [] : [[TINY_MODEL, "--model tiny"]];
+  expect(models).toEqual([[DEFAULT_MODEL, "answers unless another is named"], ...others]);
   for (const line of stdout.trim().split("\n")) expect(line).toMatch(/^(✓ \S.+|– \S.+not found: .+) \(.+\)$/);
 
   process.env.XDG_CACHE_HOME = fileURLToPath(import.meta.url); // no folder

@@ -7,7 +7,7 @@ import { CommanderError } from "commander";
 import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
 import { cacheRoot } from "../bundle/cacheFolder.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
-import { DEFAULT_MODEL, modelFolder, pulledIds } from "../bundle/pulledModels.ts";
+import { DEFAULT_MODEL, modelFolder, packageName, pulledIds, TINY_MODEL } from "../bundle/pulledModels.ts";
 import { loadOnnxRuntime } from "../graph/onnxRuntime.ts";
 import { readManifest } from "../manifest.ts";
 import { loadPeer, peerDependencies, version } from "../package.ts";
@@ -144,7 +144,7 @@ function storage(): Finding[] {
   const caches = ["models", "subnetworks", "scores"].map((name) => `${name} ${byteSize(bytesIn(cacheRoot(name)))}`);
   const use = "what is made once is found again there";
   const there = firstThere(root);
-  const models = [DEFAULT_MODEL, ...pulledIds()];
+  const models = new Set([DEFAULT_MODEL, TINY_MODEL, ...pulledIds()]);
   const page = { name: "page", for: "chat in a browser, by `ifprune serve`" };
   return [
     isWritable(there)
@@ -152,12 +152,13 @@ function storage(): Finding[] {
       : { name: "cache", missing: `${root} cannot be written. Set XDG_CACHE_HOME`, for: use, isNeeded: true },
     { name: "disk", found: `${byteSize(freeBytes(there))} free for the cache`, for: "models and sub-networks" },
     isPageBuilt() ? { ...page, found: "built" } : { ...page, missing: "serve builds it once" },
-    ...models.map(model),
+    ...[...models].map(model),
   ];
 }
 
 function model(name: string): Finding {
-  const about = { name: "model", for: name === DEFAULT_MODEL ? "answers unless another is named" : `--model ${name}` };
+  const use = name === DEFAULT_MODEL ? "answers unless another is named" : `--model ${packageName(name) ?? name}`;
+  const about = { name: "model", for: use };
   try {
     const path = modelFolder(name);
     const masks = readManifest(path, "ifprune-bundle").tFfn === undefined ? "no trained masks" : "trained masks";

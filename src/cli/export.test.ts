@@ -5,7 +5,7 @@ import { beforeAll, expect, test } from "vitest";
 import { inProcess, succeed } from "../../test/support/cli.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { TINY_MODEL } from "../bundle/pulledModels.ts";
 
 const task = "Write the plural form of the given word.";
 
@@ -17,25 +17,25 @@ test("a task's sub-network is exported under the mask that `mask` shows, verifie
   const folder = temporaryFolder();
   process.env.XDG_CACHE_HOME = join(folder, "cache");
   const out = join(folder, "plural");
-  const { code, stdout, stderr } = await inProcess("export", DEFAULT_MODEL, out, "--task", task, "--threads", "1");
+  const { code, stdout, stderr } = await inProcess("export", TINY_MODEL, out, "--task", task, "--threads", "1");
   expect({ code, stdout }).toEqual({ code: 0, stdout: "" });
   expect(stderr).toMatch(
     /export .*\(100 %\)[\s\S]*plural: Hugging Face folder and GGUF, 13 % of the FFN \(128 of 1024 channels\)\n$/,
   );
   const mask = JSON.parse(readFileSync(join(out, "mask.json"), "utf8"));
-  expect(mask).toEqual(JSON.parse(await succeed("mask", task, "--json", "--threads", "1")));
+  expect(mask).toEqual(JSON.parse(await succeed("mask", task, "--model", TINY_MODEL, "--json", "--threads", "1")));
 
   expect(await succeed("verify", out)).toMatch(
     /^9 files unchanged; opened: Hugging Face folder, GGUF\n\d+ tensors equal/,
   );
-  const checked = JSON.parse(await succeed("verify", out, "--source", DEFAULT_MODEL, "--json"));
+  const checked = JSON.parse(await succeed("verify", out, "--source", TINY_MODEL, "--json"));
   expect(checked).toEqual({
     files: 9,
     models: ["hf", "gguf"],
-    source: { path: DEFAULT_MODEL, tensors: expect.any(Number) },
+    source: { path: TINY_MODEL, tensors: expect.any(Number) },
   });
   // Whatever reads it prompts it as it was trained: its template says how.
-  using source = new InstructionModel(DEFAULT_MODEL);
+  using source = new InstructionModel(TINY_MODEL);
   for (const [name, exported] of [
     ["folder", out],
     ["gguf", join(out, "model-keep.gguf")],
@@ -57,8 +57,8 @@ test("a given mask, one format, another type", async () => {
   const folder = temporaryFolder();
   const [mask, out] = [join(folder, "mask.json"), join(folder, "out")];
   process.env.XDG_CACHE_HOME = join(folder, "cache");
-  writeFileSync(mask, await succeed("mask", task, "--json", "--threads", "1"));
-  await succeed("export", DEFAULT_MODEL, out, "--mask", mask, "--format", "gguf", "--type", "Q4_0");
+  writeFileSync(mask, await succeed("mask", task, "--model", TINY_MODEL, "--json", "--threads", "1"));
+  await succeed("export", TINY_MODEL, out, "--mask", mask, "--format", "gguf", "--type", "Q4_0");
   expect(await succeed("verify", out)).toMatch(/opened: GGUF\n/);
   expect(existsSync(join(out, "model-Q4_0.gguf"))).toBe(true);
   expect(existsSync(join(out, "config.json"))).toBe(false);
@@ -77,7 +77,7 @@ test.each([
   const folder = temporaryFolder();
   process.env.XDG_CACHE_HOME = join(folder, "cache");
   const out = join(folder, "out");
-  const { code, stderr } = await inProcess("export", DEFAULT_MODEL, out, ...args);
+  const { code, stderr } = await inProcess("export", TINY_MODEL, out, ...args);
   expect(code).toBe(1);
   expect(stderr).toMatch(message);
   expect(existsSync(out)).toBe(false);

@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import type { StageTimes } from "../answer/answer.ts";
 import type { MaskOptions } from "../answer/instructionModel.ts";
 import { type ChosenMask, type MaskQuality, maskQuality } from "../answer/maskSource.ts";
@@ -10,6 +10,7 @@ import { SOURCE_NAMES, type SourceName } from "../answer/sourceNames.ts";
 import { type Budget, keptChannels, MAX_LOSS } from "../bundle/budget.ts";
 import type { Bundle } from "../bundle/bundle.ts";
 import type { MaskForm } from "../bundle/maskModel.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readJson, readText } from "../files.ts";
 import type { Quality } from "../manifest.ts";
@@ -17,6 +18,12 @@ import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
 import { readExamples } from "../text/examples.ts";
 import type { Waiting } from "./progress.ts";
+
+/** What is served, each by the last part of its name; `default`, where nothing is named. */
+export function servedModels(names: readonly string[]): { id: string; path: string }[] {
+  if (names.length === 0) return [{ id: "default", path: DEFAULT_MODEL }];
+  return names.map((path) => ({ id: basename(resolve(path)), path }));
+}
 
 /** @throws {FileError} if the file is not a mask */
 export function readMask(path: string): Mask {

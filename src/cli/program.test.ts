@@ -2,7 +2,10 @@
 import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { inProcess } from "../../test/support/cli.ts";
+import { inProcess, succeed } from "../../test/support/cli.ts";
+import { Bundle } from "../bundle/bundle.ts";
+import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { servedModels } from "./options.ts";
 
 test.each(["0", "150%", "half", "-1", "1.5", ""])(
   "a share of “%s” is refused wherever one is taken, with one as it may be",
@@ -34,4 +37,13 @@ test.each(["stdout", "stderr"] as const)("whoever stops reading %s sees no stack
   });
   const code = await new Promise((resolve) => child.on("close", resolve));
   expect({ code, said }).toEqual({ code: expect.any(Number), said: "" });
+});
+
+test("where no model is named, the default one is asked", async () => {
+  const flags = ["--source", "random", "--keep", "50%", "--json"]; // which load nothing
+  const mask = JSON.parse(await succeed("mask", "Name three fruits.", ...flags));
+  using bundle = new Bundle(DEFAULT_MODEL);
+  expect([mask.dFfn, mask.layers.length]).toEqual([bundle.ffnWidth, bundle.numLayers]);
+  expect(servedModels([])).toEqual([{ id: "default", path: DEFAULT_MODEL }]);
+  expect(servedModels(["owner/name"])).toEqual([{ id: "name", path: "owner/name" }]);
 });

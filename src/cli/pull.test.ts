@@ -33,7 +33,7 @@ test("a model is pulled with its progress, and then named by its id in every com
   expect(await succeed("mask", "hello", "--model", "name", ...mask)).toMatch(/^32 of /); // as a server names it
   const unknown = await inProcess("mask", "hello", "--model", "nome");
   expect(unknown.stderr).toMatch(
-    /nome: wanted a folder, or the name of a model, got neither\. .+: default, owner\/name\.$/m,
+    /nome: wanted a folder, or the name of a model, got neither\. .+: tiny, default, owner\/name\.$/m,
   );
   const exported = join(folder, "exported");
   await succeed("export", "owner/name", exported, "--task", "hello", "--format", "hf", ...mask);

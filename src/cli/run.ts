@@ -3,11 +3,12 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
 import type { WantedForm } from "../bundle/formOptions.ts";
 import { byteSize } from "../bundle/memory.ts";
-import { DEFAULT_MODEL, namesBundle } from "../bundle/pulledModels.ts";
+import { DEFAULT_MODEL, isTiny, namesBundle } from "../bundle/pulledModels.ts";
 import { checkResident, hasResident, residentBytes } from "../bundle/residentModel.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { IMPORT_RECIPE } from "../manifest.ts";
+import { TINY_NOTE } from "./commands/flags.ts";
 import { printComparison } from "./comparison.ts";
 import {
   denseNote,
@@ -101,6 +102,7 @@ export async function runAction(words: string[], options: Options): Promise<void
   const how = await readMaskFlags(flags, waiting);
   const masked = mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
   const onStage = (stage: keyof typeof STAGES) => waiting.say(STAGES[stage]);
+  if (isTiny(path)) waiting.note(`tiny: ${TINY_NOTE}`);
   if (compare) {
     const { temperature: _, form: __, ...greedy } = engine;
     const comparison = await compareAnswers(model, instruction, {

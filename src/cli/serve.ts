@@ -1,9 +1,8 @@
-import { basename, resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import type { Budget } from "../bundle/budget.ts";
 import type { WantedForm } from "../bundle/formOptions.ts";
 import type { KvType } from "../bundle/memory.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { isTiny } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { createApp } from "../serve/http/app.ts";
@@ -14,8 +13,9 @@ import { listen } from "../serve/http/server.ts";
 import { openLocalService } from "../serve/localService.ts";
 import type { InferenceService, MaskRequest } from "../serve/service.ts";
 import { SpecializeJobs } from "../specialize/jobs.ts";
+import { TINY_NOTE } from "./commands/flags.ts";
 import { openLog } from "./lineLog.ts";
-import { denseNote, isWhole, keptLine, type MaskFlags } from "./options.ts";
+import { denseNote, isWhole, keptLine, type MaskFlags, servedModels } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
 interface Options extends Pick<MaskFlags, "source" | "text" | keyof Budget> {
@@ -53,8 +53,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   const stderr = openLog();
   using waiting = new Waiting("loading", { isQuiet: quiet, since: 0 });
   const mask = readMaskRequest("--mask", options.mask);
-  const paths = folders.length > 0 ? folders : [DEFAULT_MODEL];
-  const models = paths.map((path) => ({ id: basename(resolve(path)), path }));
+  const models = servedModels(folders);
   await using service = await openLocalService(models, {
     memoryBytes: options.memory,
     keep: options.keep,
@@ -79,6 +78,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   await using jobs = options.allowSpecialize ? new SpecializeJobs({ threads: options.threads }) : undefined;
   const app = createApp(service, { host, apiKey, hosts, cors, allowModels, jobs, log, logPrompts, mask, page });
   await using server = await listen(app.fetch, { host, port });
+  for (const { id, path } of models) if (isTiny(path)) stderr.write(`${id}: ${TINY_NOTE.trimEnd()}`);
   for (const served of service.models()) {
     if (isWhole(served)) stderr.write(`${served.id}: ${denseNote(served).trimEnd()}`);
     else if (options.keep !== undefined) stderr.write(`${served.id}: ${keptLine(served, options)}`);
@@ -86,7 +86,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   for (const { id, formFlaw } of service.models())
     if (formFlaw !== undefined) stderr.write(`${id}: masks are gathered, none is resident: ${formFlaw}.`);
   process.stdout.removeAllListeners("error").on("error", () => {}); // a server outlives who reads its output
-  process.stdout.write(welcome(server.url, models[0]!.id, apiKey !== undefined));
+  process.stdout.write(welcome(server.url, models[0]!, apiKey !== undefined));
   await interrupted();
   if (!quiet) stderr.write("Ending what runs. Once more: at once.");
   await Promise.all([server.close(), service.drain(), jobs?.[Symbol.asyncDispose]()]);
@@ -99,9 +99,9 @@ function checkMask(service: InferenceService, model: string, mask: MaskRequest):
     throw new OptionError(`serve: wanted a task of "${model}" for --mask, got "${mask.name}". Save it first.`);
 }
 
-function welcome(url: string, model: string, needsKey: boolean): string {
+function welcome(url: string, { id: model, path }: { id: string; path: string }, needsKey: boolean): string {
   const key = needsKey ? " -H 'authorization: Bearer KEY'" : "";
-  const content = model === basename(DEFAULT_MODEL) ? "What is the plural of wolf?" : "Say hello.";
+  const content = isTiny(path) ? "What is the plural of wolf?" : "Say hello.";
   const body = JSON.stringify({ model, messages: [{ role: "user", content }], temperature: 0 });
   return `Chat:  ${url}/
 API:   ${url}/v1

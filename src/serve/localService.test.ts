@@ -1,6 +1,5 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { storiesInBlocks } from "../../test/support/blocks.ts";
 import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
@@ -15,6 +14,7 @@ import { residentShare, subnetworkBytes } from "../bundle/formBytes.ts";
 import { FormMeter } from "../bundle/formMeter.ts";
 import { readHead, scoreFeature } from "../bundle/head.ts";
 import { importModel } from "../bundle/importModel.ts";
+import { TINY_MODEL } from "../bundle/pulledModels.ts";
 import { BusyError, ContextLengthError, FileError, InputError, MemoryError, OptionError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { modelNumber } from "../formats/ggufModel.ts";
@@ -23,10 +23,9 @@ import type { ChatMessage } from "../text/chatTemplate.ts";
 import { type LocalServiceOptions, openLocalService } from "./localService.ts";
 import type { GenerationEvent, GenerationRequest, InferenceService, MaskRequest } from "./service.ts";
 
-const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));
-const { tFfn, dFfn } = shapeOfDefault();
-function shapeOfDefault() {
-  using model = new InstructionModel(defaultModel);
+const { tFfn, dFfn } = shapeOfTiny();
+function shapeOfTiny() {
+  using model = new InstructionModel(TINY_MODEL);
   return { tFfn: model.bundle.manifest.tFfn, dFfn: model.bundle.config.ffnWidth };
 }
 const greedy = {
@@ -41,9 +40,9 @@ const instructions = [
   "Extract the first letter of the input word. Input: house",
 ];
 
-async function openDefault(options: LocalServiceOptions = {}) {
+async function openTiny(options: LocalServiceOptions = {}) {
   const root = temporaryFolder();
-  const service = await openLocalService([{ id: "m", path: defaultModel }], {
+  const service = await openLocalService([{ id: "m", path: TINY_MODEL }], {
     threads: 1,
     cache: { root: join(root, "cache") },
     tasksRoot: join(root, "tasks"),
@@ -100,9 +99,9 @@ const ask = (service: InferenceService, content: string, changes: Partial<Genera
 
 /** Fails where an answer hangs by a thread: each of its tokens, and the one that ends it, is to be ahead of all others by so many nats. */
 async function expectSure(content: string, nats = 0.05) {
-  await using service = await openDefault();
+  await using service = await openTiny();
   const { start, pieces, end } = await ask(service, content, { logprobs: 0 });
-  using model = new InstructionModel(defaultModel);
+  using model = new InstructionModel(TINY_MODEL);
   const answer = pieces.flatMap(({ logprobs = [] }) => logprobs.map(({ id }) => id));
   const ids = [...model.promptIds(content), ...answer, ...(end.finishReason === "stop" ? [model.tokenizer.eosId] : [])];
   const scored = await service.score("m", {
@@ -117,8 +116,8 @@ async function expectSure(content: string, nats = 0.05) {
 
 describe("answers", () => {
   test("are those of the same prompts alone, however many run at a time under however many masks", async () => {
-    await using service = await openDefault({ slots: 2 });
-    using model = new InstructionModel(defaultModel);
+    await using service = await openTiny({ slots: 2 });
+    using model = new InstructionModel(TINY_MODEL);
     const root = temporaryFolder();
     const alone: string[] = [];
     for (const prompt of instructions) {
@@ -141,7 +140,7 @@ describe("answers", () => {
   });
 
   test("of a conversation keep the mask of its first message; turns are joined as in training", async () => {
-    await using service = await openDefault();
+    await using service = await openTiny();
     const first = { role: "user", content: instructions[0]! } as const;
     const { start, text } = await ask(service, instructions[0]!);
     const answer = { role: "assistant", content: text } as const;
@@ -155,7 +154,7 @@ describe("answers", () => {
     const second = await next("dog");
     expect(second.start.mask.id).toBe(start.mask.id);
     expect((await next("Input: dog")).text).toBe(second.text);
-    using model = new InstructionModel(defaultModel);
+    using model = new InstructionModel(TINY_MODEL);
     const { tokenizer } = model;
     const expected = [
       ...tokenizer.encode(`${instructions[0]}\n`),
@@ -190,14 +189,14 @@ describe("answers", () => {
   });
 
   test("do not begin before the engine has taken the request", async () => {
-    await using service = await openDefault();
+    await using service = await openTiny();
     const sampling = { ...greedy, logitBias: new Map([[100_000, 1]]) };
     const events = service.generate("m", request(instructions[0]!, { sampling }));
     await expect(events.next()).rejects.toThrow(OptionError);
   });
 
   test("to megabytes are refused by the beginning of the text", () => {
-    using model = new InstructionModel(defaultModel);
+    using model = new InstructionModel(TINY_MODEL);
     const encode = vi.spyOn(model.tokenizer, "encode");
     const contents = ["a ".repeat(2e6), "a".repeat(4e6), "1".repeat(4e6)];
     for (const content of contents) {
@@ -212,7 +211,7 @@ describe("answers", () => {
   });
 
   test("tell what they wait for, where asked for", async () => {
-    await using service = await openDefault();
+    await using service = await openTiny();
     const stages = async (changes: Partial<GenerationRequest>) => {
       const told: string[] = [];
       for await (const event of service.generate("m", request(instructions[0]!, { maxTokens: 1, ...changes })))
@@ -277,11 +276,11 @@ describe("answers", () => {
   });
 
   test("tell of the token that ended them, where log-probabilities are asked for", async () => {
-    await using service = await openDefault();
+    await using service = await openTiny();
     const asked = { logprobs: 1, mask: { kind: "dense" } } as const;
     const { start, pieces, end } = await ask(service, instructions[0]!, asked);
     expect([end.finishReason, end.endToken!.top[0]!.id]).toEqual(["stop", end.endToken!.id]);
-    using model = new InstructionModel(defaultModel);
+    using model = new InstructionModel(TINY_MODEL);
     const answer = pieces.flatMap(({ logprobs = [] }) => logprobs.map(({ id }) => id));
     const ids = Int32Array.from([...model.promptIds(instructions[0]!), ...answer, end.endToken!.id]);
     const { signal } = new AbortController();
@@ -295,7 +294,7 @@ describe("answers", () => {
   });
 
   test("are refused to prompts that are too long or of another vocabulary, and to names that are not known", async () => {
-    await using service = await openDefault({ contextLength: 64 });
+    await using service = await openTiny({ contextLength: 64 });
     const run = (changes: Partial<GenerationRequest>, model = "m") => ask(service, instructions[0]!, changes, model);
     const ids = (...list: number[]): Partial<GenerationRequest> => ({
       prompt: { kind: "ids", ids: Int32Array.from(list) },
@@ -366,20 +365,20 @@ describe("limits", () => {
   });
 
   test("memory: sub-networks are freed for others, answers stay the same; less than one is refused", async () => {
-    const roomy = await openDefault({ slots: 1 });
+    const roomy = await openTiny({ slots: 1 });
     const wanted: string[] = [];
     for (const one of instructions) wanted.push((await ask(roomy, one)).text);
     const { memoryBytes, subnetworks } = roomy.state();
     expect(subnetworks.length).toBeGreaterThan(2);
     const two = memoryBytes - (subnetworks.length - 2) * subnetworks[0]!.bytes;
-    await using tight = await openDefault({ slots: 1, memoryBytes: two });
+    await using tight = await openTiny({ slots: 1, memoryBytes: two });
     const prompts = [...instructions, ...instructions.toReversed(), ...instructions];
     const runs = await Promise.all(prompts.map((one) => ask(tight, one)));
     expect(runs.map(({ text }) => text)).toEqual([...wanted, ...wanted.toReversed(), ...wanted]);
     expect(tight.state().subnetworks.length).toBeLessThanOrEqual(2);
     expect(tight.state().memoryBytes).toBeLessThanOrEqual(two);
-    await expect(openDefault({ memoryBytes: 1000 })).rejects.toThrow(MemoryError);
-    await using single = await openDefault({ slots: 1, memoryBytes: two - subnetworks[0]!.bytes });
+    await expect(openTiny({ memoryBytes: 1000 })).rejects.toThrow(MemoryError);
+    await using single = await openTiny({ slots: 1, memoryBytes: two - subnetworks[0]!.bytes });
     expect((await ask(single, instructions[0]!)).text).toBe(wanted[0]);
     await expect(ask(single, instructions[0]!, { mask: { kind: "dense" } })).rejects.toThrow(MemoryError);
   });
@@ -392,10 +391,10 @@ describe("limits", () => {
       { contextLength: 10 ** 6 },
       { tFfn: 513 },
     ];
-    for (const options of bad) await expect(openDefault(options), JSON.stringify(options)).rejects.toThrow(OptionError);
+    for (const options of bad) await expect(openTiny(options), JSON.stringify(options)).rejects.toThrow(OptionError);
     const twice = [
-      { id: "m", path: defaultModel },
-      { id: "m", path: defaultModel },
+      { id: "m", path: TINY_MODEL },
+      { id: "m", path: TINY_MODEL },
     ];
     await expect(openLocalService(twice)).rejects.toThrow(OptionError);
   });
@@ -407,19 +406,19 @@ test("a model whose opening fails at any step leaves no engine open", async () =
     throw new Error("spoilt");
   });
   onTestFinished(() => hash.mockRestore());
-  await expect(openDefault({ engines })).rejects.toThrow("spoilt");
+  await expect(openTiny({ engines })).rejects.toThrow("spoilt");
   expect(engines.openPaths).toEqual([]);
 });
 
 describe("models that are added", () => {
   test("answer beside those that were there; a name that is taken, and what is no bundle, are refused", async () => {
-    const service = await openDefault();
+    const service = await openTiny();
     const folder = join(temporaryFolder(), "stories");
     const tokenizer = join(stories, "tok512.bin");
     await importModel(join(stories, "stories260K.bin"), folder, { tokenizer, type: "F32" });
     const added = await service.addModel(folder);
     expect(added).toMatchObject({ id: "stories", location: folder, isTrained: false, numLayers: 5 });
-    expect(service.models()).toEqual([expect.objectContaining({ id: "m", location: "default" }), added]);
+    expect(service.models()).toEqual([expect.objectContaining({ id: "m", location: "tiny" }), added]);
     expect((await service.mask("stories", "Once", { keep: 0.5 })).info.dFfn).toBe(added.dFfn);
     await expect(service.addModel(folder)).rejects.toThrow(OptionError);
     await expect(service.addModel(join(folder, "none"))).rejects.toThrow(FileError);
@@ -433,7 +432,7 @@ describe("models that are added", () => {
     const files = Object.fromEntries(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name))]));
     const hub = await FakeHub.start(temporaryFolder());
     hub.add("owner/name", { files });
-    const service = await openDefault({ contextLength: 64 });
+    const service = await openTiny({ contextLength: 64 });
     const stages = new Set<string>();
     const abort = new AbortController();
     const stopped = service.addModel("owner/name", { signal: abort.signal, onProgress: () => abort.abort() });
@@ -447,11 +446,11 @@ describe("models that are added", () => {
 
 test("a model whose files are not what its manifest says is found in the background and answers nothing", async () => {
   const folder = join(temporaryFolder(), "altered");
-  cpSync(defaultModel, folder, { recursive: true });
+  cpSync(TINY_MODEL, folder, { recursive: true });
   const bytes = readFileSync(join(folder, "ffn.gguf"));
   writeFileSync(join(folder, "ffn.gguf"), bytes.fill(0, bytes.length - 64));
   const faults: string[] = [];
-  const models = [defaultModel, folder].map((path, i) => ({ id: i === 0 ? "m" : "altered", path }));
+  const models = [TINY_MODEL, folder].map((path, i) => ({ id: i === 0 ? "m" : "altered", path }));
   await using service = await openLocalService(models, {
     threads: 1,
     cache: { root: temporaryFolder() },
@@ -472,7 +471,7 @@ describe("masks", () => {
   test("are remembered by instruction and by id; tasks outlive the service", async () => {
     const root = temporaryFolder();
     const tasksRoot = join(root, "tasks");
-    const service = await openDefault({ tasksRoot });
+    const service = await openTiny({ tasksRoot });
     const { info, mask } = await service.mask("m", instructions[0]!);
     expect(info).toMatchObject({ id: expect.stringMatching(/^[0-9a-f]{32}$/), source: "predictor", from: "cold" });
     expect(service.maskById("m", info.id)).toEqual(mask);
@@ -485,7 +484,7 @@ describe("masks", () => {
       await expect(service.saveTask("m", name, "x")).rejects.toThrow(InputError);
     await service[Symbol.asyncDispose]();
 
-    const later = await openDefault({ tasksRoot });
+    const later = await openTiny({ tasksRoot });
     expect(later.tasks("m")).toEqual([task]);
     expect(later.maskById("m", info.id)).toEqual(mask);
     const byTask = await ask(later, instructions[0]!, { mask: { kind: "task", name: "plural" } });
@@ -498,30 +497,30 @@ describe("masks", () => {
 
   test("a task has any name, and its examples are part of what makes its mask", async () => {
     const tasksRoot = temporaryFolder();
-    const service = await openDefault({ tasksRoot });
+    const service = await openTiny({ tasksRoot });
     const name = "Bob's plurals, 100 % 🐺";
     const examples = [{ input: "wolf", output: "wolves" }];
     const saved = await service.saveTask("m", name, "Write the plural.", { examples });
     const { info } = await service.mask("m", "Write the plural. Example: wolf -> wolves");
     expect(saved).toEqual({ name, instruction: "Write the plural.", examples, maskId: info.id });
     await service[Symbol.asyncDispose]();
-    await using later = await openDefault({ tasksRoot });
+    await using later = await openTiny({ tasksRoot });
     expect(later.tasks("m")).toEqual([saved]);
   });
 
   test("a damaged task is an error that names its file", async () => {
     const tasksRoot = temporaryFolder();
-    const service = await openDefault({ tasksRoot });
+    const service = await openTiny({ tasksRoot });
     await service.saveTask("m", "plural", instructions[0]!);
     const folder = join(tasksRoot, readdirSync(tasksRoot)[0]!);
     const path = join(folder, readdirSync(folder)[0]!);
     writeFileSync(path, '{"instruction": "x", "mask": {"tFfn": 2}}');
-    await expect(openDefault({ tasksRoot })).rejects.toThrow(FileError);
+    await expect(openTiny({ tasksRoot })).rejects.toThrow(FileError);
   });
 
   test("nearly the same as a loaded one are replaced by it only where that is allowed", async () => {
-    await using strict = await openDefault();
-    await using loose = await openDefault({ reuseOverlap: 0.01 });
+    await using strict = await openTiny();
+    await using loose = await openTiny({ reuseOverlap: 0.01 });
     const ids = async (service: InferenceService) => {
       const first = await ask(service, instructions[0]!);
       const second = await ask(service, instructions[1]!);
@@ -596,8 +595,8 @@ describe("features", () => {
   const { signal } = new AbortController();
 
   test("are what the masks of the same texts are chosen from", async () => {
-    await using service = await openDefault();
-    using bundle = new Bundle(defaultModel);
+    await using service = await openTiny();
+    using bundle = new Bundle(TINY_MODEL);
     const { features, numTokens } = await service.features("m", instructions, signal);
     const { head, backbone } = bundle.predictor!;
     using file = new GgufFile(backbone!);
@@ -708,7 +707,7 @@ describe("the resident form", () => {
       formReason: "memory",
     });
     expect((await openBlocks(path)).models()[0]!.formFlaw).toBeUndefined();
-    await expect(openDefault({ form: "resident" })).rejects.toThrow(/resident model: wanted masks of blocks/);
+    await expect(openTiny({ form: "resident" })).rejects.toThrow(/resident model: wanted masks of blocks/);
     await expect(openBlocks(path, { form: "resident", memoryBytes: roomForGathered(path) })).rejects.toThrow(
       MemoryError,
     );

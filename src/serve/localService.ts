@@ -32,7 +32,7 @@ import { FormMeter } from "../bundle/formMeter.ts";
 import { DEFAULT_FORM, type WantedForm } from "../bundle/formOptions.ts";
 import { autoFlaw, type MaskForm } from "../bundle/maskModel.ts";
 import { availableBytes, byteSize, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
-import { DEFAULT_MODEL, isPulled } from "../bundle/pulledModels.ts";
+import { isPulled, packageName } from "../bundle/pulledModels.ts";
 import type { Pulled, PullOptions } from "../bundle/pullModel.ts";
 import { checkResident } from "../bundle/residentModel.ts";
 import type { EngineOptions, FeatureEngine } from "../engine/engine.ts";
@@ -215,7 +215,7 @@ function formFlaw(
 
 function locationOf(path: string): string {
   if (!existsSync(path)) return path;
-  return resolve(path) === resolve(DEFAULT_MODEL) ? basename(DEFAULT_MODEL) : resolve(path);
+  return packageName(path) ?? resolve(path);
 }
 
 const budgetIn = ({ keep, maxLoss, tFfn }: Budget): Budget => ({ keep, maxLoss, tFfn });

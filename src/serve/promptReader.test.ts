@@ -1,19 +1,17 @@
 /** What is long is read apart: the same ids and errors as here, and nothing that a prompt or a template does keeps other requests waiting, or for ever. */
 import { setImmediate } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { readByPredictor } from "../answer/maskSource.ts";
 import { type Prompt, readPrompt } from "../answer/prompts.ts";
+import { TINY_MODEL } from "../bundle/pulledModels.ts";
 import { ContextLengthError, FileError, InputError } from "../errors.ts";
 import { openFormat } from "../text/prompt.ts";
 import { PromptReader } from "./promptReader.ts";
 
-const defaultModel = fileURLToPath(new URL("../../models/default", import.meta.url));
-
 /** @param chatTemplate Jinja text */
 function open(chatTemplate?: string, options?: { maxMs?: number; maxHeapMb?: number }) {
-  using whole = new InstructionModel(defaultModel);
+  using whole = new InstructionModel(TINY_MODEL);
   const formatSource = {
     ...whole.formatSource,
     chatTemplate: chatTemplate === undefined ? undefined : { source: chatTemplate, where: "x.jinja" },

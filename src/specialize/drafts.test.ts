@@ -3,18 +3,19 @@ import { expect, test } from "vitest";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
+import { TINY_MODEL } from "../bundle/pulledModels.ts";
 import type { Engine, EngineOptions } from "../engine/engine.ts";
 import { InputError } from "../errors.ts";
 import { draftPrompts } from "./drafts.ts";
 import { JobFolder } from "./jobFolder.ts";
 
-/** The default model, which says what it is told to: a text for each seed. */
+/** The tiny model, which says what it is told to: a text for each seed. */
 class Drafting extends FakeEngines {
   readonly model: InstructionModel;
 
   constructor(readonly textOf: (seed: number) => string) {
     super();
-    this.model = new InstructionModel(undefined, { engines: this });
+    this.model = new InstructionModel(TINY_MODEL, { engines: this });
   }
 
   override async open(path: string, options: EngineOptions): Promise<Engine> {

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
-import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
+import { TINY_MODEL } from "../bundle/pulledModels.ts";
 import { jobApart } from "./jobApart.ts";
 
 test("what it refuses comes with its words, and leaves nothing", { timeout: 300_000 }, async () => {
@@ -16,7 +16,7 @@ test("what it refuses comes with its words, and leaves nothing", { timeout: 300_
 test("stopped while it is still being loaded it ends, and has begun nothing", { timeout: 300_000 }, async () => {
   const out = join(temporaryFolder(), "small");
   const stop = new AbortController();
-  const events = jobApart({ model: DEFAULT_MODEL, out, options: { task: "x" } }, stop.signal);
+  const events = jobApart({ model: TINY_MODEL, out, options: { task: "x" } }, stop.signal);
   const first = events.next();
   stop.abort();
   expect(await first).toEqual({ done: true, value: undefined });

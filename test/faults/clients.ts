@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as wait } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { TINY_MODEL } from "../../src/bundle/pulledModels.ts";
 import { Random } from "../../src/random.ts";
 import { questions } from "./kinds.ts";
 
@@ -65,7 +66,7 @@ export async function askForLong({ clients, minutes, seed }: { clients: number; 
 /** Sub-networks come and go within its memory. */
 function serve(folder: string, clients: number): ChildProcess {
   const flags = ["--port", "0", "--quiet", "--memory", "32MB", "--queue", String(clients)];
-  return spawn(process.execPath, ["--import", "tsx", main, "serve", ...flags], {
+  return spawn(process.execPath, ["--import", "tsx", main, "serve", TINY_MODEL, ...flags], {
     stdio: ["ignore", "pipe", "inherit"],
     env: { ...process.env, XDG_CACHE_HOME: join(folder, "cache"), XDG_DATA_HOME: join(folder, "data") },
   });
@@ -84,7 +85,7 @@ async function ask(url: string, question: string, stream: boolean): Promise<stri
   const response = await fetch(`${url}/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model: "default", messages, temperature: 0, max_tokens: 12, stream }),
+    body: JSON.stringify({ model: "tiny", messages, temperature: 0, max_tokens: 12, stream }),
   });
   const text = await response.text();
   if (!response.ok) throw new Error(`status ${response.status}: ${text}`);

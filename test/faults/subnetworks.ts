@@ -1,13 +1,13 @@
-/** What the campaign opens: sub-networks of the default model under masks that a number makes. */
+/** What the campaign opens: sub-networks of the tiny model under masks that a number makes. */
 import { Bundle } from "../../src/bundle/bundle.ts";
-import { DEFAULT_MODEL } from "../../src/bundle/pulledModels.ts";
+import { TINY_MODEL } from "../../src/bundle/pulledModels.ts";
 import { openSubnetwork } from "../../src/bundle/subnetworkCache.ts";
 import { type Mask, maskFromScores } from "../../src/mask/mask.ts";
 import { Random } from "../../src/random.ts";
 
 const tFfn = 64;
 
-export const openBundle = () => new Bundle(DEFAULT_MODEL);
+export const openBundle = () => new Bundle(TINY_MODEL);
 
 export function numberedMask({ numLayers, ffnWidth }: Bundle, number: number): Mask {
   const random = new Random(`mask ${number}`);

@@ -49,7 +49,7 @@ class Asker implements Disposable {
   }
 }
 
-/** A server of the default model. */
+/** A server of the tiny model. */
 class Server implements Disposable {
   #child: ChildProcess | undefined;
   #url: string | undefined;

@@ -27,7 +27,7 @@ const training = ["test/cli", "test/codebookRun", "test/trainImported"];
 /** They run llama.cpp, on trained or random weights. */
 const computing = [
   ...training,
-  ...["test/subnetwork", "test/import", "test/llamaCpp", "test/defaultModel", "test/readme"],
+  ...["test/subnetwork", "test/import", "test/llamaCpp", "test/tinyModel", "test/readme"],
   ...["test/serve/command", "test/serve/tools", "src/engine/llamaCpp", "src/serve/localService"],
   ...["src/export/export", "src/answer/", "src/cli/export"],
 ];

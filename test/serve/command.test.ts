@@ -1,4 +1,4 @@
-/** `ifprune serve` as a user starts it, with the model of the package. */
+/** `ifprune serve` as a user starts it. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { expect, test } from "vitest";
+import { TINY_MODEL } from "../../src/bundle/pulledModels.ts";
 import { listen } from "../../src/serve/http/server.ts";
 import { inProcess } from "../support/cli.ts";
 import { temporaryFolder } from "../support/models.ts";
@@ -14,7 +15,10 @@ const entry = fileURLToPath(new URL("../../bin/ifprune.js", import.meta.url));
 
 test("serves, ends what runs at the first signal, and then itself", async () => {
   const env = { ...process.env, XDG_CACHE_HOME: temporaryFolder(), XDG_DATA_HOME: temporaryFolder() };
-  const child = spawn(process.execPath, [entry, "serve", "--port", "0", "--slots", "2"], { env, stdio: "pipe" });
+  const child = spawn(process.execPath, [entry, "serve", TINY_MODEL, "--port", "0", "--slots", "2"], {
+    env,
+    stdio: "pipe",
+  });
   let [out, log] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (text) => {
     out += text;
@@ -39,6 +43,8 @@ test("serves, ends what runs at the first signal, and then itself", async () => 
     expect(text.length).toBeGreaterThan(0);
     expect(last).toMatchObject({ ifprune: { mask: { source: "predictor", from: "cold" } } });
     expect(await ended).toBe(0);
+    expect(out).toMatch("What is the plural of wolf?");
+    expect(log).toMatch("tiny: this small model answers 22 kinds of short questions");
     expect(log).toMatch('"route":"/v1/chat/completions","status":200');
     expect(log).not.toMatch("story");
   } finally {
@@ -48,7 +54,7 @@ test("serves, ends what runs at the first signal, and then itself", async () => 
 
 test("answers on when nobody reads its output any more, and still ends at a signal", async () => {
   const env = { ...process.env, XDG_CACHE_HOME: temporaryFolder(), XDG_DATA_HOME: temporaryFolder() };
-  const child = spawn(process.execPath, [entry, "serve", "--port", "0"], { env, stdio: "pipe" });
+  const child = spawn(process.execPath, [entry, "serve", TINY_MODEL, "--port", "0"], { env, stdio: "pipe" });
   const ended = new Promise((resolve) => child.on("close", resolve));
   try {
     const url = /http:\S+\/v1/.exec(String((await once(child.stdout, "data"))[0]))![0];
@@ -98,7 +104,7 @@ test("a port in use is said, and what to do", async () => {
 });
 
 test("refuses a mask that the model does not have before it listens", async () => {
-  const { code, stdout, stderr } = await inProcess("serve", "--mask", "task:nobody-saved-it");
+  const { code, stdout, stderr } = await inProcess("serve", TINY_MODEL, "--mask", "task:nobody-saved-it");
   expect([code, stdout]).toEqual([1, ""]);
-  expect(stderr).toMatch('wanted a task of "default" for --mask');
+  expect(stderr).toMatch('wanted a task of "tiny" for --mask');
 });

@@ -1,5 +1,5 @@
 /**
- * Draws the pictures of docs/figures: each view of the page at two widths, light and dark, as the models really answer. The second model is one that was imported.
+ * Draws the pictures of docs/figures: each view of the page at two widths, light and dark, as the models really answer: the small one of the package, and one that was imported.
  *
  *     npx tsx test/web/figures.ts my-model
  *
@@ -9,6 +9,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { TINY_MODEL } from "../../src/bundle/pulledModels.ts";
 import { openLocalService } from "../../src/serve/localService.ts";
 import type { InferenceService } from "../../src/serve/service.ts";
 import { openBrowser, servePage } from "./browser.ts";
@@ -30,7 +31,7 @@ mkdirSync(figures, { recursive: true });
 async function* openService(): AsyncGenerator<InferenceService, void, void> {
   if (fake !== undefined) return yield smolService();
   const folder = mkdtempSync(join(tmpdir(), "ifprune-figures-"));
-  const paths = [join(root, "models/default"), resolve(imported!)];
+  const paths = [TINY_MODEL, resolve(imported!)];
   const models = paths.map((path) => ({ id: basename(path), path }));
   await using service = await openLocalService(models, {
     cache: { root: join(folder, "cache") },

@@ -55,7 +55,7 @@ export function smolService(): FakeService {
   return service;
 }
 
-/** Of kinds that the model of this package knows, two of them the same. */
+/** Of kinds that the tiny model knows, two of them the same. */
 const instructions = [
   "What is the plural of window?",
   "What is the plural of wolf?",

@@ -4,6 +4,7 @@ import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { TINY_MODEL } from "../../src/bundle/pulledModels.ts";
 import type { RunningServer } from "../../src/serve/http/server.ts";
 import { openLocalService } from "../../src/serve/localService.ts";
 import { temporaryFolder } from "../support/models.ts";
@@ -129,15 +130,14 @@ describe.skipIf(isChromiumMissing)("views", () => {
 
   test("a task is exported by the command as it is shown", async () => {
     process.env.XDG_DATA_HOME = temporaryFolder();
-    const path = fileURLToPath(new URL("../../models/default", import.meta.url));
-    await using real = await openLocalService([{ id: "default", path }]);
+    await using real = await openLocalService([{ id: "plurals", path: TINY_MODEL }]);
     await using serving = await servePage(real, built.files);
     await page.goto(`${serving.url}/#/tasks`);
     await textbox("Name").fill("Bob's plurals");
     await textbox("Instruction").fill("Write the plural form of the given word.");
     await button("Save task").click();
     const command = await page.locator(".command").innerText();
-    expect(command).toBe("ifprune export default Bob-s-plurals --mask 'task:Bob'\\''s plurals'");
+    expect(command).toBe("ifprune export tiny Bob-s-plurals --mask 'task:Bob'\\''s plurals'");
     const cwd = temporaryFolder();
     execFileSync("bash", ["-c", `ifprune() { "${process.execPath}" "${cli}" "$@"; }; ${command}`], { cwd });
     expect(readdirSync(`${cwd}/Bob-s-plurals`)).toContain("model-keep.gguf");

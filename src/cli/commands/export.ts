@@ -42,7 +42,7 @@ export function exportCommand(): Command {
 One of --task, --instruction and --mask must be given. The Hugging Face folder has BF16 or F32 weights where the bundle has, else F16, of Gemma BF16.
 
 Examples:
-  ifprune export models/default plurals --task "Write the plural form of the given word."
+  ifprune export tiny plurals --task "Write the plural form of the given word."
   ifprune export bundle small --mask mask.json --format gguf --type Q4_0
   ifprune verify small
 `,

@@ -7,9 +7,9 @@ import { numberFlag } from "./numberFlag.ts";
 
 /** What stands for a model. */
 export const MODEL_NAME = "bundle folder, or id or name of a model that was pulled";
-/** Of the model in this package, as someone meets it. */
-export const SMALL_MODEL =
-  "this small model answers 21 kinds of short questions, as “What is the plural of wolf?”, and nothing else (models/default/README.md).\n";
+/** Of the small model in this package, as someone meets it. */
+export const TINY_NOTE =
+  "this small model answers 22 kinds of short questions, as “What is the plural of wolf?”, and nothing else (models/tiny/README.md).\n";
 export const MODEL_HELP = `${MODEL_NAME} (default: the model in this package)`;
 
 /** An action that is loaded when it runs. */

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
-import { addMaskFlags, formFlag, lateWithEngine, MODEL_HELP, SMALL_MODEL } from "./flags.ts";
+import { addMaskFlags, formFlag, lateWithEngine, MODEL_HELP, TINY_NOTE } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 export function runCommand(): Command {
@@ -45,7 +45,7 @@ export function runCommand(): Command {
       ]),
     )
     .option("--json", "print one JSON document instead of the streamed answer")
-    .addHelpText("after", `\nWithout --model: ${SMALL_MODEL}`)
+    .addHelpText("after", `\n--model tiny: ${TINY_NOTE}`)
     .action(lateWithEngine(async () => (await import("../run.ts")).runAction));
   return addMaskFlags(command);
 }

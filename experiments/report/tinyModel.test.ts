@@ -3,13 +3,13 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Answers, defaultTables, MASKS, readAnswers } from "./defaultModel.ts";
-import type { DefaultModel } from "./experiments.ts";
+import type { TinyModel } from "./experiments.ts";
+import { type Answers, MASKS, readAnswers, tinyTables } from "./tinyModel.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "ifprune-default-"));
+const folder = mkdtempSync(join(tmpdir(), "ifprune-tiny-"));
 const experiments = join(folder, "experiments.json");
-const model: DefaultModel = {
-  results: "default.jsonl",
+const model: TinyModel = {
+  results: "tiny.jsonl",
   further: ["sql"],
   tests: [
     { name: "inputs", files: ["data/a.jsonl", "data/b.jsonl"], shows: "rules" },
@@ -39,8 +39,8 @@ const lines = (mask: Answers["mask"], sum: number): Answers[] =>
 const all = MASKS.flatMap((mask) => lines(mask, mask === "input" ? 54 : 48));
 
 test("shares with their intervals, rules and facts apart, a further domain outside the means", () => {
-  const tables = defaultTables(model, { facts: ["rhymes"] }, all);
-  expect(tables.get("default-scores")).toEqual([
+  const tables = tinyTables(model, { facts: ["rhymes"] }, all);
+  expect(tables.get("tiny-scores")).toEqual([
     "| task | inputs | plain |",
     "|---|---:|---:|",
     "| **rules (1)** | **90.0 (82–98)** | **25.0 (0–74)** |",
@@ -50,19 +50,19 @@ test("shares with their intervals, rules and facts apart, a further domain outsi
     "| **all 2** | **90.0 (82–98)** | **37.5 (0–75)** |",
     "| sql | 50.0 (38–62) | – |",
   ]);
-  expect(tables.get("default-summary")!.slice(2)).toEqual([
+  expect(tables.get("tiny-summary")!.slice(2)).toEqual([
     "| inputs | 90.0 (82–98) | – | rules |",
     "| plain | 25.0 (0–74) | 50.0 (0–100) | all |",
   ]);
 });
 
 test("masks are compared question by question", () => {
-  const paired = defaultTables(model, { facts: ["rhymes"] }, all).get("default-paired")!;
+  const paired = tinyTables(model, { facts: ["rhymes"] }, all).get("tiny-paired")!;
   expect(paired[2]).toBe("| from the instruction without its input | inputs | +10.0 (+2.3 to +17.7) | 6 | 0 | 0.031 |");
 });
 
 test("answers to other questions than those that stand there are refused", async () => {
-  const path = join(folder, "default.jsonl");
+  const path = join(folder, "tiny.jsonl");
   writeFileSync(path, all.map((line) => `${JSON.stringify(line)}\n`).join(""));
   expect(await readAnswers(path, model, experiments)).toEqual(all);
   writeFileSync(join(folder, "data", "c.jsonl"), "changed");

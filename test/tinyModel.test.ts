@@ -1,12 +1,12 @@
 /**
- * The model in this package: whole, small, of permissive data, and served as it was trained: llama.cpp's sub-network agrees with the
+ * The small model in this package: whole, small, of permissive data, and served as it was trained: llama.cpp's sub-network agrees with the
  * masked full model in the float64 reference, on the weights that the bundle holds.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, expect, test } from "vitest";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
+import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import type { Model } from "../src/formats/huggingface.ts";
@@ -14,7 +14,7 @@ import { parameterShapes } from "../src/model/config.ts";
 import { channelWeights, forward } from "./reference/decoder.ts";
 import { temporaryFolder } from "./support/models.ts";
 
-const model = new InstructionModel(fileURLToPath(new URL("../models/default", import.meta.url)));
+const model = new InstructionModel(TINY_MODEL);
 const { bundle } = model;
 afterAll(() => model[Symbol.dispose]());
 

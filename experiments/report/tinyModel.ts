@@ -1,5 +1,5 @@
 /**
- * The packed model, question by question: shares of right answers with intervals over the questions (Wilson's for a task, from the spread within
+ * The tiny model, question by question: shares of right answers with intervals over the questions (Wilson's for a task, from the spread within
  * tasks for a mean of tasks), and its masks compared on the same questions (McNemar's exact test). One model of one seed: no interval here says
  * anything of another training run.
  */
@@ -9,7 +9,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileError } from "../../src/errors.ts";
 import { readJsonLines } from "../../src/text/jsonl.ts";
-import type { DefaultModel, Experiments } from "./experiments.ts";
+import type { Experiments, TinyModel } from "./experiments.ts";
 import { escapeMarkdown, markdownTable, points, pointsRange, pValue, range } from "./markdown.ts";
 import { itemsInterval, mcNemarTest, mean, wilson } from "./statistics.ts";
 
@@ -41,7 +41,7 @@ const answersSchema = z.strictObject({
 export type Answers = z.infer<typeof answersSchema>;
 
 /** @throws {FileError} if a line is no result, or its task file is not the one that stands there now */
-export async function readAnswers(path: string, { tests }: DefaultModel, experiments: string): Promise<Answers[]> {
+export async function readAnswers(path: string, { tests }: TinyModel, experiments: string): Promise<Answers[]> {
   const files = new Map(
     tests.flatMap(({ files }) =>
       files.map((file) => {
@@ -65,7 +65,7 @@ export async function readAnswers(path: string, { tests }: DefaultModel, experim
 /** Per task, right (1) or wrong (0) by row. */
 type Marks = Map<string, number[]>;
 
-function marksOf(all: readonly Answers[], { files }: DefaultModel["tests"][number], mask: string): Marks {
+function marksOf(all: readonly Answers[], { files }: TinyModel["tests"][number], mask: string): Marks {
   const names = files.map((file) => basename(file, ".jsonl"));
   const own = all.filter((answers) => answers.mask === mask && names.includes(answers.file));
   return new Map(own.map(({ task, isCorrect }) => [task, [...isCorrect].map(Number)]));
@@ -88,9 +88,9 @@ function taskCell(items: readonly number[] | undefined): string {
   return `${((100 * right) / items.length).toFixed(1)} (${range(wilson(right, items.length))})`;
 }
 
-/** The tables about the packed model, by name. */
-export function defaultTables(
-  { tests, further }: DefaultModel,
+/** The tables about the tiny model, by name. */
+export function tinyTables(
+  { tests, further }: TinyModel,
   { facts }: Pick<Experiments, "facts">,
   all: readonly Answers[],
 ): Map<string, string[]> {
@@ -150,10 +150,10 @@ export function defaultTables(
     ["test"],
   );
   return new Map([
-    ["default-scores", scores],
-    ["default-summary", summary],
-    ["default-masks", masks],
-    ["default-paired", paired],
+    ["tiny-scores", scores],
+    ["tiny-summary", summary],
+    ["tiny-masks", masks],
+    ["tiny-paired", paired],
   ]);
 }
 
@@ -170,5 +170,4 @@ function pairedCells(first: Marks, second: Marks, has: (task: string) => boolean
   ];
 }
 
-export const defaultResults = (experiments: string, { results }: DefaultModel): string =>
-  join(dirname(experiments), results);
+export const tinyResults = (experiments: string, { results }: TinyModel): string => join(dirname(experiments), results);
