@@ -76,6 +76,15 @@ test.each<[WeightType, number]>([
   }
 });
 
+test("gate and up may have a type of their own: the rest keeps the bundle's", async () => {
+  const folder = newFolder();
+  const checkpoint = await writeCheckpoint(temporaryFolder(), model, predictor);
+  await packBundle(checkpoint, folder, { type: "F16", ffnType: "Q4_0" });
+  using bundle = new Bundle(folder);
+  expect(bundle.layouts.map(({ gate, up, down }) => [gate, up, down])).toEqual(Array(2).fill(["Q4_0", "Q4_0", "Q8_0"]));
+  expect(bundle.base.tensor("blk.0.attn_q.weight").type).toBe("F16");
+});
+
 test("a checkpoint without a predictor makes a bundle without one", async () => {
   const folder = newFolder();
   await packBundle(await storiesCheckpoint(temporaryFolder()), folder, { type: "F16" });

@@ -62,6 +62,8 @@ const chunkValues = 1 << 23;
 export interface PackOptions {
   /** Of the matrices; "keep" those that a GGUF file has. Norms and biases are F32. */
   type: WeightType | "keep";
+  /** Of the FFN, if another. Where it is Q4_0 `down` is stored in 8 bits: see `channels.ts`. */
+  ffnType?: WeightType | undefined;
   signal?: AbortSignal | undefined;
   /** Bytes of the weights that are written, and of all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
@@ -152,18 +154,19 @@ export async function writeBundle(
   options: PackOptions,
 ): Promise<string[]> {
   const { llm, predictor, manifest } = contents;
-  const { type } = options;
+  const { type, ffnType = type } = options;
   const { width: D, ffnWidth } = llm.config;
   const tFfn = manifest.tFfn ?? ffnWidth;
-  if (type !== "keep" && blockTypes.has(type) && (D % blockLength !== 0 || tFfn % blockLength !== 0)) {
+  const inBlocks = [type, ffnType].find((each) => blockTypes.has(each));
+  if (inBlocks && (D % blockLength !== 0 || tFfn % blockLength !== 0)) {
     throw new OptionError(
-      `pack: ${type} wants widths in multiples of ${blockLength}, got ${D} and t_ffn ${tFfn}. Use F16.`,
+      `pack: ${inBlocks} wants widths in multiples of ${blockLength}, got ${D} and t_ffn ${tFfn}. Use F16.`,
     );
   }
   const check = new WeightCheck(llm.path);
   const { metadata, base } = baseFile(contents, type, check);
   const block = predictor ? storedBlock(headBlock(predictor.head, llm.config)) : 1;
-  const ffn = channelFile(llm, type, block, check);
+  const ffn = channelFile(llm, ffnType, block, check);
   const backbone =
     predictor?.backbone &&
     modelFile(predictor.backbone.model, withoutMerges(predictor.backbone.tokenizer), type === "keep" ? "F16" : type);

@@ -5,14 +5,15 @@ import { makeInBlocks } from "./grouping.ts";
 
 interface Options {
   type: WeightType;
+  ffnType?: WeightType;
   blocks?: number;
 }
 
 /** `ifprune pack` */
-export async function packAction(checkpoint: string, out: string, { type, blocks }: Options): Promise<void> {
+export async function packAction(checkpoint: string, out: string, { type, ffnType, blocks }: Options): Promise<void> {
   await makeInBlocks("pack", out, blocks, async (folder) => {
-    const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, { type });
+    const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, { type, ffnType });
     for (const note of notes) process.stderr.write(`${note}\n`);
   });
-  process.stderr.write(`${out}: ${type} bundle\n`);
+  process.stderr.write(`${out}: ${type} bundle${ffnType === undefined ? "" : `, gate and up in ${ffnType}`}\n`);
 }

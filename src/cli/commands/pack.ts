@@ -12,6 +12,12 @@ export function packCommand(): Command {
         .choices(["F32", "F16", "Q8_0"] satisfies WeightType[])
         .default("Q8_0"),
     )
+    .addOption(
+      new Option(
+        "--ffn-type <type>",
+        "type of the FFN's gate and up matrices, if another: they are most of a model",
+      ).choices(["F32", "F16", "Q8_0", "Q4_0"] satisfies WeightType[]),
+    )
     .addOption(blocksFlag())
     .action(late(async () => (await import("../pack.ts")).packAction));
 }
