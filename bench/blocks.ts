@@ -2,10 +2,10 @@
  * Size of blocks against speed: a model of one shape as it is, a mask of half of its channels gathered, and the same share of it within the resident
  * model of blocks of several sizes, in turns.
  *
- *     npx tsx bench/blocks.ts [--shapes 135M,1B] [--blocks 64,128,256] [--keep 0.5] [--prompt 256] [--answer 32] [--rounds 3] [--threads N] [--draw]
+ *     npx tsx bench/blocks.ts [--shapes 135M,1B] [--blocks 64,128,256,512] [--keep 0.5] [--prompt 256] [--answer 32] [--rounds 3] [--threads N] [--draw]
  *
  * Weights are random Q8_0 in `runs/bench-bundles`, which goes at the end. A round asks each for one answer to a prompt of its own; the first round
- * counts not. Medians go to `bench/results/blocks.json` and `.md` and to `docs/figures/blocks.svg`; --draw draws the figure of the former anew.
+ * counts not. Sizes of which the share is no whole number of blocks, or more than llama.cpp has room for, are left out. Medians go to `bench/results/blocks.json` and `.md` and to `docs/figures/blocks.svg`; --draw draws the figure of the former anew.
  */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, cpus, loadavg, tmpdir } from "node:os";
@@ -14,6 +14,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Bundle } from "../src/bundle/bundle.ts";
 import { openMaskModel } from "../src/bundle/maskModel.ts";
+import { maxKeptBlocks } from "../src/bundle/residentModel.ts";
 import type { Engine } from "../src/engine/engine.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { parseManifest, writeManifest } from "../src/manifest.ts";
@@ -26,7 +27,7 @@ import { makeBundle, modelShape, randomMask, root } from "./randomBundle.ts";
 const { values } = parseArgs({
   options: {
     shapes: { type: "string", default: "135M,1B" },
-    blocks: { type: "string", default: "64,128,256" },
+    blocks: { type: "string", default: "64,128,256,512" },
     keep: { type: "string", default: "0.5" },
     prompt: { type: "string", default: "256" },
     answer: { type: "string", default: "32" },
@@ -80,7 +81,9 @@ async function measure(name: string): Promise<Measured[]> {
       writeManifest(folder, { ...parseManifest(folder, "ifprune-bundle"), block });
       using bundle = new Bundle(folder);
       await bundle.verify();
-      const mask = randomMask(random, { ...shape, block }, Math.round((keep * dFfn) / block) * block);
+      const kept = keep * (dFfn / block);
+      if (!Number.isInteger(kept) || kept > maxKeptBlocks(bundle)) continue;
+      const mask = randomMask(random, { ...shape, block }, kept * block);
       const add = async (form: Measured["form"], what = mask) => {
         const { path, adapter } = await openMaskModel(bundle, what, form === "resident" ? "resident" : "gathered", {
           root: cache,

@@ -90,12 +90,12 @@ test("the kills came over the whole run, both inside checkpoint writing and betw
   }
 });
 
-test("Ctrl-C saves, exits cleanly, and the same command goes on", { timeout: minutes(10) }, async () => {
+test("Ctrl-C saves, exits as interrupted, and the same command goes on", { timeout: minutes(10) }, async () => {
   const runs = join(folder, "interrupted");
   const args = ["train", recipe, "--runs", runs];
   const log = join(runs, "tiny/metrics.jsonl");
   const stopped = await runKilled(entry, args, { under: log, killAt: 6, by: "SIGINT" }); // after some steps
-  expect(stopped.code, stopped.stderr).toBe(0);
+  expect(stopped.code, stopped.stderr).toBe(130);
   expect(stopped.calls.length).toBeGreaterThanOrEqual(6); // else it would not have been interrupted
   const step = Number(/stopped and saved at step (\d+) of 20; the same command goes on/.exec(stopped.stderr)?.[1]);
   expect((await loadLatestCheckpoint(join(runs, "tiny")))?.step).toBe(step);

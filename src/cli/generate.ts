@@ -1,7 +1,7 @@
 import { type GeneratedAnswers, generateAnswers } from "../answer/generate.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import type { Form } from "../bundle/formOptions.ts";
-import { interruption, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
+import { interruption, type MaskFlags, printJson, readMask, readMaskFlags, stopped } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -38,12 +38,13 @@ export async function generateAction(path: string, prompts: string, out: string,
     progress?.finish();
   }
   if (json) printJson(report);
-  else process.stderr.write(`${summary(report, out)}\n`);
+  if (!report.isWhole)
+    throw stopped(`stopped and saved after ${report.asked} of ${report.prompts} prompts; the same command goes on`);
+  if (!json) process.stderr.write(`${summary(report, out)}\n`);
 }
 
 function summary(report: GeneratedAnswers, out: string): string {
-  const { isWhole, prompts, asked, rows, tokens, newTokens, seconds, cut, empty, tooLong } = report;
-  if (!isWhole) return `stopped and saved after ${asked} of ${prompts} prompts; the same command goes on`;
+  const { rows, tokens, newTokens, seconds, cut, empty, tooLong } = report;
   const left = [
     cut > 0 && `${cut} cut at --max-tokens`,
     empty > 0 && `${empty} without text`,

@@ -171,10 +171,15 @@ export function interruption(words = "This operation was aborted"): AbortSignal 
   for (const signal of ["SIGINT", "SIGTERM"] as const) {
     process.on(signal, () => {
       if (controller.signal.aborted) process.exit(130);
-      controller.abort(new DOMException(words, "AbortError"));
+      controller.abort(stopped(words));
     });
   }
   return controller.signal;
+}
+
+/** What a command that was interrupted ends with: exit code 130, so that no script takes what is there for the whole. */
+export function stopped(words: string): DOMException {
+  return new DOMException(words, "AbortError");
 }
 
 /** A file to write at the end must have a folder: better to say so before the work. @throws {OptionError} if it has none */

@@ -73,7 +73,7 @@ export async function runProgram(args: readonly string[]): Promise<number> {
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
     process.stderr.write(`ifprune: ${words(error as Error)}\n`);
-    return 1;
+    return (error as Error).name === "AbortError" ? 130 : 1; // as shells say of Ctrl-C
   }
 }
 

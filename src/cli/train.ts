@@ -4,7 +4,7 @@ import type { Assignment } from "../train/recipe/changes.ts";
 import { type RecipeFile, readRecipe } from "../train/recipe/read.ts";
 import { type RunEvent, type RunOptions, trainRecipe } from "../train/run.ts";
 import { type MetricsRow, readRunLog } from "../train/runLog.ts";
-import { interruption, printJson } from "./options.ts";
+import { interruption, printJson, stopped } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {
@@ -100,7 +100,7 @@ export async function trainWithProgress(
   } finally {
     progress?.finish();
   }
-  if (signal.aborted) return say(`stopped and saved at step ${done} of ${total}; the same command goes on`);
+  if (signal.aborted) throw stopped(`stopped and saved at step ${done} of ${total}; the same command goes on`);
   const last = readRunLog(join(runDir, "metrics.jsonl")).findLast((row) => row.kind === "evaluation");
   say(`${runDir}: ${total} steps done${last ? `. ${describe(last)}` : ""}`);
 }
