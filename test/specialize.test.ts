@@ -89,7 +89,7 @@ test("on its own answers: closer to the whole model than before, and ordinary mo
   const task = "What is the plural of {input}?";
   const options = { task, prompts: at("words.txt"), tokens: 6_000, maxTokens: 12, licence: "CC0" };
   const result = resultOf(await events(at("plural"), at("small"), options));
-  expect(result).toMatchObject({ tFfn: 64, dFfn: 128, data: { answers: "own", prompts: "given", licence: "CC0" } });
+  expect(result).toMatchObject({ tFfn: 64, dFfn: 128, data: { answers: "own", licence: "CC0" } });
   expect(result.after.kl).toBeLessThan(result.before.kl);
   expect(result.parameters.small).toBeLessThan(result.parameters.dense);
   expect(result.quantized.map(({ type }) => type)).toEqual(["Q8_0", "Q4_0"]);
@@ -166,7 +166,18 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
   ["nothing to learn", {}, OptionError, /wanted a task, prompts or examples/],
   ["an empty task", { task: " " }, OptionError, /wanted a task in words/],
   ["prompts and examples", { prompts: at("words.txt"), examples: at("gold.jsonl") }, OptionError, /got both/],
-  ["drafts beside prompts", { prompts: at("words.txt"), draft: 50 }, OptionError, /or a number of drafts/],
+  [
+    "drafts beside gold",
+    { examples: at("gold.jsonl"), draft: 50 },
+    OptionError,
+    /or a number of drafts, which have none/,
+  ],
+  [
+    "ten prompts beside drafts",
+    { prompts: at("few.txt"), draft: 50 },
+    InputError,
+    /at least 12 .* beside drafts, got 10/,
+  ],
   ["a bound without auto", { prompts: at("words.txt"), maxLoss: 0.1 }, OptionError, /beside keep = "auto" only/],
   ["all channels", { prompts: at("words.txt"), keep: 1 }, OptionError, /leaves channels out, got 96 of 96/],
   ["ten prompts", { prompts: at("few.txt") }, InputError, /at least 32 different prompts, got 10/],
@@ -236,7 +247,10 @@ test("a dry run says what it takes and leaves nothing; a bundle and a checkpoint
 });
 
 test("where nobody can be asked about drafts, it says so before it begins", async () => {
-  const { code, stderr } = await inProcess("specialize", at("random"), "--task", "Spell it.", "--out", at("drafted"));
-  expect([code, stderr]).toEqual([1, expect.stringContaining("wanted --yes where nobody can be asked")]);
+  for (const more of [[], ["--prompts", at("words.txt"), "--draft", "40"]]) {
+    const args = ["--task", "Spell it.", "--out", at("drafted"), ...more];
+    const { code, stderr } = await inProcess("specialize", at("random"), ...args);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("wanted --yes where nobody can be asked")]);
+  }
   expect(existsSync(at("drafted.job"))).toBe(false);
 });
