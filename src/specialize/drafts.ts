@@ -113,10 +113,9 @@ export async function draftPrompts(
   { signal, onProgress }: Hooks,
 ): Promise<TaskPrompt[]> {
   const { instruction, shown, known, maxTokens } = manner;
-  const ask = shown.length === 0 ? askedInWords : askedLike;
   const asked = await job.made("drafts-asked.jsonl", (partial) => {
     const rows = Array.from({ length: Math.ceil(DRAFTS_PER_PROMPT * count) }, (_, i) => ({
-      instruction: ask(manner, i, seed),
+      instruction: draftAsk(manner, i, seed),
     }));
     writeFileSync(partial, jsonLines(rows));
   });
@@ -139,6 +138,11 @@ export async function draftPrompts(
       `specialize: wanted at least ${fewest} different prompts that the model drafts, got ${prompts.length}${examplesOf(texts)}. Give ${shown.length === 0 ? "" : "more "}prompts of your own.`,
     );
   return prompts;
+}
+
+/** What the model is asked for a draft of this number. */
+export function draftAsk(manner: DraftManner, number: number, seed: number): string {
+  return manner.shown.length === 0 ? askedInWords(manner, number) : askedLike(manner, number, seed);
 }
 
 /** Of a task in words: the next of inputs of other tasks, which turn with its number, as its subject does. */

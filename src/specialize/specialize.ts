@@ -21,7 +21,7 @@ import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { heldOutExamples } from "../train/heldOut.ts";
 import { deliver } from "./deliver.ts";
-import { DRAFTS_PER_PROMPT, type DraftManner, draftPrompts, inMannerOf, inWords } from "./drafts.ts";
+import { DRAFTS_PER_PROMPT, type DraftManner, draftAsk, draftPrompts, inMannerOf, inWords } from "./drafts.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
 import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
@@ -331,7 +331,8 @@ async function* prepared({
       tokens,
       rows: count,
       heldOut: given?.heldOut.length ?? partSize(count),
-      answers: hasGold ? 0 : count + DRAFTS_PER_PROMPT * drafts,
+      answers: hasGold ? 0 : count,
+      drafts: DRAFTS_PER_PROMPT * drafts,
       isTuned: hasGold,
       maxTokens,
       shape: expectedShape(expected, { lengthOf, maxTokens, contextLength: config.contextLength }),
@@ -341,7 +342,17 @@ async function* prepared({
       job.madeJson<JobEstimate>("estimate.json", async () => {
         const folder = job.at("trial.making");
         try {
-          const setting = { model: whole, dense, prompts: expected, folder, threads, force, root: job.at("cache") };
+          const ask = manner && draftAsk(manner, 0, seed);
+          const setting = {
+            model: whole,
+            dense,
+            prompts: expected,
+            ask,
+            folder,
+            threads,
+            force,
+            root: job.at("cache"),
+          };
           return await tryOut(plan, setting, hooks);
         } finally {
           rmSync(folder, { recursive: true, force: true });
