@@ -79,15 +79,14 @@ const parts = (prompts: readonly TaskPrompt[]): TaskParts => ({
 
 test("in the manner of prompts given: three to learn from are shown each time, never one held out, and no draft is alike to either", async () => {
   const given = parts(nouns.map((input) => ({ instruction: "The plural of {input}:", input })));
-  const texts = (seed: number) => (seed % 3 === 0 ? nouns[seed % nouns.length]! : `noun ${seed % 1000}`);
+  const texts = (seed: number) => (seed % 3 === 0 ? nouns[seed % nouns.length]! : `\nnoun ${seed % 1000}\nand more`);
   const { prompts, asked } = await draft(texts, given, "The plural of {input}:");
   for (const { instruction, input } of prompts)
     expect([instruction, input]).toEqual(["The plural of {input}:", expect.stringMatching(/^noun \d+$/)]);
-  const shown = asked.map((text) => nouns.filter((noun) => text.includes(`Input: ${noun}\n`)));
-  expect(asked[0]).toContain("Task: The plural of …:");
+  const shown = asked.map((text) => text.trim().split("\n"));
   expect(shown.every((some) => some.length === 3)).toBe(true);
   expect(new Set(shown.flat())).toEqual(new Set(nouns.slice(0, 6)));
-  expect(new Set(shown.map(String)).size).toBeGreaterThan(10);
+  expect(new Set(asked).size).toBeGreaterThan(10);
 });
 
 test("whole prompts are drafted where those given are whole; words that all of them have make none alike", async () => {
@@ -95,8 +94,7 @@ test("whole prompts are drafted where those given are whole; words that all of t
   const given = parts(nouns.map((noun) => ({ instruction: about(noun) })));
   const { prompts, asked } = await draft((seed) => about(seed % 2 === 0 ? "Goat" : `n${seed % 1000}`), given);
   for (const prompt of prompts) expect(prompt).toEqual({ instruction: expect.stringMatching(/noun is: n\d+$/) });
-  expect(asked[0]!.match(/Prompt: Please/g)).toHaveLength(3);
-  expect(asked[0]).not.toContain("Task:");
+  expect(asked[0]!.match(/Please/g)).toHaveLength(3);
 });
 
 test("of prompts of several kinds the commonest is drafted; too few of each are refused", async () => {

@@ -45,8 +45,6 @@ const LONGER = 1.5;
 export interface DraftManner {
   /** Of which they are inputs; absent where they are whole prompts. */
   instruction: string | undefined;
-  /** In words, as the model that drafts is told it. */
-  task: string | undefined;
   /** Prompts given, of this kind; without any, those of other tasks are shown. */
   shown: readonly string[];
   /** No draft may be alike to one of these. */
@@ -58,7 +56,7 @@ export interface DraftManner {
 /** Of a task in words alone. */
 export function inWords(task: string): DraftManner {
   const known = [task, ...SHOWN.map(([, , input]) => input)];
-  return { instruction: task, task, shown: [], known, maxTokens: LONGEST };
+  return { instruction: task, shown: [], known, maxTokens: LONGEST };
 }
 
 /**
@@ -80,16 +78,19 @@ export function inMannerOf(
   const [instruction, texts] = [...kinds].toSorted(([, a], [, b]) => b.length - a.length)[0]!;
   const told = instruction ?? task;
   const known = [...[...train, ...heldOut].map(ownText), ...(told === undefined ? [] : [told])];
-  const manner = { instruction, task: told, known };
-  const free = model.bundle.contextLength - model.promptIds(askedLike({ ...manner, shown: [] }, 0, 0)).length;
-  const room = Math.floor(free / (SHOWN_AT_A_TIME + LONGER));
+  const room = Math.floor(model.bundle.contextLength / (SHOWN_AT_A_TIME + LONGER)) - 2; // a line's end, and what begins a text
   const lengthOf = (text: string) => model.tokenizer.encode(text).length;
   const shown = texts.filter((text) => lengthOf(text) <= room);
   if (shown.length < FEWEST_SHOWN)
     throw new InputError(
       `specialize: wanted at least ${FEWEST_SHOWN} prompts to learn from that are inputs of one instruction, or whole prompts, each of at most ${room} tokens, for the model to draft in their manner; got ${shown.length}. Give more that are alike in form, or ${FEWEST_PROMPTS} and no drafts.`,
     );
-  return { ...manner, shown, maxTokens: Math.max(LONGEST, Math.ceil(LONGER * Math.max(...shown.map(lengthOf)))) };
+  return {
+    instruction,
+    known,
+    shown,
+    maxTokens: Math.max(LONGEST, Math.ceil(LONGER * Math.max(...shown.map(lengthOf)))),
+  };
 }
 
 /**
@@ -121,7 +122,7 @@ export async function draftPrompts(
   });
   if (!job.has("drafts.jsonl")) {
     await generateAnswers(model, asked, job.at("drafts.jsonl"), {
-      ...{ ...how, seed, temperature: 0.7, topP: 0.95, maxTokens },
+      ...{ ...how, seed, temperature: 0.7, topP: 0.95, maxTokens, continues: shown.length > 0 },
       signal,
       onProgress: (done, total) => onProgress(done, total),
     });
@@ -142,33 +143,25 @@ export async function draftPrompts(
 
 /** What the model is asked for a draft of this number. */
 export function draftAsk(manner: DraftManner, number: number, seed: number): string {
-  return manner.shown.length === 0 ? askedInWords(manner, number) : askedLike(manner, number, seed);
+  return manner.shown.length === 0 ? askedInWords(manner, number) : linesLike(manner, number, seed);
 }
 
 /** Of a task in words: the next of inputs of other tasks, which turn with its number, as its subject does. */
-function askedInWords({ task }: DraftManner, number: number): string {
-  const told = inputPlaces(task!);
+function askedInWords({ instruction }: DraftManner, number: number): string {
+  const told = instruction!.replace(/\{input[^}]*\}/g, "…");
   const subject = SUBJECTS[number % SUBJECTS.length]!;
   const shown = [0, 1, 2].map((i) => SHOWN[(number + i) % SHOWN.length]!);
   const parts = shown.map(([task, subject, input]) => `Task: ${task}\nSubject: ${subject}\nInput: ${input}\n\n`);
   return `Inputs of tasks, one for each.\n\n${parts.join("")}Task: ${told}\nSubject: ${subject}\nInput:`;
 }
 
-/** The next of a few of those given, which are drawn for each draft. */
-function askedLike(
-  { instruction, task, shown }: Pick<DraftManner, "instruction" | "task" | "shown">,
-  number: number,
-  seed: number,
-): string {
-  const [kind, label] = instruction === undefined ? ["Prompts", "Prompt"] : ["Inputs", "Input"];
+/**
+ * Lines that the model goes on with, drawn for each draft. As a request in a chat, and with the task before them, a small model does the task in place of the next line.
+ */
+function linesLike({ shown }: DraftManner, number: number, seed: number): string {
   const drawn = new Random(`${seed}/shown/${number}`).permutation(shown.length).subarray(0, SHOWN_AT_A_TIME);
-  const parts = Array.from(drawn, (i) => `${label}: ${oneLine(shown[i]!)}\n\n`);
-  const head =
-    task === undefined ? `${kind}, no two alike.` : `${kind} of a task, no two alike.\n\nTask: ${inputPlaces(task)}`;
-  return `${head}\n\n${parts.join("")}${label}:`;
+  return Array.from(drawn, (i) => `${oneLine(shown[i]!)}\n`).join("");
 }
-
-const inputPlaces = (task: string) => task.replace(/\{input[^}]*\}/g, "…");
 
 /** A draft without what stands around it: it ends where the next task would begin. */
 function tidy(draft: string): string {
