@@ -15,6 +15,7 @@ import { verifyExport } from "../src/export/verify.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import type { SpecializeEvent } from "../src/specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../src/specialize/specialize.ts";
+import { readRows } from "../src/specialize/taskPrompts.ts";
 import { forward } from "./reference/decoder.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 import { inProcess } from "./support/cli.ts";
@@ -38,6 +39,7 @@ beforeAll(async () => {
   const { chat_template: _, ...withoutTemplate } = JSON.parse(readFileSync(configPath, "utf8"));
   writeFileSync(configPath, JSON.stringify(withoutTemplate));
   writeFileSync(at("words.txt"), words.join("\n"));
+  writeFileSync(at("twenty.txt"), words.slice(0, 20).join("\n"));
   writeFileSync(at("few.txt"), words.slice(0, 10).join("\n"));
   writeFileSync(at("line.txt"), words.join(" "));
   writeFileSync(at("long.txt"), words.map((word) => `${word} `.repeat(60)).join("\n"));
@@ -89,7 +91,8 @@ test("on its own answers: closer to the whole model than before, and ordinary mo
   const task = "What is the plural of {input}?";
   const options = { task, prompts: at("words.txt"), tokens: 6_000, maxTokens: 12, licence: "CC0" };
   const result = resultOf(await events(at("plural"), at("small"), options));
-  expect(result).toMatchObject({ tFfn: 64, dFfn: 128, data: { answers: "own", prompts: "given", licence: "CC0" } });
+  const prompts = { given: words.length, drafted: 0 };
+  expect(result).toMatchObject({ tFfn: 64, dFfn: 128, data: { answers: "own", prompts, licence: "CC0" } });
   expect(result.after.kl).toBeLessThan(result.before.kl);
   expect(result.parameters.small).toBeLessThan(result.parameters.dense);
   expect(result.quantized.map(({ type }) => type)).toEqual(["Q8_0", "Q4_0"]);
@@ -108,6 +111,35 @@ test("on its own answers: closer to the whole model than before, and ordinary mo
 
   await answersAsItsExport("small", "What is the plural of cat?");
   expect((await inProcess("run", "--model", at("small"), "What is the plural of cat?")).stderr).not.toContain("masks");
+});
+
+test("drafts beside twenty prompts: asked about until they are taken, then learned from; held out are prompts given alone", {
+  timeout: 120_000,
+}, async () => {
+  const pages: (readonly string[])[] = [];
+  const confirm = async (drafts: readonly string[]) => {
+    pages.push(drafts);
+    return pages.length > 1;
+  };
+  const options: SpecializeOptions = { task: "What is the plural of {input}?", maxTokens: 12, confirm };
+  const job = (isEnough?: (event: SpecializeEvent) => boolean) =>
+    events(at("plural"), at("few"), { ...options, prompts: at("twenty.txt"), draft: 40 }, isEnough);
+  await expect(job(({ kind }) => kind === "estimate")).rejects.toThrow("stopped");
+  // So small a model drafts nothing of use: as if a call that was stopped after this had left better ones.
+  const drafted = words.map((word) => `${JSON.stringify({ instruction: "…", output: `Input: ${word}` })}\n`);
+  for (const name of ["drafts-asked.jsonl", "drafts.jsonl"]) writeFileSync(at("few.job", name), drafted.join(""));
+  await expect(job()).rejects.toThrow(/drafts were not taken/);
+  const isCut = (event: SpecializeEvent) => event.kind === "progress" && event.phase === "cut";
+  await expect(job(isCut)).rejects.toThrow("stopped");
+  await expect(job(isCut)).rejects.toThrow("stopped"); // what was taken is not asked about again
+  const [own, others] = [words.slice(0, 20), words.slice(20)];
+  expect(pages).toEqual([others, others]); // none that is given, or held out
+  const [train, heldOut] = ["train", "heldout"].map((part) =>
+    readRows(at("few.job", `${part}-prompts.jsonl`)).map(({ input }) => input!),
+  );
+  expect(heldOut!.length).toBe(8);
+  expect([...train!, ...heldOut!].sort()).toEqual(words.toSorted());
+  expect(heldOut!.filter((word) => !own.includes(word))).toEqual([]);
 });
 
 test("stopped in any phase it goes on to the same; without a share within the bound the nearest is built; gold is scored", {
@@ -166,7 +198,18 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
   ["nothing to learn", {}, OptionError, /wanted a task, prompts or examples/],
   ["an empty task", { task: " " }, OptionError, /wanted a task in words/],
   ["prompts and examples", { prompts: at("words.txt"), examples: at("gold.jsonl") }, OptionError, /got both/],
-  ["drafts beside prompts", { prompts: at("words.txt"), draft: 50 }, OptionError, /or a number of drafts/],
+  [
+    "drafts beside gold",
+    { examples: at("gold.jsonl"), draft: 50 },
+    OptionError,
+    /or a number of drafts, which have none/,
+  ],
+  [
+    "ten prompts beside drafts",
+    { prompts: at("few.txt"), draft: 50 },
+    InputError,
+    /at least 12 .* beside drafts, got 10/,
+  ],
   ["a bound without auto", { prompts: at("words.txt"), maxLoss: 0.1 }, OptionError, /beside keep = "auto" only/],
   ["all channels", { prompts: at("words.txt"), keep: 1 }, OptionError, /leaves channels out, got 96 of 96/],
   ["ten prompts", { prompts: at("few.txt") }, InputError, /at least 32 different prompts, got 10/],
@@ -236,7 +279,10 @@ test("a dry run says what it takes and leaves nothing; a bundle and a checkpoint
 });
 
 test("where nobody can be asked about drafts, it says so before it begins", async () => {
-  const { code, stderr } = await inProcess("specialize", at("random"), "--task", "Spell it.", "--out", at("drafted"));
-  expect([code, stderr]).toEqual([1, expect.stringContaining("wanted --yes where nobody can be asked")]);
+  for (const more of [[], ["--prompts", at("words.txt"), "--draft", "40"]]) {
+    const args = ["--task", "Spell it.", "--out", at("drafted"), ...more];
+    const { code, stderr } = await inProcess("specialize", at("random"), ...args);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("wanted --yes where nobody can be asked")]);
+  }
   expect(existsSync(at("drafted.job"))).toBe(false);
 });

@@ -17,7 +17,7 @@ import { type Given, readNumbers } from "../options.ts";
 import { Random } from "../random.ts";
 import { taskExample } from "../text/examples.ts";
 import { readJsonLines } from "../text/jsonl.ts";
-import { composePrompt, type Instruction, type TaskExample } from "../text/prompt.ts";
+import { composePrompt, type Instruction, type TaskExample, withBos } from "../text/prompt.ts";
 import { GENERATE_OPTIONS } from "./generateOptions.ts";
 import type { InstructionModel } from "./instructionModel.ts";
 import { chooseMask, modelTFfn, openFlaggedSource, type SourceFlags } from "./maskSource.ts";
@@ -32,6 +32,8 @@ export interface GenerateAnswersOptions
     Pick<SourceFlags, "source" | "text">,
     Budget {
   mask?: Mask | "dense" | undefined;
+  /** Prompts are texts that it goes on with as they are, without a chat template, for one line more. */
+  continues?: boolean | undefined;
   /** Solved cases that every instruction shows; they become part of the instructions that are written. */
   examples?: readonly TaskExample[] | undefined;
   /** How masks are run; in the resident form, of whole blocks alone. The last bits of logits differ between forms. Default: gathered. */
@@ -77,8 +79,9 @@ interface Prompt {
   read: Instruction;
 }
 
-interface TokensOfAnswer {
-  ids: number[];
+interface OwnAnswer {
+  output: string;
+  tokens: number;
   isCut: boolean;
 }
 
@@ -105,11 +108,11 @@ export async function generateAnswers(
     throw new OptionError(`generate: wanted one sample at temperature 0, got ${samples}, which would be the same.`);
   const { signal, onProgress } = options;
   const { bundle, tokenizer } = model;
-  const { prompts, hash, tooLong } = await readPrompts(model, promptsPath, options.examples);
+  const { prompts, hash, tooLong } = await readPrompts(model, promptsPath, options);
   const longest = prompts.reduce((most, { read }) => Math.max(most, read.ids.length), 0);
   const contextLength = Math.min(bundle.contextLength, longest + maxTokens);
   await using masks = await openMasks(model, options, seed);
-  const { form = "gathered", kvType = DEFAULT_KV_TYPE } = options;
+  const { form = "gathered", kvType = DEFAULT_KV_TYPE, continues = false } = options;
   await using engines = new OneEngine(model, contextLength, slots, options);
   const job = {
     model: bundle.hash,
@@ -117,6 +120,7 @@ export async function generateAnswers(
     mask: masks.name,
     kvType,
     ...(form === "resident" && { form }),
+    ...(continues && { continues: "a line" }),
     ...numbers,
   };
   using file = new ResumableFile(outPath, job, { asked: 0, rows: 0, cut: 0, empty: 0, tokens: 0 });
@@ -136,8 +140,8 @@ export async function generateAnswers(
   onProgress?.(done, prompts.length * samples, newTokens);
 
   /** Answers of each prompt of a block, batched with those under the same mask. */
-  const answersTo = async (block: readonly Prompt[]): Promise<TokensOfAnswer[][]> => {
-    const answers = block.map(() => new Array<TokensOfAnswer>(samples));
+  const answersTo = async (block: readonly Prompt[]): Promise<OwnAnswer[][]> => {
+    const answers = block.map(() => new Array<OwnAnswer>(samples));
     const groups = new Map<string, { mask: Mask; members: number[] }>();
     for (const [i, { read }] of block.entries()) {
       const mask = await masks.of(read);
@@ -153,11 +157,19 @@ export async function generateAnswers(
         const { row, read } = block[i]!;
         const ids: number[] = [];
         const own = new Random(`${seed}/answer/${row}/${sample}`).uint32();
+        const decoder = tokenizer.stream();
+        let text = "";
+        const isLine = () => continues && /\S.*\n/.test(text);
         for await (const id of engine.generate(read.ids, { ...sampling, seed: own, signal: stop })) {
           ids.push(id);
           newTokens++;
+          text += decoder.push(id);
+          if (isLine()) break;
         }
-        answers[i]![sample] = { ids, isCut: ids.length >= Math.min(maxTokens, contextLength - read.ids.length) };
+        text += decoder.end();
+        const isFull = ids.length >= Math.min(maxTokens, contextLength - read.ids.length);
+        const output = continues ? text.trimStart().split("\n", 1)[0]! : text;
+        answers[i]![sample] = { output, tokens: ids.length, isCut: isFull && !isLine() };
         onProgress?.(++done, prompts.length * samples, newTokens);
       });
     }
@@ -167,7 +179,7 @@ export async function generateAnswers(
   const blockLength = blockLengthPerSlot * slots;
   for (let from = asked; from < prompts.length; from += blockLength) {
     const block = prompts.slice(from, from + blockLength);
-    let answers: TokensOfAnswer[][];
+    let answers: OwnAnswer[][];
     try {
       answers = await answersTo(block);
     } catch (error) {
@@ -177,10 +189,8 @@ export async function generateAnswers(
     const counts = { ...file.counts, asked: from + block.length };
     let lines = "";
     for (const [i, { asked }] of block.entries()) {
-      for (const { ids, isCut } of answers[i]!) {
-        counts.tokens += ids.length;
-        const decoder = tokenizer.stream();
-        const output = isCut ? "" : ids.map((id) => decoder.push(id)).join("") + decoder.end();
+      for (const { output, tokens, isCut } of answers[i]!) {
+        counts.tokens += tokens;
         if (isCut) counts.cut++;
         else if (output.trim() === "") counts.empty++;
         else {
@@ -204,7 +214,11 @@ const promptRow = z.object({
 });
 
 /** Prompts that leave room for an answer. */
-async function readPrompts(model: InstructionModel, path: string, examples?: readonly TaskExample[]) {
+async function readPrompts(
+  model: InstructionModel,
+  path: string,
+  { examples, continues }: Pick<GenerateAnswersOptions, "examples" | "continues">,
+) {
   const prompts: Prompt[] = [];
   const hash = createHash("sha256");
   let count = 0;
@@ -218,7 +232,10 @@ async function readPrompts(model: InstructionModel, path: string, examples?: rea
       const prompt = { row: count++, asked: { task, instruction, input } };
       hash.update(`${JSON.stringify(prompt.asked)}\n`);
       const text = composePrompt(instruction, input);
-      const read = model.format.instruction(text);
+      const { tokenizer } = model;
+      const read = continues
+        ? { text, ids: withBos(tokenizer, tokenizer.encode(text)) }
+        : model.format.instruction(text);
       if (read.ids.length < model.bundle.contextLength) prompts.push({ ...prompt, read });
     } catch (cause) {
       if (!(cause instanceof InputError)) throw cause;

@@ -15,16 +15,16 @@ interface Options extends Omit<SpecializeOptions, "confirm" | "signal"> {
 
 /** `ifprune specialize` */
 export async function specializeAction(model: string, { out, yes, json, ...options }: Options): Promise<void> {
-  const isDrafting = options.prompts === undefined && options.examples === undefined;
+  const isDrafting = options.draft !== undefined || (options.prompts ?? options.examples) === undefined;
   const canAsk = process.stdin.isTTY && process.stderr.isTTY && !json;
   if (isDrafting && !yes && !canAsk && !options.dryRun)
     throw new OptionError(
-      "specialize: wanted --yes where nobody can be asked about the inputs that the model drafts, got none. Give it, or --prompts.",
+      "specialize: wanted --yes where nobody can be asked about the prompts that the model drafts, got none. Give it, or --prompts alone.",
     );
   const signal = interruption("specialize: stopped; the same command goes on.");
   const screen = new Screen(json === true);
   try {
-    const confirm = yes || !canAsk ? undefined : () => isConfirmed("Are these inputs of the task?", signal);
+    const confirm = yes || !canAsk ? undefined : () => isConfirmed("Do these drafts belong to the task?", signal);
     for await (const event of specialize(model, out, { ...options, confirm, signal })) {
       if (json) printJson(event);
       screen.show(event);
@@ -82,7 +82,7 @@ class Screen {
             .join(""),
         );
         process.stderr.write(
-          `${event.prompts.length} inputs drafted; ${Math.min(SHOWN, event.prompts.length)} are shown.\n`,
+          `${event.prompts.length} prompts drafted; ${Math.min(SHOWN, event.prompts.length)} are shown.\n`,
         );
         break;
       case "point":

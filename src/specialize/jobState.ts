@@ -18,6 +18,8 @@ export const askedSchema = z.strictObject({
   task: z.string().optional(),
   /** What the file of prompts has; without one the model drafts. */
   rows: z.enum(["prompts", "examples"]).optional(),
+  /** Prompts that it drafts, beside those given too. */
+  draft: z.number().optional(),
   keep: z.union([z.number(), z.literal("auto")]).optional(),
   maxLoss: z.number().optional(),
   tokens: z.number().optional(),
@@ -27,7 +29,7 @@ export const askedSchema = z.strictObject({
 /** What a job was asked. */
 export type JobAsked = z.infer<typeof askedSchema>;
 
-/** Where it stops until someone has looked: at the estimate, and at inputs that the model has drafted. */
+/** Where it stops until someone has looked: at the estimate, and at prompts that the model has drafted. */
 export type JobPause = "estimate" | "drafted";
 
 /** What is kept of all that it tells. The result lies in the model's own folder. */

@@ -96,6 +96,19 @@ test("drafts are shown before they are used", async () => {
   expect(tasks.map(({ until }) => until)).toEqual(["estimate", "drafted", undefined]);
 });
 
+test("those beside prompts are, too", async () => {
+  const { jobs, tasks, becomes } = open(temporaryFolder());
+  jobs.begin({ ...asked(), draft: 40 }, "/models/whole", "one");
+  await becomes("asks");
+  jobs.goOn("sql");
+  await vi.waitFor(() => expect(jobs.list()[0]!.drafts).toEqual(["a", "b"]));
+  await becomes("asks");
+  expect(tasks.map(({ until, options: { draft } }) => [until, draft])).toEqual([
+    ["estimate", 40],
+    ["drafted", 40],
+  ]);
+});
+
 test("one at a time; stopped, or with its server, it goes on with what it has", async () => {
   const root = temporaryFolder();
   const { jobs, becomes } = open(root);

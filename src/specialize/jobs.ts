@@ -232,6 +232,7 @@ export class SpecializeJobs implements AsyncDisposable {
 
   #taskOf({ asked: { name, model: _, rows, ...options }, source, events }: Job): JobTask {
     const { estimate, drafts } = jobState(events, false, 0);
+    const asksOfDrafts = drafts === undefined && (rows === undefined || options.draft !== undefined);
     return {
       model: source,
       out: this.out(name),
@@ -240,7 +241,7 @@ export class SpecializeJobs implements AsyncDisposable {
         ...(rows && { [rows]: this.#at(name, "prompts.txt") }),
         ...(this.#threads !== undefined && { threads: this.#threads }),
       },
-      until: estimate === undefined ? "estimate" : rows === undefined && drafts === undefined ? "drafted" : undefined,
+      until: estimate === undefined ? "estimate" : asksOfDrafts ? "drafted" : undefined,
     };
   }
 

@@ -9,7 +9,7 @@ export type SpecializeEvent =
   | SpecializeProgress
   | { kind: "note"; text: string }
   | { kind: "estimate"; estimate: JobEstimate }
-  /** Inputs that the model has drafted. */
+  /** Inputs, or whole prompts, that the model has drafted. */
   | { kind: "drafted"; prompts: readonly string[] }
   /** Of a run: a short one of `keep: "auto"`, or the long one. */
   | { kind: "row"; run: string; row: MetricsRow; totalSteps: number }
@@ -100,8 +100,9 @@ export interface Specialization {
   data: {
     name: string;
     licence: string;
-    /** Where the prompts are from, and the answers. */
-    prompts: "given" | "drafted";
+    /** How many prompts were given, and how many the model drafted; of those drafted none is held out where some are given. */
+    prompts: { given: number; drafted: number };
+    /** Where the answers are from. */
     answers: "gold" | "own";
     train: number;
     heldOut: number;

@@ -21,7 +21,7 @@ import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { heldOutExamples } from "../train/heldOut.ts";
 import { deliver } from "./deliver.ts";
-import { DRAFTS_PER_PROMPT, draftPrompts } from "./drafts.ts";
+import { DRAFTS_PER_PROMPT, type DraftManner, draftAsk, draftPrompts, inMannerOf, inWords } from "./drafts.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
 import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
@@ -32,17 +32,23 @@ import { longestRow, openDense, taskData } from "./taskData.ts";
 import {
   checkCount,
   distinct,
+  FEWEST_PROMPTS,
   fitting,
+  ownText,
   partHeldOut,
   partSize,
   readRows,
   readTaskPrompts,
+  type TaskParts,
   type TaskPrompt,
 } from "./taskPrompts.ts";
 import { told } from "./told.ts";
 import { checkRoom, expectedShape, type JobPlan, tryOut } from "./trial.ts";
 
-/** What {@link specialize} is asked. Of `prompts` and `examples` at most one; without, the model drafts inputs of the task. */
+/**
+ * What {@link specialize} is asked. Of `prompts` and `examples` at most one; without, the model drafts inputs of the task. `draft` beside `prompts`: it drafts so many
+ * more in their manner.
+ */
 export interface SpecializeOptions extends Given<typeof SPECIALIZE_OPTIONS> {
   /** In words; also what is asked of inputs that have no instruction. */
   task?: string | undefined;
@@ -96,13 +102,13 @@ export async function* specialize(
   if (!existsSync(source)) throw new FileError(model, "wanted a model, got nothing of that name. Check the path.");
   const file = options.prompts ?? options.examples;
   const hasGold = options.examples !== undefined;
-  const given = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, hasGold));
-  if (given) checkCount(given, file!);
+  const prompts = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, hasGold));
+  const drafts = prompts ? (options.draft ?? 0) : numbers.draft;
+  if (prompts) checkCount(prompts, file!, { hasGold, hasDrafts: drafts > 0 });
 
-  const { threads: _, draft, ...lasting } = numbers;
-  const asked = JSON.parse(
-    JSON.stringify({ task, keep, licence, ...lasting, draft: given ? undefined : draft, modelLicence }),
-  );
+  const { threads: _, ...lasting } = numbers;
+  const draft = drafts > 0 ? drafts : undefined;
+  const asked = JSON.parse(JSON.stringify({ task, keep, licence, ...lasting, draft, modelLicence }));
   const key: JobKey = {
     model: identityOf(source),
     ...(file !== undefined && { [hasGold ? "examples" : "prompts"]: hashOf(file) }),
@@ -111,20 +117,25 @@ export async function* specialize(
   using job = new JobFolder(`${resolve(out)}.job`, key);
   const how = { threads, force, cache: { root: job.at("cache") } };
 
-  const { dense, denseBundle, widths, fits } = yield* prepared({ source, given, numbers, options, job });
+  const { dense, denseBundle, widths, given, manner } = yield* prepared({
+    ...{ source, prompts, drafts, numbers, options, job },
+  });
   if (dryRun) {
     if (job.isNew) job.remove();
     return;
   }
   using untuned = new InstructionModel(denseBundle);
   const dFfn = untuned.bundle.ffnWidth;
-  const prompts =
-    fits ??
-    (yield* orNothing(
-      job,
-      drafted(untuned, { task: task!, count: numbers.draft, seed, confirm, job, signal, ...how }),
-    ));
-  const parts = partHeldOut(prompts, seed);
+  const count = given ? given.train.length + given.heldOut.length : 0;
+  const more = manner
+    ? yield* orNothing(
+        job,
+        drafted(untuned, manner, {
+          ...{ count: drafts, fewest: Math.max(1, FEWEST_PROMPTS - count), seed, confirm, job, signal, ...how },
+        }),
+      )
+    : [];
+  const parts = given ? { ...given, train: [...given.train, ...more] } : partHeldOut(more, seed);
   const answer = (part: TaskPart, own: readonly TaskPrompt[]) =>
     orNothing(
       job,
@@ -137,7 +148,9 @@ export async function* specialize(
   for (const one of [heldOut, train])
     if (one.unanswered + one.looping > 0) yield { kind: "note", text: `left out: ${leftOut(one)}` };
 
-  const data = { name: file === undefined ? `inputs that ${basename(source)} drafted` : basename(file), licence };
+  const byModel = `prompts that ${basename(source)} drafted`;
+  const sources = [...(file === undefined ? [] : [basename(file)]), ...(more.length > 0 ? [byModel] : [])];
+  const data = { name: sources.join(" and "), licence };
   const learned = await job.madeJson("rows.json", async () => {
     const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, await openDense(dense));
     return { shape, rows: encoded.questions.flat().length, tokens };
@@ -194,7 +207,7 @@ export async function* specialize(
     model: { name: basename(source), data: readManifest(dense, "ifprune-checkpoint").provenance.data },
     data: {
       ...data,
-      prompts: given ? "given" : "drafted",
+      prompts: { given: count, drafted: more.length },
       answers: hasGold ? "gold" : "own",
       train: learned.rows,
       heldOut: heldOut.rows,
@@ -250,25 +263,32 @@ interface Prepared {
   /** Channels that are tried, or the one count; the largest first. */
   widths: readonly number[];
   /** Of the prompts given, those that the model has room for. */
-  fits: readonly TaskPrompt[] | undefined;
+  given: TaskParts | undefined;
+  /** Where it drafts. */
+  manner: DraftManner | undefined;
 }
 
 /** The model as the job takes it, and what the job will take. What cannot be done leaves no folder that this call has begun. */
 async function* prepared({
   source,
-  given,
+  prompts,
+  drafts,
   numbers,
   options,
   job,
 }: {
   source: string;
-  given: readonly TaskPrompt[] | undefined;
+  /** Those given. */
+  prompts: readonly TaskPrompt[] | undefined;
+  /** How many are wanted. */
+  drafts: number;
   numbers: Complete<typeof SPECIALIZE_OPTIONS>;
   options: SpecializeOptions;
   job: JobFolder;
 }): AsyncGenerator<SpecializeEvent, Prepared> {
   const { task, keep = 0.5, force = false, modelLicence, signal } = options;
-  const { tokens, maxTokens, threads } = numbers;
+  const { tokens, maxTokens, threads, seed } = numbers;
+  const hasGold = options.examples !== undefined;
   try {
     const dense = yield* importDense(source, modelLicence, job, signal);
     const config = readModelConfig(join(dense, "llm"));
@@ -294,22 +314,26 @@ async function* prepared({
       };
     const lengthOf = (text: string) => whole.promptIds(text).length;
     const tokensOf = (prompt: string, answer: string) => lengthOf(prompt) + whole.tokenizer.encode(answer).length + 1;
-    const { prompts: fits, note } = given
-      ? fitting(given, { room: longestRow(config.contextLength), tokensOf })
+    const { prompts: fits, note } = prompts
+      ? fitting(prompts, {
+          ...{ room: longestRow(config.contextLength), tokensOf, use: { hasGold, hasDrafts: drafts > 0 } },
+        })
       : { prompts: undefined, note: undefined };
     if (note !== undefined) yield { kind: "note", text: note };
+    const given = fits && partHeldOut(fits, seed);
+    const manner = drafts === 0 ? undefined : given ? inMannerOf(given, task, whole) : inWords(task!);
     const expected = fits ?? [{ instruction: task!, input: task! }];
-    const count = fits?.length ?? numbers.draft;
-    const drafts = given ? 0 : DRAFTS_PER_PROMPT * count;
+    const count = (fits?.length ?? 0) + drafts;
     const plan: JobPlan = {
       config,
       tFfn: widths[0]!,
       shortRuns: { count: keep === "auto" ? widths.length : 0, share: SHORT_RUN },
       tokens,
       rows: count,
-      heldOut: partSize(count),
-      answers: options.examples === undefined ? count + drafts : 0,
-      isTuned: options.examples !== undefined,
+      heldOut: given?.heldOut.length ?? partSize(count),
+      answers: hasGold ? 0 : count,
+      drafts: DRAFTS_PER_PROMPT * drafts,
+      isTuned: hasGold,
       maxTokens,
       shape: expectedShape(expected, { lengthOf, maxTokens, contextLength: config.contextLength }),
     };
@@ -318,7 +342,17 @@ async function* prepared({
       job.madeJson<JobEstimate>("estimate.json", async () => {
         const folder = job.at("trial.making");
         try {
-          const setting = { model: whole, dense, prompts: expected, folder, threads, force, root: job.at("cache") };
+          const ask = manner && draftAsk(manner, 0, seed);
+          const setting = {
+            model: whole,
+            dense,
+            prompts: expected,
+            ask,
+            folder,
+            threads,
+            force,
+            root: job.at("cache"),
+          };
           return await tryOut(plan, setting, hooks);
         } finally {
           rmSync(folder, { recursive: true, force: true });
@@ -326,7 +360,7 @@ async function* prepared({
       }),
     );
     yield { kind: "estimate", estimate };
-    return { dense, denseBundle, widths, fits };
+    return { dense, denseBundle, widths, given, manner };
   } catch (error) {
     if (job.isNew && error instanceof IfpruneError) job.remove();
     throw error;
@@ -338,8 +372,10 @@ function checkOptions({ task, prompts, examples, keep, maxLoss, draft }: Special
     throw new OptionError('specialize: wanted a task in words, got "". Say what is to be done, or leave it out.');
   if (prompts !== undefined && examples !== undefined)
     throw new OptionError("specialize: wanted prompts, or examples with their answers, got both. Leave either out.");
-  if (draft !== undefined && (prompts ?? examples) !== undefined)
-    throw new OptionError("specialize: wanted prompts, or a number of drafts, got both. Leave either out.");
+  if (draft !== undefined && examples !== undefined)
+    throw new OptionError(
+      "specialize: wanted examples, each with its right answer, or a number of drafts, which have none, got both. Leave either out, or give the examples as prompts.",
+    );
   if (task === undefined && prompts === undefined && examples === undefined)
     throw new OptionError(
       "specialize: wanted a task, prompts or examples, got none of them. Give prompts, or say the task for the model to draft some.",
@@ -399,20 +435,15 @@ async function* orNothing<T>(
 
 async function* drafted(
   model: InstructionModel,
-  {
-    task,
-    confirm,
-    job,
-    signal,
-    ...how
-  }: Parameters<typeof draftPrompts>[2] & Pick<SpecializeOptions, "confirm" | "signal"> & { task: string },
+  manner: DraftManner,
+  { confirm, job, signal, ...how }: Parameters<typeof draftPrompts>[2] & Pick<SpecializeOptions, "confirm" | "signal">,
 ): AsyncGenerator<SpecializeEvent, TaskPrompt[]> {
   const known = job.known<TaskPrompt[]>("drafted.json");
   if (known) return known;
-  const prompts = yield* told("draft", signal, (hooks) => draftPrompts(model, task, { job, ...how }, hooks));
-  const inputs = prompts.map(({ input }) => input!);
-  yield { kind: "drafted", prompts: inputs };
-  if (confirm && !(await confirm(inputs)))
+  const prompts = yield* told("draft", signal, (hooks) => draftPrompts(model, manner, { job, ...how }, hooks));
+  const texts = prompts.map(ownText);
+  yield { kind: "drafted", prompts: texts };
+  if (confirm && !(await confirm(texts)))
     throw new OptionError(
       `specialize: the drafts were not taken. They are in "${job.at("drafts.jsonl")}"; give prompts of your own, or say the task in other words.`,
     );

@@ -20,7 +20,8 @@ export const SPECIALIZE_OPTIONS = {
     fallback: 200_000,
   },
   draft: {
-    words: "inputs that the model drafts itself, where there are no prompts",
+    words:
+      "prompts that the model drafts itself: in the manner of those given, or inputs of the task from its words alone",
     isInteger: true,
     min: 32,
     fallback: 256,

@@ -78,7 +78,7 @@ export function taskCard(result: Specialization): string {
     ...model.data.map(({ name, licence }) => row("model", `${name} (licence: ${licence})`)),
     row(
       "prompts",
-      `${data.name} (licence: ${data.licence}), ${data.prompts}; ${data.train} to learn from, ${data.heldOut} held out`,
+      `${data.name} (licence: ${data.licence}): ${promptsWords(result)}; ${data.train} to learn from, ${data.heldOut} held out`,
     ),
     row("answers", data.answers === "gold" ? "given with the prompts" : "the whole model's own"),
     row("left out", `${data.unanswered} without an end or text, ${data.looping} that repeat themselves`),
@@ -110,6 +110,15 @@ function healedWords({ before, after, training: { steps, planned, tokens } }: Sp
   return after.step > 0
     ? `Before training it was at ${distance(before)}; ${read}, the best at step ${after.step}, brought it to ${distance(after)}.`
     : `It is as it was cut, at ${distance(before)}: ${read} brought it no nearer to the whole model (best at step 0).`;
+}
+
+/** "20 given, 240 drafted by SmolLM2 in their manner" */
+function promptsWords({ model, data: { prompts } }: Specialization): string {
+  const { given, drafted } = prompts;
+  return [
+    ...(given > 0 ? [`${given} given`] : []),
+    ...(drafted > 0 ? [`${drafted} drafted by ${model.name}${given > 0 ? " in their manner" : ""}`] : []),
+  ].join(", ");
 }
 
 const distance = ({ kl, agreement }: Distance) =>

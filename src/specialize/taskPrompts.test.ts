@@ -63,18 +63,30 @@ test.each([
 test("prompts count once, however they are spaced; too few are refused", () => {
   const prompts = ["One  thing", "one thing", "Two"].map((instruction) => ({ instruction }));
   expect(distinct(prompts)).toEqual([prompts[0], prompts[2]]);
-  expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(InputError);
-  expect(() => checkCount([prompts[0]!], "a.txt")).toThrow(/got 1 of a\.txt\. Write one a line/);
-  expect(() => checkCount(prompts, "a.txt")).toThrow(/got 3 of a\.txt\. Add 29 or more/);
+  const plain = { hasGold: false, hasDrafts: false };
+  expect(() => checkCount([prompts[0]!], "a.txt", plain)).toThrow(InputError);
+  expect(() => checkCount([prompts[0]!], "a.txt", plain)).toThrow(/got 1 of a\.txt\. Write one a line/);
+  expect(() => checkCount(prompts, "a.txt", plain)).toThrow(/got 3 of a\.txt\. Add 29 or more; or add 9 and have/);
+});
+
+test("fewer prompts do beside drafts, which are proposed where there is no gold", () => {
+  const prompts: TaskPrompt[] = Array.from({ length: 20 }, (_, i) => ({ instruction: `${i}` }));
+  const check = (count: number, hasDrafts: boolean, hasGold = false) =>
+    checkCount(prompts.slice(0, count), "a.txt", { hasGold, hasDrafts });
+  expect(() => check(20, false)).toThrow(/Add 12 or more, or have the model draft others .*\(draft = 256\); a few/);
+  expect(() => check(20, false, true)).toThrow(/Add 12 or more; a few/);
+  expect(() => check(11, true)).toThrow(/at least 12 different prompts beside drafts, got 11 .* Add 1 or more; a few/);
+  check(12, true);
 });
 
 test("prompts that leave no room for their answers are left out and counted; too few that do are refused", () => {
   const prompts: TaskPrompt[] = Array.from({ length: 40 }, (_, i) => ({ instruction: "x".repeat(i), output: "yy" }));
   const tokensOf = (prompt: string, answer: string) => prompt.length + answer.length;
-  const { prompts: some, note } = fitting(prompts, { room: 36, tokensOf });
+  const use = { hasGold: true, hasDrafts: false };
+  const { prompts: some, note } = fitting(prompts, { room: 36, tokensOf, use });
   expect([some, note]).toEqual([prompts.slice(0, 35), expect.stringContaining("5 of 40 prompts")]);
-  expect(fitting(prompts, { room: 50, tokensOf })).toEqual({ prompts });
-  expect(() => fitting(prompts, { room: 10, tokensOf })).toThrow(/got 9: 31 of 40 prompts .* Shorten them/);
+  expect(fitting(prompts, { room: 50, tokensOf, use })).toEqual({ prompts });
+  expect(() => fitting(prompts, { room: 10, tokensOf, use })).toThrow(/got 9: 31 of 40 prompts .* Shorten them/);
 });
 
 test("what is held out does not depend on the order of the prompts, and is in neither part twice", () => {

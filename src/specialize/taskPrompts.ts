@@ -5,6 +5,7 @@ import { FileError, InputError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt } from "../text/prompt.ts";
+import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
 
 const OBJECTS = 'JSON Lines of {"instruction"?, "input"?, "output"?}, an object a line';
 
@@ -17,6 +18,8 @@ export interface TaskPrompt {
 
 /** Fewer say little of a task: a quarter of them is held out. */
 export const FEWEST_PROMPTS = 32;
+/** Beside drafts: 8 to be held out, and 4 to show to the model that drafts. */
+export const FEWEST_BESIDE_DRAFTS = 12;
 const HELD_OUT = { share: 0.1, min: 8, max: 60 } as const;
 
 const text = z.string().refine((value) => value.trim() !== "", "wanted some text");
@@ -67,6 +70,9 @@ const asked = (task: string | undefined, line: string): TaskPrompt =>
 /** A prompt as the model reads it. */
 export const promptText = ({ instruction, input }: TaskPrompt) => composePrompt(instruction, input);
 
+/** What it says of its own, beside an instruction that others have too. */
+export const ownText = ({ instruction, input }: TaskPrompt) => input ?? instruction;
+
 /** Each prompt once, the first of the same. */
 export function distinct(prompts: readonly TaskPrompt[]): TaskPrompt[] {
   const seen = new Map<string, TaskPrompt>();
@@ -77,13 +83,26 @@ export function distinct(prompts: readonly TaskPrompt[]): TaskPrompt[] {
   return [...seen.values()];
 }
 
+/** What is to become of prompts. */
+export interface PromptUse {
+  /** Whether they have right answers. */
+  hasGold: boolean;
+  /** Whether the model drafts more in their manner. */
+  hasDrafts: boolean;
+}
+
+const fewestOf = ({ hasDrafts }: PromptUse) => (hasDrafts ? FEWEST_BESIDE_DRAFTS : FEWEST_PROMPTS);
+
 /** @param where they are from @throws {InputError} if there are too few to learn a task from */
-export function checkCount(prompts: readonly TaskPrompt[], where: string): void {
-  if (prompts.length >= FEWEST_PROMPTS) return;
-  const missing = `Add ${FEWEST_PROMPTS - prompts.length} or more; a few hundred are better.`;
-  const hint = prompts.length === 1 ? "Write one a line." : missing;
+export function checkCount(prompts: readonly TaskPrompt[], where: string, use: PromptUse): void {
+  const [count, fewest] = [prompts.length, fewestOf(use)];
+  if (count >= fewest) return;
+  const drafts = `have the model draft others in their manner (draft = ${SPECIALIZE_OPTIONS.draft.fallback})`;
+  const beside = FEWEST_BESIDE_DRAFTS - count;
+  const other = beside > 0 ? `; or add ${beside} and ${drafts}` : `, or ${drafts}`;
+  const missing = `Add ${fewest - count} or more${use.hasGold || use.hasDrafts ? "" : other}; a few hundred are better.`;
   throw new InputError(
-    `specialize: wanted at least ${FEWEST_PROMPTS} different prompts, got ${prompts.length} of ${where}. ${hint}`,
+    `specialize: wanted at least ${fewest} different prompts${use.hasDrafts ? " beside drafts" : ""}, got ${count} of ${where}. ${count === 1 ? "Write one a line." : missing}`,
   );
 }
 
@@ -95,16 +114,22 @@ export function checkCount(prompts: readonly TaskPrompt[], where: string): void 
  */
 export function fitting(
   prompts: readonly TaskPrompt[],
-  { room, tokensOf }: { room: number; tokensOf: (prompt: string, answer: string) => number },
+  { room, tokensOf, use }: { room: number; tokensOf: (prompt: string, answer: string) => number; use: PromptUse },
 ): { prompts: readonly TaskPrompt[]; note?: string | undefined } {
   const some = prompts.filter((one) => tokensOf(promptText(one), one.output ?? "") <= room);
   if (some.length === prompts.length) return { prompts };
   const tooLong = `${prompts.length - some.length} of ${prompts.length} prompts with their answers have more than the ${room} tokens that it learns from at a time`;
-  if (some.length < FEWEST_PROMPTS)
+  if (some.length < fewestOf(use))
     throw new InputError(
-      `specialize: wanted at least ${FEWEST_PROMPTS} prompts that the model has room for, got ${some.length}: ${tooLong}. Shorten them.`,
+      `specialize: wanted at least ${fewestOf(use)} prompts that the model has room for, got ${some.length}: ${tooLong}. Shorten them.`,
     );
   return { prompts: some, note: `left out: ${tooLong}` };
+}
+
+/** Prompts to learn from, and those held out. */
+export interface TaskParts {
+  train: readonly TaskPrompt[];
+  heldOut: readonly TaskPrompt[];
 }
 
 /** Prompts held out of so many. */
@@ -114,10 +139,7 @@ export function partSize(count: number): number {
 }
 
 /** Parts prompts by a hash of each and the seed, so that a prompt's part does not depend on the others' order; both stay in theirs. */
-export function partHeldOut(
-  prompts: readonly TaskPrompt[],
-  seed: number,
-): { train: readonly TaskPrompt[]; heldOut: readonly TaskPrompt[] } {
+export function partHeldOut(prompts: readonly TaskPrompt[], seed: number): TaskParts {
   const count = partSize(prompts.length);
   const hash = (prompt: TaskPrompt) =>
     createHash("sha256")

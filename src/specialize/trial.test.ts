@@ -7,7 +7,7 @@ import { checkRoom, type JobPlan, jobBytes } from "./trial.ts";
 const { config } = randomModel({ family: "llama" }, 1);
 const plan: JobPlan = {
   ...{ config, tFfn: 48, shape: { T: 256, B: 4 }, shortRuns: { count: 0, share: 1 } },
-  ...{ tokens: 1000, rows: 40, heldOut: 8, answers: 40, isTuned: false, maxTokens: 8 },
+  ...{ tokens: 1000, rows: 40, heldOut: 8, answers: 40, drafts: 0, isTuned: false, maxTokens: 8 },
 };
 
 test("what no machine has is refused before it is begun, unless it is forced", () => {

@@ -30,6 +30,8 @@ export interface JobPlan {
   heldOut: number;
   /** Answers that the whole model gives; 0 where there is gold. */
   answers: number;
+  /** Drafts that it is asked for. */
+  drafts: number;
   /** Whether the whole model first learns right answers. */
   isTuned: boolean;
   maxTokens: number;
@@ -96,6 +98,7 @@ export async function tryOut(
     model,
     dense,
     prompts,
+    ask,
     folder,
     threads,
     force,
@@ -105,6 +108,8 @@ export async function tryOut(
     /** Checkpoint. */
     dense: string;
     prompts: readonly TaskPrompt[];
+    /** How it is asked for a draft, where there are any. */
+    ask: string | undefined;
     folder: string;
     threads?: number | undefined;
     force?: boolean | undefined;
@@ -120,7 +125,9 @@ export async function tryOut(
   const total = STEPS + TRIAL_PROMPTS;
   onProgress(done, total);
 
-  const answer = await answerSeconds(model, prompts, plan.maxTokens, { threads, force, root, signal });
+  const how = { threads, force, root, signal };
+  const answer = await answerSeconds(model, prompts, plan.maxTokens, how);
+  const draft = ask === undefined ? 0 : await answerSeconds(model, [{ instruction: ask }], USUAL_TOKENS, how);
   onProgress(TRIAL_PROMPTS, total);
 
   {
@@ -168,7 +175,7 @@ export async function tryOut(
   const steps = (tokens / (T * B)) * (1 + shortRuns.count * shortRuns.share);
   const rows = Math.min(tokens / T, plan.rows);
   const seconds = {
-    answers: (plan.answers * answer) / BATCH_GAIN,
+    answers: (plan.answers * answer + plan.drafts * draft) / BATCH_GAIN,
     pruning: ((wholeStep * Math.min(CUT_PROMPTS, plan.rows)) / B) * (1 + FORWARD * (1 + shortRuns.count)),
     tuning: plan.isTuned ? (wholeStep * tokens) / (T * B) : 0,
     // The teacher reads each row once; held-out rows are read 16 times.

@@ -1,4 +1,4 @@
-/** Jobs without any work, for tests of the page: what they do follows from their task. Drafts come where no prompts are given. */
+/** Jobs without any work, for tests of the page: what they do follows from their task. Drafts come where no prompts are given, or drafts are asked for beside them. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ export const jobResult: Specialization = {
   ...{ seconds: 1510, options: { keep: 0.5 } },
   model: { name: "SmolLM2-135M-Instruct", data: [{ name: "SmolLM2-135M-Instruct", licence: "Apache-2.0" }] },
   data: {
-    ...{ name: "prompts.txt", licence: "unknown", prompts: "given", answers: "own" },
+    ...{ name: "prompts.txt", licence: "unknown", prompts: { given: 304, drafted: 0 }, answers: "own" },
     ...{ train: 270, heldOut: 30, unanswered: 3, looping: 1 },
   },
   ...{ tFfn: 768, dFfn: 1536, parameters: { dense: 134_515_008, small: 94_700_000 } },
@@ -47,7 +47,7 @@ async function* work({ out, options, until }: JobTask, signal: AbortSignal): Asy
   };
   mkdirSync(`${out}.job`, { recursive: true });
   if (until === "estimate") return;
-  if (options.prompts === undefined && options.examples === undefined)
+  if (options.draft !== undefined || (options.prompts ?? options.examples) === undefined)
     yield { kind: "drafted", prompts: ["wolf", "child", "leaf"].map((word) => `${word}: ${task}`) };
   if (until === "drafted") return;
   yield { kind: "note", text: 'left out: 1 without an end or text:\n  "How?" → "" is empty' };

@@ -158,9 +158,12 @@ describe.skipIf(isChromiumMissing)("views", () => {
       buffer: Buffer.from("one\ntwo\n"),
     });
     await page.getByText("2 lines.").waitFor();
+    await page.getByRole("spinbutton", { name: "Drafts like them" }).fill("40");
     await button("Estimate").click();
     await page.getByText(/^about 25\smin \(answers 4\smin/).waitFor();
+    await page.getByText("prompts given, 40 more drafted").waitFor();
     await button("Start").click();
+    await button("Use these").click();
     await page.getByText(/63 of 96.*KL 0\.430.*about 25\smin in all/).waitFor();
     await page.getByRole("img", { name: /^Held-out KL/ }).waitFor();
     await button("Stop").click();
@@ -177,7 +180,7 @@ describe.skipIf(isChromiumMissing)("views", () => {
     await page.getByLabel("None: the model drafts them").check();
     await button("Estimate").click();
     await button("Start").click();
-    await page.getByText("Are these inputs of the task?").waitFor();
+    await page.getByText("Do these drafts belong to the task?").waitFor();
     await button("Use these").click();
     await page.getByRole("row", { name: /^Held out: KL, nats a token 0 0\.440/ }).waitFor();
     await button("Try it beside other").click();

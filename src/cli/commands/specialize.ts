@@ -27,7 +27,9 @@ export function specializeCommand(): Command {
       "--examples <file>",
       'prompts with right answers, which the whole model learns first: JSON Lines of {"instruction"?, "input"?, "output"}',
     )
-    .addOption(numberFlag("--draft <n>", { ...draft, fallback: undefined, otherwise: `${draft.fallback}` }))
+    .addOption(
+      numberFlag("--draft <n>", { ...draft, fallback: undefined, otherwise: `${draft.fallback}, none beside prompts` }),
+    )
     .addOption(keep)
     .addOption(numberFlag("--max-loss <nats>", { ...maxLoss, otherwise: String(MAX_LOSS.fallback) }))
     .addOption(numberFlag("--tokens <n>", tokens, parseCount))
@@ -47,6 +49,7 @@ export function specializeCommand(): Command {
 Examples:
   ifprune specialize model.gguf --prompts questions.txt --out small --dry-run
   ifprune specialize model.gguf --task "Translate into SQL: {input}" --prompts questions.txt --out sql
+  ifprune specialize model.gguf --task "Translate into SQL: {input}" --prompts twenty.txt --draft 256 --out sql
   ifprune run --model sql "Translate into SQL: How many films are from 1999?"
 `,
     )

@@ -565,6 +565,8 @@ test("models are made for tasks only where the server was told to allow it; one 
     [{ task: undefined, prompts: undefined }, 400, "missing_required_parameter", "task"],
     [{ prompts: " " }, 400, "invalid_value", "prompts"],
     [{ examples: "{}" }, 400, "invalid_value", "prompts"],
+    [{ prompts: undefined, examples: "{}", draft: 40 }, 400, "invalid_value", "draft"],
+    [{ draft: 4 }, 400, "invalid_value", "draft"],
     [{ max_loss: 0.2 }, 400, "invalid_value", "max_loss"],
     [{ tokens: 0 }, 400, "invalid_value", "tokens"],
     [{ out: "/tmp/x" }, 400, "unknown_parameter", "out"],
@@ -574,8 +576,8 @@ test("models are made for tasks only where the server was told to allow it; one 
   }
   expect(await ask("GET", "")).toEqual([200, []]);
 
-  const [status, job] = await begin({ keep: "auto", max_loss: 0.2, tokens: 1000, max_tokens: 64 });
-  const asked = { keep: "auto", maxLoss: 0.2, tokens: 1000, maxTokens: 64 };
+  const [status, job] = await begin({ draft: 40, keep: "auto", max_loss: 0.2, tokens: 1000, max_tokens: 64 });
+  const asked = { draft: 40, keep: "auto", maxLoss: 0.2, tokens: 1000, maxTokens: 64 };
   expect([status, job]).toMatchObject([201, { state: "running", asked: { name: "sql", rows: "prompts", ...asked } }]);
   expect(tasks).toMatchObject([
     { model: "/folder/of/plain", options: { ...asked, prompts: join(root, "sql/prompts.txt") } },

@@ -73,7 +73,7 @@ export interface TaskBody extends BudgetFields {
   examples?: { input: string; output: string }[];
 }
 
-/** Of `prompts` (JSON Lines, or one a line) and `examples` (JSON Lines, with answers) at most one; without, the model drafts inputs of the task. */
+/** Of `prompts` (JSON Lines, or one a line) and `examples` (JSON Lines, with answers) at most one; without, or with `draft` beside prompts, the model drafts some. */
 export interface SpecializeBody {
   /** Of the new model. */
   name: string;
@@ -82,6 +82,8 @@ export interface SpecializeBody {
   task?: string;
   prompts?: string;
   examples?: string;
+  /** How many. */
+  draft?: number;
   keep?: number | "auto";
   max_loss?: number;
   tokens?: number;

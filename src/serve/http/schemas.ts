@@ -318,6 +318,7 @@ const specializeBody = z
     task: optional(instruction),
     prompts: optional(rows),
     examples: optional(rows),
+    draft: field(SPECIALIZE_OPTIONS.draft),
     keep: budget.keep,
     max_loss: field(SPECIALIZE_OPTIONS.maxLoss),
     tokens: field(SPECIALIZE_OPTIONS.tokens),
@@ -327,6 +328,10 @@ const specializeBody = z
   .refine((body) => body.prompts === undefined || body.examples === undefined, {
     path: ["prompts"],
     message: "wanted prompts, or examples with their answers, got both",
+  })
+  .refine((body) => body.draft === undefined || body.examples === undefined, {
+    path: ["draft"],
+    message: "wanted no drafts beside examples, which have right answers",
   })
   .refine((body) => (body.task ?? body.prompts ?? body.examples) !== undefined, {
     path: ["task"],

@@ -102,28 +102,30 @@ const kinds = {
   none: "None: the model drafts them",
 } as const;
 
-interface JobDraft {
+interface FormFields {
   name: string;
   task: string;
   kind: keyof typeof kinds;
   rows: string;
+  draft: string;
   keep: string;
   maxLoss: string;
   tokens: string;
   maxTokens: string;
   licence: string;
 }
-const emptyDraft: JobDraft = {
-  ...{ name: "", task: "", kind: "prompts", rows: "", keep: "0.5", maxLoss: "0.1", tokens: "200000" },
+const emptyForm: FormFields = {
+  ...{ name: "", task: "", kind: "prompts", rows: "", draft: "", keep: "0.5", maxLoss: "0.1", tokens: "200000" },
   ...{ maxTokens: "128", licence: "" },
 };
 
-function bodyOf(model: string, { kind, ...draft }: JobDraft): SpecializeBody {
-  const { name, task, rows, keep, maxLoss, tokens, maxTokens, licence } = draft;
+function bodyOf(model: string, { kind, ...fields }: FormFields): SpecializeBody {
+  const { name, task, rows, draft, keep, maxLoss, tokens, maxTokens, licence } = fields;
   return {
     ...{ name, model, tokens: Number(tokens), max_tokens: Number(maxTokens) },
     ...(task.trim() && { task: task.trim() }),
     ...(kind !== "none" && { [kind]: rows }),
+    ...(kind !== "examples" && draft.trim() && { draft: Number(draft) }),
     ...(keep === "auto" ? { keep, max_loss: Number(maxLoss) } : { keep: Number(keep) }),
     ...(licence.trim() && { licence: licence.trim() }),
   };
@@ -132,28 +134,28 @@ function bodyOf(model: string, { kind, ...draft }: JobDraft): SpecializeBody {
 const proposedName = (task: string): string => fileName(task).slice(0, 40);
 
 function JobForm({ model, running }: { model: ServedModel; running: SpecializeJob | undefined }) {
-  const [draft, setDraft] = useKept("specialize", emptyDraft);
+  const [fields, setFields] = useKept("specialize", emptyForm);
   const [isSending, setIsSending] = useState(false);
   const [error, setError] = useState<unknown>();
-  const change = (changed: Partial<JobDraft>) => setDraft({ ...draft, ...changed });
-  const { kind, rows, task } = draft;
-  const name = draft.name || proposedName(task);
+  const change = (changed: Partial<FormFields>) => setFields({ ...fields, ...changed });
+  const { kind, rows, task } = fields;
+  const name = fields.name || proposedName(task);
   const lines = rows.split("\n").filter((line) => line.trim() !== "").length;
   const begin = async (event: Event) => {
     event.preventDefault();
     setIsSending(true);
     setError(undefined);
     try {
-      await beginJob(bodyOf(model.id, { ...draft, name }));
-      setDraft(emptyDraft);
+      await beginJob(bodyOf(model.id, { ...fields, name }));
+      setFields(emptyForm);
       await loadJobs();
     } catch (failure) {
       setError(failure);
     }
     setIsSending(false);
   };
-  const field = (key: keyof JobDraft) => ({
-    value: draft[key],
+  const field = (key: keyof FormFields) => ({
+    value: fields[key],
     onInput: ({ currentTarget }: { currentTarget: { value: string } }) => change({ [key]: currentTarget.value }),
   });
   return (
@@ -172,7 +174,10 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
         ))}
       </fieldset>
       {kind === "none" ? (
-        <p class="note">You are shown the inputs before they are used. Small models draft poorly: read them.</p>
+        <p class="note">
+          From the task's words alone a small model drafts poorly: read what you are shown before it is used. Twenty
+          prompts of your own help more.
+        </p>
       ) : (
         <div class="field">
           <label class="field">
@@ -184,12 +189,19 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
             <textarea rows={5} required spellcheck={false} {...field("rows")} />
           </label>
           <p class="note">
-            {plural(lines, "line")}. At least 32 are wanted; a few hundred are better. A tenth is held out.
+            {plural(lines, "line")}. At least 32 are wanted
+            {kind === "prompts" && ", or 12 beside drafts"}; a few hundred are better. A tenth, at least 8, is held out.
           </p>
           <RowsFile onRead={(text) => change({ rows: text })} />
         </div>
       )}
       <div class="form-row">
+        {kind !== "examples" && (
+          <label class="field narrow">
+            <span>{kind === "none" ? "Drafts" : "Drafts like them"}</span>
+            <input type="number" min={32} step={1} placeholder={kind === "none" ? "256" : "none"} {...field("draft")} />
+          </label>
+        )}
         <label class="field">
           <span>Keep</span>
           <select {...field("keep")}>
@@ -201,7 +213,7 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
             <option value="auto">Auto: the smallest within a loss</option>
           </select>
         </label>
-        {draft.keep === "auto" && (
+        {fields.keep === "auto" && (
           <label class="field narrow">
             <span>Largest loss, nats</span>
             <input type="number" required min={0.001} step="any" {...field("maxLoss")} />
@@ -360,12 +372,13 @@ function chartTitle(run: string): string {
 }
 
 /** `SmolLM2: Translate … · keeps 50 % · prompts given · 200,000 tokens` */
-function askedWords({ asked: { model, task, rows, keep = 0.5, maxLoss, tokens } }: SpecializeJob): string {
+function askedWords({ asked: { model, task, rows, draft, keep = 0.5, maxLoss, tokens } }: SpecializeJob): string {
   const kept = keep === "auto" ? `the smallest within ${maxLoss ?? 0.1} nats` : `keeps ${percent(keep)}`;
+  const given = draft === undefined ? `${rows} given` : `${rows} given, ${count(draft)} more drafted`;
   return [
     task === undefined ? model : `${model}: ${task}`,
     kept,
-    rows === undefined ? "drafts its prompts" : `${rows} given`,
+    rows === undefined ? "drafts its prompts" : given,
     ...(tokens === undefined ? [] : [plural(tokens, "token")]),
   ].join("\u00a0· ");
 }
@@ -437,15 +450,15 @@ const SHOWN = 20;
 function Drafts({ prompts }: { prompts: readonly string[] }) {
   return (
     <div>
-      <p>Are these inputs of the task?</p>
+      <p>Do these drafts belong to the task?</p>
       <ul class="examples-shown">
         {prompts.slice(0, SHOWN).map((text) => (
           <li key={text}>{text}</li>
         ))}
       </ul>
       <p class="note">
-        {Math.min(SHOWN, prompts.length)} of {count(prompts.length)}. If they are not, delete this and say the task in
-        other words, or give prompts.
+        {Math.min(SHOWN, prompts.length)} of {count(prompts.length)}. If they do not, delete this and say the task in
+        other words, or give more prompts.
       </p>
     </div>
   );
