@@ -70,7 +70,8 @@ for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
   const pruned = join(runs, `pruned-${arm}-${keep}`);
   const files = KINDS.map((kind) => `data/train/${kind}.jsonl.gz`);
   const importance = ["--prompts", "513", "--importance", join(runs, "importance"), "--threads", threads];
-  if (!existsSync(pruned)) ifprune("prune", dense, pruned, "--keep", keep, "--data", ...files, ...importance, ...ARMS[arm]!);
+  if (!existsSync(pruned))
+    ifprune("prune", dense, pruned, "--keep", keep, "--data", ...files, ...importance, ...ARMS[arm]!);
   const block = ARMS[arm]![ARMS[arm]!.indexOf("--block") + 1];
   const name = `smollm2-${arm}-${keep}-${steps}-s${seed}`;
   const changes = {
