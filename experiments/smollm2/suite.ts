@@ -3,7 +3,7 @@
  * command may be stopped at any time and started again.
  *
  *     npx ifprune import SmolLM2-135M-Instruct.gguf runs/smollm2/dense --checkpoint --licence Apache-2.0
- *     npx tsx experiments/smollm2/suite.ts [ARM…] [--steps 264] [--seed 1] [--keep 0.5] [--threads 2]
+ *     npx tsx experiments/smollm2/suite.ts [ARM…] [--steps 264] [--seed 1] [--keep 0.5] [--rate 1e-4] [--threads 2]
  *
  * Without names all arms, the most telling first. Results: `results/NAME.json` and the table of all, on stdout, by `evaluate.ts`. An arm of 264 steps, a quarter of a million tokens, takes about an hour on two cores.
  */
@@ -38,6 +38,7 @@ const { values, positionals } = parseArgs({
     steps: { type: "string", default: "264" },
     seed: { type: "string", default: "1" },
     keep: { type: "string", default: "0.5" },
+    rate: { type: "string" }, // else that of the recipe
     threads: { type: "string", default: "2" },
   },
 });
@@ -49,7 +50,7 @@ const here = import.meta.dirname;
 const root = join(here, "../..");
 const runs = join(root, "runs/smollm2");
 const dense = join(runs, "dense");
-const { steps, seed, keep, threads } = values;
+const { steps, seed, keep, rate, threads } = values;
 const tFfn = Number(keep) * FULL_WIDTH;
 
 /** Ends the suite where a part of it fails or is interrupted. */
@@ -73,7 +74,7 @@ for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
   if (!existsSync(pruned))
     ifprune("prune", dense, pruned, "--keep", keep, "--data", ...files, ...importance, ...ARMS[arm]!);
   const block = ARMS[arm]![ARMS[arm]!.indexOf("--block") + 1];
-  const name = `smollm2-${arm}-${keep}-${steps}-s${seed}`;
+  const name = ["smollm2", arm, keep, steps, ...(rate === undefined ? [] : [rate]), `s${seed}`].join("-");
   const changes = {
     name,
     "init.run": relative(here, pruned),
@@ -82,6 +83,7 @@ for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
     "mask.block": ARMS[arm]!.includes("--block") ? Number(block) : 64,
     "stages.heal.steps": Number(steps),
     "stages.heal.budgets": null,
+    ...(rate !== undefined && { "stages.heal.learningRate.llm": Number(rate) }),
   };
   const set = Object.entries(changes).flatMap(([path, value]) => ["--set", `${path}=${JSON.stringify(value)}`]);
   ifprune("train", "heal.json", "--seed", seed, "--threads", threads, "--runs", join(root, "runs"), ...set);
