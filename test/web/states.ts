@@ -76,8 +76,11 @@ async function ask(page: Page, text: string): Promise<void> {
 
 const press = (page: Page, name: string) => page.getByRole("button", { name, exact: true }).click();
 
-async function race(page: Page): Promise<void> {
-  await page.getByRole("textbox", { name: "Prompt" }).fill(instructions[0]!);
+/** Of the last model with trained masks: the larger one, where there are two. */
+async function race(page: Page, service: InferenceService): Promise<void> {
+  const { id } = service.models().findLast(({ isTrained }) => isTrained)!;
+  await page.getByRole("combobox", { name: "Model" }).selectOption(id);
+  await page.getByRole("textbox", { name: "Prompt" }).fill("Name three fruits.");
   await page.getByRole("button", { name: "Start" }).click();
   await page.getByRole("table").waitFor();
 }
@@ -203,8 +206,8 @@ export const states: readonly ViewState[] = [
     name: "race",
     view: "race",
     isFigure: true,
-    show: async (page) => {
-      await race(page);
+    show: async (page, service) => {
+      await race(page, service);
       await page.getByRole("button", { name: "The same again" }).click();
       await page.getByRole("row", { name: /^All 2/ }).waitFor();
     },
