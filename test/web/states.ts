@@ -79,7 +79,7 @@ const press = (page: Page, name: string) => page.getByRole("button", { name, exa
 /** Of the last model with trained masks: the larger one, where there are two. */
 async function race(page: Page, service: InferenceService): Promise<void> {
   const { id } = service.models().findLast(({ isTrained }) => isTrained)!;
-  await page.getByRole("combobox", { name: "Model" }).selectOption(id);
+  await page.getByRole("combobox", { name: "Model", exact: true }).selectOption(id);
   await page.getByRole("textbox", { name: "Prompt" }).fill("Name three fruits.");
   await page.getByRole("button", { name: "Start" }).click();
   await page.getByRole("table").waitFor();
@@ -262,7 +262,7 @@ export const states: readonly ViewState[] = [
       }
       await begin("running", "endless", "prompts", "auto");
       jobs.goOn("running");
-      await page.getByRole("combobox", { name: "Model" }).selectOption(model);
+      await page.getByRole("combobox", { name: "Model", exact: true }).selectOption(model);
       await page.getByText("1 answer side by side").click();
       await page.getByRole("combobox", { name: "Keep" }).last().selectOption("auto");
       await page.getByText("Training", { exact: true }).waitFor();
