@@ -30,6 +30,8 @@ const ARMS: Readonly<Record<string, readonly string[]>> = {
   "static-as-found": ["--masks", "1"],
 };
 const KINDS = ["rules", "sql", "math", "python", "roleplay", "tools", "stories", "code", "plain"];
+/** Of their files together: data/LICENSES.md. */
+const LICENCES = "Apache-2.0 and MIT and BSD-3-Clause and CC-BY-4.0 and public domain";
 const FULL_WIDTH = 1536;
 
 const { values, positionals } = parseArgs({
@@ -72,7 +74,19 @@ for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
   const files = KINDS.map((kind) => `data/train/${kind}.jsonl.gz`);
   const importance = ["--prompts", "513", "--importance", join(runs, "importance"), "--threads", threads];
   if (!existsSync(pruned))
-    ifprune("prune", dense, pruned, "--keep", keep, "--data", ...files, ...importance, ...ARMS[arm]!);
+    ifprune(
+      "prune",
+      dense,
+      pruned,
+      "--keep",
+      keep,
+      "--data",
+      ...files,
+      "--licence",
+      LICENCES,
+      ...importance,
+      ...ARMS[arm]!,
+    );
   const block = ARMS[arm]![ARMS[arm]!.indexOf("--block") + 1];
   const name = ["smollm2", arm, keep, steps, ...(rate === undefined ? [] : [rate]), `s${seed}`].join("-");
   const changes = {

@@ -155,11 +155,8 @@ function hasHardMasks({ mask, predictor }: Recipe, { kind, train }: Recipe["stag
 
 function modelCard(recipe: Recipe, { bosId, eosId }: Tokenizer, inherited: RunStart["inherited"]): ModelCard {
   const { mask, stages } = recipe;
-  const data = stages.flatMap((stage) => stage.data);
-  const own = data.map(({ domain, licence }) => ({ name: domain, licence }));
-  const named = new Set<string>(data.flatMap(({ path }) => path)); // `prune` calls data by its file, and may not know its licence
-  const before = inherited.filter(({ name }) => !named.has(name));
-  const origins = new Map([...before, ...own].map((origin) => [JSON.stringify(origin), origin]));
+  const own = stages.flatMap(({ data }) => data.map(({ domain, licence }) => ({ name: domain, licence })));
+  const origins = new Map([...inherited, ...own].map((origin) => [JSON.stringify(origin), origin]));
   return {
     ...(mask?.kind === "predictor" && { tFfn: mask.tFfn, epsilon: mask.epsilon }),
     lambda: mask && !stages.some((stage) => hasHardMasks(recipe, stage)) ? "soft" : "hard",
