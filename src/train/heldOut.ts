@@ -12,7 +12,10 @@ import { type Score, summarizeDivergence } from "./diagnose.ts";
 import type { Teacher } from "./teacher.ts";
 
 export interface HeldOutExample extends LabelledSequence {
+  /** Its task. */
   domain: string;
+  /** That it was read from. */
+  file: string;
   /** What the predictor reads, when it reads the whole prompt. */
   predictorPrompt: Int32Array;
   /** What the predictor reads, when it reads the instruction only. */
@@ -41,6 +44,7 @@ export async function heldOutExamples(
       if (ids.length > maxTokens) continue;
       examples.push({
         domain: row.task,
+        file: path,
         ids,
         labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
         predictorPrompt: predictorIds(format.tokenizer, text),
@@ -50,6 +54,12 @@ export async function heldOutExamples(
   }
   const count = Math.min(limit, examples.length);
   return Array.from({ length: count }, (_, i) => examples[Math.floor((i * examples.length) / count)]!);
+}
+
+/** What a mean over held-out questions weighs alike: files where there are several, else tasks. A file may hold twenty tasks with a question or two of each, another three hundred of one. */
+export function kindsOf(examples: readonly HeldOutExample[]): readonly string[] {
+  const files = examples.map(({ file }) => file);
+  return new Set(files).size > 1 ? files : examples.map(({ domain }) => domain);
 }
 
 /** Held-out questions with what a teacher of them makes of each; answers count, prompts do not. @param states of the same questions, in their order */
@@ -77,10 +87,7 @@ export async function measureDivergence(
   const meter = new DivergenceMeter(config, parameterArrays({ llm: weights }), teacher, session);
   try {
     const measured = await meter.measure(await taughtSequences(examples, states));
-    return summarizeDivergence(
-      measured,
-      examples.map(({ domain }) => domain),
-    );
+    return summarizeDivergence(measured, kindsOf(examples));
   } finally {
     await meter.release();
   }

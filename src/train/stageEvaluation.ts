@@ -7,7 +7,7 @@ import { DivergenceMeter } from "../net/divergenceMeter.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type LearnedStaticMask, PREFIX } from "../net/step.ts";
 import { diagnoseMasks, type Score, summarize, summarizeDivergence } from "./diagnose.ts";
-import { type HeldOutExample, taughtSequences } from "./heldOut.ts";
+import { type HeldOutExample, kindsOf, taughtSequences } from "./heldOut.ts";
 import type { EvaluationRow, MaskRow } from "./runLog.ts";
 import type { DistilStage, StageConfig } from "./stage.ts";
 
@@ -48,7 +48,7 @@ export class StageEvaluation {
     await this.#evaluator.release();
   }
 
-  /** Divergence from the teacher over the answers of held-out questions, under the mask in use and, if masks are fixed, another domain's. */
+  /** Divergence from the teacher over the answers of held-out questions, under the mask in use and, if masks are fixed, another kind's. */
   async #measureDivergence(
     stage: DistilStage,
     { examples, states, entryOf }: NonNullable<DistilStage["heldOut"]>,
@@ -61,23 +61,21 @@ export class StageEvaluation {
       this.#session,
     );
     const sequences = await taughtSequences(examples, states);
-    const domains = examples.map(({ domain }) => domain);
+    const kinds = kindsOf(examples);
     const under = async (own?: readonly Mask[]) =>
-      summarizeDivergence(await this.#meter!.measure(sequences, own), domains);
+      summarizeDivergence(await this.#meter!.measure(sequences, own), kinds);
     const scores: Record<string, Score> = { dense: await under() };
     if (fixed && entryOf) {
       const own = entryOf.map((entry) => fixed.masks[entry]!.get(fixed.tFfn)!);
       scores.own = await under(own);
-      if (new Set(domains).size > 1)
-        scores.foreign = await under(foreignPartners(domains).map((partner) => own[partner]!));
+      if (new Set(kinds).size > 1) scores.foreign = await under(foreignPartners(kinds).map((partner) => own[partner]!));
     } else if (masks.kind === "predictor") {
       const predicted = await this.#evaluator.predict(
         examples.map((one) => (masks.input === "instruction" ? one.predictorInstruction : one.predictorPrompt)),
       );
       const own = predicted.map(({ mask }) => fromDenseMask(mask, llm.ffnWidth));
       scores.perInput = await under(own);
-      if (new Set(domains).size > 1)
-        scores.foreign = await under(foreignPartners(domains).map((partner) => own[partner]!));
+      if (new Set(kinds).size > 1) scores.foreign = await under(foreignPartners(kinds).map((partner) => own[partner]!));
     } else if (masks.kind === "learned-static") scores.own = await under(examples.map(() => this.#staticMask(masks)));
     return evaluationRow(examples.length, scores);
   }

@@ -222,7 +222,9 @@ const stageShape = {
     every: integer(1).describe("Steps."),
     path: z
       .union([path, list(path, "a path, or a list of them")], "a path, or a list of them")
-      .describe("Questions, JSON Lines; one file or several."),
+      .describe(
+        "Questions, JSON Lines; one file or several. What a stage learns from a teacher is the mean over files, of one file over its tasks.",
+      ),
     examples: integer(1).optional().describe("At most so many, spread evenly over the files."),
   })
     .optional()
