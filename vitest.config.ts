@@ -14,7 +14,7 @@ export const settings: ViteUserConfig["test"] = {
 const shared = [
   "src/{mask,model,text,formats,graph,net,report}/**/*.test.ts",
   "src/train/**/!(teacher).test.ts", // that one replaces a module
-  "{experiments/report,web/src}/**/*.test.ts",
+  "{experiments/{report,smollm2},web/src}/**/*.test.ts",
 ];
 
 export default defineConfig({

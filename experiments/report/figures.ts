@@ -20,11 +20,12 @@ export function drawFigure(figure: Figure, { facts }: Pick<Experiments, "facts">
   switch (figure.kind) {
     case "overlap":
       return overlapFigure(figure, results);
-    case "lines":
-      return linesFigure(
-        figure,
-        figure.points.map((point) => ({ ...point, score: scoreOf(results, facts, point) })),
-      );
+    case "lines": {
+      const points = figure.points.map((point) => ({ ...point, score: scoreOf(results, facts, point) }));
+      const counts = points.flatMap(({ score }) => (score ? [score.n] : []));
+      const seeds = counts.length > 0 ? `Mean of ${seedsWords(counts)}, bars: ± sample standard deviation.` : undefined;
+      return linesFigure({ ...figure, note: joinNotes(figure.note, "Suite score, %.", seeds) }, points);
+    }
     case "bars": {
       const seeds = commonSeeds(results, [figure.headline, ...figure.bars]); // else a lucky seed would pass for a change
       const scored = <T extends Source>(bar: T) => ({ ...bar, score: scoreOf(results, facts, bar, seeds) });
@@ -166,9 +167,13 @@ function colourKey(x: number, y: number, width: number, chance: number): string 
   ].join("\n");
 }
 
-// (b) Scores against a quantity
+// (b) Shares against a quantity
 
-function linesFigure(figure: OfKind<"lines">, points: readonly Scored<OfKind<"lines">["points"][number]>[]): string {
+/** Shares in percent against a quantity, a line per series. */
+export function linesFigure(
+  figure: Pick<OfKind<"lines">, "title" | "note" | "xLabel" | "xTicks"> & { log?: boolean },
+  points: readonly Scored<{ series: string; x: number }>[],
+): string {
   const names = [...new Set(points.map(({ series }) => series))];
   const known = points.flatMap(({ score, ...point }) => (score ? [{ ...point, score }] : []));
   const absent = points.filter(({ score }) => !score).map(({ series, x }) => `${series} at ${short(x)}`);
@@ -236,14 +241,7 @@ function linesFigure(figure: OfKind<"lines">, points: readonly Scored<OfKind<"li
     const signs = own.map((point) => sign(i, px(point.x), y(100 * point.score.mean)));
     return [own.length > 1 ? `<path class="line s${i % 8}" d="M${path}"/>` : "", ...whiskers, ...signs].join("");
   });
-  const note = joinNotes(
-    figure.note,
-    "Suite score, %.",
-    known.length > 0
-      ? `Mean of ${seedsWords(known.map(({ score }) => score.n))}, bars: ± sample standard deviation.`
-      : undefined,
-  );
-  return svg({ ...figure, note }, bottom + 36 + 16 * absentLines.length, [
+  return svg(figure, bottom + 36 + 16 * absentLines.length, [
     ...legend,
     ...grid,
     line(left, bottom, right, bottom, "axis"),

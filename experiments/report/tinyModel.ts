@@ -74,14 +74,15 @@ function marksOf(all: readonly Answers[], { files }: TinyModel["tests"][number],
 const only = (marks: Marks, has: (task: string) => boolean): number[][] =>
   [...marks].flatMap(([task, items]) => (has(task) ? [items] : []));
 
-/** "85.9 (84–88)" of a mean over tasks; "–" of none. */
-function meanCell(tasks: readonly (readonly number[])[]): string {
+/** "85.9 (84–88)" of a mean over tasks; "–" of none. @param tasks of each, right (1) or wrong (0) by question */
+export function meanCell(tasks: readonly (readonly number[])[]): string {
   if (tasks.length === 0) return "–";
   const [low, high] = itemsInterval(tasks);
   return `${(100 * mean(tasks.map(mean))).toFixed(1)} (${range([Math.max(0, low), Math.min(1, high)])})`;
 }
 
-function taskCell(items: readonly number[] | undefined): string {
+/** "85.9 (84–88)", or "3 of 4" where there are few questions. */
+export function taskCell(items: readonly number[] | undefined): string {
   if (!items) return "–";
   const right = items.reduce((sum, item) => sum + item, 0);
   if (items.length < MIN_COUNT) return `${right} of ${items.length}`;

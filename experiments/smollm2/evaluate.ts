@@ -2,10 +2,11 @@
  * How far pruned models are from the dense one that they come from: forward KL and agreement of the most likely token over the answers of held-out prompts, kind by kind, under each
  * prompt's own mask and its controls.
  *
- *     npx tsx experiments/smollm2/evaluate.ts DENSE MODEL… [--keep 0.5,0.75] [--prompts 20] [--states runs/smollm2/states] [--threads 2] [--out FILE]
+ *     npx tsx experiments/smollm2/evaluate.ts DENSE MODEL… [--keep 0.5,0.75] [--prompts 20] [--states runs/smollm2/states] [--threads 2] [--matrix] [--out FILE]
  *
  * DENSE and MODELs are checkpoints or runs; a model without a predictor is measured dense. Masks are hard. Controls, where there is more than one mask: `foreign`, the mask of a prompt of another kind;
- * `generic`, one mask for all from the same predictor's scores; `dense`, every channel. Last line of stdout: one JSON document.
+ * `generic`, one mask for all from the same predictor's scores; `dense`, every channel. With `--matrix` also the prompts of every kind under the masks of every other, which takes three times as long, and how
+ * much the masks overlap. Last line of stdout: one JSON document, `Evaluation` in `results.ts`.
  */
 
 import { writeFileSync } from "node:fs";
@@ -15,14 +16,18 @@ import { OptionError } from "../../src/errors.ts";
 import { boundaryOf } from "../../src/manifest.ts";
 import { foreignPartners, meanScores } from "../../src/mask/baselines.ts";
 import { type Mask, maskFromScores } from "../../src/mask/mask.ts";
+import { maskDiagnostics } from "../../src/mask/overlap.ts";
 import { headConfig } from "../../src/model/predictorConfig.ts";
-import { DivergenceMeter, type TaughtSequence } from "../../src/net/divergenceMeter.ts";
+import { DivergenceMeter } from "../../src/net/divergenceMeter.ts";
 import { Evaluator } from "../../src/net/evaluator.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
 import { createTokenizer } from "../../src/text/tokenizer.ts";
 import { formatOf, loadModel, type SavedModel } from "../../src/train/checkpoint.ts";
-import { type HeldOutExample, heldOutExamples } from "../../src/train/heldOut.ts";
+import { type HeldOutExample, heldOutExamples, taughtSequences } from "../../src/train/heldOut.ts";
 import { Teacher } from "../../src/train/teacher.ts";
+import { markdownTable } from "../report/markdown.ts";
+import { kindMatrix } from "./kindMatrix.ts";
+import type { Evaluation, Scores } from "./results.ts";
 
 const MAX_TOKENS = 256;
 const data = join(import.meta.dirname, "data");
@@ -43,6 +48,7 @@ const { values, positionals } = parseArgs({
     prompts: { type: "string", default: "20" },
     states: { type: "string", default: "runs/smollm2/states" },
     threads: { type: "string", default: "2" },
+    matrix: { type: "boolean", default: false },
     out: { type: "string" },
   },
 });
@@ -71,29 +77,17 @@ for (const [kind, file] of Object.entries(KINDS)) {
   }
 }
 
+const kinds = [...new Set(kindOf)];
+
 await using teacher = new Teacher(
   dense.llm,
   examples.map(({ ids }) => ids),
   { folder: values.states, sequenceLength: MAX_TOKENS, session },
 );
-const Dt = teacher.head.width;
-const sequences: TaughtSequence[] = [];
-for (const [i, { ids, labels }] of examples.entries()) {
-  const states = await teacher.states(Int32Array.of(i));
-  sequences.push({
-    ids,
-    counts: Array.from(labels, (label) => label >= 0),
-    states: states.subarray(0, ids.length * Dt),
-  });
-}
+const sequences = await taughtSequences(examples, teacher);
 
-interface Scores {
-  kl: number;
-  agreement: number;
-  byKind: Record<string, { kl: number; agreement: number }>;
-}
-
-const rows: ({ model: string; mask: string; keep: number } & Scores)[] = [];
+const rows: Evaluation["rows"] = [];
+const matrices: NonNullable<Evaluation["matrices"]> = [];
 for (const path of modelPaths) {
   const model = await loadModel(path);
   const { config } = model.llm;
@@ -103,10 +97,10 @@ for (const path of modelPaths) {
   };
   const parameters = parameterArrays(parts);
   const meter = new DivergenceMeter(config, parameters, { ...teacher.head, weight: teacher.headWeight }, session);
-  const measure = async (mask: string, keep: number, masks?: readonly Mask[]) => {
+  const measure = async (masks?: readonly Mask[]): Promise<Scores> => {
     const measured = await meter.measure(sequences, masks);
     const byKind: Scores["byKind"] = {};
-    for (const kind of new Set(kindOf)) {
+    for (const kind of kinds) {
       const own = measured.filter((_, i) => kindOf[i] === kind);
       const sum = (f: (one: (typeof own)[number]) => number) => own.reduce((total, one) => total + f(one), 0);
       const positions = sum((one) => one.positions);
@@ -114,10 +108,15 @@ for (const path of modelPaths) {
     }
     const mean = (key: "kl" | "agreement") =>
       Object.values(byKind).reduce((total, one) => total + one[key], 0) / Object.keys(byKind).length;
-    rows.push({ model: basename(resolve(path)), mask, keep, kl: mean("kl"), agreement: mean("agreement"), byKind });
-    console.error(`${path} ${mask} ${keep}: KL ${mean("kl").toFixed(3)}, agreement ${mean("agreement").toFixed(3)}`);
+    return { kl: mean("kl"), agreement: mean("agreement"), byKind };
   };
-  await measure("dense", 1);
+  const name = basename(resolve(path));
+  const add = (mask: Evaluation["rows"][number]["mask"], keep: number, scores: Scores) => {
+    rows.push({ model: name, mask, keep, ...scores });
+    const { kl, agreement } = scores;
+    console.error(`${path} ${mask} ${keep}: KL ${kl.toFixed(3)}, agreement ${agreement.toFixed(3)}`);
+  };
+  add("dense", 1, await measure());
   if (model.predictor) {
     const { backbone, head } = model.predictor;
     const shape = headConfig(path, new Map([...head].map(([name, { shape }]) => [name, shape])), {
@@ -136,35 +135,40 @@ for (const path of modelPaths) {
       (one) => one.scores,
     );
     await evaluator.release();
-    const partners = foreignPartners(kindOf);
     for (const keep of keeps) {
       const tFfn = Math.round((keep * dFfn) / shape.block) * shape.block;
       const own = scores.map((z) => maskFromScores(z, { dFfn, tFfn }));
-      const generic = maskFromScores(meanScores(scores), { dFfn, tFfn });
-      await measure("own", keep, own);
+      const ofPartners = (partners: readonly number[]) => measure(partners.map((partner) => own[partner]!));
+      const underOwn = await measure(own);
+      add("own", keep, underOwn);
       if (shape.rank === 1) continue; // one mask: its own controls
-      await measure(
-        "foreign",
-        keep,
-        partners.map((partner) => own[partner]!),
-      );
-      await measure(
-        "generic",
-        keep,
-        own.map(() => generic),
-      );
+      add("foreign", keep, await ofPartners(foreignPartners(kindOf)));
+      const generic = maskFromScores(meanScores(scores), { dFfn, tFfn });
+      add("generic", keep, await measure(own.map(() => generic)));
+      if (!values.matrix) continue;
+      const { chance, overlapWithin, overlapAcross } = maskDiagnostics(own, kindOf);
+      const kl = await kindMatrix(kindOf, underOwn.byKind, async (partners) => (await ofPartners(partners)).byKind);
+      matrices.push({ model: name, keep, kinds, kl, chance, overlapWithin, overlapAcross });
     }
   }
   await meter.release();
 }
 
-const kinds = Object.keys(KINDS);
-console.log(`| model | mask | keep | KL | agreement | ${kinds.join(" | ")} |`);
-console.log(`|---|---|---:|---:|---:|${kinds.map(() => "---:|").join("")}`);
-for (const { model, mask, keep, kl, agreement, byKind } of rows) {
-  const cells = kinds.map((kind) => byKind[kind]?.kl.toFixed(3) ?? "–");
-  console.log(`| ${model} | ${mask} | ${keep} | ${kl.toFixed(3)} | ${agreement.toFixed(3)} | ${cells.join(" | ")} |`);
-}
-const document = JSON.stringify({ dense: densePath, prompts: examples.length, rows });
+const lines = markdownTable(
+  ["model", "mask", "keep", "KL", "agreement", ...kinds],
+  rows.map(({ model, mask, keep, kl, agreement, byKind }) => {
+    const numbers = [kl, agreement, ...kinds.map((kind) => byKind[kind]!.kl)];
+    return [model, mask, String(keep), ...numbers.map((number) => number.toFixed(3))];
+  }),
+  ["mask"],
+);
+console.log(lines.join("\n"));
+const evaluation: Evaluation = {
+  dense: densePath,
+  prompts: examples.length,
+  rows,
+  ...(matrices.length > 0 && { matrices }),
+};
+const document = JSON.stringify(evaluation);
 if (values.out) writeFileSync(values.out, `${document}\n`);
 console.log(document);

@@ -14,8 +14,8 @@ const TITLE_HEIGHT = 34;
 const SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 
 interface TextOptions {
-  /** Class of the style sheet. */
-  as?: "title" | "soft" | "small" | "tiny" | "strong";
+  /** Class of the style sheet; `paper`: for what stands on a dark ground in the light scheme, and the reverse. */
+  as?: "title" | "soft" | "small" | "tiny" | "strong" | "paper";
   anchor?: "start" | "middle" | "end";
   /** Degrees about its point. */
   turn?: number;

@@ -45,6 +45,7 @@ const sidebar: DefaultTheme.SidebarItem[] = [
       { text: "The tiny model", link: "/models/tiny/README" },
       { text: "The suite", link: "/experiments/suite/README" },
       { text: "SmolLM2", link: "/experiments/smollm2/README" },
+      { text: "SmolLM2, tables", link: "/experiments/smollm2/results/tables" },
       { text: "Log", link: "/docs/log" },
     ],
   },
