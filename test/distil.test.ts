@@ -72,7 +72,21 @@ beforeAll(async () => {
 
 function pruning(): string[] {
   const data = ["--data", at("tiny/train.jsonl"), "--instructions", at("tiny/instructions.json")];
-  return [...data, "--masks", "2", "--block", "16", "--t-ffn", "48", "--prompts", "12", "--threads", "1"];
+  const importance = ["--importance", at("kept/importance")];
+  return [
+    ...data,
+    ...importance,
+    "--masks",
+    "2",
+    "--block",
+    "16",
+    "--t-ffn",
+    "48",
+    "--prompts",
+    "12",
+    "--threads",
+    "1",
+  ];
 }
 
 /** What a command that fails says. */
@@ -231,6 +245,7 @@ test("refused: a teacher with another tokenizer, blocks that do not divide, budg
     /"stages\[0\]\.budgets": wanted multiples of mask\.block = 16 up to llm\.ffnWidth = 96, got 40/,
   );
   const data = ["--data", at("tiny/train.jsonl"), "--instructions", at("tiny/instructions.json")];
+  expect(await fail("prune", "not read", at("pruned"), ...data)).toMatch(/^prune: wanted a new folder, got .+pruned/);
   expect(await fail("prune", at("dense"), at("no"), ...data, "--block", "36")).toMatch(
     /wanted blocks that divide 96 channels/,
   );

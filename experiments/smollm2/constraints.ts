@@ -42,7 +42,6 @@ export const constrainedRow = z.strictObject({
   instruction: text,
   constraints: z.array(constraint).min(1),
 });
-export type ConstrainedRow = z.infer<typeof constrainedRow>;
 
 /** Whether an answer keeps a constraint. Empty answers keep none. */
 export function keeps(constraint: Constraint, given: string): boolean {

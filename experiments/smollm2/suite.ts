@@ -67,10 +67,9 @@ const ifprune = (...args: readonly string[]) => run(join(root, "bin/ifprune.js")
 const entriesOf = (pruned: string) =>
   readSafetensors(join(pruned, "predictor/head.safetensors")).get("router.weight")!.shape[0]!;
 
-mkdirSync(join(runs, "importance"), { recursive: true });
 mkdirSync(join(here, "results"), { recursive: true });
 for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
-  const pruned = join(runs, `pruned-${arm}-${keep}`);
+  const pruned = join(runs, `pruned-${arm}-${keep}-s${seed}`);
   const files = KINDS.map((kind) => `data/train/${kind}.jsonl.gz`);
   const importance = ["--prompts", "513", "--importance", join(runs, "importance"), "--threads", threads];
   if (!existsSync(pruned))
@@ -84,6 +83,8 @@ for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
       ...files,
       "--licence",
       LICENCES,
+      "--seed",
+      seed,
       ...importance,
       ...ARMS[arm]!,
     );

@@ -7,8 +7,8 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { checkGroupable, groupBundle } from "../bundle/groupBundle.ts";
 import { residentBytes, residentFlaw } from "../bundle/residentModel.ts";
-import { checkNewFolder } from "../files.ts";
-import { interruption, percent } from "./options.ts";
+import { checkNewFolder, ownPartial } from "../files.ts";
+import { percent } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 /**
@@ -16,27 +16,28 @@ import { Progress } from "./progress.ts";
  *
  * @param operation for messages
  * @param make writes a bundle into a new folder: blocks are found by what it does, so it is written beside its place first
+ * @param signal stops finding blocks
  */
 export async function makeInBlocks(
   operation: string,
   out: string,
   block: number | undefined,
   make: (folder: string) => Promise<void>,
+  signal: AbortSignal,
 ): Promise<void> {
   if (block === undefined) return await make(out);
   checkNewFolder(out, operation);
-  const first = `${resolve(out)}.ungrouped-${process.pid}`;
+  const first = `${resolve(out)}.ungrouped.${ownPartial()}`;
   try {
     await make(first);
-    await group(operation, first, out, block);
+    await group(operation, first, out, block, signal);
   } finally {
     rmSync(first, { recursive: true, force: true });
   }
 }
 
 /** A bundle with its channels in blocks, and what that is worth and costs. */
-async function group(operation: string, path: string, out: string, block: number): Promise<void> {
-  const signal = interruption(`${operation}: stopped. Nothing was written.`);
+async function group(operation: string, path: string, out: string, block: number, signal: AbortSignal): Promise<void> {
   const root = mkdtempSync(join(tmpdir(), "ifprune-group-"));
   let progress: Progress | undefined;
   try {

@@ -35,13 +35,13 @@ export async function importAction(
   };
   const as = checkpoint ? "checkpoint" : "bundle";
   const signal = interruption("import: stopped. Nothing was written.");
-  await makeInBlocks("import", out, blocks, async (folder) => {
+  const make = async (folder: string) => {
     const importing = importModel(source, folder, { ...options, as, onProgress, signal });
     const { notes } = await importing.finally(() => progress?.finish());
     for (const note of notes) process.stderr.write(`${note}\n`);
-    if (!checkpoint && measure) await measureBundle(folder, { text, threads });
-  });
-  if (blocks !== undefined && measure) await measureBundle(out, { text, threads });
+  };
+  await makeInBlocks("import", out, blocks, make, signal);
+  if (!checkpoint && measure) await measureBundle(out, { text, threads });
   process.stderr.write(
     checkpoint
       ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${resolve(out)}"}, or by its path from the recipe's folder.\n`

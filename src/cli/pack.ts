@@ -2,6 +2,7 @@ import { packBundle } from "../bundle/packBundle.ts";
 import type { WeightType } from "../formats/quantize.ts";
 import { checkpointFolders } from "../train/checkpoint.ts";
 import { makeInBlocks } from "./grouping.ts";
+import { interruption } from "./options.ts";
 
 interface Options {
   type: WeightType;
@@ -11,9 +12,10 @@ interface Options {
 
 /** `ifprune pack` */
 export async function packAction(checkpoint: string, out: string, { type, ffnType, blocks }: Options): Promise<void> {
-  await makeInBlocks("pack", out, blocks, async (folder) => {
+  const make = async (folder: string) => {
     const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, { type, ffnType });
     for (const note of notes) process.stderr.write(`${note}\n`);
-  });
+  };
+  await makeInBlocks("pack", out, blocks, make, interruption("pack: stopped. Nothing was written."));
   process.stderr.write(`${out}: ${type} bundle${ffnType === undefined ? "" : `, gate and up in ${ffnType}`}\n`);
 }

@@ -1,5 +1,6 @@
 import { budgetTFfn } from "../bundle/budget.ts";
 import { OptionError } from "../errors.ts";
+import { checkNewFolder, makeFolders } from "../files.ts";
 import { boundaryOf } from "../manifest.ts";
 import { createTokenizer } from "../text/tokenizer.ts";
 import { formatOf, loadModel, saveModel } from "../train/checkpoint.ts";
@@ -30,6 +31,8 @@ interface Options {
 /** `ifprune prune` */
 export async function pruneAction(checkpoint: string, out: string, options: Options): Promise<void> {
   const { data: paths, instructions, licence, maxTokens, keep, tFfn, json, threads, ...rest } = options;
+  checkNewFolder(out, "prune"); // before minutes of work, not after
+  if (options.importance !== undefined) makeFolders(options.importance);
   const signal = interruption("prune: stopped. Nothing was written.");
   const model = await loadModel(checkpoint);
   if (model.predictor)
