@@ -22,7 +22,7 @@ import { fullMask } from "../src/mask/mask.ts";
 import { Random } from "../src/random.ts";
 import { short, ticks } from "../src/report/chart.ts";
 import { line, MARGIN, round, sign, svg, text, textWidth, WIDTH } from "../src/report/svg.ts";
-import { makeBundle, modelShape, randomMask, root } from "./randomBundle.ts";
+import { makeBundle, modelShape, randomMask, removeMade } from "./randomBundle.ts";
 
 const { values } = parseArgs({
   options: {
@@ -71,7 +71,7 @@ const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b
 async function measure(name: string): Promise<Measured[]> {
   const shape = shapes[name]!;
   const { numLayers, ffnWidth: dFfn, vocabSize } = shape.config;
-  const folder = await makeBundle(name, shape);
+  const folder = await makeBundle(`blocks-${name}`, shape); // of its own, as its manifest changes
   const cache = mkdtempSync(join(tmpdir(), "ifprune-blocks-"));
   const random = new Random(name);
   const options = { contextLength: promptTokens + answerTokens, threads };
@@ -202,7 +202,7 @@ async function run(): Promise<Results> {
       for (const row of rows.filter(({ shape }) => shape === name)) process.stderr.write(`${JSON.stringify(row)}\n`);
     }
   } finally {
-    rmSync(root, { recursive: true, force: true });
+    removeMade();
   }
   const machine = `${cpus().length} × ${cpus()[0]!.model}`;
   const date = new Date().toISOString().slice(0, 10);

@@ -22,7 +22,7 @@ import { writeFully } from "../src/files.ts";
 import { tensorBytes } from "../src/formats/gguf.ts";
 import type { Mask } from "../src/mask/mask.ts";
 import { Random } from "../src/random.ts";
-import { makeBundle, modelShape, randomMask, root, type Shape } from "./randomBundle.ts";
+import { makeBundle, modelShape, randomMask, removeMade, root, type Shape } from "./randomBundle.ts";
 
 const { values } = parseArgs({
   options: {
@@ -274,5 +274,5 @@ writeFileSync(
   fileURLToPath(`${out}.md`),
   `# Building a sub-network\n\n\`npx tsx bench/gather.ts\` on ${machine}; medians of ${values.rounds} rounds, the page cache warm unless said; other processes were running at a lower priority. Random weights and masks.\n\n${table(results)}\n`,
 );
-if (!values.keep) rmSync(root, { recursive: true, force: true });
+if (!values.keep) removeMade();
 process.exit(0);

@@ -1,5 +1,5 @@
 /** Bundles of random weights in the shapes of models, for measurements. */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { partMetadata } from "../src/bundle/bundle.ts";
@@ -42,10 +42,18 @@ export function modelShape(
   };
 }
 
+const made: string[] = [];
+
+/** Removes the bundles that this process has made; those that were there stay. */
+export function removeMade(): void {
+  for (const folder of made) rmSync(folder, { recursive: true, force: true });
+}
+
 /** A bundle, made unless it is there. @param name of the shape, without its type */
 export async function makeBundle(name: string, { config, type, block }: Shape): Promise<string> {
   const folder = join(root, `${name}-${type}-${block}`);
   if (existsSync(join(folder, "ifprune.json"))) return folder;
+  made.push(folder);
   mkdirSync(folder, { recursive: true });
   const random = new Random(name);
   const types: ChannelTypes = { gate: type, up: type, down: type };

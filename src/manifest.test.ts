@@ -4,8 +4,11 @@ import { describe, expect, test } from "vitest";
 import { temporaryFolder } from "../test/support/models.ts";
 import { FileError } from "./errors.ts";
 import {
+  addQuality,
   type CheckpointManifest,
   describeFiles,
+  hashFile,
+  manifestHash,
   manifestName,
   readManifest,
   verifyFiles,
@@ -37,6 +40,21 @@ test("what is written is read back, and its files verify", async () => {
   const { folder, manifest } = await sample();
   expect(readManifest(folder, "ifprune-checkpoint")).toEqual(manifest);
   await verifyFiles(folder, manifest);
+});
+
+test("a bundle's hash is that of its manifest's file, and stays when the bundle is measured, and measured again", async () => {
+  const { folder, manifest } = await sample();
+  const { predictorPooling: _, ...old } = { ...manifest, format: "ifprune-bundle" }; // as written before there was such a field
+  const path = join(folder, manifestName);
+  writeFileSync(path, `${JSON.stringify(old, null, 2)}\n`);
+  const hash = manifestHash(folder);
+  expect(hash).toBe(await hashFile(path));
+  for (const loss of [0.5, 0.25]) {
+    const quality = { prompts: 6, tokens: 90, rows: [{ source: "griffin", tFfn: 64, loss, agreement: 0.9 }] };
+    addQuality(folder, quality);
+    expect(readManifest(folder, "ifprune-bundle").quality).toEqual(quality);
+    expect(manifestHash(folder)).toBe(hash);
+  }
 });
 
 describe("refuses", () => {

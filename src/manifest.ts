@@ -3,8 +3,8 @@
  * every file in it. It is written last, so a folder with a manifest is a whole one.
  */
 import { createHash } from "node:crypto";
-import { closeSync, createReadStream, existsSync, fsyncSync, openSync, readFileSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { closeSync, createReadStream, existsSync, fsyncSync, openSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "./errors.ts";
 import { makeFile, readJson, writeFully } from "./files.ts";
@@ -144,11 +144,10 @@ export function formatOfFolder(folder: string): ManifestFormat | undefined {
 
 const formatSchema = z.object({ format: z.enum(["ifprune-checkpoint", "ifprune-bundle"]) });
 
-/** Identity of a folder: the hash of its manifest, which holds the hashes of all files. */
+/** Identity of a folder: the hash of its manifest, which holds the hashes of all files. What was measured of a bundle is no part of it. */
 export function manifestHash(folder: string): string {
-  return createHash("sha256")
-    .update(readFileSync(join(folder, manifestName)))
-    .digest("hex");
+  const { quality: _, ...manifest } = readJson(join(folder, manifestName)) as BundleManifest;
+  return createHash("sha256").update(textOf(manifest)).digest("hex");
 }
 
 /** What there is where a folder of ours was wanted, and what to do. */
@@ -229,21 +228,25 @@ export function boundaryOf(
   return { bosId, eosIds: [eosId], vocabSize };
 }
 
-/** Adds to the manifest of a bundle what was measured of it; it is there whole or not at all. It makes another hash: nothing should know the bundle yet. */
+/** Adds to the manifest of a bundle what was measured of it; it is there whole or not at all. The bundle keeps its hash. */
 export function addQuality(folder: string, quality: Quality): void {
-  const manifest = { ...readManifest(folder, "ifprune-bundle"), quality };
-  makeFile(join(folder, manifestName), (partial) => writeManifest(folder, manifest, basename(partial)));
+  readManifest(folder, "ifprune-bundle");
+  const path = join(folder, manifestName);
+  const manifest = { ...(readJson(path) as BundleManifest), quality: qualitySchema.parse(quality) }; // all else as it stands there
+  makeFile(path, (partial) => writeText(partial, textOf(manifest)));
 }
 
 /** Writes a manifest, synced to the disk. */
-export function writeManifest(
-  folder: string,
-  manifest: CheckpointManifest | BundleManifest,
-  name = manifestName,
-): void {
-  const descriptor = openSync(join(folder, name), "w");
+export function writeManifest(folder: string, manifest: CheckpointManifest | BundleManifest): void {
+  writeText(join(folder, manifestName), textOf(schemas[manifest.format].parse(manifest)));
+}
+
+const textOf = (manifest: object) => `${JSON.stringify(manifest, null, 2)}\n`;
+
+function writeText(path: string, text: string): void {
+  const descriptor = openSync(path, "w");
   try {
-    writeFully(descriptor, Buffer.from(`${JSON.stringify(schemas[manifest.format].parse(manifest), null, 2)}\n`));
+    writeFully(descriptor, Buffer.from(text));
     fsyncSync(descriptor);
   } finally {
     closeSync(descriptor);

@@ -14,16 +14,13 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
 import { OptionError } from "../../src/errors.ts";
-import { boundaryOf } from "../../src/manifest.ts";
 import { type ChannelOrder, groupChannels, keptImportance, storedOrder } from "../../src/mask/blocks.ts";
 import type { LabelledSequence } from "../../src/net/evaluator.ts";
 import { importanceScores } from "../../src/net/importance.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
 import { Random } from "../../src/random.ts";
-import { ChatTemplate } from "../../src/text/chatTemplate.ts";
-import { composePrompt, PromptFormat } from "../../src/text/prompt.ts";
-import { createTokenizer } from "../../src/text/tokenizer.ts";
-import { loadModel } from "../../src/train/checkpoint.ts";
+import { composePrompt } from "../../src/text/prompt.ts";
+import { loadModel, savedFormat } from "../../src/train/checkpoint.ts";
 import { labelledTurns } from "../../src/train/data.ts";
 
 const { values, positionals } = parseArgs({
@@ -97,11 +94,9 @@ const kinds: Record<string, Pair[]> = {
   reasoning: solved("text-maths.jsonl.gz"),
 };
 
-const { card, llm, tokenizer } = await loadModel(checkpoint);
-const format = new PromptFormat(
-  createTokenizer(JSON.parse(new TextDecoder().decode(tokenizer)), checkpoint, boundaryOf(card, llm.config)),
-  new ChatTemplate(CHAT_ML, "blocks.ts"),
-);
+const model = await loadModel(checkpoint);
+const { llm } = model;
+const format = savedFormat({ ...model, chatTemplate: CHAT_ML }, checkpoint);
 const { numLayers: L, ffnWidth: F } = llm.config;
 
 /** The same prompts for the same seed. */

@@ -13,7 +13,6 @@ import { writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { OptionError } from "../../src/errors.ts";
-import { boundaryOf } from "../../src/manifest.ts";
 import { foreignPartners, meanScores } from "../../src/mask/baselines.ts";
 import { type Mask, maskFromScores } from "../../src/mask/mask.ts";
 import { maskDiagnostics } from "../../src/mask/overlap.ts";
@@ -21,8 +20,7 @@ import { headConfig } from "../../src/model/predictorConfig.ts";
 import { DivergenceMeter } from "../../src/net/divergenceMeter.ts";
 import { Evaluator } from "../../src/net/evaluator.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
-import { createTokenizer } from "../../src/text/tokenizer.ts";
-import { formatOf, loadModel, type SavedModel } from "../../src/train/checkpoint.ts";
+import { loadModel, savedFormat } from "../../src/train/checkpoint.ts";
 import { type HeldOutExample, heldOutExamples, taughtSequences } from "../../src/train/heldOut.ts";
 import { Teacher } from "../../src/train/teacher.ts";
 import { markdownTable } from "../report/markdown.ts";
@@ -59,13 +57,7 @@ const keeps = values.keep.split(",").map(Number);
 const session = { threads: Number(values.threads), spinning: false };
 
 const dense = await loadModel(densePath);
-const formatFor = ({ card, llm, tokenizer, chatTemplate }: SavedModel, where: string) =>
-  formatOf(
-    { card, chatTemplate },
-    createTokenizer(JSON.parse(new TextDecoder().decode(tokenizer)), where, boundaryOf(card, llm.config)),
-    where,
-  );
-const format = formatFor(dense, densePath);
+const format = savedFormat(dense, densePath);
 const examples: HeldOutExample[] = [];
 const kindOf: string[] = [];
 for (const [kind, file] of Object.entries(KINDS)) {

@@ -15,7 +15,7 @@ export type Parts = Record<Part, TaskRow[]>;
 const emptyParts = (): Parts => ({ train: [], validation: [], test: [] });
 
 /** A row of WikiSQL. */
-export interface SqlSource {
+interface SqlSource {
   split: string;
   question: string;
   sql: string;
@@ -32,7 +32,7 @@ const NUM_SQL_TRAINED = 6000;
  * Simple questions that name the columns and the value of their query. Without that the table's header would be needed, which
  * the prompt does not hold. WikiSQL's own splits, which share no table; a question that occurs in several is in none but the first.
  */
-export function sqlRows(source: readonly SqlSource[]): Parts {
+function sqlRows(source: readonly SqlSource[]): Parts {
   const parts = emptyParts();
   const partOf: Record<string, Part> = { train: "train", dev: "validation", test: "test" };
   const seen = new Set<string>();
@@ -73,7 +73,7 @@ function isAnswerable(question: string, sql: string): boolean {
 }
 
 /** Children's books whose prose can be told on. */
-export const STORY_BOOKS = ["bryant-stories", "burgess-busterbrown", "carroll-alice", "edgeworth-parents"];
+const STORY_BOOKS = ["bryant-stories", "burgess-busterbrown", "carroll-alice", "edgeworth-parents"];
 const MAX_BEGINNING = 160;
 const MAX_CONTINUATION = 220;
 /** Words by which books of their time run people down; what holds them is left out. */

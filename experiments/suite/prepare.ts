@@ -185,7 +185,7 @@ export function prepareTasks(source: readonly Source[], instructions: WordingLis
 }
 
 /** Wordings of the further domains, all of them ours. */
-export function extraWordings(ours: WordingLists): Record<string, Wordings> {
+function extraWordings(ours: WordingLists): Record<string, Wordings> {
   return Object.fromEntries(
     EXTRA_TASKS.map((task) => {
       const [heldOut, validation, train] = reserve("wording of ours", task, ours[task]!, EXTRA_RESERVED);
@@ -198,7 +198,7 @@ export function extraWordings(ours: WordingLists): Record<string, Wordings> {
  * Wordings that have the input in them, as people ask ("What is the plural of wolf?"): a few of each task are kept for validation and test, the
  * others join those of `wordings`. The plainest, which stand first, are always trained on.
  */
-export function inlineWordings(wordings: Readonly<Record<string, Wordings>>, inline: WordingLists) {
+function inlineWordings(wordings: Readonly<Record<string, Wordings>>, inline: WordingLists) {
   return Object.fromEntries(
     Object.entries(inline).map(([task, all]) => {
       const plain = new Set(all.slice(0, NUM_PLAIN_WORDINGS).map(sameWording));

@@ -1,9 +1,10 @@
 import { join } from "node:path";
-import { beforeEach, expect, test } from "vitest";
+import { beforeEach, expect, test, vi } from "vitest";
 import { FakeEngines } from "../../test/support/fakeEngines.ts";
 import { goldenModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { packBundle } from "../bundle/packBundle.ts";
+import { hasSubnetwork } from "../bundle/subnetworkCache.ts";
 import { InputError, OptionError } from "../errors.ts";
 import { fullMask } from "../mask/mask.ts";
 import { answer } from "./answer.ts";
@@ -51,4 +52,25 @@ test("a mask that cannot be made, and a prompt longer than the model reads, open
   const long = new Int32Array(bundle.contextLength).fill(5);
   await expect(answer(engines, bundle, long, dense(), { maxTokens: 3, cache })).rejects.toThrow(InputError);
   expect(engines.openPaths).toEqual([]);
+});
+
+test("how the engine runs and how it samples reach it whole, and what stops the answer stops the loading", async () => {
+  const { signal } = new AbortController();
+  const running = { threads: 1, kvType: "F32", gpu: false, force: true } as const;
+  const sampling = { temperature: 0.5, topP: 0.9, topK: 3, minP: 0.1, seed: 7, logitBias: new Map([[3, 1]]) };
+  const asked = { ...sampling, maxTokens: 3, repeatPenalty: 1.1, ignoreEos: true, schema: { type: "string" } };
+  const open = vi.spyOn(engines, "open");
+  await using run = await answer(engines, bundle, prompt, dense(), { ...running, ...asked, signal, cache });
+  expect(open.mock.calls[0]![1]).toEqual({ ...running, signal, contextLength: 5, adapter: undefined });
+  const generate = vi.spyOn(await open.mock.results[0]!.value, "generate");
+  for await (const _ of run.tokens);
+  expect(generate.mock.calls[0]).toEqual([prompt, { ...asked, signal }]);
+});
+
+test("an answer that is stopped while its sub-network is gathered leaves none", async () => {
+  const stop = new AbortController();
+  const onStage = (stage: string) => stage === "gather" && stop.abort(new Error("stopped"));
+  const run = answer(engines, bundle, prompt, dense(), { maxTokens: 3, cache, onStage, signal: stop.signal });
+  await expect(run).rejects.toThrow("stopped");
+  expect(hasSubnetwork(bundle, dense(), cache)).toBe(false);
 });

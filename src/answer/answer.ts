@@ -22,13 +22,13 @@ export interface StageTimes {
   decode: number;
 }
 
-export interface AnswerOptions extends Omit<EngineOptions, "contextLength" | "adapter">, GenerateOptions {
+export interface AnswerOptions extends Omit<EngineOptions, "contextLength" | "sequences" | "adapter">, GenerateOptions {
   /**
    * How the mask is run: gathered, or within the bundle's resident model, which is written when it is first wanted. Default: the form that is expected to
    * answer sooner.
    */
   form?: WantedForm | undefined;
-  cache?: CacheOptions;
+  cache?: Omit<CacheOptions, "signal">;
   /** At the start of each stage; of decode, before each token. */
   onStage?: ((stage: keyof StageTimes) => void) | undefined;
 }
@@ -55,8 +55,11 @@ export async function answer(
   bundle: Bundle,
   promptIds: Int32Array,
   choice: Mask | (() => Promise<Mask>),
-  { form: wanted = DEFAULT_FORM, cache, maxTokens, temperature, seed, signal, onStage, ...options }: AnswerOptions,
+  options: AnswerOptions,
 ): Promise<Answer> {
+  const { form: wanted = DEFAULT_FORM, cache, onStage, ...rest } = options;
+  const { threads, kvType = DEFAULT_KV_TYPE, gpu, force, ...asked } = rest;
+  const { maxTokens, signal } = asked;
   if (promptIds.length >= bundle.contextLength) {
     throw new InputError(
       `prompt: wanted fewer than ${bundle.contextLength} tokens, got ${promptIds.length}. Shorten it.`,
@@ -71,10 +74,9 @@ export async function answer(
     ms[stage] += performance.now() - start;
     return result;
   };
-  await engines.start(options.gpu);
+  await engines.start(gpu);
   const mask = typeof choice === "function" ? await timed("predict", choice) : choice;
   const contextLength = Math.min(bundle.contextLength, promptIds.length + maxTokens);
-  const { kvType = DEFAULT_KV_TYPE, force } = options;
   let meter: FormMeter | undefined;
   const chosen = chooseForm(bundle, mask, wanted, () => {
     meter = new FormMeter(bundle, cache);
@@ -87,11 +89,14 @@ export async function answer(
       memory: { needed: own + shared, limit: force ? Infinity : availableBytes() },
     };
   });
-  const { path, adapter, cached } = await timed("gather", () => openMaskModel(bundle, mask, chosen.form, cache));
-  const engine = await timed("load", () => engines.open(path, { ...options, contextLength, adapter }));
+  const { path, adapter, cached } = await timed("gather", () =>
+    openMaskModel(bundle, mask, chosen.form, { ...cache, signal }),
+  );
+  const engineOptions = { threads, kvType, gpu, force, signal, contextLength, adapter };
+  const engine = await timed("load", () => engines.open(path, engineOptions));
   async function* decode(): AsyncGenerator<number, void, void> {
     await using _ = engine;
-    const tokens = engine.generate(promptIds, { maxTokens, temperature, seed, signal });
+    const tokens = engine.generate(promptIds, asked);
     let answerTokens = 0;
     for (let stage: "prefill" | "decode" = "prefill"; ; stage = "decode") {
       const { value, done } = await timed(stage, () => tokens.next());

@@ -7,7 +7,7 @@
 import type { Form } from "./formOptions.ts";
 
 /** What a form takes for a request, one after the other. `gather` is writing its files; `open` is taking the mask, where the model is loaded. */
-export const COST_STAGES = ["gather", "load", "open", "prefill", "decode"] as const;
+const COST_STAGES = ["gather", "load", "open", "prefill", "decode"] as const;
 /** `gather` is writing the files of a form, `open` taking the mask where the model is loaded. */
 export type CostStage = (typeof COST_STAGES)[number];
 

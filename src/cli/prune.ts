@@ -1,9 +1,7 @@
 import { budgetTFfn } from "../bundle/budget.ts";
 import { OptionError } from "../errors.ts";
 import { checkNewFolder, makeFolders } from "../files.ts";
-import { boundaryOf } from "../manifest.ts";
-import { createTokenizer } from "../text/tokenizer.ts";
-import { formatOf, loadModel, saveModel } from "../train/checkpoint.ts";
+import { loadModel, savedFormat, saveModel } from "../train/checkpoint.ts";
 import { encodeQuestions, readQuestions } from "../train/data.ts";
 import { type PrunePhase, type PruneReport, prune } from "../train/prune.ts";
 import { interruption, printJson } from "./options.ts";
@@ -39,9 +37,6 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
     throw new OptionError(
       `prune: wanted a dense model, got "${checkpoint}", which has a predictor. Name the one that it was made from.`,
     );
-  const { card, llm } = model;
-  const tokenizerJson = JSON.parse(new TextDecoder().decode(model.tokenizer));
-  const tokenizer = createTokenizer(tokenizerJson, checkpoint, boundaryOf(card, llm.config));
   const files = await Promise.all(paths.map((path) => readQuestions([{ domain: path, path }], instructions)));
   // files alike, and the tasks of each: a file of many tasks has no more say than one of a single task
   const weights = new Map<string, number>();
@@ -50,10 +45,11 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
     for (const task of tasks) weights.set(task, (weights.get(task) ?? 0) + 1 / tasks.size);
   }
   const questions = files.flat().map((question) => ({ ...question, weight: weights.get(question.domain)! }));
-  const data = encodeQuestions(questions, formatOf(model, tokenizer, checkpoint), {
+  const data = encodeQuestions(questions, savedFormat(model, checkpoint), {
     predictorInput: "prompt",
     maxTokens,
   });
+  const { ffnWidth } = model.llm.config;
   let shown: { phase: PrunePhase; progress: Progress } | undefined;
   const onProgress = (phase: PrunePhase, done: number, total: number) => {
     if (shown?.phase !== phase) {
@@ -64,7 +60,7 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
   };
   const { model: pruned, report } = await prune(model, data, {
     ...rest,
-    tFfn: budgetTFfn({ keep, tFfn }, { ffnWidth: llm.config.ffnWidth, block: rest.block }) ?? llm.config.ffnWidth / 2,
+    tFfn: budgetTFfn({ keep, tFfn }, { ffnWidth, block: rest.block }) ?? ffnWidth / 2,
     data: paths.map((name) => ({ name, licence })),
     ...(threads !== undefined && { threads }),
     spinning: false,

@@ -8,7 +8,7 @@ import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
-import { boundaryOf, formatOfFolder, manifestHash, manifestName, whatIs } from "../manifest.ts";
+import { formatOfFolder, manifestHash, manifestName, whatIs } from "../manifest.ts";
 import { randomMask } from "../mask/baselines.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
@@ -16,8 +16,7 @@ import { featureWidth, headConfig, type PredictorConfig } from "../model/predict
 import { inMemory } from "../model/source.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
-import { createTokenizer } from "../text/tokenizer.ts";
-import { checkpointFolders, formatOf, loadCheckpoint, loadModel, type SavedModel } from "../train/checkpoint.ts";
+import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel, savedFormat } from "../train/checkpoint.ts";
 import { parseRecipe } from "../train/recipe/read.ts";
 import { BundleEvaluator } from "./bundleEvaluator.ts";
 import type { MaskedModel, OpenedModel } from "./evaluate.ts";
@@ -82,7 +81,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
       weights: inMemory(folder, llm),
       hash: manifestHash(folder),
       manifest: card,
-      format: formatOf(saved, tokenizerOf(saved, folder), folder),
+      format: savedFormat(saved, folder),
       hasPredictor: predictor !== undefined,
       block: predictorConfig?.block ?? 1,
       verify: async () => {}, // it was as it was loaded
@@ -96,11 +95,6 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
     threads: session.threads,
     [Symbol.asyncDispose]: () => evaluator.release(),
   };
-}
-
-function tokenizerOf({ card, llm, tokenizer }: SavedModel, folder: string) {
-  const json: unknown = JSON.parse(new TextDecoder().decode(tokenizer));
-  return createTokenizer(json, join(folder, "llm/tokenizer.json"), boundaryOf(card, llm.config));
 }
 
 async function predictedScores(evaluator: Evaluator, ids: Int32Array, contextLength: number): Promise<Float32Array> {

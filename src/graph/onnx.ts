@@ -8,7 +8,7 @@ const IR_VERSION = 10;
 const OPSET = 21;
 
 /** Element types by their ONNX codes. */
-export const DTYPES = { float32: 1, int32: 6, int64: 7, bool: 9 } as const;
+const DTYPES = { float32: 1, int32: 6, int64: 7, bool: 9 } as const;
 export type DType = keyof typeof DTYPES;
 
 export type Attribute = number | readonly number[] | string | { readonly float: number };

@@ -1,8 +1,6 @@
 /** A task's rows as the learner sees them, and a dense model as the job opens it. */
-import { boundaryOf } from "../manifest.ts";
 import type { PromptFormat } from "../text/prompt.ts";
-import { createTokenizer } from "../text/tokenizer.ts";
-import { formatOf, loadModel, type SavedModel } from "../train/checkpoint.ts";
+import { loadModel, type SavedModel, savedFormat } from "../train/checkpoint.ts";
 import { encodeQuestions, exampleLength, type Question, readQuestions, type SftData } from "../train/data.ts";
 
 /** A model with how it is prompted. */
@@ -13,12 +11,7 @@ export interface OpenedDense {
 
 export async function openDense(path: string): Promise<OpenedDense> {
   const model = await loadModel(path);
-  const tokenizer = createTokenizer(
-    JSON.parse(new TextDecoder().decode(model.tokenizer)),
-    path,
-    boundaryOf(model.card, model.llm.config),
-  );
-  return { model, format: formatOf(model, tokenizer, path) };
+  return { model, format: savedFormat(model, path) };
 }
 
 /** Batches of rows: T tokens of a row, B rows. */

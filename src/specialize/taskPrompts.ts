@@ -19,7 +19,7 @@ export interface TaskPrompt {
 /** Fewer say little of a task: a quarter of them is held out. */
 export const FEWEST_PROMPTS = 32;
 /** Beside drafts: 8 to be held out, and 4 to show to the model that drafts. */
-export const FEWEST_BESIDE_DRAFTS = 12;
+const FEWEST_BESIDE_DRAFTS = 12;
 const HELD_OUT = { share: 0.1, min: 8, max: 60 } as const;
 
 const text = z.string().refine((value) => value.trim() !== "", "wanted some text");

@@ -9,7 +9,7 @@ import { taskExample } from "./examples.ts";
  * - `word-set`: the output's words are those of an answer, in any order
  * - `contains`: an answer stands in the output, as whole words and in any case: for models that answer in sentences
  */
-export const scorerName = z.enum(["any", "comma-set", "word-set", "contains"]);
+const scorerName = z.enum(["any", "comma-set", "word-set", "contains"]);
 export type ScorerName = z.infer<typeof scorerName>;
 
 const answer = z.string().min(1);

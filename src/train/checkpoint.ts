@@ -28,13 +28,20 @@ import { FileError } from "../errors.ts";
 import { makeFolder, makeFolders, ReadableFile, readJson, readText, refuseLink } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
-import { type CheckpointManifest, describeFiles, readManifest, verifyFiles, writeManifest } from "../manifest.ts";
+import {
+  boundaryOf,
+  type CheckpointManifest,
+  describeFiles,
+  readManifest,
+  verifyFiles,
+  writeManifest,
+} from "../manifest.ts";
 import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
 import type { Weights } from "../model/config.ts";
 import { refused } from "../refusals.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import { createTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { zodWords } from "../words.ts";
 
 /** What a checkpoint says of its model: its manifest without what saving adds. */
@@ -245,7 +252,19 @@ export async function loadModel(path: string, onDamaged: (error: FileError) => v
 }
 
 /**
- * How a saved model is prompted.
+ * How a saved model is prompted, with its tokenizer.
+ *
+ * @param where its folder, for messages
+ * @throws {FileError} if its tokenizer is not one that we run, or its chat template none
+ */
+export function savedFormat(model: SavedModel, where: string): PromptFormat {
+  const json: unknown = JSON.parse(new TextDecoder().decode(model.tokenizer));
+  const tokenizer = createTokenizer(json, join(where, tokenizerName), boundaryOf(model.card, model.llm.config));
+  return formatOf(model, tokenizer, where);
+}
+
+/**
+ * How a model of a card is prompted, given its tokenizer.
  *
  * @param where its folder, for messages
  * @throws {FileError} if its chat template is none

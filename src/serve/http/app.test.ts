@@ -848,6 +848,7 @@ const badCompletions: [what: string, fields: object, param: string][] = [
   ["best of more", { prompt: "a", best_of: 2 }, "best_of"],
   ["a suffix", { prompt: "a", suffix: "b" }, "suffix"],
   ["messages", { prompt: "a", messages: [] }, "messages"],
+  ["stages", { prompt: "a", stream: true, stream_options: { include_stages: true } }, "stream_options.include_stages"],
 ];
 test.each(badCompletions)("a completion with %s is refused", async (_, fields, param) => {
   expect((await complete(fields, 400)).error.param).toBe(param);

@@ -126,12 +126,8 @@ const common = {
 };
 
 const include_obfuscation = optional(z.literal(false, "obfuscation is not supported"));
-const choices = {
-  n: optional(integer(1, limits.choices)),
-  stream_options: optional(
-    z.strictObject({ include_usage: optional(boolean), include_stages: optional(boolean), include_obfuscation }),
-  ),
-};
+const streamOptions = z.strictObject({ include_usage: optional(boolean), include_obfuscation });
+const n = optional(integer(1, limits.choices));
 
 const textPart = z.object({ type: z.literal("text"), text: z.string() });
 /** What clients keep of an answer beside its text; the model reads neither. */
@@ -251,9 +247,10 @@ const maxTokens = z.preprocess((value) => (value === -1 ? undefined : value), fi
 
 const chat = z.strictObject({
   ...common,
-  ...choices,
   ...scoring,
   ...serverSide,
+  n,
+  stream_options: optional(streamOptions.extend({ include_stages: optional(boolean) })),
   messages: listOf(message, "messages", limits.messages).min(1, "wanted at least one message"),
   max_tokens: maxTokens,
   max_completion_tokens: maxTokens,
@@ -281,7 +278,8 @@ const inputs = (most: number) =>
   );
 const completion = z.strictObject({
   ...common,
-  ...choices,
+  n,
+  stream_options: optional(streamOptions),
   prompt: inputs(limits.prompts),
   max_tokens: optional(integer(0, count)),
   logprobs: scoring.top_logprobs,
@@ -291,7 +289,7 @@ const completion = z.strictObject({
 });
 export type CompletionBody = z.output<typeof completion>;
 export type BudgetBody = Partial<Pick<ChatBody, keyof typeof budget>>;
-export type SamplingBody = Partial<Pick<ChatBody, Exclude<keyof typeof common | keyof typeof choices, "model">>>;
+export type SamplingBody = Partial<Pick<ChatBody, Exclude<keyof typeof common, "model"> | "n">>;
 
 const embedding = z.strictObject({
   model: answering.model,
