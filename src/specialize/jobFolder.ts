@@ -8,7 +8,7 @@ import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { makeFile, makeFolders, readJson, removePartials } from "../files.ts";
 import { isNoPlace, refused } from "../refusals.ts";
-import { lockRun } from "../train/runLock.ts";
+import { lockRun } from "../runLock.ts";
 import { zodWords } from "../words.ts";
 
 const jobName = "job.json";

@@ -5,6 +5,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { BusyError, InputError } from "../errors.ts";
+import { lockRun } from "../runLock.ts";
 import type { JobAsked } from "./jobState.ts";
 import { type JobTask, type JobWork, SpecializeJobs } from "./jobs.ts";
 import type { JobEstimate, SpecializeEvent } from "./specialization.ts";
@@ -142,6 +143,34 @@ test("what fails says why without saying where; its name is free unless somethin
   expect(jobs.list()[0]!.error).toBe("The job's process ended early.");
   mkdirSync(join(root, "sql/sql.job"));
   expect(() => jobs.begin(asked(), "/models/whole", "one")).toThrow(/Go on with it/);
+});
+
+test("what another server on the same folder has begun or runs is neither written over, gone on with nor removed", async () => {
+  const root = temporaryFolder();
+  const before = open(root); // knows none of it
+  const { jobs, becomes } = open(root);
+  jobs.begin({ ...asked(), task: "endless" }, "/models/whole", "one");
+  await becomes("asks");
+  const after = open(root);
+  jobs.goOn("sql");
+  const path = join(root, "sql/sql.job");
+  mkdirSync(path);
+  {
+    using _ = lockRun(path);
+    for (const attempt of [
+      () => before.jobs.begin(asked(), "/models/whole", "two"),
+      () => after.jobs.goOn("sql"),
+      () => after.jobs.remove("sql"),
+    ]) {
+      expect(attempt).toThrow(BusyError);
+      expect(attempt).toThrow(`no other process runs, got "sql", at which process ${process.pid} `);
+    }
+  }
+  expect(() => before.jobs.begin(asked(), "/models/whole", "two")).toThrow(/a job that is there/);
+  expect(readFileSync(join(root, "sql/prompts.txt"), "utf8")).toBe("one");
+  await jobs.stop("sql");
+  after.jobs.remove("sql");
+  expect(existsSync(path)).toBe(false);
 });
 
 test.each(["", "../up", "a/b", ".hidden", "a".repeat(65)])("a name that is none: %j", (name) => {

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { dataRoot } from "../bundle/cacheFolder.ts";
 import { BusyError, FileError, InputError } from "../errors.ts";
 import { makeFile, makeFolders, readJson, writing } from "../files.ts";
+import { lockHolder } from "../runLock.ts";
 import { zodWords } from "../words.ts";
 import { jobApart } from "./jobApart.ts";
 import {
@@ -116,16 +117,17 @@ export class SpecializeJobs implements AsyncDisposable {
    *
    * @param source what stands for the whole model on this machine
    * @param rows text of prompts or examples
-   * @throws {BusyError} if another runs @throws {InputError} if the name is none, or another job's
+   * @throws {BusyError} if another runs, or another process has a job of the name at work @throws {InputError} if the name is none, or another job's
    */
   begin(asked: JobAsked, source: string, rows?: string): void {
     const { name } = asked;
     if (!jobName.test(name))
       throw new InputError(`specialize: wanted a name of ${jobNameWords}, got ${JSON.stringify(name.slice(0, 100))}.`);
     this.#checkIdle();
-    if (this.#jobs.has(name) && existsSync(this.#at(name, `${name}.job`)))
+    this.#checkFree(name);
+    if (existsSync(this.#at(name, `${name}.job`)))
       throw new InputError(
-        `specialize: wanted a new name, got "${name}", a job that is there. Go on with it, or delete it.`,
+        `specialize: wanted a new name, got "${name}", a job that is there. Go on with it, delete it, or take another name.`,
       );
     if (existsSync(this.out(name)))
       throw new InputError(`specialize: wanted a new name, got "${name}", a model that is there.`);
@@ -141,11 +143,12 @@ export class SpecializeJobs implements AsyncDisposable {
   /**
    * Goes on with a job: with what it waits for an answer to, or where it was stopped.
    *
-   * @throws {BusyError} if one runs @throws {InputError} if there is none of the name, or it is done
+   * @throws {BusyError} if one runs, or another process has it at work @throws {InputError} if there is none of the name, or it is done
    */
   goOn(name: string): void {
     const job = this.#find(name);
     this.#checkIdle();
+    this.#checkFree(name);
     if (job.result) throw new InputError(`specialize: wanted a job to go on with, got "${name}", which is done.`);
     this.#run(job);
   }
@@ -156,10 +159,11 @@ export class SpecializeJobs implements AsyncDisposable {
     if (this.#running?.job === job) await this.#stopRunning(this.#running);
   }
 
-  /** Removes a job and all that it has made. @throws {BusyError} if it runs @throws {InputError} if there is none of the name */
+  /** Removes a job and all that it has made. @throws {BusyError} if it runs, here or in another process @throws {InputError} if there is none of the name */
   remove(name: string): void {
     const job = this.#find(name);
     if (this.#running?.job === job) this.#checkIdle();
+    this.#checkFree(name);
     const folder = this.#at(name);
     writing(folder, () => rmSync(folder, { recursive: true, force: true }));
     this.#jobs.delete(name);
@@ -184,6 +188,16 @@ export class SpecializeJobs implements AsyncDisposable {
     if (this.#running)
       throw new BusyError(
         `specialize: wanted one job at a time, got another while "${this.#running.job.asked.name}" runs. Wait for it, or stop it.`,
+        RETRY_SECONDS,
+      );
+  }
+
+  /** Another server may have the same folder, or a process still end whose server was killed. */
+  #checkFree(name: string): void {
+    const holder = lockHolder(this.#at(name, `${name}.job`));
+    if (holder)
+      throw new BusyError(
+        `specialize: wanted a job that no other process runs, got "${name}", at which process ${holder.pid} on ${holder.host} is. Wait for it, or stop it where it was begun.`,
         RETRY_SECONDS,
       );
   }

@@ -1,8 +1,8 @@
 /** A trainer that only saves: `checkpoints.ts RUN STEPS` goes on from the newest checkpoint and saves one at every step. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { lockRun } from "../../src/runLock.ts";
 import { loadLatestCheckpoint, removeLeftovers, saveCheckpoint } from "../../src/train/checkpoint.ts";
-import { lockRun } from "../../src/train/runLock.ts";
 import { RunLog } from "../../src/train/runLog.ts";
 import { checkpointAt, rowAt } from "./state.ts";
 

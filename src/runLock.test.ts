@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, expect, test } from "vitest";
-import { FileError } from "../errors.ts";
+import { FileError } from "./errors.ts";
 import { lockRun } from "./runLock.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "run-lock-"));

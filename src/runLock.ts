@@ -1,9 +1,9 @@
 /** A lock file that keeps two trainers out of one run's folder, and that a trainer killed in any way does not leave locked. */
 import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { FileError } from "../errors.ts";
-import { ownPartial, removePartials, writing } from "../files.ts";
-import { isAlive, ownProcess, type ProcessMark, processSchema } from "../processes.ts";
+import { FileError } from "./errors.ts";
+import { ownPartial, removePartials, writing } from "./files.ts";
+import { isAlive, ownProcess, type ProcessMark, processSchema } from "./processes.ts";
 
 const lockName = "trainer.lock";
 
@@ -23,6 +23,13 @@ export function lockRun(runDir: string): Disposable {
     rmSync(own, { force: true });
   }
   return { [Symbol.dispose]: () => rmSync(path, { force: true }) };
+}
+
+/** The living process that holds a run's lock, if one does. */
+export function lockHolder(runDir: string): ProcessMark | undefined {
+  const text = readIfPresent(join(runDir, lockName));
+  const holder = text === undefined ? undefined : parseHolder(text);
+  return holder && isAlive(holder) ? holder : undefined;
 }
 
 /** Puts a whole file at `path` in one step. @returns false if there is one */
