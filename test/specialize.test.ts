@@ -5,7 +5,7 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { importModel } from "../src/bundle/importModel.ts";
 import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
@@ -19,6 +19,8 @@ import { readRows } from "../src/specialize/taskPrompts.ts";
 import { forward } from "./reference/decoder.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 import { inProcess } from "./support/cli.ts";
+
+vi.mock("../src/bundle/importModel.ts", { spy: true }); // does as it does, but for what one test says
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-specialize-"));
 const at = (...parts: string[]) => join(folder, ...parts);
@@ -276,6 +278,14 @@ test("a dry run says what it takes and leaves nothing; a bundle and a checkpoint
     expect(last.estimate.diskBytes).toBeGreaterThan(last.estimate.seconds.healing);
   }
   expect(readdirSync(folder).filter((name) => name.startsWith("dry"))).toEqual([]);
+});
+
+test("a disk that is full in the first call leaves the job that the same call goes on with", async () => {
+  const cause = Object.assign(new Error("no space left on device"), { code: "ENOSPC", syscall: "write" });
+  vi.mocked(importModel).mockRejectedValueOnce(cause);
+  const job = events(at("random"), at("full"), { prompts: at("words.txt") });
+  await expect(job).rejects.toThrow(/Make room\. The same command goes on here/);
+  expect(existsSync(at("full.job/job.json"))).toBe(true);
 });
 
 test("where nobody can be asked about drafts, it says so before it begins", async () => {

@@ -17,6 +17,7 @@ import { formatOfFolder, readManifest, writeManifest } from "../manifest.ts";
 import { countParameters } from "../model/config.ts";
 import { type Complete, type Given, readNumbers } from "../options.ts";
 import { version } from "../package.ts";
+import { isNoPlace } from "../refusals.ts";
 import { DEFAULT_PROMPT_TEMPLATE } from "../text/prompt.ts";
 import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { heldOutExamples } from "../train/heldOut.ts";
@@ -268,7 +269,7 @@ interface Prepared {
   manner: DraftManner | undefined;
 }
 
-/** The model as the job takes it, and what the job will take. What cannot be done leaves no folder that this call has begun. */
+/** The model as the job takes it, and what the job will take. What cannot be done leaves no folder that this call has begun; what a full disk broke off goes on. */
 async function* prepared({
   source,
   prompts,
@@ -362,7 +363,7 @@ async function* prepared({
     yield { kind: "estimate", estimate };
     return { dense, denseBundle, widths, given, manner };
   } catch (error) {
-    if (job.isNew && error instanceof IfpruneError) job.remove();
+    if (job.isNew && error instanceof IfpruneError && !isNoPlace(error.cause)) job.remove();
     throw error;
   }
 }
