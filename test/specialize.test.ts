@@ -207,6 +207,12 @@ test.each<[string, SpecializeOptions, new (...args: never[]) => Error, RegExp]>(
     /or a number of drafts, which have none/,
   ],
   [
+    "a temperature beside gold",
+    { examples: at("gold.jsonl"), temperature: 0 },
+    OptionError,
+    /or a temperature of the whole model's own answers, got both/,
+  ],
+  [
     "ten prompts beside drafts",
     { prompts: at("few.txt"), draft: 50 },
     InputError,

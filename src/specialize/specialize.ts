@@ -368,7 +368,7 @@ async function* prepared({
   }
 }
 
-function checkOptions({ task, prompts, examples, keep, maxLoss, draft }: SpecializeOptions): void {
+function checkOptions({ task, prompts, examples, keep, maxLoss, draft, temperature }: SpecializeOptions): void {
   if (task !== undefined && task.trim() === "")
     throw new OptionError('specialize: wanted a task in words, got "". Say what is to be done, or leave it out.');
   if (prompts !== undefined && examples !== undefined)
@@ -376,6 +376,10 @@ function checkOptions({ task, prompts, examples, keep, maxLoss, draft }: Special
   if (draft !== undefined && examples !== undefined)
     throw new OptionError(
       "specialize: wanted examples, each with its right answer, or a number of drafts, which have none, got both. Leave either out, or give the examples as prompts.",
+    );
+  if (temperature !== undefined && examples !== undefined)
+    throw new OptionError(
+      "specialize: wanted examples, each with its right answer, or a temperature of the whole model's own answers, got both. Leave either out.",
     );
   if (task === undefined && prompts === undefined && examples === undefined)
     throw new OptionError(

@@ -27,7 +27,7 @@ export const SPECIALIZE_OPTIONS = {
     fallback: 256,
   },
   maxTokens: { ...MAX_TOKENS, words: "longest answer, in tokens; those without an end are left out" },
-  temperature: { ...temperature, words: "of the whole model's answers" },
+  temperature: { ...temperature, words: "of the whole model's own answers" },
   seed: { ...seed, words: "of all that is drawn" },
   threads: { ...ENGINE_OPTIONS.threads, otherwise: "one per core" },
 } as const satisfies Record<string, NumberOption>;

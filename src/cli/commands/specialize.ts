@@ -34,7 +34,9 @@ export function specializeCommand(): Command {
     .addOption(numberFlag("--max-loss <nats>", { ...maxLoss, otherwise: String(MAX_LOSS.fallback) }))
     .addOption(numberFlag("--tokens <n>", tokens, parseCount))
     .addOption(numberFlag("--max-tokens <n>", maxTokens))
-    .addOption(numberFlag("--temperature <t>", temperature))
+    .addOption(
+      numberFlag("--temperature <t>", { ...temperature, fallback: undefined, otherwise: String(temperature.fallback) }),
+    )
     .addOption(numberFlag("--seed <n>", seed))
     .addOption(numberFlag("--threads <n>", threads))
     .option("--licence <text>", "licence of the prompts (default: unknown)")
