@@ -15,7 +15,7 @@ import { verifyExport } from "../src/export/verify.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
 import type { SpecializeEvent } from "../src/specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../src/specialize/specialize.ts";
-import { readRows } from "../src/specialize/taskPrompts.ts";
+import { jsonLines, partHeldOut, readRows } from "../src/specialize/taskPrompts.ts";
 import { forward } from "./reference/decoder.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 import { inProcess } from "./support/cli.ts";
@@ -185,14 +185,24 @@ test("stopped in any phase it goes on to the same; without a share within the bo
   expect(notes.join("\n")).toMatch(/no chat template[\s\S]*No share was within 1e-9 nats/);
 });
 
-test("a family with another FFN, a scaled embedding and norms of its own goes through all of it", {
+test("a family with another FFN, a scaled embedding and norms of its own goes through all of it; a held-out row longer than most is counted by nothing but what was left out", {
   timeout: 120_000,
 }, async () => {
   const { config, ...rest } = shapes["Gemma 2"]!;
-  await writeCheckpointFolder(at("gemma"), { ...rest, config: { ...config, contextLength: 128 } });
-  const options = { examples: at("gold.jsonl"), tokens: 2_000, maxTokens: 4 };
-  const result = resultOf(await events(at("gemma"), at("gemma-small"), options));
+  await writeCheckpointFolder(at("gemma"), { ...rest, config: { ...config, contextLength: 512 } });
+  const rows = readRows(at("gold.jsonl"));
+  partHeldOut(rows, 0).heldOut[0]!.output = "x".repeat(300);
+  writeFileSync(at("one-long.jsonl"), jsonLines(rows));
+  const options = { examples: at("one-long.jsonl"), seed: 0, tokens: 2_000, maxTokens: 4 };
+  const all = await events(at("gemma"), at("gemma-small"), options);
+  const result = resultOf(all);
   expect(result).toMatchObject({ tFfn: 64, dFfn: 96, training: { planned: 2 } });
+  expect(result.data).toMatchObject({ train: 32, heldOut: 7, tooLong: 1 });
+  expect(all).toContainEqual({ kind: "note", text: expect.stringMatching(/left out: 1 prompts, 1 of them held out/) });
+  const measured = all.flatMap((one) =>
+    one.kind === "row" && one.row.kind === "evaluation" ? [one.row.examples] : [],
+  );
+  expect([...new Set(measured)]).toEqual([7]);
   await answersAsItsExport("gemma-small", "Spell it. cat");
 });
 

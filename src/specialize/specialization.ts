@@ -110,6 +110,8 @@ export interface Specialization {
     unanswered: number;
     /** Whose answer repeats itself. */
     looping: number;
+    /** Longer than most, with their answers. */
+    tooLong: number;
   };
   tFfn: number;
   dFfn: number;

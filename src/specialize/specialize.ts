@@ -3,7 +3,7 @@
  * evidence. The parts are those of the other commands; here is their order, and what is kept of each so that the same call goes on where one was stopped.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { keptChannels, MAX_LOSS } from "../bundle/budget.ts";
@@ -29,12 +29,13 @@ import { compareModels, type SideBySide } from "./sideBySide.ts";
 import type { GoldLoss, JobEstimate, Specialization, SpecializeEvent, StepDistance } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
 import { answerPrompts, leftOut, type TaskPart } from "./taskAnswers.ts";
-import { longestRow, openDense, taskData } from "./taskData.ts";
+import { fittingRows, longestRow, openDense, taskData } from "./taskData.ts";
 import {
   checkCount,
   distinct,
   FEWEST_PROMPTS,
   fitting,
+  jsonLines,
   ownText,
   partHeldOut,
   partSize,
@@ -77,6 +78,8 @@ const SHARES = [0.75, 0.5, 0.375, 0.25] as const;
 const SHORT_RUN = 1 / 8;
 /** Evaluations of the long run. */
 const EVALUATIONS = 16;
+/** Of the job: held-out rows that all is measured on. */
+const HELD_OUT_ROWS = "heldout-rows.jsonl";
 
 /**
  * Makes a smaller model for a task. All that it makes lies in `OUT.job` until the folder is whole; stopped, killed or out of room, the same call goes on.
@@ -144,22 +147,26 @@ export async function* specialize(
         answerPrompts(untuned, part, own, { job, maxTokens, temperature, seed, ...how }, hooks),
       ),
     );
-  const heldOut = yield* answer("heldout", parts.heldOut);
+  const answered = yield* answer("heldout", parts.heldOut);
   const train = yield* answer("train", parts.train);
-  for (const one of [heldOut, train])
+  for (const one of [answered, train])
     if (one.unanswered + one.looping > 0) yield { kind: "note", text: `left out: ${leftOut(one)}` };
 
   const byModel = `prompts that ${basename(source)} drafted`;
   const sources = [...(file === undefined ? [] : [basename(file)]), ...(more.length > 0 ? [byModel] : [])];
   const data = { name: sources.join(" and "), licence };
   const learned = await job.madeJson("rows.json", async () => {
-    const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, await openDense(dense));
-    return { shape, rows: encoded.questions.flat().length, tokens };
+    const opened = await openDense(dense);
+    const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, opened);
+    const heldOut = fittingRows(readRows(job.at(answered.name)), shape, opened);
+    await job.made(HELD_OUT_ROWS, (partial) => writeFileSync(partial, jsonLines(heldOut)));
+    return { shape, rows: encoded.questions.flat().length, heldOut: heldOut.length, tokens };
   });
-  if (learned.rows < train.rows)
+  const tooLong = train.rows - learned.rows + answered.rows - learned.heldOut;
+  if (tooLong > 0)
     yield {
       kind: "note",
-      text: `left out: ${train.rows - learned.rows} prompts whose answers bring them above ${learned.shape.T} tokens, where most have fewer`,
+      text: `left out: ${tooLong} prompts, ${answered.rows - learned.heldOut} of them held out, whose answers bring them above ${learned.shape.T} tokens, where most have fewer`,
     };
   if (tokens > MANY_EPOCHS * learned.tokens)
     yield {
@@ -171,7 +178,7 @@ export async function* specialize(
   const every = Math.max(1, Math.round(steps / EVALUATIONS));
   const asGiven: RunSetting = {
     ...{ job, dense, data, seed, threads, signal, shape },
-    rows: { train: train.name, heldOut: heldOut.name },
+    rows: { train: train.name, heldOut: HELD_OUT_ROWS },
   };
   const tuned = hasGold ? yield* tune("tuned", { steps, every }, asGiven) : undefined;
   const setting = tuned ? { ...asGiven, dense: job.at("tuned") } : asGiven;
@@ -186,12 +193,12 @@ export async function* specialize(
   using whole = new InstructionModel(tuned ? yield* packed("tuned-bundle", setting.dense) : denseBundle);
   const made = yield* packed("out", job.at("healed"));
   using small = new InstructionModel(made);
-  const examples = await heldOutExamples(job.at(heldOut.name), small.format, small.bundle.contextLength - 1);
+  const examples = await heldOutExamples(job.at(HELD_OUT_ROWS), small.format, small.bundle.contextLength - 1);
   const side = yield* told("compare", signal, (hooks) =>
     job.madeJson<SideBySide>("compared.json", () =>
       compareModels(
         { dense: whole, small },
-        readRows(job.at(heldOut.name)),
+        readRows(job.at(HELD_OUT_ROWS)),
         examples,
         { hasGold, maxTokens, threads, force, root: how.cache.root },
         hooks,
@@ -211,9 +218,10 @@ export async function* specialize(
       prompts: { given: count, drafted: more.length },
       answers: hasGold ? "gold" : "own",
       train: learned.rows,
-      heldOut: heldOut.rows,
-      unanswered: heldOut.unanswered + train.unanswered,
-      looping: heldOut.looping + train.looping,
+      heldOut: learned.heldOut,
+      unanswered: answered.unanswered + train.unanswered,
+      looping: answered.looping + train.looping,
+      tooLong,
     },
     tFfn,
     dFfn,

@@ -7,6 +7,7 @@ test("a card says when training made it no better, and so what the whole model i
   expect(trained).toMatch(/60 of 60 steps on 60,000 tokens, the best at step 60, brought it to a KL of 0\.440/);
   expect(trained).not.toContain("The whole model here is");
   expect(trained).toContain("| prompts.txt (licence: unknown): 304 given; 270 to learn from, 30 held out |");
+  expect(trained).toContain("3 without an end or text, 1 that repeat themselves, 2 longer than most");
   const before = { loss: 2.5, accuracy: 0.3 };
   const card = taskCard({
     ...jobResult,

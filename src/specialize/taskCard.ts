@@ -81,7 +81,10 @@ export function taskCard(result: Specialization): string {
       `${data.name} (licence: ${data.licence}): ${promptsWords(result)}; ${data.train} to learn from, ${data.heldOut} held out`,
     ),
     row("answers", data.answers === "gold" ? "given with the prompts" : "the whole model's own"),
-    row("left out", `${data.unanswered} without an end or text, ${data.looping} that repeat themselves`),
+    row(
+      "left out",
+      `${data.unanswered} without an end or text, ${data.looping} that repeat themselves, ${data.tooLong} longer than most`,
+    ),
     row("options", JSON.stringify(result.options)),
     row("made by", `ifprune ${result.ifprune}, ${result.created}, ${duration(result.seconds)}`),
     "",

@@ -2,6 +2,7 @@
 import type { PromptFormat } from "../text/prompt.ts";
 import { loadModel, type SavedModel, savedFormat } from "../train/checkpoint.ts";
 import { encodeQuestions, exampleLength, type Question, readQuestions, type SftData } from "../train/data.ts";
+import { promptText, type TaskPrompt } from "./taskPrompts.ts";
 
 /** A model with how it is prompted. */
 export interface OpenedDense {
@@ -39,6 +40,20 @@ export function rowShape(lengths: readonly number[], contextLength: number): Row
   const longest = longestRow(contextLength);
   const T = Math.min(longest, Math.max(Math.min(SHORTEST, longest), Math.ceil(most / STEP) * STEP));
   return { T, B: Math.max(1, Math.floor(BATCH_TOKENS / T)) };
+}
+
+/** Rows that measuring has room for: T tokens, and one more that the engine gives. */
+export function fittingRows(
+  rows: readonly TaskPrompt[],
+  { T }: RowShape,
+  { model: { llm }, format }: OpenedDense,
+): TaskPrompt[] {
+  const most = Math.min(T, llm.config.contextLength - 1);
+  const turnOf = (row: TaskPrompt) => ({
+    prompt: format.promptIds(promptText(row)),
+    answer: format.answerIds(row.output!),
+  });
+  return rows.filter((row) => exampleLength(turnOf(row)) <= most);
 }
 
 /** @param name of the data */
