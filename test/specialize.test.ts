@@ -2,7 +2,7 @@
  * A model made smaller for a task, end to end: a small trained model's own answers, and a random one's with gold answers. What comes is an ordinary model, whole or not
  * at all; a job that was stopped goes on to the same.
  */
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
@@ -167,6 +167,9 @@ test("stopped in any phase it goes on to the same; without a share within the bo
   for (const isEnough of stops) {
     await expect(events(at("random"), at("parts"), options, isEnough)).rejects.toThrow("stopped");
     expect(existsSync(at("parts"))).toBe(false);
+    const made = readdirSync(at("parts.job"));
+    expect(made.filter((name) => /^short-\d+$/.test(name))).toEqual([]);
+    if (made.includes("short-64.json")) mkdirSync(at("parts.job/short-64")); // as if killed before it went
   }
   const [once, parts] = [resultOf(whole), resultOf(await events(at("random"), at("parts"), options))];
   expect(parts.tuned).toEqual(once.tuned);

@@ -39,7 +39,9 @@ export interface HealPlan extends TunePlan {
   teacher: string;
 }
 
-/** Evaluations without gain after which a run ends. */
+/** Evaluations of the long run. */
+export const EVALUATIONS = 16;
+/** Of them, without gain, after which a run ends. */
 export const PATIENCE = 3;
 
 /** Of a model 576 wide, where it was found; Adam moves each weight alike, so a wider one is moved less. */

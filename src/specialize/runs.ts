@@ -204,7 +204,9 @@ export async function* shortRuns(
   const steps = stepsOf(tokens, setting.shape);
   const curve: CurvePoint[] = [];
   for (const tFfn of widths) {
-    const { healed } = yield* cutAndHeal(`short-${tFfn}`, { tFfn, steps, every: steps }, setting);
+    const name = `short-${tFfn}`;
+    const { healed } = yield* cutAndHeal(name, { tFfn, steps, every: steps }, setting);
+    rmSync(setting.job.at(name), { recursive: true, force: true }); // its worth is known, and nobody reads it again
     const { kl, agreement } = healed.best;
     const point = { tFfn, keep: tFfn / dFfn, kl, agreement };
     curve.push(point);

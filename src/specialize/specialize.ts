@@ -23,6 +23,7 @@ import { loadModel, saveModel } from "../train/checkpoint.ts";
 import { heldOutExamples } from "../train/heldOut.ts";
 import { deliver } from "./deliver.ts";
 import { DRAFTS_PER_PROMPT, type DraftManner, draftAsk, draftPrompts, inMannerOf, inWords } from "./drafts.ts";
+import { EVALUATIONS } from "./heal.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
 import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
@@ -76,8 +77,6 @@ export interface SpecializeOptions extends Given<typeof SPECIALIZE_OPTIONS> {
 /** Shares that "auto" tries, and the tokens of each run as a share of the long one's. */
 const SHARES = [0.75, 0.5, 0.375, 0.25] as const;
 const SHORT_RUN = 1 / 8;
-/** Evaluations of the long run. */
-const EVALUATIONS = 16;
 /** Of the job: held-out rows that all is measured on. */
 const HELD_OUT_ROWS = "heldout-rows.jsonl";
 

@@ -11,7 +11,7 @@ import { countParameters, type ModelConfig } from "../model/config.ts";
 import { saveModel } from "../train/checkpoint.ts";
 import { trainRecipe } from "../train/run.ts";
 import { CUT_PROMPTS, keepChannels } from "./cut.ts";
-import { healRecipe } from "./heal.ts";
+import { EVALUATIONS, healRecipe } from "./heal.ts";
 import type { JobEstimate } from "./specialization.ts";
 import { openDense, type RowShape, rowShape } from "./taskData.ts";
 import { jsonLines, promptText, type TaskPrompt } from "./taskPrompts.ts";
@@ -178,8 +178,8 @@ export async function tryOut(
     answers: (plan.answers * answer + plan.drafts * draft) / BATCH_GAIN,
     pruning: ((wholeStep * Math.min(CUT_PROMPTS, plan.rows)) / B) * (1 + FORWARD * (1 + shortRuns.count)),
     tuning: plan.isTuned ? (wholeStep * tokens) / (T * B) : 0,
-    // The teacher reads each row once; held-out rows are read 16 times.
-    healing: step * steps + (wholeStep * FORWARD * rows) / B + (16 * wholeStep * FORWARD * plan.heldOut) / B,
+    // The teacher reads each row once; held-out rows are read at each evaluation.
+    healing: step * steps + (wholeStep * FORWARD * (rows + EVALUATIONS * plan.heldOut)) / B,
     compare: 2 * plan.heldOut * answer,
   };
   const bytes = jobBytes(plan);
