@@ -113,7 +113,6 @@ test("the surface is what it was", () => {
     type GeneratedAnswers
     type GenerationEvent
     type GenerationRequest
-    type GoldLoss
     type GoldScore
     type ImportOptions
     type Imported
@@ -192,6 +191,7 @@ test("the surface is what it was", () => {
     type Stage
     type StageTimes
     type StepDistance
+    type StepLoss
     type StreamDecoder
     type TaskExample
     type TaskReport

@@ -148,7 +148,6 @@ export type {
   Both,
   CurvePoint,
   Distance,
-  GoldLoss,
   GoldScore,
   JobEstimate,
   Specialization,
@@ -157,6 +156,7 @@ export type {
   SpecializeProgress,
   Speed,
   StepDistance,
+  StepLoss,
 } from "./specialize/specialization.ts";
 export { type SpecializeOptions, specialize } from "./specialize/specialize.ts";
 

@@ -1,6 +1,11 @@
 import { byteSize } from "../bundle/memory.ts";
 import { OptionError } from "../errors.ts";
-import type { JobEstimate, Specialization, SpecializeEvent } from "../specialize/specialization.ts";
+import {
+  type JobEstimate,
+  lossWords,
+  type Specialization,
+  type SpecializeEvent,
+} from "../specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
 import { duration, shownPrompt } from "../specialize/taskCard.ts";
 import { isConfirmed } from "./confirmation.ts";
@@ -59,11 +64,11 @@ class Screen {
       }
       case "row": {
         const { run, row, totalSteps } = event;
-        const [loss, hits] = run === "tuned" ? ["loss", "of its tokens found"] : ["KL", "the same token"];
+        const { loss, accuracy } = lossWords(run);
         if (row.kind === "train") this.#update(run, row.step, totalSteps, `${loss} ${row.loss.toFixed(3)}`);
         else if (row.kind === "evaluation")
           this.#say(
-            `held out, step ${row.step}: ${loss} ${row.loss.dense!.toFixed(3)}, ${percent(row.accuracy.dense!)} ${hits}`,
+            `held out, step ${row.step}: ${loss} ${row.loss.dense!.toFixed(3)}, ${percent(row.accuracy.dense!)} ${accuracy}`,
           );
         break;
       }

@@ -13,7 +13,7 @@ import type { LabelledSequence } from "../net/evaluator.ts";
 import { type ReportCharts, writeReport } from "../report/report.ts";
 import { GOES_ON, type JobFolder } from "./jobFolder.ts";
 import { compareFiles } from "./quantized.ts";
-import type { Specialization, SpecializeEvent } from "./specialization.ts";
+import { lossWords, type Specialization, type SpecializeEvent } from "./specialization.ts";
 import { taskCard } from "./taskCard.ts";
 import { told } from "./told.ts";
 
@@ -90,7 +90,7 @@ export async function* deliver(
 function reportCharts({ auto, model, options, training }: Specialization): ReportCharts {
   const steps = training.evaluations.map(({ step, kl }) => [step, kl] as const);
   const healing = {
-    title: "Held-out KL from the whole model, nats a token",
+    title: lossWords("healed").title,
     xLabel: "step",
     series: [{ name: "KL", points: steps }],
     fromZero: true,

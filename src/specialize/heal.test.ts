@@ -42,9 +42,9 @@ test("a run that only gets worse ends soon, and what it gives is its best checkp
   timeout: 120_000,
 }, async () => {
   const { best, evaluations, steps, last } = await led(1, { steps: 40, every: 2 });
-  const losses = evaluations.map(({ kl }) => kl);
-  expect(losses.indexOf(best!.kl)).toBe(losses.length - 1 - PATIENCE);
-  expect(best!.kl).toBe(Math.min(...losses));
+  const losses = evaluations.map(({ loss }) => loss);
+  expect(losses.indexOf(best!.loss)).toBe(losses.length - 1 - PATIENCE);
+  expect(best!.loss).toBe(Math.min(...losses));
   expect([steps, steps < 40]).toEqual([2 * losses.length, true]);
   expect((await loadModel(best!.path)).llm.weights).not.toEqual((await loadModel(last)).llm.weights);
   expect(best!.step).toBe(2 * (losses.length - PATIENCE));

@@ -12,7 +12,7 @@ import { parseRecipe, type RecipeFile } from "../train/recipe/read.ts";
 import { trainRecipe } from "../train/run.ts";
 import { readRunLog } from "../train/runLog.ts";
 import { linkFolder } from "./jobFolder.ts";
-import type { SpecializeEvent, StepDistance } from "./specialization.ts";
+import type { SpecializeEvent, StepLoss } from "./specialization.ts";
 import type { RowShape } from "./taskData.ts";
 
 /** A run of a job; paths are those of the job's folder. */
@@ -91,8 +91,8 @@ function recipeOf(plan: TunePlan, stage: object, pathOf: (relative: string) => s
 /** What came of a run. */
 export interface Healed {
   /** With its checkpoint. Absent of a run that diverged before it was evaluated. */
-  best?: (StepDistance & { path: string }) | undefined;
-  evaluations: readonly StepDistance[];
+  best?: (StepLoss & { path: string }) | undefined;
+  evaluations: readonly StepLoss[];
   /** That were taken. */
   steps: number;
 }
@@ -130,14 +130,14 @@ export async function* heal(
   return { best: best && { ...best, path: bestFolder(runDir) }, evaluations, steps: evaluations.at(-1)?.step ?? 0 };
 }
 
-function evaluationsOf(runDir: string): StepDistance[] {
+function evaluationsOf(runDir: string): StepLoss[] {
   return readRunLog(join(runDir, "metrics.jsonl")).flatMap((row) =>
-    row.kind === "evaluation" ? [{ step: row.step, kl: row.loss.dense!, agreement: row.accuracy.dense! }] : [],
+    row.kind === "evaluation" ? [{ step: row.step, loss: row.loss.dense!, accuracy: row.accuracy.dense! }] : [],
   );
 }
 
-const bestOf = (evaluations: readonly StepDistance[]): StepDistance | undefined =>
-  evaluations.reduce<StepDistance | undefined>((best, one) => (best && best.kl <= one.kl ? best : one), undefined);
+const bestOf = (evaluations: readonly StepLoss[]): StepLoss | undefined =>
+  evaluations.reduce<StepLoss | undefined>((best, one) => (best && best.loss <= one.loss ? best : one), undefined);
 
 function isStale(runDir: string): boolean {
   const evaluations = evaluationsOf(runDir);

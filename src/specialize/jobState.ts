@@ -7,7 +7,7 @@ import type {
   SpecializeEvent,
   SpecializePhase,
   SpecializeProgress,
-  StepDistance,
+  StepLoss,
 } from "./specialization.ts";
 
 export const askedSchema = z.strictObject({
@@ -47,12 +47,11 @@ export interface JobProgress {
   total: number;
   /** Of this part, by its own speed; not known at its beginning. */
   secondsLeft?: number | undefined;
-  /** KL of the last step of training, nats a token. */
-  kl?: number | undefined;
+  /** Of the last step of training: what that of a {@link StepLoss} is. */
+  loss?: number | undefined;
 }
 
-/** Of a run; "tuned" is the one that learns right answers. */
-export type JobEvaluation = StepDistance & { run: string };
+export type JobEvaluation = StepLoss & { run: string };
 
 /** A job as a page shows it. Times are seconds. */
 export interface SpecializeJob {
@@ -114,7 +113,7 @@ export function jobState(events: readonly JobEvent[], isRunning: boolean, now: n
         const { run, row } = event;
         if (row.kind !== "evaluation") break;
         const { step, loss, accuracy } = row;
-        evaluations.set(`${run} ${step}`, { run, step, kl: loss.dense!, agreement: accuracy.dense! });
+        evaluations.set(`${run} ${step}`, { run, step, loss: loss.dense!, accuracy: accuracy.dense! });
         break;
       }
       default:

@@ -75,7 +75,7 @@ test("a job waits for a yes to its estimate, then makes a model; what it told co
   expect(tasks[1]!.until).toBeUndefined(); // with prompts nothing is drafted
   const [done] = jobs.list();
   expect(done).toMatchObject({ notes: ["told at every call"], result: { format: "ifprune-specialization" } });
-  expect(done!.evaluations.map(({ step, kl }) => [step, kl])).toEqual([
+  expect(done!.evaluations.map(({ step, loss }) => [step, loss])).toEqual([
     [4, 0.5],
     [8, 0.25],
   ]);

@@ -265,7 +265,7 @@ export class SpecializeJobs implements AsyncDisposable {
     else if (event.kind === "progress") running.part = partOf(running.part, event);
     else if (event.kind === "row" && event.row.kind === "train") {
       const { step, loss } = event.row;
-      const progress = { phase: "heal", detail: event.run, done: step, total: event.totalSteps, kl: loss } as const;
+      const progress = { phase: "heal", detail: event.run, done: step, total: event.totalSteps, loss } as const;
       running.part = partOf(running.part, progress);
     } else if (isKept(event)) this.#keep(job, event);
   }
@@ -318,7 +318,7 @@ function begunAt({ events: [first] }: Job): number {
 const RETRY_SECONDS = 60;
 
 /** A part that goes on, or the next. */
-function partOf(before: Part | undefined, { phase, detail, done, total, kl }: JobProgress): Part {
+function partOf(before: Part | undefined, { phase, detail, done, total, loss }: JobProgress): Part {
   const isSame =
     before &&
     before.progress.phase === phase &&
@@ -328,5 +328,5 @@ function partOf(before: Part | undefined, { phase, detail, done, total, kl }: Jo
   const { start, doneAtStart } = isSame ? before : { start: performance.now(), doneAtStart: done };
   const perUnit = (performance.now() - start) / 1000 / (done - doneAtStart);
   const secondsLeft = done > doneAtStart ? perUnit * (total - done) : undefined;
-  return { start, doneAtStart, progress: { phase, detail, done, total, secondsLeft, kl } };
+  return { start, doneAtStart, progress: { phase, detail, done, total, secondsLeft, loss } };
 }

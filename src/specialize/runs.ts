@@ -16,7 +16,7 @@ import { Teacher } from "../train/teacher.ts";
 import { cutModel } from "./cut.ts";
 import { BEST, heal, healRecipe, tuneRecipe } from "./heal.ts";
 import type { JobFolder } from "./jobFolder.ts";
-import type { CurvePoint, Distance, SpecializeEvent, StepDistance } from "./specialization.ts";
+import type { CurvePoint, Distance, SpecializeEvent, StepDistance, StepLoss } from "./specialization.ts";
 import { openDense, type RowShape, taskData } from "./taskData.ts";
 import { readRows } from "./taskPrompts.ts";
 import { told } from "./told.ts";
@@ -45,16 +45,15 @@ interface Cut {
   before: Distance;
 }
 
-/** Where a run begins: a checkpoint, and how far that is. */
-interface Start {
+/** Where a run begins: a checkpoint, and its loss. */
+interface Start extends Omit<StepLoss, "step"> {
   path: string;
-  distance: Distance;
 }
 
 /** What came of a run: the first evaluation is of step 0, and where that is the best the model stays as it was. */
 export interface TrainedRun {
-  best: StepDistance;
-  evaluations: readonly StepDistance[];
+  best: StepLoss;
+  evaluations: readonly StepLoss[];
   /** That were taken. */
   steps: number;
 }
@@ -101,7 +100,7 @@ export async function* cutAndHeal(
   );
   const llm = readModelConfig(join(cutPath, "llm"));
   const plan = { ...planOf(name, length, setting), init: cutName, teacher: relative(job.path, dense), llm };
-  const start = { path: cutPath, distance: cut.before };
+  const start = { path: cutPath, loss: cut.before.kl, accuracy: cut.before.agreement };
   const healed = yield* trained(healRecipe(plan, pathIn(job)), start, setting);
   await job.madeJson(`${name}.json`, async () => ({ healed, cut }));
   clear(job, name);
@@ -118,8 +117,8 @@ export async function* tune(
   const { job, dense, rows, threads, signal } = setting;
   const known = job.known<TrainedRun>(`${name}.json`);
   if (known) return known;
-  const distance = yield* told("answers", signal, ({ signal, onProgress }) =>
-    job.madeJson<Distance>(`${name}-before.json`, async () => {
+  const before = yield* told("answers", signal, ({ signal, onProgress }) =>
+    job.madeJson<Omit<StepLoss, "step">>(`${name}-before.json`, async () => {
       const { model, format } = await openDense(dense);
       const { config, weights } = model.llm;
       const examples = await heldOutExamples(job.at(rows.heldOut), format, config.contextLength);
@@ -127,8 +126,8 @@ export async function* tune(
       const evaluator = new Evaluator({ llm: config, parameters: parameterArrays({ llm: weights }) }, session);
       onProgress(0, examples.length, "right answers");
       try {
-        const { loss, tokenAccuracy } = summarize(await evaluator.score(examples, undefined, signal));
-        return { kl: loss, agreement: tokenAccuracy };
+        const { loss, tokenAccuracy: accuracy } = summarize(await evaluator.score(examples, undefined, signal));
+        return { loss, accuracy };
       } finally {
         await evaluator.release();
       }
@@ -136,7 +135,7 @@ export async function* tune(
   );
   const llm = readModelConfig(join(dense, "llm"));
   const plan = { ...planOf(name, length, setting), init: relative(job.path, dense), llm };
-  const tuned = yield* trained(tuneRecipe(plan, pathIn(job)), { path: dense, distance }, setting);
+  const tuned = yield* trained(tuneRecipe(plan, pathIn(job)), { path: dense, ...before }, setting);
   await job.madeJson(`${name}.json`, async () => tuned);
   clear(job, name);
   return tuned;
@@ -158,15 +157,15 @@ function clear(job: JobFolder, name: string): void {
 /** Runs a recipe to its best checkpoint, or to its start if that is none the worse, which then has the run's name in the job. */
 async function* trained(
   file: RecipeFile,
-  start: Start,
+  { path: startPath, ...start }: Start,
   { job, rows, signal, threads }: RunSetting,
 ): AsyncGenerator<SpecializeEvent, TrainedRun> {
   const { name } = file.recipe;
-  const first = { step: 0, ...start.distance };
+  const first = { step: 0, ...start };
   const [stage] = file.recipe.stages;
   const row: EvaluationRow = {
     ...{ kind: "evaluation", step: 0, stage: stage!.name, examples: readRows(job.at(rows.heldOut)).length },
-    ...{ loss: { dense: first.kl }, accuracy: { dense: first.agreement }, exactMatch: {} },
+    ...{ loss: { dense: first.loss }, accuracy: { dense: first.accuracy }, exactMatch: {} },
   };
   yield { kind: "row", run: name, row, totalSteps: stage!.steps };
   const runDir = runFolder(job, name);
@@ -175,7 +174,7 @@ async function* trained(
     const { value, done } = await events.next();
     if (done) {
       const { best: found, evaluations, steps } = value;
-      const { path, ...best } = found && found.kl < first.kl ? found : { path: start.path, ...first };
+      const { path, ...best } = found && found.loss < first.loss ? found : { path: startPath, ...first };
       await job.made(name, async (partial) => {
         const { card, ...model } = await loadModel(path);
         await saveModel(partial, { ...model, card: { ...card, provenance: { ...card.provenance, recipe: job.name } } });
@@ -195,6 +194,11 @@ async function* trained(
 /** Steps that so many tokens are. */
 export const stepsOf = (tokens: number, { T, B }: RowShape) => Math.max(1, Math.ceil(tokens / (T * B)));
 
+/** What a run's loss is where it heals. */
+export function distanceOf({ step, loss: kl, accuracy: agreement }: StepLoss): StepDistance {
+  return { step, kl, agreement };
+}
+
 /** A short run of each width. @param widths the largest first */
 export async function* shortRuns(
   widths: readonly number[],
@@ -207,7 +211,7 @@ export async function* shortRuns(
     const name = `short-${tFfn}`;
     const { healed } = yield* cutAndHeal(name, { tFfn, steps, every: steps }, setting);
     rmSync(setting.job.at(name), { recursive: true, force: true }); // its worth is known, and nobody reads it again
-    const { kl, agreement } = healed.best;
+    const { kl, agreement } = distanceOf(healed.best);
     const point = { tFfn, keep: tFfn / dFfn, kl, agreement };
     curve.push(point);
     yield { kind: "point", point };

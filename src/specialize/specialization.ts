@@ -47,10 +47,33 @@ export interface Distance {
   agreement: number;
 }
 
-/** Held-out distance after a step of a run; of one that learns right answers the loss on them, and the share of their tokens that are the likeliest. Step 0 is before any. */
+/** Held-out distance after a step of healing. Step 0 is before any. */
 export interface StepDistance extends Distance {
   step: number;
 }
+
+/** Held-out loss after a step of any run: of "tuned", which learns right answers, on those; of all others the KL from the whole model. Step 0 is before any. */
+export interface StepLoss {
+  step: number;
+  /** Nats a token. */
+  loss: number;
+  /** Share of tokens at which the right one is the likeliest, or the whole model's likeliest is. */
+  accuracy: number;
+}
+
+const tuningWords = {
+  loss: "loss",
+  accuracy: "of its tokens found",
+  title: "Held-out loss of the whole model on right answers, nats a token",
+};
+const healingWords = {
+  loss: "KL",
+  accuracy: "the same token",
+  title: "Held-out KL from the whole model, nats a token",
+};
+
+/** What the loss and the accuracy of a {@link StepLoss} are called. */
+export const lossWords = (run: string) => (run === "tuned" ? tuningWords : healingWords);
 
 /** A share that `keep: "auto"` tried in a short run. */
 export interface CurvePoint extends Distance {
@@ -63,12 +86,6 @@ export interface CurvePoint extends Distance {
 export interface GoldScore {
   exact: number;
   contains: number;
-}
-
-/** On right answers to held-out prompts: nats a token, and the share of tokens that are the likeliest. */
-export interface GoldLoss {
-  loss: number;
-  accuracy: number;
 }
 
 /** Of held-out prompts in turns, medians. */
@@ -117,7 +134,7 @@ export interface Specialization {
   dFfn: number;
   parameters: Both<number>;
   /** Where right answers are given: the whole model after it has learned them, or at step 0 as it came, if that made it no better; what is called the whole model from here on. */
-  tuned?: (GoldLoss & { step: number; before: GoldLoss }) | undefined;
+  tuned?: (StepLoss & { before: StepLoss }) | undefined;
   /** Of `keep: "auto"`: the bound, whether a share was within it, and what was tried. */
   auto?: { maxLoss: number; isReached: boolean; curve: readonly CurvePoint[] } | undefined;
   /** Error of FFN outputs on the training data: channels dropped, and after least squares. */

@@ -25,9 +25,9 @@ import { deliver } from "./deliver.ts";
 import { DRAFTS_PER_PROMPT, type DraftManner, draftAsk, draftPrompts, inMannerOf, inWords } from "./drafts.ts";
 import { EVALUATIONS } from "./heal.ts";
 import { JobFolder, type JobKey } from "./jobFolder.ts";
-import { cutAndHeal, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
+import { cutAndHeal, distanceOf, type RunSetting, shortRuns, stepsOf, tune } from "./runs.ts";
 import { compareModels, type SideBySide } from "./sideBySide.ts";
-import type { GoldLoss, JobEstimate, Specialization, SpecializeEvent, StepDistance } from "./specialization.ts";
+import type { JobEstimate, Specialization, SpecializeEvent } from "./specialization.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";
 import { answerPrompts, leftOut, type TaskPart } from "./taskAnswers.ts";
 import { fittingRows, longestRow, openDense, taskData } from "./taskData.ts";
@@ -225,15 +225,15 @@ export async function* specialize(
     tFfn,
     dFfn,
     parameters: { dense: countParameters(whole.bundle.config), small: countParameters(small.bundle.config) },
-    tuned: tuned && { step: tuned.best.step, ...goldLoss(tuned.best), before: goldLoss(tuned.evaluations[0]!) },
+    tuned: tuned && { ...tuned.best, before: tuned.evaluations[0]! },
     auto: auto?.found,
     ...cut,
-    after: healed.best,
+    after: distanceOf(healed.best),
     training: {
       steps: healed.steps,
       planned: steps,
       tokens: healed.steps * shape.T * shape.B,
-      evaluations: healed.evaluations,
+      evaluations: healed.evaluations.map(distanceOf),
     },
     ...side,
     bytes: { dense: weightBytes(denseBundle), small: weightBytes(made) },
@@ -461,8 +461,6 @@ async function* drafted(
     );
   return await job.madeJson("drafted.json", async () => prompts);
 }
-
-const goldLoss = ({ kl: loss, agreement: accuracy }: StepDistance): GoldLoss => ({ loss, accuracy });
 
 function weightBytes(bundle: string): number {
   return ["base.gguf", "ffn.gguf"].reduce((sum, name) => sum + statSync(join(bundle, name)).size, 0);

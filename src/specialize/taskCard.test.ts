@@ -8,10 +8,10 @@ test("a card says when training made it no better, and so what the whole model i
   expect(trained).not.toContain("The whole model here is");
   expect(trained).toContain("| prompts.txt (licence: unknown): 304 given; 270 to learn from, 30 held out |");
   expect(trained).toContain("3 without an end or text, 1 that repeat themselves, 2 longer than most");
-  const before = { loss: 2.5, accuracy: 0.3 };
+  const before = { step: 0, loss: 2.5, accuracy: 0.3 };
   const card = taskCard({
     ...jobResult,
-    ...{ after: { step: 0, ...jobResult.before }, tuned: { step: 0, ...before, before } },
+    ...{ after: { step: 0, ...jobResult.before }, tuned: { ...before, before } },
   });
   expect(card).toContain("fitted by least squares to say what the whole model says");
   expect(card).toMatch(/It is as it was cut, at a KL of 1\.420.* brought it no nearer .*\(best at step 0\)/);

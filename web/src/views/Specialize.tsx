@@ -1,6 +1,7 @@
 /** Smaller models for one task, made of the served one: what it would take, how it goes, and what came. */
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { lossWords } from "../../../src/specialize/specialization.ts";
 import {
   beginJob,
   deleteJob,
@@ -325,11 +326,9 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
       {asksAboutDrafts && <Drafts prompts={drafts} />}
       {points.length > 0 && (
         <LineChart
-          title={chartTitle(points[0]!.run)}
+          title={`${lossWords(points[0]!.run).title}${points[0]!.run.startsWith("short-") ? ", short run" : ""}`}
           xLabel="step"
-          series={[
-            { name: points[0]!.run === "tuned" ? "loss" : "KL", points: points.map(({ step, kl }) => [step, kl]) },
-          ]}
+          series={[{ name: lossWords(points[0]!.run).loss, points: points.map(({ step, loss }) => [step, loss]) }]}
           fromZero
         />
       )}
@@ -366,11 +365,6 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
   );
 }
 
-function chartTitle(run: string): string {
-  if (run === "tuned") return "The whole model learns the right answers: held-out loss, nats a token";
-  return `Held-out KL from the whole model, nats a token${run === "healed" ? "" : ", short run"}`;
-}
-
 /** `SmolLM2: Translate … · keeps 50 % · prompts given · 200,000 tokens` */
 function askedWords({ asked: { model, task, rows, draft, keep = 0.5, maxLoss, tokens } }: SpecializeJob): string {
   const kept = keep === "auto" ? `the smallest within ${maxLoss ?? 0.1} nats` : `keeps ${percent(keep)}`;
@@ -398,11 +392,11 @@ function JobProgress({ job: { progress, seconds, estimate } }: { job: Specialize
   const spent = `${duration(seconds)} so far`;
   const all = estimate ? `${spent}, about ${duration(estimate.totalSeconds)} in all` : spent;
   if (!progress) return <p role="status">Starting; {all}</p>;
-  const { phase, detail, done, total, secondsLeft, kl } = progress;
+  const { phase, detail, done, total, secondsLeft, loss } = progress;
   const isSteps = total <= 1e5; // more are bytes
   const facts = [
     isSteps ? `${count(done)} of ${count(total)}` : `${bytes(done)} of ${bytes(total)}`,
-    ...(kl === undefined ? [] : [`${detail === "tuned" ? "loss" : "KL"} ${kl.toFixed(3)}`]),
+    ...(loss === undefined ? [] : [`${lossWords(detail!).loss} ${loss.toFixed(3)}`]),
     ...(secondsLeft === undefined ? [] : [`at most ${duration(secondsLeft)} left of this part`]),
     all,
   ];
