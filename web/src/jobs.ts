@@ -1,20 +1,20 @@
 /** Jobs of the server, which make models for one task. They go on there, whatever the page does; it asks again while its reader looks. */
 import { getJobs, type SpecializeJob } from "./api.ts";
-import type { Loaded } from "./session.ts";
 import { Store } from "./store.ts";
 
-export const jobs = new Store<Loaded<SpecializeJob[]>>({ state: "loading" });
+/** The last list that came, and why none has come since. */
+export const jobs = new Store<{ list: SpecializeJob[]; error?: unknown }>({ list: [] });
 
 export async function loadJobs(): Promise<void> {
   try {
-    jobs.set({ state: "ready", value: await getJobs() });
+    jobs.set({ list: await getJobs() });
   } catch (error) {
-    jobs.set({ state: "failed", error });
+    jobs.set({ ...jobs.value, error });
   }
 }
 
 const [SOON_MS, LATER_MS] = [2000, 8000];
-const isRunning = () => jobs.value.state === "ready" && jobs.value.value.some(({ state }) => state === "running");
+const isRunning = () => jobs.value.list.some(({ state }) => state === "running");
 
 /** Asks every two seconds while one runs, and now and then for what others begin. */
 export function watchJobs(): () => void {

@@ -60,12 +60,11 @@ function HowToSpecialize({ model: { id, location = id } }: { model: ServedModel 
 
 function Jobs({ model }: { model: ServedModel }) {
   useEffect(watchJobs, []);
-  const loaded = useStore(jobs);
-  if (loaded.state === "failed") return <Failure error={loaded.error} retry={loadJobs} />;
-  const list = loaded.state === "ready" ? loaded.value : [];
+  const { list, error } = useStore(jobs);
   const running = list.find(({ state }) => state === "running");
   return (
     <>
+      {error !== undefined && <Failure error={error} retry={loadJobs} />}
       {list.toReversed().map((job) => (
         <JobCard key={job.asked.name} job={job} isBusy={running !== undefined} />
       ))}
