@@ -42,6 +42,7 @@ const sidebar: DefaultTheme.SidebarItem[] = [
     items: [
       { text: "Results", link: "/docs/results" },
       { text: "Tables", link: "/experiments/suite/results/tables" },
+      { text: "The default model", link: "/models/default/README" },
       { text: "The tiny model", link: "/models/tiny/README" },
       { text: "The suite", link: "/experiments/suite/README" },
       { text: "SmolLM2", link: "/experiments/smollm2/README" },
