@@ -132,7 +132,8 @@ test("its program is the example, which the package's test runs", () => {
 });
 
 const prose = ["ARCHITECTURE.md", "docs/method.md", "docs/glossary.md", "docs/results.md", "docs/log.md"];
-test.each([...pages, ...prose, "models/tiny/README.md"])("files that %s names exist", (page) => {
+const cards = ["models/default/README.md", "models/tiny/README.md", "experiments/smollm2/README.md"];
+test.each([...pages, ...prose, ...cards])("files that %s names exist", (page) => {
   const links = [...textOf(page).matchAll(/\]\((?!https?:|#)([^)#]+)/g)].map(([, path]) => join(dirname(page), path!));
   const missing = [...new Set(links)].filter((path) => !existsSync(join(repository, path)));
   expect(missing).toEqual([]);

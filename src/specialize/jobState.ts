@@ -51,6 +51,7 @@ export interface JobProgress {
   loss?: number | undefined;
 }
 
+/** What a run of the job was measured at. */
 export type JobEvaluation = StepLoss & { run: string };
 
 /** A job as a page shows it. Times are seconds. */
