@@ -20,7 +20,14 @@ async function typed(service: FakeService, ...lines: string[]): Promise<string> 
     written += chunk;
   });
   input.end(lines.map((line) => `${line}\n`).join(""));
-  const options = { maxTokens: 20, temperature: 0.5, seed: 3, system: "Be brief.", budget: { keep: 0.25 } };
+  const options = {
+    maxTokens: 20,
+    temperature: 0.5,
+    repeatPenalty: 1.1,
+    seed: 3,
+    system: "Be brief.",
+    budget: { keep: 0.25 },
+  };
   await converse(service, model, options, { input, output, status });
   return written;
 }
@@ -42,7 +49,7 @@ test("messages of a conversation go on, each answer among them; /new begins anot
   ]);
   expect(service.requests[0]).toMatchObject({
     maxTokens: 20,
-    sampling: { temperature: 0.5, seed: 3 },
+    sampling: { temperature: 0.5, repeatPenalty: 1.1, seed: 3 },
     mask: { kind: "auto" },
   });
 });
@@ -147,7 +154,12 @@ test("Ctrl-C stops the answer and not the program", async () => {
   output.on("data", (chunk) => {
     written += chunk;
   });
-  const done = converse(service, model, { maxTokens: 1000, temperature: 0, seed: 0 }, { input, output, status });
+  const done = converse(
+    service,
+    model,
+    { maxTokens: 1000, temperature: 0, repeatPenalty: 1, seed: 0 },
+    { input, output, status },
+  );
   input.write("talk\r");
   while (!written.includes("word word")) await wait(5);
   input.write("\x03");

@@ -17,6 +17,7 @@ import { type ProgressStream, Waiting } from "./progress.ts";
 interface Options extends Budget {
   maxTokens: number;
   temperature: number;
+  repeatPenalty: number;
   seed: number;
   threads?: number;
   form: WantedForm;
@@ -47,7 +48,7 @@ export interface ChatIo {
   status: ProgressStream;
 }
 
-export interface ChatOptions extends Pick<Options, "maxTokens" | "temperature" | "seed" | "system"> {
+export interface ChatOptions extends Pick<Options, "maxTokens" | "temperature" | "repeatPenalty" | "seed" | "system"> {
   /** That of the service, for words about it. */
   budget?: Budget;
 }
@@ -56,7 +57,7 @@ export interface ChatOptions extends Pick<Options, "maxTokens" | "temperature" |
 export async function converse(
   service: InferenceService,
   { id: model, tFfn, dFfn }: Pick<ServedModel, "id" | "tFfn" | "dFfn">,
-  { maxTokens, temperature, seed, system, budget = {} }: ChatOptions,
+  { maxTokens, temperature, repeatPenalty, seed, system, budget = {} }: ChatOptions,
   { input, output, status }: ChatIo,
 ): Promise<void> {
   /** System message, if there is one, and what was said since. */
@@ -86,7 +87,7 @@ export async function converse(
     using waiting = new Waiting("reading the prompt", { stream: status });
     try {
       const prompt = { kind: "chat", messages: [...told, ...said, user] } as const;
-      const sampling = { ...greedySampling, temperature, seed: seed + retries };
+      const sampling = { ...greedySampling, temperature, repeatPenalty, seed: seed + retries };
       const request = { prompt, mask, maxTokens, stop: [], sampling, signal: answering.signal };
       for await (const event of service.generate(model, request)) {
         waiting.end();

@@ -34,6 +34,7 @@ interface Options extends MaskFlags {
   file?: string[];
   maxTokens: number;
   temperature: number;
+  repeatPenalty: number;
   seed: number;
   dense?: boolean;
   compare?: boolean;
@@ -104,7 +105,7 @@ export async function runAction(words: string[], options: Options): Promise<void
   const onStage = (stage: keyof typeof STAGES) => waiting.say(STAGES[stage]);
   if (isTiny(path)) waiting.note(`tiny: ${TINY_NOTE}`);
   if (compare) {
-    const { temperature: _, form: __, ...greedy } = engine;
+    const { temperature: _, repeatPenalty: __, form: ___, ...greedy } = engine;
     const comparison = await compareAnswers(model, instruction, {
       ...greedy,
       ...how,

@@ -12,6 +12,7 @@ export function chatCommand(): Command {
     .option("--system <text>", "what the model is told before the conversation, if its template has a place for it")
     .addOption(numberFlag("--max-tokens <n>", { ...MAX_TOKENS, fallback: 512 }))
     .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
+    .addOption(numberFlag("--repeat-penalty <p>", SAMPLING_OPTIONS.repeatPenalty))
     .addOption(numberFlag("--seed <n>", SAMPLING_OPTIONS.seed))
     .addOption(formFlag())
     .addOption(numberFlag("--threads <n>", ENGINE_OPTIONS.threads))

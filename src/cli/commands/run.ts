@@ -21,13 +21,14 @@ export function runCommand(): Command {
     .option("--model <model>", MODEL_HELP)
     .addOption(numberFlag("--max-tokens <n>", MAX_TOKENS))
     .addOption(numberFlag("--temperature <t>", SAMPLING_OPTIONS.temperature))
+    .addOption(numberFlag("--repeat-penalty <p>", SAMPLING_OPTIONS.repeatPenalty))
     .addOption(numberFlag("--seed <n>", { ...SAMPLING_OPTIONS.seed, words: "of sampling, and of --source random" }))
     .option("--dense", "run the unpruned model")
     .addOption(
       new Option(
         "--compare",
         "run both, greedily, and show both answers, how far they agree and what each took",
-      ).conflicts(["dense", "temperature", "form"]),
+      ).conflicts(["dense", "temperature", "repeatPenalty", "form"]),
     )
     .addOption(
       new Option(
