@@ -22,8 +22,8 @@ export interface Measured {
   kl: number;
   agreement: number;
   perplexity: number;
-  /** Share of right answers, where they are given. */
-  exact?: number;
+  /** Share of right answers of those asked for, where there are right ones. */
+  exact?: { share: number; asked: number };
 }
 
 export interface MeasureHow {
@@ -37,7 +37,8 @@ export interface MeasureHow {
   states: string;
   /** Folder that is made, and removed. */
   bundle: string;
-  hasGold: boolean;
+  /** File of rows with right answers, which it is to find itself. */
+  asked?: string | undefined;
   /** Each prompt under a mask of its own activations. */
   griffin?: { tFfn: number; cache: string } | undefined;
   threads: number;
@@ -45,7 +46,7 @@ export interface MeasureHow {
 
 /** @param path checkpoint */
 export async function measure(path: string, how: MeasureHow): Promise<Measured> {
-  const { heldOut, maxTokens, hasGold, griffin, threads, bundle } = how;
+  const { heldOut, maxTokens, asked, griffin, threads, bundle } = how;
   const session = { threads, spinning: false };
   const taught = await openDense(how.teacher);
   const examples = await heldOutExamples(heldOut, taught.format, maxTokens);
@@ -71,11 +72,12 @@ export async function measure(path: string, how: MeasureHow): Promise<Measured> 
     const scores = await served.evaluator.score(examples, masks);
     const sum = (key: "nll" | "tokens") => scores.reduce((total, one) => total + one[key], 0);
     const under = griffin && { source: "griffin" as const, tFfn: griffin.tFfn, scoreCache: { root: griffin.cache } };
+    const answered = asked === undefined ? undefined : await evaluateTasks(served, asked, under);
     return {
       kl: loss,
       agreement: tokenAccuracy,
       perplexity: Math.exp(sum("nll") / sum("tokens")),
-      ...(hasGold && { exact: (await evaluateTasks(served, heldOut, under)).mean.accuracy }),
+      ...(answered && { exact: { share: answered.mean.accuracy, asked: answered.mean.count } }),
     };
   } finally {
     rmSync(bundle, { recursive: true, force: true });
