@@ -134,7 +134,7 @@ test("healed: closer to the teacher under each prompt's mask, and served as it w
   expect(JSON.parse(answer)).toMatchObject({ keptShare: 48 / 96 });
 });
 
-test("stopped after any step, it goes on bit for bit; without its teacher's states too", {
+test("stopped after any step, it goes on bit for bit as one that saved there; without its teacher's states too", {
   timeout: 300_000,
 }, async () => {
   const path = writeRecipe("stopped");
@@ -159,6 +159,28 @@ test("stopped after any step, it goes on bit for bit; without its teacher's stat
   ];
   expect(parts.llm.weights).toEqual(whole.llm.weights);
   expect(lossesOf(at("parts/stopped"))).toEqual(lossesOf(at("whole/stopped")));
+});
+
+test("a run goes on with the teacher that it began with, made again or not, and with no other", {
+  timeout: 300_000,
+}, async () => {
+  await importModel(at("source"), at("teacher"), { as: "checkpoint" });
+  const path = writeRecipe("taught", {}, { teacher: { run: "../teacher" } });
+  const train = async (stopAt?: number) => {
+    const controller = new AbortController();
+    const how = { runDir: at("runs/taught"), signal: controller.signal, threads: 1 };
+    for await (const event of trainRecipe(readRecipe(path), how))
+      if (event.kind === "row" && event.row.kind === "train" && event.row.step === stopAt) controller.abort();
+  };
+  await train(3);
+  rmSync(at("teacher"), { recursive: true });
+  await importModel(at("source"), at("teacher"), { as: "checkpoint" });
+  await train(4);
+  rmSync(at("teacher"), { recursive: true });
+  const other = shapes.SmolLM2!;
+  await writeCheckpointFolder(at("other"), { ...other, config: { ...other.config, contextLength: 128 } });
+  await importModel(at("other"), at("teacher"), { as: "checkpoint" });
+  await expect(train()).rejects.toThrow(/teacher: wanted what the run began with, .+ --accept-changed-data/);
 });
 
 test("a second run on the same rows does not ask the teacher; altered states are made anew", {

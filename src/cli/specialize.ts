@@ -135,7 +135,7 @@ function estimateLine({
 }: JobEstimate): string {
   const parts = Object.entries(seconds).flatMap(([phase, own]) => (own > 0 ? [`${phase} ${duration(own)}`] : []));
   return [
-    `about ${duration(totalSeconds)} on this machine (${parts.join(", ")})`,
+    `about ${duration(totalSeconds)} in all on this machine (${parts.join(", ")})`,
     `${byteSize(memoryBytes)} of memory (${byteSize(memoryAvailable)} free)`,
     `at most ${byteSize(diskBytes)} on disk (${byteSize(diskAvailable)} free)`,
   ].join("; ");

@@ -129,7 +129,7 @@ test("data that changed while a run was stopped are refused, naming the file, un
     );
   const refused = await train();
   expect(refused.code).toBe(1);
-  expect(refused.stderr).toMatch(`${path}: wanted the data that the run began with`);
+  expect(refused.stderr).toMatch(`${path}: wanted what the run began with`);
   const accepted = await train("--accept-changed-data");
   expect(accepted).toMatchObject({ code: 0, stderr: expect.stringContaining("3 steps done") });
   expect(accepted.stderr).toContain(`changed since the run began, and accepted: ${path}`);

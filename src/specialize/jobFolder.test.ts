@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
@@ -53,4 +53,18 @@ test("another job's folder is refused, and so is one of something else; the lock
   writeFileSync(join(own, "mine.txt"), "");
   expect(() => new JobFolder(own, { task: "a" })).toThrow(/got one without job\.json/);
   expect(existsSync(join(own, "mine.txt"))).toBe(true);
+});
+
+test("where its state cannot be written at the end, what ended it is told, and the lock goes", () => {
+  const path = join(temporaryFolder(), "out.job");
+  const ended = () => {
+    using job = new JobFolder(path, { task: "a" });
+    rmSync(job.at("job.json"));
+    mkdirSync(job.at("job.json", "in the way"), { recursive: true });
+    throw new FileError("states", "wanted room, got no more.");
+  };
+  expect(ended).toThrow(FileError); // not a SuppressedError
+  rmSync(join(path, "job.json"), { recursive: true });
+  using again = new JobFolder(path, { task: "a" });
+  expect(again.isNew).toBe(true);
 });

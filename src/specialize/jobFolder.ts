@@ -103,13 +103,23 @@ export class JobFolder implements Disposable {
     return this.#secondsBefore + (performance.now() - this.#start) / 1000;
   }
 
+  /** Writes down how long it took so far, in case it is killed. */
+  keepTime(): void {
+    this.#save();
+  }
+
   remove(): void {
     rmSync(this.path, { recursive: true, force: true });
   }
 
   [Symbol.dispose](): void {
-    if (existsSync(this.path)) this.#save();
-    this.#lock[Symbol.dispose]();
+    try {
+      if (existsSync(this.path)) this.#save();
+    } catch {
+      // a disk that is full, which whoever filled it has said: only this call's time is lost
+    } finally {
+      this.#lock[Symbol.dispose]();
+    }
   }
 
   /** @returns seconds of the calls before */

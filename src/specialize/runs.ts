@@ -187,7 +187,9 @@ async function* trained(
       return { best, evaluations: [first, ...evaluations], steps };
     }
     yield value;
-    if (value.kind === "row" && value.row.kind === "evaluation") writeReport([runDir], job.at("report.html"));
+    if (value.kind !== "row" || value.row.kind !== "evaluation") continue;
+    writeReport([runDir], job.at("report.html"));
+    job.keepTime();
   }
 }
 

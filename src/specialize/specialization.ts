@@ -127,8 +127,10 @@ export interface Specialization {
     unanswered: number;
     /** Whose answer repeats itself. */
     looping: number;
-    /** Longer than most, with their answers. */
+    /** Longer than most, with their answers, or than there is room for. */
     tooLong: number;
+    /** Of those given, the same as one before. */
+    twice: number;
   };
   tFfn: number;
   dFfn: number;

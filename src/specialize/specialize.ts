@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename, join, resolve, sep } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { keptChannels, MAX_LOSS } from "../bundle/budget.ts";
 import { importModel } from "../bundle/importModel.ts";
@@ -13,7 +13,7 @@ import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, IfpruneError, InputError, OptionError } from "../errors.ts";
 import { checkNewFolder } from "../files.ts";
 import { readModelConfig } from "../formats/huggingface.ts";
-import { formatOfFolder, readManifest, writeManifest } from "../manifest.ts";
+import { formatOfFolder, manifestHash, readManifest, writeManifest } from "../manifest.ts";
 import { countParameters } from "../model/config.ts";
 import { type Complete, type Given, readNumbers } from "../options.ts";
 import { version } from "../package.ts";
@@ -46,7 +46,7 @@ import {
   type TaskPrompt,
 } from "./taskPrompts.ts";
 import { told } from "./told.ts";
-import { checkRoom, expectedShape, type JobPlan, tryOut } from "./trial.ts";
+import { availableNow, checkRoom, expectedShape, type JobPlan, tryOut } from "./trial.ts";
 
 /**
  * What {@link specialize} is asked. Of `prompts` and `examples` at most one; without, the model drafts inputs of the task. `draft` beside `prompts`: it drafts so many
@@ -105,19 +105,21 @@ export async function* specialize(
   if (!existsSync(source)) throw new FileError(model, "wanted a model, got nothing of that name. Check the path.");
   const file = options.prompts ?? options.examples;
   const hasGold = options.examples !== undefined;
-  const prompts = file === undefined ? undefined : distinct(await readTaskPrompts(file, task, hasGold));
+  const read = file === undefined ? undefined : await readTaskPrompts(file, task, hasGold);
+  const prompts = read && distinct(read);
   const drafts = prompts ? (options.draft ?? 0) : numbers.draft;
   if (prompts) checkCount(prompts, file!, { hasGold, hasDrafts: drafts > 0 });
 
+  const jobPath = `${resolve(out)}.job`;
   const { threads: _, ...lasting } = numbers;
   const draft = drafts > 0 ? drafts : undefined;
   const asked = JSON.parse(JSON.stringify({ task, keep, licence, ...lasting, draft, modelLicence }));
   const key: JobKey = {
-    model: identityOf(source),
+    model: identityOf(source, [resolve(out), jobPath]),
     ...(file !== undefined && { [hasGold ? "examples" : "prompts"]: hashOf(file) }),
     ...asked,
   };
-  using job = new JobFolder(`${resolve(out)}.job`, key);
+  using job = new JobFolder(jobPath, key);
   const how = { threads, force, cache: { root: job.at("cache") } };
 
   const { dense, denseBundle, widths, given, manner } = yield* prepared({
@@ -130,6 +132,7 @@ export async function* specialize(
   using untuned = new InstructionModel(denseBundle);
   const dFfn = untuned.bundle.ffnWidth;
   const count = given ? given.train.length + given.heldOut.length : 0;
+  const twice = (read?.length ?? 0) - (prompts?.length ?? 0);
   const more = manner
     ? yield* orNothing(
         job,
@@ -156,8 +159,9 @@ export async function* specialize(
   const data = { name: sources.join(" and "), licence };
   const learned = await job.madeJson("rows.json", async () => {
     const opened = await openDense(dense);
-    const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, opened);
-    const heldOut = fittingRows(readRows(job.at(answered.name)), shape, opened);
+    const measured = readRows(job.at(answered.name));
+    const { data: encoded, shape, tokens } = await taskData(job.at(train.name), data.name, opened, measured);
+    const heldOut = fittingRows(measured, shape, opened);
     await job.made(HELD_OUT_ROWS, (partial) => writeFileSync(partial, jsonLines(heldOut)));
     return { shape, rows: encoded.questions.flat().length, heldOut: heldOut.length, tokens };
   });
@@ -214,13 +218,14 @@ export async function* specialize(
     model: { name: basename(source), data: readManifest(dense, "ifprune-checkpoint").provenance.data },
     data: {
       ...data,
-      prompts: { given: count, drafted: more.length },
+      prompts: { given: read?.length ?? 0, drafted: more.length },
       answers: hasGold ? "gold" : "own",
       train: learned.rows,
       heldOut: learned.heldOut,
       unanswered: answered.unanswered + train.unanswered,
       looping: answered.looping + train.looping,
-      tooLong,
+      tooLong: tooLong + (prompts?.length ?? 0) - count,
+      twice,
     },
     tFfn,
     dFfn,
@@ -367,7 +372,7 @@ async function* prepared({
         }
       }),
     );
-    yield { kind: "estimate", estimate };
+    yield { kind: "estimate", estimate: { ...estimate, ...availableNow(job.path) } };
     return { dense, denseBundle, widths, given, manner };
   } catch (error) {
     if (job.isNew && error instanceof IfpruneError && !isNoPlace(error.cause)) job.remove();
@@ -470,13 +475,20 @@ function hashOf(path: string): string {
   return createHash("sha256").update(readFileSync(path)).digest("hex").slice(0, 32);
 }
 
-/** A model's place, and sizes and times of its files: their contents may be too much to read each time. */
-function identityOf(path: string): string {
+/**
+ * A model's place, and sizes and times of its files: their contents may be too much to read each time. Of our own folders the manifest, without what was measured.
+ *
+ * @param own folders of the job, which may lie in the model's
+ */
+function identityOf(path: string, own: readonly string[]): string {
   const hash = createHash("sha256").update(resolve(path));
+  if (formatOfFolder(path) !== undefined) return hash.update(manifestHash(path)).digest("hex").slice(0, 32);
   const names = statSync(path).isDirectory() ? readdirSync(path, { recursive: true, encoding: "utf8" }).sort() : [""];
   for (const name of names) {
-    const { size, mtimeMs } = statSync(join(path, name));
-    hash.update(`${name} ${size} ${mtimeMs}\n`);
+    const file = join(path, name);
+    const stat = statSync(file);
+    if (stat.isFile() && !own.some((folder) => resolve(file).startsWith(`${folder}${sep}`)))
+      hash.update(`${name} ${stat.size} ${stat.mtimeMs}\n`);
   }
   return hash.digest("hex").slice(0, 32);
 }

@@ -39,7 +39,7 @@ export function taskCard(result: Specialization): string {
         ]
       : []),
     "",
-    `${healedWords(result)} All of ${data.heldOut} held-out prompts that were never trained on; speed of both in turns, in one engine on one machine.`,
+    `${healedWords(result)} All of ${data.heldOut} held-out prompts that were never trained on, but by which the step to stop at was chosen; speed of both in turns, in one engine on one machine.`,
     "",
     ...(auto
       ? [
@@ -83,7 +83,7 @@ export function taskCard(result: Specialization): string {
     row("answers", data.answers === "gold" ? "given with the prompts" : "the whole model's own"),
     row(
       "left out",
-      `${data.unanswered} without an end or text, ${data.looping} that repeat themselves, ${data.tooLong} longer than most`,
+      `${data.unanswered} without an end or text, ${data.looping} that repeat themselves, ${data.tooLong} longer than most, ${data.twice} given twice`,
     ),
     row("options", JSON.stringify(result.options)),
     row("made by", `ifprune ${result.ifprune}, ${result.created}, ${duration(result.seconds)}`),

@@ -26,6 +26,14 @@ test("lines are inputs of the task, or whole prompts where there is none; rows m
     { instruction: "Say it:", input: "two" },
   ]);
   expect(await readTaskPrompts(lines, undefined, false)).toEqual([{ instruction: "one" }, { instruction: "two" }]);
+  const brackets = file("prompts.txt", "[INST] hello\n{name} wants to know\n");
+  expect(await readTaskPrompts(brackets, undefined, false)).toEqual([
+    { instruction: "[INST] hello" },
+    { instruction: "{name} wants to know" },
+  ]);
+  await expect(readTaskPrompts("prompts.txt.gz", undefined, false)).rejects.toThrow(
+    /plain text that is not compressed/,
+  );
   const rows = file(
     "prompts.jsonl",
     '{"input": "one", "output": "1"}\n{"instruction": "Do it", "answers": ["2", "3"]}\n',
@@ -60,9 +68,11 @@ test.each([
   await expect(reading).rejects.toThrow(message);
 });
 
-test("prompts count once, however they are spaced; too few are refused", () => {
+test("prompts count once, however they are spaced, but with right answers to each letter; too few are refused", () => {
   const prompts = ["One  thing", "one thing", "Two"].map((instruction) => ({ instruction }));
   expect(distinct(prompts)).toEqual([prompts[0], prompts[2]]);
+  const cased = ["Type a", "Type A"].map((instruction, i) => ({ instruction, output: String(i) }));
+  expect(distinct([...cased, cased[0]!])).toEqual(cased);
   const plain = { hasGold: false, hasDrafts: false };
   expect(() => checkCount([prompts[0]!], "a.txt", plain)).toThrow(InputError);
   expect(() => checkCount([prompts[0]!], "a.txt", plain)).toThrow(/got 1 of a\.txt\. Write one a line/);

@@ -39,9 +39,8 @@ const row = z.looseObject({
  * @throws {FileError} that names the line and what it has
  */
 export async function readTaskPrompts(path: string, task: string | undefined, hasGold: boolean): Promise<TaskPrompt[]> {
-  const isJson =
-    /\.(jsonl|json|ndjson)(\.gz)?$/.test(path) || (!path.endsWith(".gz") && /^\s*[[{]/.test(readText(path)));
-  if (!isJson) {
+  if (!isJsonLines(path)) {
+    if (path.endsWith(".gz")) throw new FileError(path, `wanted ${OBJECTS}, or plain text that is not compressed.`);
     if (hasGold) throw new FileError(path, `wanted ${OBJECTS}, got plain text. Write each example as one.`);
     const lines = readText(path).split(/\r?\n/);
     return lines.flatMap((line) => (line.trim() === "" ? [] : [asked(task, line.trim())]));
@@ -64,6 +63,19 @@ export async function readTaskPrompts(path: string, task: string | undefined, ha
   return prompts;
 }
 
+/** By its name, or else by what its first line is. */
+function isJsonLines(path: string): boolean {
+  if (/\.(jsonl|json|ndjson)(\.gz)?$/.test(path)) return true;
+  if (path.endsWith(".gz")) return false;
+  const text = readText(path).trim();
+  if (text === "[" || /^\[\s*\{/.test(text)) return true; // a list, which is told to be none
+  try {
+    return typeof JSON.parse(text.split(/\r?\n/, 1)[0]!) === "object";
+  } catch {
+    return false;
+  }
+}
+
 const asked = (task: string | undefined, line: string): TaskPrompt =>
   task === undefined ? { instruction: line } : { instruction: task, input: line };
 
@@ -73,11 +85,12 @@ export const promptText = ({ instruction, input }: TaskPrompt) => composePrompt(
 /** What it says of its own, beside an instruction that others have too. */
 export const ownText = ({ instruction, input }: TaskPrompt) => input ?? instruction;
 
-/** Each prompt once, the first of the same. */
+/** Each prompt once, the first of the same. Without right answers they are the same whatever their case and spaces, which a task with right answers may be about. */
 export function distinct(prompts: readonly TaskPrompt[]): TaskPrompt[] {
   const seen = new Map<string, TaskPrompt>();
   for (const prompt of prompts) {
-    const key = promptText(prompt).replace(/\s+/g, " ").trim().toLowerCase();
+    const text = promptText(prompt);
+    const key = prompt.output === undefined ? text.replace(/\s+/g, " ").trim().toLowerCase() : text;
     if (!seen.has(key)) seen.set(key, prompt);
   }
   return [...seen.values()];

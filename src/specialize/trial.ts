@@ -75,6 +75,11 @@ export function checkRoom(plan: JobPlan, folder: string, force: boolean): void {
     );
 }
 
+/** What this machine has left at the moment. */
+export function availableNow(folder: string): Pick<JobEstimate, "memoryAvailable" | "diskAvailable"> {
+  return { memoryAvailable: availableBytes(), diskAvailable: freeBytes(folder) };
+}
+
 function freeBytes(folder: string): number {
   const { bavail, bsize } = statfsSync(folder);
   return bavail * bsize;
@@ -188,9 +193,8 @@ export async function tryOut(
     totalSeconds: Object.values(seconds).reduce((sum, part) => sum + part, 0),
     // The trial trains no whole model.
     memoryBytes: Math.max(process.resourceUsage().maxRSS * 1024, plan.isTuned ? bytes.memory : 0),
-    memoryAvailable: availableBytes(),
     diskBytes: bytes.disk,
-    diskAvailable: freeBytes(folder),
+    ...availableNow(folder),
   };
 }
 

@@ -17,7 +17,7 @@ export const jobResult: Specialization = {
   model: { name: "SmolLM2-135M-Instruct", data: [{ name: "SmolLM2-135M-Instruct", licence: "Apache-2.0" }] },
   data: {
     ...{ name: "prompts.txt", licence: "unknown", prompts: { given: 304, drafted: 0 }, answers: "own" },
-    ...{ train: 270, heldOut: 30, unanswered: 3, looping: 1, tooLong: 2 },
+    ...{ train: 270, heldOut: 30, unanswered: 3, looping: 1, tooLong: 2, twice: 0 },
   },
   ...{ tFfn: 768, dFfn: 1536, parameters: { dense: 134_515_008, small: 94_700_000 } },
   reconstruction: { before: 0.31, after: 0.19 },

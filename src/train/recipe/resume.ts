@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../../errors.ts";
 import type { Recipe } from "./schema.ts";
 
-/** Keys that may change in the middle of a run. `threads` does change the last bits of sums. */
+/** Keys that may change in the middle of a run. `threads` does change the last bits of sums, and `checkpointEvery` when the moments of a distil stage are rounded. */
 const freeKeys: readonly string[] = ["checkpointEvery", "threads"] satisfies (keyof Recipe)[];
 
 /**

@@ -446,6 +446,14 @@ export function dataFiles({ stages }: Recipe): string[] {
   ]);
 }
 
+/** Paths of the models that stages learn from. */
+export function teacherRuns({ init, stages }: Recipe): string[] {
+  return stages.flatMap((stage) => {
+    if (stage.kind === "distil") return [(stage.teacher ?? init!).run];
+    return stage.kind === "sft" && stage.distil ? [init!.run] : [];
+  });
+}
+
 /** The LLM's shape, once the tokenizer has said how large the vocabulary is. */
 export function llmConfig({ llm }: Recipe, vocabSize: number): ModelConfig {
   return { ...llm, vocabSize };
