@@ -118,6 +118,18 @@ export class DependencyError extends IfpruneError {
   }
 }
 
+/** An engine that does not start on this machine. */
+export class EngineError extends IfpruneError {
+  override readonly name = "EngineError";
+  constructor(cause: unknown) {
+    super(
+      "engine",
+      `llama.cpp: wanted a binary that runs on ${process.platform} ${process.arch}, got: ${(cause as Error).message || (cause as Error).name}. Install again with its optional packages; \`ifprune doctor\` says more.`,
+      { cause },
+    );
+  }
+}
+
 /** More requests than are taken at a time. */
 export class BusyError extends IfpruneError {
   override readonly name = "BusyError";

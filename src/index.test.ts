@@ -26,6 +26,7 @@ test("the surface is what it was", () => {
     class ContextLengthError
     class DependencyError
     class DivergenceError
+    class EngineError
     class FileError
     class HubError
     class IfpruneError

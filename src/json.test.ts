@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { FileError } from "./errors.ts";
 import { ReadableFile } from "./files.ts";
-import { readJson, readText } from "./json.ts";
+import { parseExactly, readJson, readText, valueText } from "./json.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -72,4 +72,35 @@ test.skipIf(process.platform === "win32")("a pipe that nobody writes to, and wha
     expect(() => readJson(path)).toThrow(/wanted a file/);
     expect(() => new ReadableFile(path)).toThrow(/wanted a file/);
   }
+});
+
+test("a value's own text is what a parse reads there, wherever it stands (seed 7)", () => {
+  fc.assert(
+    fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(0, 1), (object, indent) => {
+      const json = JSON.stringify(object, null, indent);
+      for (const [key, value] of Object.entries(object))
+        expect(JSON.parse(valueText(json, key)!)).toEqual(JSON.parse(JSON.stringify(value)));
+      expect(valueText(json, "no such key")).toBeUndefined();
+    }),
+    { seed: 7, numRuns: 300 },
+  );
+  expect(valueText('{"a": 1, "b": {"a": [2, {"a": 3}]}, "a" : 1e999 }', "a")).toBe("1e999");
+  expect(valueText("{}", "a")).toBeUndefined();
+});
+
+test("numbers that a double does not hold stay what they are, as strings; all else is as JSON.parse has it (seed 8)", () => {
+  fc.assert(
+    fc.property(fc.json(), (text) => {
+      expect(parseExactly(text)).toEqual(JSON.parse(text));
+    }),
+    { seed: 8, numRuns: 300 },
+  );
+  const json =
+    '{"id": 1234567890123456789, "x": [1e999, -9007199254740993], "in words": "1e999 \\" 12345678901234567890", "y": 0.1}';
+  expect(parseExactly(json)).toEqual({
+    id: "1234567890123456789",
+    x: ["1e999", "-9007199254740993"],
+    "in words": '1e999 " 12345678901234567890',
+    y: 0.1,
+  });
 });

@@ -72,3 +72,48 @@ function endOfString(text: string, start: number): number {
   }
   return text.length;
 }
+
+/**
+ * The text of a key's value in an object, as it stands: numbers keep their digits, which a parse may not.
+ *
+ * @param json valid, of an object
+ * @returns that of the last such key, as a parse takes it; undefined if there is none
+ */
+export function valueText(json: string, key: string): string | undefined {
+  let found: string | undefined;
+  let depth = 0;
+  let name: string | undefined; // of the pair that is read, once its colon came
+  let start = 0;
+  for (let i = 0; i < json.length; i++) {
+    const character = json[i]!;
+    if (character === '"') i = endOfString(json, i);
+    else if (character === "{" || character === "[") {
+      if (++depth === 1) start = i + 1;
+    } else if (depth === 1 && character === ":") {
+      name = JSON.parse(json.slice(start, i));
+      start = i + 1;
+    } else if (character === "," || character === "}" || character === "]") {
+      if (depth === 1 && character !== "]") {
+        if (name === key) found = json.slice(start, i).trim();
+        name = undefined;
+        start = i + 1;
+      }
+      if (character !== ",") depth--;
+    }
+  }
+  return found;
+}
+
+const STRING_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+/** Parses JSON; whole numbers of more digits than a double holds, and numbers beyond all doubles, become strings of what stands there. @throws {SyntaxError} */
+export function parseExactly(json: string): unknown {
+  const held = json.replace(STRING_OR_NUMBER, (text) => {
+    if (text.startsWith('"')) return text;
+    const value = Number(text);
+    const isHeld =
+      Number.isFinite(value) && (!/^-?\d+$/.test(text) || String(value) === text || BigInt(text) === BigInt(value));
+    return isHeld ? text : `"${text}"`;
+  });
+  return JSON.parse(held);
+}

@@ -206,7 +206,10 @@ export async function verifyFiles(
       onProgress?.(done, total);
     });
     if (got !== sha256)
-      throw new FileError(path, `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged.`);
+      throw new FileError(
+        path,
+        `wanted sha256 ${sha256}, got ${got}. The file was changed or damaged: make or pull it again.`,
+      );
   }
 }
 

@@ -3,7 +3,7 @@ import type { Bundle } from "../bundle/bundle.ts";
 import { embeddingFeature } from "../bundle/embeddingFeature.ts";
 import { readHead, scoreFeature } from "../bundle/head.ts";
 import type { EngineOptions, EngineProvider, FeatureEngine } from "../engine/engine.ts";
-import { FileError } from "../errors.ts";
+import { ContextLengthError, FileError } from "../errors.ts";
 import { GgufFile } from "../formats/gguf.ts";
 import { modelNumber } from "../formats/ggufModel.ts";
 import { featureWidth, type Pooling } from "../model/predictorConfig.ts";
@@ -26,7 +26,10 @@ export async function openBundlePredictor(
   });
   const engine = await openReader(engines, bundle, read, options);
   return {
-    scores: async (ids) => scoreFeature(head, await engine.feature(ids)),
+    scores: async (ids) => {
+      if (ids.length >= read.contextLength) throw new ContextLengthError(ids.length, read.contextLength);
+      return scoreFeature(head, await engine.feature(ids));
+    },
     [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
   };
 }

@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
@@ -68,4 +69,15 @@ test("what is not the system's refusal is thrown as it is", async () => {
     /^internal$/,
   );
   expect(readdirSync(join(root, "0".repeat(32)))).toEqual([]);
+});
+
+test("a thread that has no folder of its own throws what the cache refuses, and leaves nothing", async () => {
+  vi.resetModules(); // another thread's state
+  const { openEntry: open, withoutOwnFolder } = await import("./cacheEntries.ts");
+  withoutOwnFolder();
+  const before = readdirSync(tmpdir()).filter((name) => name.startsWith("ifprune-"));
+  const root = temporaryFolder();
+  await expect(open(bundle, "apart", { root }, buildBeside(root))).rejects.toThrow("ENOSPC");
+  const made = readdirSync(tmpdir()).filter((name) => name.startsWith("ifprune-") && !before.includes(name));
+  expect(made.filter((name) => existsSync(join(tmpdir(), name, bundle.hash)))).toEqual([]);
 });

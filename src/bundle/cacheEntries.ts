@@ -99,7 +99,7 @@ export async function openEntry(
     if (!refusing.has(root)) return await make(root);
   } catch (error) {
     const code = refusal(error);
-    if (code === undefined) throw error;
+    if (code === undefined || !hasOwn) throw error;
     refusing.set(root, code);
     process.emitWarning(
       `sub-network cache: wanted to write to ${root}, got ${code}. This process keeps its sub-networks in a folder of its own, which goes when it ends.`,
@@ -127,6 +127,12 @@ export function hasEntry(bundle: Pick<Origin, "hash">, name: string, options: Ca
 const refusing = new Map<string, string>();
 /** … and the folder that it has instead. */
 let own: string | undefined;
+let hasOwn = true;
+
+/** From now on what the cache refuses is thrown in this thread: a folder of its own would outlive a thread that is ended, and nobody else looks there. */
+export function withoutOwnFolder(): void {
+  hasOwn = false;
+}
 
 function ownRoot(): string {
   if (own !== undefined) return own;

@@ -90,6 +90,20 @@ describe("a checkpoint", () => {
     expect(downloads()).toHaveLength(before);
   });
 
+  test("that came to harm in the cache is made anew by another pull", async () => {
+    const { downloads } = await hubOf(await checkpoint());
+    const { path } = await pullModel(id);
+    const weights = join(path, "ffn.gguf");
+    const sound = readFileSync(weights);
+    writeFileSync(weights, Buffer.concat([sound.subarray(0, -64), Buffer.alloc(64, 7)]));
+    using harmed = new Bundle(id);
+    await expect(harmed.verify()).rejects.toThrow(/changed or damaged: make or pull it again/);
+    const before = downloads().length;
+    await pullModel(id);
+    expect(downloads()).toHaveLength(before);
+    expect(readFileSync(weights).equals(sound)).toBe(true);
+  });
+
   test("pulled again at another commit, its id names that one", async () => {
     const { hub } = await hubOf(await checkpoint());
     const first = await pullModel(id);
@@ -191,6 +205,17 @@ describe("a repository that is a bundle", () => {
     await pullModel(id, { out });
     expect(Object.keys(filesOf(out))).toEqual(readdirSync(original));
     expect(statSync(join(out, "base.gguf")).nlink).toBe(1);
+  });
+
+  test("of which a file came to harm is whole after another pull, which brings that file alone", async () => {
+    const { files } = await bundleFiles();
+    const { downloads } = await hubOf(files);
+    const { path } = await pullModel(id);
+    writeFileSync(join(path, "ffn.gguf"), Buffer.alloc(files["ffn.gguf"]!.length, 7));
+    const before = downloads().length;
+    await pullModel(id);
+    expect(downloads().slice(before)).toEqual(["ffn.gguf"]);
+    expect(readFileSync(join(path, "ffn.gguf")).equals(Buffer.from(files["ffn.gguf"]!))).toBe(true);
   });
 
   test("is refused where its manifest is of something else, or names what is not there", async () => {

@@ -2,15 +2,17 @@
  * Bringing a model from the Hugging Face Hub. A repository that is a bundle is used where it lies in the Hub's cache; of a Hugging Face checkpoint or a
  * GGUF file a bundle is made in ours.
  */
-import { copyFileSync, existsSync } from "node:fs";
+import { copyFileSync, existsSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { FileError } from "../errors.ts";
 import { checkNewFolder, checkWithin, makeFolder, makeFolders, removePartials } from "../files.ts";
 import { HubSnapshot } from "../hub/hubSnapshot.ts";
-import { readManifest } from "../manifest.ts";
+import { type BundleManifest, readManifest } from "../manifest.ts";
 import { makeCacheFolder } from "./cacheFolder.ts";
 import { cardLicence, importModel } from "./importModel.ts";
 import { pulledFolder, setPulled } from "./pulledModels.ts";
 import { choosePullFiles } from "./pullFiles.ts";
+import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
 /** How {@link pullModel} brings a model. */
 export interface PullOptions {
@@ -56,7 +58,11 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   await snapshot.bring(names, (done, total) => onProgress?.("download", done, total));
   const { commit, folder } = snapshot;
   if (kind === "bundle") {
-    readManifest(folder, "ifprune-bundle"); // with the sizes of what came
+    const manifest = readManifest(folder, "ifprune-bundle"); // with the sizes of what came
+    const damaged = offline ? [] : await damagedFiles(folder, manifest, signal);
+    snapshot.drop(damaged);
+    await snapshot.bring(damaged, (done, total) => onProgress?.("download", done, total));
+    await verifyUnlessKnown(folder, manifest, { signal });
     if (out !== undefined) await makeFolder(out, "pull", async (partial) => copyFiles(folder, partial, names));
     else setPulled(id, folder);
     return { path: out ?? folder, commit, isImported: false, notes };
@@ -67,6 +73,8 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   if (out === undefined) {
     makeCacheFolder(dirname(path));
     removePartials(dirname(path));
+    if (existsSync(path) && (await damagedFiles(path, readManifest(path, "ifprune-bundle"), signal)).length > 0)
+      rmSync(path, { recursive: true });
   }
   if (out !== undefined || !existsSync(path)) {
     try {
@@ -83,6 +91,24 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   }
   if (out === undefined) setPulled(id, path);
   return { path, commit, isImported: true, notes };
+}
+
+/** Names of files that are not what the manifest says: the download of an earlier time may have come to harm since. */
+async function damagedFiles(
+  folder: string,
+  { files }: Pick<BundleManifest, "files">,
+  signal: AbortSignal | undefined,
+): Promise<string[]> {
+  const damaged: string[] = [];
+  for (const [name, about] of Object.entries(files)) {
+    try {
+      await verifyUnlessKnown(folder, { files: { [name]: about } }, { signal });
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      damaged.push(name);
+    }
+  }
+  return damaged;
 }
 
 /** As the Hub's Python tools read it. */

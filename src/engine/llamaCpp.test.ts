@@ -180,6 +180,19 @@ describe("sampling", () => {
     const schema = { type: "object", properties: { name: { enum: ["Tim", "Lily"] }, old: { type: "boolean" } } };
     const text = tokenizer.decode(await take(engine.generate(bos, { maxTokens: 60, schema })));
     expect(JSON.parse(text)).toEqual({ name: expect.stringMatching(/^(Tim|Lily)$/), old: expect.any(Boolean) });
+    const numbers = {
+      type: "object",
+      properties: { a: { type: "array", items: { type: "integer" } }, b: { type: "number" } },
+    };
+    for (let seed = 0; seed < 12; seed++) {
+      const said = tokenizer.decode(
+        await take(engine.generate(bos, { maxTokens: 100, temperature: 2, seed, schema: numbers })),
+      );
+      const found = said.match(/-?\d[\d.eE+-]*/g) ?? [];
+      for (const number of found) expect(Number.isFinite(Number(number)), said).toBe(true);
+      if (said.endsWith("}"))
+        expect(JSON.parse(said).a.filter((one: number) => !Number.isSafeInteger(one))).toEqual([]);
+    }
     const enormous = { enum: Array.from({ length: 20_000 }, (_, i) => `value ${i}`) };
     const endless = { $ref: "#/$defs/a", $defs: { a: { $ref: "#/$defs/a" } } };
     for (const bad of [enormous, endless, { const: "\u0000" }])

@@ -11,7 +11,7 @@ import {
   kvCacheBytes,
   repackedBytes,
 } from "../bundle/memory.ts";
-import { FileError, MemoryError } from "../errors.ts";
+import { EngineError, FileError, IfpruneError, MemoryError } from "../errors.ts";
 import { arrayLength, GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
 import { checkNumber, readNumbers } from "../options.ts";
@@ -21,12 +21,21 @@ import { ENGINE_OPTIONS } from "./engineOptions.ts";
 /** One per process and GPU setting: it holds llama.cpp's backends. */
 const backends = new Map<"auto" | false, Promise<Llama>>();
 
-/** Starts llama.cpp, which takes about a second; later calls return the same. Imported here, as that alone takes half of it. */
+/**
+ * Starts llama.cpp, which takes about a second; later calls return the same, unless it failed. Imported here, as that alone takes half of it.
+ *
+ * @throws {EngineError} if there is no binary of it that runs here
+ */
 export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
   const start = async () => {
-    const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
-    const maxThreads = availableParallelism(); // of all models that run at a time, together
-    return getLlama({ build: "never", skipDownload: true, gpu, maxThreads, logLevel: LlamaLogLevel.error });
+    try {
+      const { getLlama, LlamaLogLevel } = await import("node-llama-cpp");
+      const maxThreads = availableParallelism(); // of all models that run at a time, together
+      return await getLlama({ build: "never", skipDownload: true, gpu, maxThreads, logLevel: LlamaLogLevel.error });
+    } catch (cause) {
+      backends.delete(gpu); // what failed may have been of the moment
+      throw new EngineError(cause);
+    }
   };
   const started = backends.get(gpu) ?? start();
   backends.set(gpu, started);
@@ -105,6 +114,7 @@ export async function asOurs<T>(path: string, signal: AbortSignal | undefined, w
     return await work();
   } catch (cause) {
     signal?.throwIfAborted();
+    if (cause instanceof IfpruneError) throw cause; // of ours already, and perhaps of another file
     const { InsufficientMemoryError } = await import("node-llama-cpp");
     const { message } = cause as Error;
     if (cause instanceof InsufficientMemoryError)

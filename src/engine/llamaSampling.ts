@@ -46,14 +46,32 @@ async function grammarState(model: LlamaModel, schema: object): Promise<LlamaGra
   let flaw: unknown;
   try {
     if (JSON.stringify(schema).length > maxSchemaLength) throw new Error(`more than ${maxSchemaLength} characters`);
-    const grammar = await model.llama.createGrammarForJsonSchema(schema as { type: "object" });
-    if (grammar.grammar.length <= maxGrammarLength) return new State({ model, grammar });
+    const { grammar: rules, stopGenerationTriggers } = await model.llama.createGrammarForJsonSchema(
+      schema as { type: "object" },
+    );
+    if (rules.length <= maxGrammarLength) {
+      const grammar = await model.llama.createGrammar({ grammar: withHeldNumbers(rules), stopGenerationTriggers });
+      return new State({ model, grammar });
+    }
     flaw = new Error(`a grammar of more than ${maxGrammarLength} characters`);
   } catch (error) {
     flaw = error;
   }
   const { message } = flaw as Error;
   throw new OptionError(`schema: wanted one that a grammar can be made of, got: ${message}.`, { cause: flaw });
+}
+
+const DIGITS = '"-"? ("0" | [1-9] [0-9]{0,14})';
+const NUMBER_RULES: Readonly<Record<string, string>> = {
+  "integer-number-rule": DIGITS,
+  "fractional-number-rule": `${DIGITS} ("." [0-9]{1,16})? ([eE] [-+]? ("0" | [1-9] [0-9]?))?`,
+};
+
+/** A grammar of node-llama-cpp's with numbers that a double holds: its integers have exponents, and 1e9999999999999999 is one of them. */
+export function withHeldNumbers(rules: string): string {
+  return rules.replace(/^([\w-]+) ::= .*$/gm, (line, name: string) =>
+    name in NUMBER_RULES ? `${name} ::= ${NUMBER_RULES[name]}` : line,
+  );
 }
 
 /** @throws {OptionError} if a biased token is none, or one that ends an answer */

@@ -149,6 +149,14 @@ export class HubSnapshot {
     }
   }
 
+  /** Removes files of the folder that are not what they should be, so that they come anew. @param names as {@link HubSnapshot.bring} takes them */
+  drop(names: readonly string[]): void {
+    for (const name of names) {
+      rmSync(join(this.#blobs, this.#file(name).hash), { force: true });
+      rmSync(join(this.folder, name), { force: true });
+    }
+  }
+
   /** An error that says what the repository has not, or offline the cache. */
   lacks(wanted: string): HubError {
     const got = this.isOffline

@@ -2,7 +2,7 @@
 import { constants, setPriority } from "node:os";
 import { workerData } from "node:worker_threads";
 import { Bundle } from "../bundle/bundle.ts";
-import type { CacheOptions } from "../bundle/cacheEntries.ts";
+import { type CacheOptions, withoutOwnFolder } from "../bundle/cacheEntries.ts";
 import type { Form } from "../bundle/formOptions.ts";
 import { openMaskModel } from "../bundle/maskModel.ts";
 import type { Mask } from "../mask/mask.ts";
@@ -19,6 +19,7 @@ export interface WrittenForm {
 
 const { path, mask, form, cache }: WrittenForm = workerData;
 if (process.platform === "linux") setPriority(constants.priority.PRIORITY_BELOW_NORMAL); // of this thread; elsewhere it would be of the process
+withoutOwnFolder();
 await workApart(async (signal) => {
   using bundle = new Bundle(path);
   await openMaskModel(bundle, mask, form, { ...cache, signal });

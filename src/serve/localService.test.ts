@@ -461,7 +461,9 @@ test("a model whose files are not what its manifest says is found in the backgro
   await expect(ask(service, instructions[0]!, {}, "altered")).rejects.toThrow(/ffn\.gguf: wanted sha256/);
   await expect.poll(() => faults).toEqual(["altered: FileError"]);
   const [genuine, altered] = service.models();
-  expect(altered!.fault).toMatch(/^ffn\.gguf: wanted sha256 .+ The file was changed or damaged\.$/);
+  expect(altered!.fault).toMatch(
+    /^ffn\.gguf: wanted sha256 .+ The file was changed or damaged: make or pull it again\.$/,
+  );
   expect([genuine!.fault, genuine!.verifying]).toEqual([undefined, undefined]);
   expect((await ask(service, instructions[0]!)).text).not.toBe("");
   await expect(service.mask("altered", instructions[0]!)).rejects.toThrow(FileError);

@@ -150,7 +150,8 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
     const { contextLength = defaultContextLength(bundle), threads, gpu, scoreCache, tasksRoot, slots } = options;
     const { kvType = DEFAULT_KV_TYPE } = options;
     const { source: name, text } = options;
-    const isMeasured = quality?.rows.some((row) => row.source === (name ?? defaultSource(model)));
+    const sourceName = name ?? defaultSource(model);
+    const isMeasured = quality?.rows.some((row) => row.source === sourceName);
     const isDense = !isMasked(model, { ...budgetIn(options), source: name, text });
     const tFfn = isDense ? bundle.ffnWidth : modelTFfn(model, budgetIn(options), name);
     const tasks = new TaskStore(bundle, tasksRoot);
@@ -174,6 +175,7 @@ async function openServed(id: string, path: string, options: CompleteOptions): P
       dFfn: bundle.ffnWidth,
       tFfn,
       isTrained: model.hasPredictor,
+      source: sourceName,
       quality,
       autoTFfn: isMeasured ? modelTFfn(model, { keep: "auto" }, name) : undefined,
       trainedOn: provenance.recipe === IMPORT_RECIPE ? [] : provenance.data.map(({ name }) => name),

@@ -6,6 +6,7 @@
 
 import type { MaskQuality } from "../answer/maskSource.ts";
 import type { Prompt } from "../answer/prompts.ts";
+import type { SourceName } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
 import type { Form } from "../bundle/formOptions.ts";
 import type { MaskForm } from "../bundle/maskModel.ts";
@@ -129,6 +130,8 @@ export interface ServedModel {
   tFfn: number;
   /** Whether its masks were trained. */
   isTrained: boolean;
+  /** What makes masks, unless told. */
+  source: SourceName;
   /** What masks without training were measured to cost it. */
   quality?: Quality | undefined;
   /** Channels that `keep: "auto"` keeps, where that was measured. */

@@ -17,6 +17,7 @@ const model = {
   ...{ hash: "0123456789abcdef".repeat(4), family: "llama" },
   ...{ created: 1_700_000_000, contextLength: 512, numLayers: 2, dFfn: 20, tFfn: 6, isTrained: true, trainedOn: [] },
   ...{ numParameters: 1000, fileBytes: 2000, memoryBytes: { dense: 3000, subnetwork: 2500 }, hasChatTemplate: false },
+  source: "predictor" as const,
 };
 export const MASK_ID = "abc123";
 

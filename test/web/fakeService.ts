@@ -72,7 +72,16 @@ export class FakeService implements InferenceService {
   constructor(shape = small) {
     const { numLayers, dFfn, tFfn } = shape;
     const common = {
-      ...{ created: 0, contextLength: 2048, numLayers, dFfn, tFfn, isTrained: true, hasTools: false },
+      ...{
+        created: 0,
+        contextLength: 2048,
+        numLayers,
+        dFfn,
+        tFfn,
+        isTrained: true,
+        source: "predictor" as const,
+        hasTools: false,
+      },
       ...{ trainedOn: ["questions"], hasChatTemplate: true, hash: "0".repeat(64), family: "llama" },
       ...{ numParameters: 134_515_008, fileBytes: 98e6, memoryBytes: { dense: 310e6, subnetwork: 240e6 } },
     };

@@ -184,13 +184,15 @@ export interface ChatRequest {
 export type ChatEvent =
   /** What it waits for, before it starts. */
   | { type: "stage"; stage: AnswerStage }
+  /** It has begun to think, which is not shown. */
+  | { type: "thought" }
   | { type: "start"; mask: CompletionExtension["mask"] }
   | { type: "text"; text: string }
   | { type: "end"; finishReason: string; extension: CompletionExtension | undefined }
   | { type: "usage"; completionTokens: number };
 
 interface Chunk {
-  choices?: { delta?: { content?: string | null }; finish_reason?: string | null }[];
+  choices?: { delta?: { content?: string | null; reasoning_content?: string | null }; finish_reason?: string | null }[];
   usage?: { completion_tokens: number } | null;
   ifprune?: StageExtension | CompletionExtension;
 }
@@ -202,6 +204,7 @@ export async function* streamChat(body: ChatRequest, signal: AbortSignal): Async
     body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true, include_stages: true } }),
     signal,
   });
+  let isThinking = false;
   try {
     for await (const data of serverSentData(response.body!)) {
       if (data === "[DONE]") return;
@@ -211,6 +214,10 @@ export async function* streamChat(body: ChatRequest, signal: AbortSignal): Async
       const choice = chunk.choices?.[0];
       if (ifprune && "stage" in ifprune) yield { type: "stage", stage: ifprune.stage };
       else if (ifprune && !("ms" in ifprune)) yield { type: "start", mask: ifprune.mask };
+      if (choice?.delta?.reasoning_content && !isThinking) {
+        isThinking = true;
+        yield { type: "thought" };
+      }
       if (choice?.delta?.content) yield { type: "text", text: choice.delta.content };
       if (choice?.finish_reason) {
         const extension = ifprune && "ms" in ifprune ? ifprune : undefined;

@@ -16,6 +16,8 @@ export interface AnswerInfo {
   /** Absent of an answer that ended before its mask was known. */
   mask?: Partial<CompletionExtension["mask"]> & { id: string };
   ms?: CompletionExtension["ms"];
+  /** Whether it began with thoughts. */
+  hasThought?: boolean;
   /** From the question to the first text, as the page saw it. */
   firstMs?: number;
   completionTokens?: number;
@@ -87,7 +89,7 @@ export const currentId = new Store("");
 export interface Running {
   stop: AbortController;
   /** What it waits for; nothing before the server has said. */
-  stage?: AnswerStage;
+  stage?: AnswerStage | "think";
 }
 /** By conversation. */
 export const running = new Store<ReadonlyMap<string, Running>>(new Map());
@@ -284,6 +286,11 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
     for await (const event of streamChat(request, signal)) {
       if (event.type === "stage") {
         setIn(running, id, { stop: abort, stage: event.stage });
+        continue;
+      }
+      if (event.type === "thought") {
+        info.hasThought = true;
+        setIn(running, id, { stop: abort, stage: "think" });
         continue;
       }
       if (event.type === "text") {

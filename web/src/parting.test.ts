@@ -11,3 +11,8 @@ test.each([
   expect(partingOf(b, a)).toEqual(parting);
   expect(marked(a.join(""), parting)).toBe(text);
 });
+
+test("the same words in other pieces do not part, and part where they differ", () => {
+  expect(partingOf(["Par", "is", "."], ["Paris", "."])).toBeUndefined();
+  expect(partingOf(["Par", "is", " is"], ["Paris", "."])).toEqual({ pieces: 2, at: 5 });
+});

@@ -1,16 +1,21 @@
 /** Where two answers part, in the pieces of text that they came in: about a token each. */
 
 export interface Parting {
-  /** Pieces before it, the same in both. */
+  /** Pieces of the first before it. */
   pieces: number;
   /** The same in characters. */
   at: number;
 }
 
-/** Undefined where both are the same. */
+/** By their text, however it was cut into pieces; between pieces of the first. Undefined where both are the same. */
 export function partingOf(a: readonly string[], b: readonly string[]): Parting | undefined {
-  const pieces = Array.from({ length: Math.max(a.length, b.length) }, (_, i) => i).find((i) => a[i] !== b[i]);
-  return pieces === undefined ? undefined : { pieces, at: a.slice(0, pieces).join("").length };
+  const [text, other] = [a.join(""), b.join("")];
+  if (text === other) return undefined;
+  let same = 0;
+  while (same < text.length && text[same] === other[same]) same++;
+  let [pieces, at] = [0, 0];
+  while (pieces < a.length && at + a[pieces]!.length <= same) at += a[pieces++]!.length;
+  return { pieces, at };
 }
 
 /** Stands where they part. */

@@ -6,7 +6,17 @@ import { qualityOf } from "./quality.ts";
 const row = { source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 };
 const imported: ServedModel = {
   ...{ hash: "0".repeat(64), family: "llama" },
-  ...{ id: "m", created: 0, contextLength: 2048, numLayers: 4, dFfn: 512, tFfn: 512, isTrained: false, trainedOn: [] },
+  ...{
+    id: "m",
+    created: 0,
+    contextLength: 2048,
+    numLayers: 4,
+    dFfn: 512,
+    tFfn: 512,
+    isTrained: false,
+    source: "griffin",
+    trainedOn: [],
+  },
   ...{
     hasChatTemplate: true,
     hasTools: false,
@@ -17,11 +27,19 @@ const imported: ServedModel = {
     autoTFfn: 384,
   },
 };
-const trained: ServedModel = { ...imported, tFfn: 64, isTrained: true, quality: undefined, autoTFfn: undefined };
+const trained: ServedModel = {
+  ...imported,
+  tFfn: 64,
+  isTrained: true,
+  source: "predictor",
+  quality: undefined,
+  autoTFfn: undefined,
+};
 const textOf = (model: ServedModel, keep?: number | "auto", mask = "auto") => qualityOf(model, { mask, keep }).text;
 
 test("measured shares are those of the model's own kind of masks, near the one that is asked for", () => {
   expect(textOf(imported, 0.75)).toBe("0.21 nats lost, 87\u00a0% agree");
+  expect(textOf({ ...imported, source: "weights" }, 0.75)).toBe("not measured");
   expect(textOf(imported, 0.76)).toBe("0.21 nats lost, 87\u00a0% agree"); // in whole blocks it is the same
   expect(textOf(imported, 0.8)).toBe("not measured");
   expect(textOf({ ...trained, quality: imported.quality }, 0.75)).toBe("not measured"); // griffin's, which it does not use

@@ -6,11 +6,10 @@ import type { Settings } from "./settings.ts";
 /** Channels that a share is taken for: shares are kept in whole blocks. */
 const tolerance = 0.02;
 
-/** Measured for a share of the model's own kind of masks. */
+/** Measured for a share of the kind of masks that it is served under. */
 export function measured(model: ServedModel, share: number) {
-  const source = model.isTrained ? "predictor" : "griffin";
   return model.quality?.rows.find(
-    (row) => row.source === source && Math.abs(row.tFfn / model.dFfn - share) < tolerance,
+    (row) => row.source === model.source && Math.abs(row.tFfn / model.dFfn - share) < tolerance,
   );
 }
 

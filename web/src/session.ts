@@ -25,8 +25,9 @@ export const serviceState = new Store<ServiceState | null | undefined>(undefined
 
 onUnauthorized(() => wantsKey.set(true));
 
-export async function loadModels(): Promise<void> {
-  models.set({ state: "loading" });
+/** @param isQuiet what is shown stays until others are there */
+export async function loadModels(isQuiet = false): Promise<void> {
+  if (!isQuiet) models.set({ state: "loading" });
   try {
     const value = await getModels();
     models.set({ state: "ready", value });
@@ -59,8 +60,11 @@ export async function loadTasks(): Promise<void> {
 export async function askServer(): Promise<void> {
   if (document.hidden || wantsKey.value) return;
   try {
-    serviceState.set(await getState(AbortSignal.timeout(10_000)));
+    const state = await getState(AbortSignal.timeout(10_000));
+    const wasAway = serviceState.value === null; // it may be another one now
+    serviceState.set(state);
     if (models.value.state === "failed") await loadModels();
+    else if (wasAway) await loadModels(true);
   } catch (error) {
     // A server that answers with an error is there; a request that ran out of time is not answered.
     if (!(error instanceof ApiError) || error.status === "unreachable") serviceState.set(null);

@@ -273,7 +273,7 @@ const call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n<
 const wantCall = {
   id: expect.stringMatching(/^call_/),
   type: "function",
-  function: { name: "weather", arguments: '{"city":"Oslo"}' },
+  function: { name: "weather", arguments: '{"city": "Oslo"}' },
 };
 
 test("a call in the answer becomes a tool call, whole and streamed; text around it stays", async () => {
@@ -936,6 +936,7 @@ test("any JSON gets an answer or an error of its API's shape, and leaves nothing
 test("a prompt that is too long is told with what it has and what there is", async () => {
   service.failure = { error: new ContextLengthError(600, 512), afterWords: 0 };
   expect((await chat({}, 400)).ifprune).toEqual({ tokens: 600, is_counted: true, context_length: 512 });
+  expect((await complete({ prompt: "a", stream: true, echo: true }, 400)).error.code).toBe("context_length_exceeded");
 });
 
 const failures: [error: Error, status: number, code: string, type: string][] = [

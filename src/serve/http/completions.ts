@@ -49,10 +49,10 @@ export async function completions(c: Handled): Promise<Response> {
       return;
     }
     const isScored = logprobs !== undefined;
-    if (!isScored) yield echoOf(prompt.kind === "ids" ? await score() : []);
+    const tokens = !isScored && prompt.kind === "ids" ? await score() : [];
     for await (const event of answers.generate({ ...request, echo: isScored })) {
-      yield event;
-      if (event.type === "start" && isScored) yield echoOf(event.echo!);
+      yield event; // what is refused is refused before the first
+      if (event.type === "start") yield echoOf(isScored ? event.echo! : tokens);
     }
   }
 

@@ -115,7 +115,7 @@ test("an answer that the limit cuts is incomplete", async () => {
 test("calls are items, whole and streamed, and go back with their results", async () => {
   service.answer = () => `Let me look.\n${call}\n${call}`;
   const { output } = await respond({ tools: [weather] });
-  const wantCall = { type: "function_call", name: "weather", arguments: '{"city":"Oslo"}', status: "completed" };
+  const wantCall = { type: "function_call", name: "weather", arguments: '{"city": "Oslo"}', status: "completed" };
   expect(output).toMatchObject([{ type: "message", content: [{ text: "Let me look.\n" }] }, wantCall, wantCall]);
   const { type, ...fields } = weather;
   expect(service.requests[0]!.prompt).toMatchObject({ tools: [{ type, function: fields }] });
@@ -124,8 +124,8 @@ test("calls are items, whole and streamed, and go back with their results", asyn
   const ofCall = all.filter(({ output_index }) => output_index === 1);
   expect(ofCall.map((event) => [event.type.replace("response.", ""), event.delta ?? event.arguments])).toEqual([
     ["output_item.added", undefined],
-    ["function_call_arguments.delta", '{"city":"Oslo"}'],
-    ["function_call_arguments.done", '{"city":"Oslo"}'],
+    ["function_call_arguments.delta", '{"city": "Oslo"}'],
+    ["function_call_arguments.done", '{"city": "Oslo"}'],
     ["output_item.done", undefined],
   ]);
   expect(ofCall[0].item).toMatchObject({ arguments: "", status: "in_progress" });

@@ -1,7 +1,7 @@
 /** An answer means the same however it is cut into pieces. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { CallReader, type Said } from "./tools.ts";
+import { CallReader, plainMessages, type Said } from "./tools.ts";
 
 const unset = { description: undefined, parameters: undefined, strict: undefined };
 const tools = [{ type: "function" as const, function: { name: "f", ...unset } }];
@@ -42,8 +42,16 @@ test("calls are found in any pieces, and no text is lost", () => {
 });
 
 test("a call is whole at its mark, or at the end of an answer that ended by itself", () => {
-  expect(shown(read([`a${call}b${call}`], true))).toBe('a[{"a":"</tool_call"}]b[{"a":"</tool_call"}]');
+  expect(shown(read([`a${call}b${call}`], true))).toBe('a[{"a": "</tool_call"}]b[{"a": "</tool_call"}]');
   const open = '<tool_call>{"name": "f"}';
   expect(shown(read([open], true))).toBe("[{}]");
   expect(shown(read([open], false))).toBe(open);
+});
+
+test("numbers of a call keep their digits, on the way to a client and back", () => {
+  const given = '{"id": 1234567890123456789, "x": 1e999}';
+  expect(shown(read([`<tool_call>{"arguments": ${given}, "name": "f"}</tool_call>`], true))).toBe(`[${given}]`);
+  const tool_calls = [{ id: "c", type: "function" as const, function: { name: "f", arguments: given } }];
+  const [message] = plainMessages([{ role: "assistant", content: "", tool_calls }] as never);
+  expect(message).toMatchObject({ calls: [{ arguments: { id: "1234567890123456789", x: "1e999" } }] });
 });

@@ -1,6 +1,6 @@
 /** Tools: the template shows them, the model calls one in its answer (`toolMarks.ts`), and results come back in later messages. */
 import { randomUUID } from "node:crypto";
-import { checkDepth } from "../../json.ts";
+import { checkDepth, parseExactly, valueText } from "../../json.ts";
 import type { ChatMessage } from "../../text/chatTemplate.ts";
 import { CALL_CLOSE, CALL_OPEN } from "../../text/toolMarks.ts";
 import { oneLine } from "../../words.ts";
@@ -98,7 +98,7 @@ export function plainMessages(messages: readonly Message[]): ChatMessage[] {
 function readArguments(json: string, param: string): unknown {
   try {
     checkDepth(json, limits.jsonDepth);
-    return json.trim() === "" ? {} : JSON.parse(json); // what is called without any
+    return json.trim() === "" ? {} : parseExactly(json); // what is called without any
   } catch (cause) {
     throw invalid(param, `wanted JSON, got ${oneLine((cause as Error).message)}.`);
   }
@@ -156,13 +156,13 @@ export class CallReader {
   }
 }
 
-/** @returns undefined if the text is no call of one of the functions */
+/** Arguments are given out as the model wrote them. @returns undefined if the text is no call of one of the functions */
 export function readCall(json: string, names: ReadonlySet<string>): ToolCall | undefined {
   try {
     const { name, arguments: given = {} } = JSON.parse(json) as { name: unknown; arguments?: unknown };
     if (typeof name !== "string" || !names.has(name) || typeof given !== "object" || given === null) return undefined;
     const id = `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`;
-    return { id, type: "function", function: { name, arguments: JSON.stringify(given) } };
+    return { id, type: "function", function: { name, arguments: valueText(json, "arguments") ?? "{}" } };
   } catch {
     return undefined;
   }

@@ -245,16 +245,18 @@ function Quality({ model }: { model: ServedModel }) {
   );
 }
 
-const steps: readonly [stage: AnswerStage, words: string][] = [
+const steps: readonly [stage: AnswerStage | "think", words: string][] = [
   ["predict", "Choosing channels"],
   ["gather", "Gathering their weights"],
   ["load", "Loading"],
   ["prefill", "Reading the prompt"],
+  ["think", "Thinking"], // of models that do
 ];
 
 /** What is done before the first token. */
-function Waiting({ stage }: { stage: AnswerStage | undefined }) {
+function Waiting({ stage }: { stage: AnswerStage | "think" | undefined }) {
   const at = steps.findIndex(([name]) => name === stage);
+  const shown = steps.filter(([name]) => name !== "think" || stage === "think");
   const words =
     stage === undefined ? "Waiting for the server" : stage === "queue" ? "Waiting for memory" : steps[at]![1];
   return (
@@ -263,7 +265,7 @@ function Waiting({ stage }: { stage: AnswerStage | undefined }) {
         <span class="dots" aria-hidden="true" /> {words}
       </p>
       <ol aria-hidden="true">
-        {steps.map(([name, step], i) => (
+        {shown.map(([name, step], i) => (
           <li key={name} class={i < at ? "done" : i === at ? "current" : ""}>
             {step}
           </li>

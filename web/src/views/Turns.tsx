@@ -125,8 +125,13 @@ export function Answer({ model, message, prompt, isRunning, actions }: AnswerPro
             {(endings[reason] || isEmpty) && (
               <p class="outcome">
                 {endings[reason]}{" "}
-                {isEmpty && reason !== "stopped" && "The model ended its answer at once, without a word."}{" "}
+                {isEmpty && answer?.hasThought && "It only thought: more tokens let it come to an answer."}
                 {isEmpty &&
+                  !answer?.hasThought &&
+                  reason === "stop" &&
+                  "The model ended its answer at once, without a word."}{" "}
+                {isEmpty &&
+                  !answer?.hasThought &&
                   mask &&
                   (mask.t_ffn ?? 0) < (mask.d_ffn ?? 0) &&
                   "With a part of its FFN that happens: keep more, or all of it."}
