@@ -108,7 +108,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
 
   test("which part answers is chosen in one place, with what it costs, and remembered for the model", async () => {
     const quality = { prompts: 6, tokens: 100, rows: [{ source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 }] };
-    const untrained = { tFfn: 512, isTrained: false, quality, autoTFfn: 384 };
+    const untrained = { tFfn: 512, isTrained: false, source: "griffin" as const, quality, autoTFfn: 384 };
     service.served = service.served.map((model) => (model.id === "default" ? { ...model, ...untrained } : model));
     await service.saveTask("default", "animals", "plural of the word");
     await open();
@@ -353,6 +353,19 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await page.reload();
     await choose("plural of wolf");
     expect(await page.getByText("You said: plural of wolf").count()).toBe(1);
+  });
+
+  test("a model that thinks is waited for in that word; where its tokens were all thoughts, that is said", async () => {
+    service.served = service.served.map((one) => ({ ...one, thoughts: "open" }));
+    Object.assign(service.answers, { Quickly: "<think> hm </think> Paris.", Slowly: `<think> ${"hm ".repeat(400)}` });
+    await open();
+    await ask("Quickly");
+    await page.getByText("Paris.").waitFor();
+    await answered(1);
+    await ask("Slowly");
+    await page.locator(".waiting .current").getByText("Thinking").waitFor();
+    await page.getByText("It only thought: more tokens let it come to an answer.").waitFor();
+    expect(await page.getByText("without a word").count()).toBe(0);
   });
 
   test("a model that says nothing is said to", async () => {

@@ -111,7 +111,14 @@ export class FakeService implements InferenceService {
       agreement: 1 - 0.9 * (1 - share),
     }));
     const quality = { prompts: 6, tokens: 144, rows };
-    const added = { ...this.served[0]!, id: name.split("/").at(-1)!, location: name, isTrained: false, quality };
+    const added = {
+      ...this.served[0]!,
+      id: name.split("/").at(-1)!,
+      location: name,
+      isTrained: false,
+      source: "griffin" as const,
+      quality,
+    };
     this.served.push({ ...added, tFfn: this.#shape.dFfn });
     return this.served.at(-1)!;
   }

@@ -48,7 +48,16 @@ export function smolService(): FakeService {
   const id = "SmolLM2-135M-Instruct";
   service.served = [
     { ...model, id: "smollm2-pruned", location: "/models/smollm2-pruned", contextLength: 4096 },
-    { ...model, id, location: `HuggingFaceTB/${id}`, isTrained: false, tFfn: 1536, quality, contextLength: 4096 },
+    {
+      ...model,
+      id,
+      location: `HuggingFaceTB/${id}`,
+      isTrained: false,
+      source: "griffin",
+      tFfn: 1536,
+      quality,
+      contextLength: 4096,
+    },
   ];
   service.tokenMs = 6;
   service.loadMs = 240;

@@ -193,7 +193,7 @@ describe.skipIf(isChromiumMissing)("views", () => {
   test("models are listed with sizes and what their masks cost, and chosen", async () => {
     const rows = [{ source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 }];
     const quality = { prompts: 6, tokens: 100, rows };
-    service.served[1] = { ...service.served[1]!, isTrained: false, tFfn: 512, quality };
+    service.served[1] = { ...service.served[1]!, isTrained: false, source: "griffin", tFfn: 512, quality };
     await open("models");
     const cards = page.getByRole("listitem");
     expect(await cards.nth(0).innerText()).toMatch(
