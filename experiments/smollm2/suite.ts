@@ -113,7 +113,7 @@ for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
       "--keep",
       keep,
       "--prompts",
-      "10",
+      "5",
       ...states,
       "--out",
       result,
