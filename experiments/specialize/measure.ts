@@ -3,16 +3,19 @@
  * itself.
  */
 import { rmSync } from "node:fs";
+import { generateAnswers } from "../../src/answer/generate.ts";
+import { InstructionModel } from "../../src/answer/instructionModel.ts";
 import { chooseMask, openMaskSource } from "../../src/answer/maskSource.ts";
 import type { PromptedModel } from "../../src/answer/promptedModel.ts";
 import { packBundle } from "../../src/bundle/packBundle.ts";
-import { evaluateTasks } from "../../src/eval/evaluate.ts";
+import { type EvaluationOptions, evaluateTasks } from "../../src/eval/evaluate.ts";
 import { openModel } from "../../src/eval/load.ts";
 import type { Mask } from "../../src/mask/mask.ts";
 import { DivergenceMeter } from "../../src/net/divergenceMeter.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
 import { openDense } from "../../src/specialize/taskData.ts";
 import { promptText, readRows } from "../../src/specialize/taskPrompts.ts";
+import { isCorrect } from "../../src/text/scorers.ts";
 import { loadModel } from "../../src/train/checkpoint.ts";
 import { summarizeDivergence } from "../../src/train/diagnose.ts";
 import { heldOutExamples, taughtSequences } from "../../src/train/heldOut.ts";
@@ -72,17 +75,41 @@ export async function measure(path: string, how: MeasureHow): Promise<Measured> 
     const scores = await served.evaluator.score(examples, masks);
     const sum = (key: "nll" | "tokens") => scores.reduce((total, one) => total + one[key], 0);
     const under = griffin && { source: "griffin" as const, tFfn: griffin.tFfn, scoreCache: { root: griffin.cache } };
-    const answered = asked === undefined ? undefined : await evaluateTasks(served, asked, under);
+    const exact = asked === undefined ? undefined : await exactAnswers(bundle, served, asked, { under, threads });
     return {
       kl: loss,
       agreement: tokenAccuracy,
       perplexity: Math.exp(sum("nll") / sum("tokens")),
-      ...(answered && { exact: { share: answered.mean.accuracy, asked: answered.mean.count } }),
+      ...(exact && { exact }),
     };
   } finally {
     rmSync(bundle, { recursive: true, force: true });
   }
 }
+
+/** What the bundle answers exactly; many at a time, unless each prompt has a mask of its own. */
+async function exactAnswers(
+  bundle: string,
+  served: Parameters<typeof evaluateTasks>[0],
+  asked: string,
+  { under, threads }: { under: EvaluationOptions | undefined; threads: number },
+): Promise<NonNullable<Measured["exact"]>> {
+  if (under) {
+    const { mean } = await evaluateTasks(served, asked, under);
+    return { share: mean.accuracy, asked: mean.count };
+  }
+  using model = new InstructionModel(bundle);
+  const out = `${bundle}.answers.jsonl`;
+  await generateAnswers(model, asked, out, { maxTokens: ANSWER_TOKENS, slots: SLOTS, threads });
+  const said = new Map(readRows(out).map((row) => [promptText(row), row.output!]));
+  rmSync(out);
+  const rows = readRows(asked);
+  const right = rows.filter((row) => isCorrect("any", said.get(promptText(row)) ?? "", [row.output!]));
+  return { share: right.length / rows.length, asked: rows.length };
+}
+
+const ANSWER_TOKENS = 96;
+const SLOTS = 16;
 
 /** The mask of each row's prompt. */
 async function griffinMasks(
