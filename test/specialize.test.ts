@@ -322,6 +322,13 @@ test("a dry run says what it takes and leaves nothing; a bundle and a checkpoint
   expect(readdirSync(folder).filter((name) => name.startsWith("dry"))).toEqual([]);
 });
 
+test("a job may lie in its model's own folder", { timeout: 120_000 }, async () => {
+  cpSync(at("random"), at("holder"), { recursive: true });
+  const job = () =>
+    events(at("holder"), at("holder/small"), { examples: at("gold.jsonl") }, ({ kind }) => kind === "estimate");
+  for (let call = 0; call < 3; call++) await expect(job()).rejects.toThrow("stopped"); // not "another model"
+});
+
 test("a disk that is full in the first call leaves the job that the same call goes on with", async () => {
   const cause = Object.assign(new Error("no space left on device"), { code: "ENOSPC", syscall: "write" });
   vi.mocked(importModel).mockRejectedValueOnce(cause);

@@ -60,9 +60,11 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   if (kind === "bundle") {
     const manifest = readManifest(folder, "ifprune-bundle"); // with the sizes of what came
     const damaged = offline ? [] : await damagedFiles(folder, manifest, signal);
-    snapshot.drop(damaged);
-    await snapshot.bring(damaged, (done, total) => onProgress?.("download", done, total));
-    await verifyUnlessKnown(folder, manifest, { signal });
+    if (damaged.length > 0) {
+      snapshot.drop(damaged);
+      await snapshot.bring(damaged, (done, total) => onProgress?.("download", done, total));
+      await verifyUnlessKnown(folder, manifest, { signal });
+    }
     if (out !== undefined) await makeFolder(out, "pull", async (partial) => copyFiles(folder, partial, names));
     else setPulled(id, folder);
     return { path: out ?? folder, commit, isImported: false, notes };

@@ -486,9 +486,9 @@ function identityOf(path: string, own: readonly string[]): string {
   const names = statSync(path).isDirectory() ? readdirSync(path, { recursive: true, encoding: "utf8" }).sort() : [""];
   for (const name of names) {
     const file = join(path, name);
+    if (own.some((folder) => `${resolve(file)}${sep}`.startsWith(`${folder}${sep}`))) continue;
     const stat = statSync(file);
-    if (stat.isFile() && !own.some((folder) => resolve(file).startsWith(`${folder}${sep}`)))
-      hash.update(`${name} ${stat.size} ${stat.mtimeMs}\n`);
+    if (stat.isFile()) hash.update(`${name} ${stat.size} ${stat.mtimeMs}\n`);
   }
   return hash.digest("hex").slice(0, 32);
 }

@@ -48,6 +48,7 @@ const table: Record<string, { status: ContentfulStatusCode; code: string; type?:
   out_of_memory: { status: 503, code: "insufficient_memory" },
   hub: { status: 502, code: "hub_failed" },
   bad_file: { status: 503, code: "model_unavailable" },
+  engine: { status: 503, code: "model_unavailable" },
 };
 
 export function toApiError(error: unknown): ApiError {
