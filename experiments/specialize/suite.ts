@@ -157,7 +157,7 @@ for (const name of tasks) {
         });
         const minutes = (performance.now() - start) / 60_000;
         const result: Result = { task: name, arm, keep: isWhole ? 1 : keep, seed, tokens, ...measured, minutes };
-        writeFileSync(path, `${JSON.stringify(result)}\n`);
+        writeFileSync(path, `${JSON.stringify(result, null, 2)}\n`);
         if (made !== undefined)
           for (const left of [made, `${made}.json`, `cut-${made}.json`])
             rmSync(job.at(left), { recursive: true, force: true });
