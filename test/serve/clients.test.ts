@@ -133,7 +133,7 @@ describe("openai", () => {
     const tools = [{ type: "function" as const, function: { name: "weather", parameters } }];
     const { choices } = await openai.chat.completions.stream({ model, messages, tools }).finalChatCompletion();
     expect(choices[0]!.message.tool_calls).toMatchObject([
-      { type: "function", function: { name: "weather", arguments: '{"city":"Oslo"}' } },
+      { type: "function", function: { name: "weather", arguments: '{"city": "Oslo"}' } },
     ]);
     expect(choices[0]!.finish_reason).toBe("tool_calls");
   });
