@@ -1,5 +1,4 @@
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
@@ -75,9 +74,9 @@ test("a thread that has no folder of its own throws what the cache refuses, and 
   vi.resetModules(); // another thread's state
   const { openEntry: open, withoutOwnFolder } = await import("./cacheEntries.ts");
   withoutOwnFolder();
-  const before = readdirSync(tmpdir()).filter((name) => name.startsWith("ifprune-"));
-  const root = temporaryFolder();
+  const [root, temporary] = [temporaryFolder(), temporaryFolder()];
+  vi.stubEnv("TMPDIR", temporary);
+  onTestFinished(() => void vi.unstubAllEnvs());
   await expect(open(bundle, "apart", { root }, buildBeside(root))).rejects.toThrow("ENOSPC");
-  const made = readdirSync(tmpdir()).filter((name) => name.startsWith("ifprune-") && !before.includes(name));
-  expect(made.filter((name) => existsSync(join(tmpdir(), name, bundle.hash)))).toEqual([]);
+  expect(readdirSync(temporary)).toEqual([]);
 });

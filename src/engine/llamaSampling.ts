@@ -68,7 +68,7 @@ const NUMBER_RULES: Readonly<Record<string, string>> = {
 };
 
 /** A grammar of node-llama-cpp's with numbers that a double holds: its integers have exponents, and 1e9999999999999999 is one of them. */
-export function withHeldNumbers(rules: string): string {
+function withHeldNumbers(rules: string): string {
   return rules.replace(/^([\w-]+) ::= .*$/gm, (line, name: string) =>
     Object.hasOwn(NUMBER_RULES, name) ? `${name} ::= ${NUMBER_RULES[name]}` : line,
   );
