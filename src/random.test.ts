@@ -17,6 +17,17 @@ describe("Random", () => {
     expect(Array.from({ length: 100 }, () => resumed.normal())).toEqual(Array.from({ length: 100 }, () => a.normal()));
   });
 
+  test("draws each number once, the first ones whether or not the others are taken (seed 5)", () => {
+    const all = [...new Random(5).draws(50)];
+    expect(all.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
+    const [first, second] = new Random(5).draws(50);
+    expect([first, second]).toEqual(all.slice(0, 2));
+    const counts = Array.from({ length: 3 }, () => 0);
+    const random = new Random(6);
+    for (let i = 0; i < 3000; i++) counts[random.draws(3).next().value!]!++;
+    for (const count of counts) expect(count).toBeGreaterThan(900);
+  });
+
   test("the same numbers on every machine (seed 0)", () => {
     const random = new Random(0);
     expect([random.uint32(), random.uint32()]).toEqual([3542772213, 812230391]);

@@ -67,6 +67,17 @@ export class Random {
     return radius * Math.cos(2 * Math.PI * this.float());
   }
 
+  /** 0..n-1 in random order, of which only those that are taken cost anything (Fisher-Yates over what has moved). */
+  *draws(n: number): Generator<number> {
+    const moved = new Map<number, number>();
+    for (let i = n - 1; i >= 0; i--) {
+      const j = this.int(i + 1);
+      const drawn = moved.get(j) ?? j;
+      moved.set(j, moved.get(i) ?? i);
+      yield drawn;
+    }
+  }
+
   /** 0..n-1 in random order (Fisher-Yates). */
   permutation(n: number): Int32Array {
     const order = Int32Array.from({ length: n }, (_, i) => i);

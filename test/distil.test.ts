@@ -10,7 +10,7 @@ import { importModel } from "../src/bundle/importModel.ts";
 import { toDenseMask } from "../src/mask/mask.ts";
 import { joinParts, type Parts } from "../src/net/parameters.ts";
 import type { BatchStream } from "../src/train/batches.ts";
-import { loadLatestCheckpoint, loadModel } from "../src/train/checkpoint.ts";
+import { loadLatestCheckpoint, loadModel, saveModel } from "../src/train/checkpoint.ts";
 import { openLearner } from "../src/train/learner.ts";
 import { readRecipe } from "../src/train/recipe/read.ts";
 import { trainRecipe } from "../src/train/run.ts";
@@ -262,6 +262,21 @@ test("refused: a teacher with another tokenizer, blocks that do not divide, budg
   const other = writeRecipe("other", {}, { teacher: { run: "../other/tiny" } });
   expect(await fail("train", other, "--runs", at("runs"))).toMatch(
     /wanted a teacher with the tokenizer of the model that learns, got another/,
+  );
+  const dense = await loadModel(at("dense"));
+  const { config, weights } = dense.llm;
+  const name = "model.embed_tokens.weight";
+  const { data: rows } = weights.get(name)!;
+  const [V, D] = [config.vocabSize + 8, config.width];
+  const wider = { shape: [V, D], data: new Float32Array(V * D) };
+  wider.data.set(rows);
+  const llm = {
+    config: { ...config, vocabSize: V },
+    weights: new Map(weights).set(name, wider),
+  };
+  await saveModel(at("wide"), { ...dense, llm });
+  expect(await fail("train", writeRecipe("wide", {}, { teacher: { run: "../wide" } }), "--runs", at("runs"))).toMatch(
+    new RegExp(`wanted a teacher with ${config.vocabSize} rows of its embedding.+, got ${V}`),
   );
   expect(await fail("train", writeRecipe("blocks", {}, { budgets: [40] }), "--runs", at("runs"))).toMatch(
     /"stages\[0\]\.budgets": wanted multiples of mask\.block = 16 up to llm\.ffnWidth = 96, got 40/,

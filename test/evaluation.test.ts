@@ -15,6 +15,7 @@ import { type EvaluationOptions, evaluateTasks, evaluateText } from "../src/eval
 import { openModel } from "../src/eval/load.ts";
 import type { Mask } from "../src/mask/mask.ts";
 import { composePrompt, instructionOf } from "../src/text/prompt.ts";
+import { loadModel, saveModel } from "../src/train/checkpoint.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-evaluation-"));
@@ -125,12 +126,51 @@ test.each(["bundle", "checkpoint"])("unless told, an imported %s is evaluated de
   expect((await evaluated(name, { keep: 0.66 })).masks).toEqual(griffin);
 });
 
+test("a checkpoint that is of no run, as those of a job, is evaluated dense", async () => {
+  const model = await loadModel(at("checkpoint"));
+  const provenance = { ...model.card.provenance, recipe: "job" };
+  await saveModel(at("saved"), { ...model, card: { ...model.card, provenance } });
+  expect((await evaluated("saved", {})).masks).toBeUndefined();
+});
+
 test("bundle and checkpoint score alike under the same masks", async () => {
   const [a, b] = [
     await evaluated("bundle", { source: "griffin" }),
     await evaluated("checkpoint", { source: "griffin" }),
   ];
   expect(a.report.mean.loss).toBeCloseTo(b.report.mean.loss, 2); // llama.cpp keeps keys and values in half precision
+});
+
+test("a text is read in windows, in a context of two tokens too", async () => {
+  writeFileSync(at("text.txt"), text);
+  await using opened = await openModel(at("checkpoint"), session);
+  const { model, evaluator } = opened;
+  const lengths: number[] = [];
+  const evaluate = (contextLength: number) => {
+    const config = { ...model.weights.config, contextLength };
+    const score: typeof evaluator.score = async (sequences) => {
+      lengths.push(Math.max(...sequences.map(({ ids }) => ids.length)));
+      return sequences.map(() => ({ nll: 1, tokens: 1, correctTokens: 1 }));
+    };
+    const own = { ...model, weights: { ...model.weights, config } };
+    return evaluateText({ ...opened, model: own, evaluator: { ...evaluator, score } }, at("text.txt"));
+  };
+  await evaluate(2);
+  expect(lengths).toEqual([1]);
+  writeFileSync(at("text.txt"), text.repeat(50));
+  await evaluate(8192);
+  expect(lengths[1]).toBeGreaterThan(1000);
+  expect(lengths[1]).toBeLessThanOrEqual(1024);
+});
+
+test("a row that cannot be asked is named", async () => {
+  const bad = at("bad.jsonl");
+  writeFileSync(
+    bad,
+    `${JSON.stringify(rows[0])}\n${JSON.stringify({ ...rows[0], instruction: "{input.1} and {input.2}" })}`,
+  );
+  await using opened = await openModel(at("checkpoint"), session);
+  await expect(evaluateTasks(opened, bad, {})).rejects.toThrow(/bad\.jsonl: line 2: .+\{input\.2\}/);
 });
 
 test("examples for all rows stand in the instructions of their task", async () => {

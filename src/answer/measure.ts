@@ -9,6 +9,7 @@ import { keptChannels } from "../bundle/budget.ts";
 import { maskHash } from "../bundle/subnetworkCache.ts";
 import type { Engine } from "../engine/engine.ts";
 import { DependencyError } from "../errors.ts";
+import { joinedIds } from "../ids.ts";
 import type { Quality } from "../manifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import type { Instruction } from "../text/prompt.ts";
@@ -88,7 +89,7 @@ export async function measureQuality(
       for await (const id of dense.generate(prompt.ids, { maxTokens: ANSWER_TOKENS, signal })) answer.push(id);
       report(answer.length === 0 ? 1 + judged : 1);
       if (answer.length === 0) continue;
-      const ids = Int32Array.of(...prompt.ids, ...answer);
+      const ids = joinedIds(prompt.ids, answer);
       answered.push({ prompt, ids, logprobs: (await score(dense, ids, prompt)).map(({ logprob }) => logprob) });
     }
     if (answered.length === 0) return undefined;

@@ -1,5 +1,6 @@
 /** What a dense model reads in one go when its activations are taken. */
 import { InputError } from "../errors.ts";
+import { joinedIds } from "../ids.ts";
 import type { Window } from "../net/activations.ts";
 import type { Instruction } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
@@ -34,7 +35,7 @@ export function textWindows(
   const ids = tokenizer.encode(text.slice(0, 32 * maxTokens)).subarray(0, maxTokens);
   if (ids.length === 0) throw new InputError("mask: wanted a text to take activations from, got an empty one.");
   const parts = cut(ids, Math.min(maxWindow, contextLength) - opening.length);
-  return parts.map((part) => ({ ids: Int32Array.of(...opening, ...part), skipped: opening.length }));
+  return parts.map((part) => ({ ids: joinedIds(opening, part), skipped: opening.length }));
 }
 
 /** Parts of at most `length` ids. */

@@ -17,11 +17,12 @@ import { SOURCE_NAMES } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
+import { joinedIds } from "../ids.ts";
 import { foreignPartners, meanScores, shuffledScores } from "../mask/baselines.ts";
 import { checkMask, type Mask, maskFromScores } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
-import { readJsonLines } from "../text/jsonl.ts";
+import { madeOfRow, readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, type Instruction, instructionOf, type TaskExample } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
 import type { Control, Scope } from "./controls.ts";
@@ -195,17 +196,16 @@ async function readCases(
   for await (const { line, row } of readJsonLines(path, evalRow)) {
     if (row.examples && examples)
       throw new FileError(path, `line ${line}: wanted no examples in it beside those for all rows, got some.`);
-    const read = format.instruction(
-      composePrompt(row.instruction, row.input, row.examples ?? examplesOf(row.task, examples)),
-    );
+    const shown = row.examples ?? examplesOf(row.task, examples);
+    const read = madeOfRow(path, line, () => format.instruction(composePrompt(row.instruction, row.input, shown)));
     const { ids } = read;
     const answer = format.answerIds(row.answers[0]!);
     if (ids.length + answer.length - 1 > contextLength) {
       numTooLong++;
       continue;
     }
-    const labels = Int32Array.of(...new Int32Array(ids.length - 1).fill(-100), ...answer);
-    cases.push({ row, read, sequence: { ids: Int32Array.of(...ids, ...answer.subarray(0, -1)), labels } });
+    const labels = joinedIds(new Int32Array(ids.length - 1).fill(-100), answer);
+    cases.push({ row, read, sequence: { ids: joinedIds(ids, answer.subarray(0, -1)), labels } });
   }
   if (cases.length === 0) throw new FileError(path, `wanted questions of at most ${contextLength} tokens, got none.`);
   return { cases, numTooLong };
@@ -321,8 +321,11 @@ export interface TextReport {
   tokens: number;
 }
 
+/** Tokens of a window of text, where the context has room for more: what two windows of most books' pages hold, and memory in exact evaluation grows with its square. */
+const LONGEST_WINDOW = 1024;
+
 /**
- * Perplexity of plain text. Text is cut into windows that fit the context; the mask of a window is made from its first half, which is kept as
+ * Perplexity of plain text. Text is cut into windows that fit the context, of 1,024 tokens at most; the mask of a window is made from its first half, which is kept as
  * context, and the second half is scored, so that every mask comes from text before the text it is judged by.
  *
  * @throws {FileError} if the text is shorter than one window
@@ -338,7 +341,7 @@ export async function evaluateText(
   const { format, weights } = opened.model;
   const { tokenizer } = format;
   const ids = tokenizer.encode(readText(path));
-  const half = (weights.config.contextLength - 1) >> 1;
+  const half = Math.max(1, (Math.min(weights.config.contextLength, LONGEST_WINDOW) - 1) >> 1);
   const sequences: LabelledSequence[] = [];
   for (let start = 0; start + 2 * half <= ids.length; start += half) {
     const window = ids.subarray(start, start + 2 * half);
@@ -347,7 +350,7 @@ export async function evaluateText(
     sequences.push(
       tokenizer.bosId === undefined
         ? { ids: input, labels: labels.subarray(1) }
-        : { ids: Int32Array.of(tokenizer.bosId, ...input), labels },
+        : { ids: joinedIds([tokenizer.bosId], input), labels },
     );
   }
   if (sequences.length === 0)

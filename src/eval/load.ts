@@ -8,7 +8,7 @@ import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, InputError, OptionError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
-import { formatOfFolder, manifestHash, manifestName, whatIs } from "../manifest.ts";
+import { formatOfFolder, IMPORT_RECIPE, manifestHash, manifestName, whatIs } from "../manifest.ts";
 import { randomMask } from "../mask/baselines.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
@@ -147,7 +147,7 @@ function predictorOf({ card, llm, predictor }: SavedModel, folder: string): Pred
 
 async function ownMasks(folder: string, { card, llm, predictor }: SavedModel): Promise<OpenedModel["own"]> {
   if (predictor) return "source";
-  if (card.provenance.recipe === "import") return "dense";
+  if (card.provenance.recipe === IMPORT_RECIPE || !existsSync(join(folder, "state.json"))) return "dense"; // of no run
   const { recipe: json } = await loadCheckpoint(folder);
   const { mask, seed } = parseRecipe(json, folder);
   const { numLayers, ffnWidth: dFfn } = llm.config;

@@ -2,6 +2,7 @@
  * A graph under construction: named tensors with known shapes, ONNX nodes, and the tape from which gradients are taken.
  * Shapes are static: a graph is built for one batch shape. Knows no models.
  */
+import { createHash } from "node:crypto";
 import { ShapeError } from "../errors.ts";
 import { type Attribute, type DType, encodeOnnx, type OnnxNode, type OnnxValue } from "./onnx.ts";
 
@@ -65,12 +66,12 @@ export class Graph {
     const dtype = DTYPE_OF.get(data.constructor)!;
     if (data.length !== size(shape)) throw new ShapeError("constant", `${size(shape)} values`, [data.length]);
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice();
-    const key = bytes.length <= 64 ? `${dtype}[${shape}]${bytes}` : undefined;
-    const known = key === undefined ? undefined : this.constants.get(key);
+    const key = `${dtype}[${shape}]${bytes.length <= 64 ? bytes : createHash("sha256").update(bytes).digest("hex")}`;
+    const known = this.constants.get(key);
     if (known) return known;
     const tensor = this.tensor(`const_${this.counter++}`, shape, dtype);
     this.initializers.push({ name: tensor.name, dtype, shape, bytes });
-    if (key !== undefined) this.constants.set(key, tensor);
+    this.constants.set(key, tensor);
     return tensor;
   }
 

@@ -76,3 +76,18 @@ test.each(refusals)("%s", (_, build, message) => {
   const make: Make = (...shape) => graph.input(`x${graph.inputs.length}`, shape);
   expect(() => build(make)).toThrow(expect.objectContaining({ name: "ShapeError", message }));
 });
+
+test("equal constants are stored once, however large; others are not taken for them", () => {
+  const graph = new Graph("constants");
+  const table = new Float32Array(4096).fill(1);
+  const [a, b] = [graph.constant(table, [64, 64]), graph.constant(table.slice(), [64, 64])];
+  expect(b).toBe(a);
+  for (const other of [
+    graph.constant(table, [4096]),
+    graph.constant(
+      table.map((v, i) => (i === 4095 ? 2 : v)),
+      [64, 64],
+    ),
+  ])
+    expect(other).not.toBe(a);
+});

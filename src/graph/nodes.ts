@@ -193,10 +193,10 @@ export function sortDescending(x: Tensor): { values: Tensor; indices: Tensor } {
   return { values: values!, indices: indices! };
 }
 
-/** Σ_{i ≥ j} x_i along the last axis; `exclusive` leaves i = j out. */
-export function suffixSum(x: Tensor, { exclusive = false } = {}): Tensor {
+/** Σ_{i ≥ j} x_i along the last axis. */
+export function suffixSum(x: Tensor): Tensor {
   const axis = x.graph.constant(BigInt64Array.of(-1n), []);
-  return x.graph.emit("CumSum", [x, axis], x.shape, { reverse: 1, exclusive: Number(exclusive) });
+  return x.graph.emit("CumSum", [x, axis], x.shape, { reverse: 1, exclusive: 0 });
 }
 
 /** Place of the first maximum along the last axis, kept as an axis of length 1. */

@@ -23,6 +23,10 @@ describe("mean ranks", () => {
     expect([...meanRanks([first, second], 4)]).toEqual([1.5, 0.5, 1.75, 2.25, 2, 1.5, 1, 1.5]);
   });
 
+  test("of scores that are no numbers end", () => {
+    expect(meanRanks([Float32Array.of(NaN, 1, NaN, 2)], 4)).toHaveLength(4);
+  });
+
   const [L, F] = [2, 9];
   const view = fc
     .array(fc.integer({ min: 0, max: 12 }), { minLength: L * F, maxLength: L * F })

@@ -100,7 +100,8 @@ export function meanRanks(views: readonly Float32Array[], dFfn: number): Float32
       const layer = scores.subarray(start, start + dFfn);
       const order = Array.from(layer.keys()).sort((a, b) => layer[a]! - layer[b]!);
       for (let from = 0, to = 0; from < dFfn; from = to) {
-        while (to < dFfn && layer[order[to]!] === layer[order[from]!]) to++;
+        do to++;
+        while (to < dFfn && layer[order[to]!] === layer[order[from]!]);
         for (const channel of order.slice(from, to)) ranks[start + channel]! += (from + to - 1) / 2;
       }
     }

@@ -185,26 +185,19 @@ describe("statistics", () => {
     const numUnlabelled = i % 3; // as if the prompt ended there: the first label belongs to its last token
     return { ids, labels: ids.map((_, t) => (t < numUnlabelled || (t > 4 && t % 2 === 1) ? -100 : 1)) };
   });
-  const isCounted = {
-    prompt: ({ labels }: LabelledSequence, t: number) => {
-      const first = labels.findIndex((label) => label >= 0);
-      return first < 0 || t <= first;
-    },
-    answer: ({ labels }: LabelledSequence, t: number) => labels[t]! >= 0,
-  };
-  test.each(["prompt", "answer"] as const)("over the %s are GRIFFIN's, from float64 activations", async (over) => {
-    const results = await evaluator.statistics(sequences, over);
+  test("over the answer are GRIFFIN's, from float64 activations", async () => {
+    const results = await evaluator.statistics(sequences);
     for (const i of [0, 1, 2, 3, 17, 34]) {
       const { activations } = forward(llm, prompts[i]!);
       const wanted = activations.flatMap((tokens) => [
         ...griffinScores(
-          tokens.filter((_, t) => isCounted[over](sequences[i]!, t)),
+          tokens.filter((_, t) => sequences[i]!.labels[t]! >= 0),
           F,
         ),
       ]);
       expect(difference(results[i]!, wanted)).toBeLessThan(1e-5);
     }
-    expect((await evaluator.statistics([sequences[17]!], over))[0]).toEqual(results[17]);
+    expect((await evaluator.statistics([sequences[17]!]))[0]).toEqual(results[17]);
   });
 });
 
@@ -213,7 +206,7 @@ test("statistics of Gemma are of its own activation", async () => {
   const parameters = Object.fromEntries([...gemma.weights].map(([name, { data }]) => [`llm.${name}`, data]));
   const ids = integers("gemma", 12, gemma.config.vocabSize);
   const other = new Evaluator({ llm: gemma.config, parameters }, quiet);
-  const [statistics] = await other.statistics([{ ids, labels: ids }], "answer");
+  const [statistics] = await other.statistics([{ ids, labels: ids }]);
   await other.release();
   const wanted = forward(gemma, ids).activations.flatMap((tokens) => [...griffinScores(tokens, gemma.config.ffnWidth)]);
   expect(difference(statistics!, wanted)).toBeLessThan(1e-5);
@@ -222,7 +215,7 @@ test("statistics of Gemma are of its own activation", async () => {
 test("statistics over all tokens equal the golden scores", async () => {
   const { score }: { score: number[][] } = JSON.parse(readFileSync(join(fixtures, "golden/griffin.json"), "utf8"));
   const ids = Int32Array.from(goldenValues("llama").ids[0]!);
-  const [statistics] = await evaluator.statistics([{ ids, labels: ids }], "answer");
+  const [statistics] = await evaluator.statistics([{ ids, labels: ids }]);
   expect(difference(statistics!, score.flat())).toBeLessThan(1e-5);
 });
 

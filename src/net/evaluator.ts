@@ -7,6 +7,7 @@
 import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
 import { SessionCache, type SessionOptions } from "../graph/session.ts";
+import { joinedIds } from "../ids.ts";
 import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { featureWidth, type PredictorConfig } from "../model/predictorConfig.ts";
@@ -38,6 +39,11 @@ export interface SequenceScore {
   /** Labelled positions whose label is the most likely token. */
   correctTokens: number;
 }
+
+/** Positions of a batch, unless one sequence alone has more: what the memory of a pass grows with. */
+const POSITIONS = 2048;
+/** Rows of a batch of sequences of T tokens. */
+const rowsFor = (T: number) => Math.max(1, Math.min(BATCH, Math.floor(POSITIONS / T)));
 
 /** Size of a batch when few answers are still being written. */
 const FEW = 8;
@@ -123,9 +129,10 @@ export class Evaluator {
     signal?: AbortSignal,
   ): Promise<SequenceScore[]> {
     const results: SequenceScore[] = new Array(sequences.length);
-    for (const { indices, T } of batches(sequences.map(({ ids }) => ids.length))) {
+    const lengths = sequences.map(({ ids }) => ids.length);
+    for (const { indices, T } of batches(lengths, rowsFor)) {
       signal?.throwIfAborted();
-      const labels = new Int32Array(BATCH * T).fill(-100);
+      const labels = new Int32Array(rowsFor(T) * T).fill(-100);
       for (const [row, i] of indices.entries()) labels.set(sequences[i]!.labels, row * T);
       const { nll, best } = await this.forward(
         indices.map((i) => sequences[i]!.ids),
@@ -168,13 +175,16 @@ export class Evaluator {
     };
     let open = prompts.flatMap((ids, i) => (ids.length < limit(i) ? [i] : []));
     if (drafts) {
-      const drafted = (i: number) => Int32Array.of(...prompts[i]!, ...drafts[i]!.subarray(0, -1));
-      for (const { indices: places, T } of batches(open.map((i) => drafted(i).length))) {
+      const drafted = (i: number) => joinedIds(prompts[i]!, drafts[i]!.subarray(0, -1));
+      for (const { indices: places, T } of batches(
+        open.map((i) => drafted(i).length),
+        rowsFor,
+      )) {
         signal?.throwIfAborted();
         const indices = places.map((place) => open[place]!);
         const { best } = await this.forward(
           indices.map(drafted),
-          new Int32Array(BATCH * T).fill(-100),
+          new Int32Array(rowsFor(T) * T).fill(-100),
           T,
           masks && indices.map((i) => masks[i]!),
         );
@@ -192,7 +202,10 @@ export class Evaluator {
       open = open.filter((i) => !done.has(i));
     }
     while (open.length > 0) {
-      for (const { indices: places, T } of batches(open.map((i) => texts[i]!.length))) {
+      for (const { indices: places, T } of batches(
+        open.map((i) => texts[i]!.length),
+        rowsFor,
+      )) {
         signal?.throwIfAborted();
         const indices = places.map((place) => open[place]!);
         const ids = indices.map((i) => Int32Array.from(texts[i]!));
@@ -206,29 +219,29 @@ export class Evaluator {
 
   /**
    * The statistic of GRIFFIN for every sequence, of the dense model: each token's activations `act(gate) · up` are normalised to
-   * length 1, and a channel scores the L2 norm of its activations over the tokens where the prompt is read (up to the first label), or
-   * where the answer is written (at the labels).
+   * length 1, and a channel scores the L2 norm of its activations over the tokens where the answer is written (at the labels).
    *
    * @returns per sequence [L, F]
    * @see Dong, Chen & Chi 2024, arXiv:2404.01365
    */
-  async statistics(sequences: readonly LabelledSequence[], over: "prompt" | "answer"): Promise<Float32Array[]> {
+  async statistics(sequences: readonly LabelledSequence[]): Promise<Float32Array[]> {
     const { llm, parameters } = this.model;
     const LF = llm.numLayers * llm.ffnWidth;
     const results: Float32Array[] = new Array(sequences.length);
-    for (const { indices, T } of batches(sequences.map(({ ids }) => ids.length))) {
-      const session = await this.sessions.get(`statistics ${T}`, () => statisticsGraph(llm, BATCH, T));
-      const counted = new Float32Array(BATCH * T);
-      for (const [row, i] of indices.entries()) {
-        const { ids, labels } = sequences[i]!;
-        // the last position of the prompt has a label: it is the first that answers
-        const first = labels.findIndex((label) => label >= 0);
-        for (let t = 0; t < ids.length; t++)
-          counted[row * T + t] = Number(over === "prompt" ? first < 0 || t <= first : labels[t]! >= 0);
-      }
+    const lengths = sequences.map(({ ids }) => ids.length);
+    for (const { indices, T } of batches(lengths, rowsFor)) {
+      const B = rowsFor(T);
+      const session = await this.sessions.get(`statistics ${T}`, () => statisticsGraph(llm, B, T));
+      const counted = new Float32Array(B * T);
+      for (const [row, i] of indices.entries())
+        counted.set(
+          Array.from(sequences[i]!.labels, (label) => Number(label >= 0)),
+          row * T,
+        );
       const ids = padded(
         indices.map((i) => sequences[i]!.ids),
         T,
+        B,
       );
       const { statistics } = (await session.run({ ...parameters, ids, counted })) as { statistics: Float32Array };
       indices.forEach((i, row) => {
@@ -244,7 +257,7 @@ export class Evaluator {
 
   /** The most likely token after each text. */
   private async nextTokens(ids: readonly Int32Array[], T: number, masks?: readonly DenseMask[]): Promise<Int32Array> {
-    const B = ids.length <= FEW ? FEW : BATCH;
+    const B = Math.min(ids.length <= FEW ? FEW : BATCH, rowsFor(T));
     const { llm, parameters } = this.model;
     const session = await this.sessions.get(`next ${B} ${T} ${masks ? "masked" : "dense"}`, () =>
       nextGraph(llm, B, T, masks !== undefined),
@@ -264,10 +277,11 @@ export class Evaluator {
 
   private async forward(ids: readonly Int32Array[], labels: Int32Array, T: number, masks?: readonly DenseMask[]) {
     const { llm, parameters } = this.model;
+    const B = rowsFor(T);
     const session = await this.sessions.get(`forward ${T} ${masks ? "masked" : "dense"}`, () =>
-      forwardGraph(llm, BATCH, T, masks !== undefined),
+      forwardGraph(llm, B, T, masks !== undefined),
     );
-    const feeds = { ...parameters, ids: padded(ids, T), labels, ...(masks && { masks: this.rowsOf(masks, BATCH) }) };
+    const feeds = { ...parameters, ids: padded(ids, T, B), labels, ...(masks && { masks: this.rowsOf(masks, B) }) };
     return (await session.run(feeds)) as { nll: Float32Array; best: Int32Array };
   }
 }

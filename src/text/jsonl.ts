@@ -2,7 +2,7 @@
 import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
 import type { z } from "zod";
-import { FileError } from "../errors.ts";
+import { FileError, InputError } from "../errors.ts";
 import { oneLine } from "../words.ts";
 
 /** A longer line is refused, so that a hostile file cannot fill the memory. */
@@ -39,6 +39,20 @@ export async function* readJsonLines<T>(path: string, schema: z.ZodType<T>): Asy
       );
     }
     yield { line, row: parsed.data };
+  }
+}
+
+/**
+ * What is made of a row of a file.
+ *
+ * @throws {FileError} that names file and line, where `make` refuses the row with an {@link InputError}
+ */
+export function madeOfRow<T>(path: string, line: number, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (error instanceof InputError) throw new FileError(path, `line ${line}: ${error.message}`, { cause: error });
+    throw error;
   }
 }
 

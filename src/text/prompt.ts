@@ -7,6 +7,7 @@
  * All before " Input: " is the instruction: what a mask for the whole task is made from.
  */
 import { FileError, InputError, OptionError } from "../errors.ts";
+import { joinedIds } from "../ids.ts";
 import { atOnce, type Steps } from "../steps.ts";
 import { type ChatMessage, ChatTemplate, chatIds, type TemplateVariables } from "./chatTemplate.ts";
 import { type Boundary, loadingTokenizer, type TextPart, type Tokenizer } from "./tokenizer.ts";
@@ -215,7 +216,7 @@ export class PromptFormat {
   answerIds(answer: string): Int32Array {
     const { tokenizer, template } = this;
     const frame = template instanceof ChatTemplate ? this.#answerFrame(template) : undefined;
-    if (!frame || frame.end.length === 0) return Int32Array.of(...tokenizer.encode(answer), tokenizer.eosId);
+    if (!frame || frame.end.length === 0) return joinedIds(tokenizer.encode(answer), [tokenizer.eosId]);
     const { opening, openingIds, before, after } = frame;
     const trusted = (text: string): TextPart => ({ text, isTrusted: true });
     const rest = [trusted(before), { text: answer, isTrusted: false }, trusted(after)];
@@ -306,8 +307,5 @@ function checkText(text: string): void {
 /** Ids with BOS before them, where there is one, unless they have it: a chat template may have written it itself. */
 export function withBos({ bosId }: Tokenizer, ids: Int32Array): Int32Array {
   if (bosId === undefined || ids[0] === bosId) return ids;
-  const all = new Int32Array(1 + ids.length);
-  all[0] = bosId;
-  all.set(ids, 1);
-  return all;
+  return joinedIds([bosId], ids);
 }

@@ -143,23 +143,36 @@ describe("encoding questions", () => {
     );
   });
 
-  test("domains keep an order that is given, and weights are shares", () => {
+  test("domains come in the order of the rows, and weights are shares", () => {
     const questions = [{ ...question("b", "y"), weight: 3 }, question("a", "y")];
     const free = encodeQuestions(questions, format, options);
     expect([free.domains, free.weights]).toEqual([
       ["b", "a"],
       [0.75, 0.25],
     ]);
-    const fixed = encodeQuestions(questions, format, { ...options, domains: ["a", "c", "b"] });
-    expect(fixed.weights).toEqual([0.25, 0, 0.75]);
-    expect(fixed.questions.map((own) => own.length)).toEqual([1, 0, 1]);
   });
 
-  test("nothing left, an unknown domain and two weights for a domain are OptionErrors", () => {
+  test("what the predictor has no room for is left out and counted", () => {
+    const questions = [question("d", "yes", ["ask"]), question("d", "yes", ["ask for something that is longer"])];
+    const encode = (predictorContext: number) =>
+      encodeQuestions(questions, format, { predictorInput: "prompt", maxTokens: 200, predictorContext });
+    const all = encode(200);
+    const longest = Math.max(
+      ...all.questions[0]!.map((one) => all.encode(one, one.wordings[0]!).predictorInputs[0]!.length),
+    );
+    expect([all.numTooLong, encode(longest + 1).numTooLong, encode(longest).numTooLong]).toEqual([0, 0, 1]);
+  });
+
+  test("an answer of many pages is left out as too long", () => {
+    const pages = "no word of it ".repeat(60_000);
+    const data = encodeQuestions([question("d", "yes"), question("d", pages)], format, { maxTokens: 200 });
+    expect(data.numTooLong).toBe(1);
+  });
+
+  test("nothing left and two weights for a domain are OptionErrors", () => {
     const encode = (questions: Question[], more = {}) => encodeQuestions(questions, format, { ...options, ...more });
     expect(() => encode([])).toThrow(OptionError);
     expect(() => encode([question("a", "y")], { maxTokens: 5 })).toThrow(/at most 5 tokens/);
-    expect(() => encode([question("a", "y")], { domains: ["b"] })).toThrow(/got "a"/);
     expect(() => encode([question("a", "y"), { ...question("a", "y"), weight: 2 }])).toThrow(/one weight/);
   });
 });

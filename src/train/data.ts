@@ -5,7 +5,7 @@ import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import { readJson } from "../files.ts";
 import { Random } from "../random.ts";
-import { readJsonLines } from "../text/jsonl.ts";
+import { madeOfRow, readJsonLines } from "../text/jsonl.ts";
 import {
   composePrompt,
   composeTurn,
@@ -78,10 +78,10 @@ export async function readQuestions(sources: readonly DataSource[], instructions
   const questions: Question[] = [];
   for (const { domain, path, weight = 1 } of sources) {
     for await (const { line, row } of readJsonLines(path, questionRow)) {
+      const wordings = wordingsFor(row, wordingsOf, path, line);
+      madeOfRow(path, line, () => wordings.map((wording) => composePrompt(wording, row.input)));
       questions.push({
-        domain: row.task ?? domain,
-        weight,
-        wordings: wordingsFor(row, wordingsOf, path, line),
+        ...{ domain: row.task ?? domain, weight, wordings },
         input: row.input,
         answer: row.output ?? row.answers![0]!,
       });
@@ -132,7 +132,7 @@ export function withExamples(questions: readonly Question[], shots: number, seed
     const asked = ({ wordings, input }: Question) => input || wordings[0]!;
     const pool = ofDomain.get(question.domain)!;
     const examples = new Map<string, TaskExample>(); // by input: none twice, and not the question's own
-    for (const i of random.permutation(pool.length)) {
+    for (const i of random.draws(pool.length)) {
       if (examples.size === shots) break;
       const input = asked(pool[i]!);
       if (input !== asked(question)) examples.set(input, { input, output: pool[i]!.answer });
@@ -163,7 +163,7 @@ export async function* readDocuments(
         continue;
       }
       const wordings = wordingsFor(row, wordingsOf, path, line);
-      const prompt = composePrompt(wordings[line % wordings.length]!, row.input);
+      const prompt = madeOfRow(path, line, () => composePrompt(wordings[line % wordings.length]!, row.input));
       yield { domain, weight, text: `${prompt}\n${row.output ?? row.answers![0]!}` };
     }
   }
@@ -232,8 +232,8 @@ export interface EncodeOptions {
   predictorInput?: PredictorInput;
   /** Longest prompt with its answer, in tokens; longer examples are left out and counted. */
   maxTokens: number;
-  /** Order of the domains, when another part of the data has fixed it; absent: as they come. */
-  domains?: readonly string[];
+  /** Tokens that the predictor reads fewer than, its context; longer ones are left out and counted too. Absent: any. */
+  predictorContext?: number | undefined;
 }
 
 /** Positions of an example: prompt and answer without EOS, which is only ever a label. */
@@ -268,11 +268,9 @@ export function labelledTurns(turns: readonly Turn[], ignored: number): { ids: I
   return { ids: ids.subarray(0, -1), labels: labels.subarray(0, -1) };
 }
 
-/**
- * @throws {OptionError} when nothing is left, or a domain is not among `options.domains`
- */
+/** @throws {OptionError} when nothing is left */
 export function encodeQuestions(questions: readonly Question[], format: PromptFormat, options: EncodeOptions): SftData {
-  const { predictorInput, maxTokens } = options;
+  const { predictorInput, maxTokens, predictorContext = Infinity } = options;
   const { tokenizer } = format;
   const encode = ({ input, examples, answer }: Question, wording: string): Example => {
     const prompt = composePrompt(wording, input, examples);
@@ -287,16 +285,21 @@ export function encodeQuestions(questions: readonly Question[], format: PromptFo
       ],
     };
   };
-  const table = new DomainTable(options.domains);
+  const table = new DomainTable();
   const questionsOf: Question[][] = [];
   let numTooLong = 0;
   const frame = format.mostFrameTokens;
   for (const question of questions) {
     const { domain, weight, wordings, input = "", examples, answer } = question;
-    const isShort = (wording: string) =>
+    const isShort = (wording: string) => {
       // Most texts need not be encoded to know.
-      Buffer.byteLength(composePrompt(wording, input, examples) + answer) + frame <= maxTokens ||
-      exampleLength(encode(question, wording)) <= maxTokens;
+      const most = Buffer.byteLength(composePrompt(wording, input, examples) + answer) + frame;
+      if (most <= maxTokens && most < predictorContext) return true;
+      const example = encode(question, wording);
+      return (
+        exampleLength(example) <= maxTokens && example.predictorInputs.every(({ length }) => length < predictorContext)
+      );
+    };
     const short = wordings.filter(isShort);
     numTooLong += wordings.length - short.length;
     if (short.length === 0) continue;
@@ -319,16 +322,12 @@ export function encodeQuestions(questions: readonly Question[], format: PromptFo
   };
 }
 
-/**
- * @param domains order of the domains, when another part of the data has fixed it
- * @throws {OptionError} when there is no document, or a domain is not among `domains`
- */
+/** @throws {OptionError} when there is no document */
 export async function encodeDocuments(
   documents: Iterable<Document> | AsyncIterable<Document>,
   tokenizer: Tokenizer,
-  domains?: readonly string[],
 ): Promise<TextData> {
-  const table = new DomainTable(domains);
+  const table = new DomainTable();
   const tokensOf: IdsBuilder[] = [];
   const eos = Int32Array.of(tokenizer.eosId);
   for await (const { domain, weight, text } of documents) {
@@ -347,23 +346,13 @@ export async function encodeDocuments(
 
 /** Domains and their weights, as rows mention them. */
 class DomainTable {
-  readonly #isFixed: boolean;
-  readonly #names: string[];
-  readonly #weights: (number | undefined)[] = [];
-  readonly #indexOf: Map<string, number>;
-
-  constructor(fixed: readonly string[] | undefined) {
-    this.#isFixed = fixed !== undefined;
-    this.#names = [...(fixed ?? [])];
-    this.#indexOf = new Map(this.#names.map((name, i) => [name, i]));
-  }
+  readonly #names: string[] = [];
+  readonly #weights: number[] = [];
+  readonly #indexOf = new Map<string, number>();
 
   index(domain: string, weight: number): number {
     let index = this.#indexOf.get(domain);
     if (index === undefined) {
-      if (this.#isFixed) {
-        throw new OptionError(`training data: wanted the domains ${this.#names.join(", ")}, got "${domain}".`);
-      }
       index = this.#names.push(domain) - 1;
       this.#indexOf.set(domain, index);
     }
@@ -376,7 +365,7 @@ class DomainTable {
   }
 
   build(wanted: string): Domains {
-    const weights = this.#names.map((_, i) => this.#weights[i] ?? 0);
+    const weights = this.#weights;
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     if (!(total > 0)) throw new OptionError(`training data: wanted ${wanted}, got none.`);
     return { domains: this.#names, weights: weights.map((weight) => weight / total) };

@@ -58,15 +58,15 @@ export interface MaskReport {
   hard: Score;
   /** The mask of the mean scores over all examples: one fixed mask from the same predictor. */
   generic: Score;
-  /** The mask of an example of another domain. */
-  foreign: Score;
+  /** The mask of an example of another domain. Absent where all are of one. */
+  foreign?: Score;
   /** Every channel kept. */
   dense: Score;
   perInputMasks: MaskDiagnostics;
   perTaskMasks: MaskDiagnostics;
 }
 
-/** @param examples of at least two domains */
+/** @param examples at least one */
 export async function diagnoseMasks(
   evaluator: Evaluator,
   examples: readonly HeldOutExample[],
@@ -94,7 +94,9 @@ export async function diagnoseMasks(
     perTask: await under(masksOf(perTask)),
     hard: await under(masksOf(own).map((mask) => mask.map((lambda) => (lambda > 0 ? 1 : 0)))),
     generic: await under(own.map(() => generic)),
-    foreign: await under(foreignPartners(domains).map((partner) => own[partner]!.mask)),
+    ...(new Set(domains).size > 1 && {
+      foreign: await under(foreignPartners(domains).map((partner) => own[partner]!.mask)),
+    }),
     dense: await under(),
     perInputMasks: diagnostics(perInput),
     perTaskMasks: diagnostics(perTask),

@@ -41,7 +41,7 @@ const ROWS_SEED = "rows";
  * Reads the stage's data, and makes the masks of all rows if they do not change.
  *
  * @param runDir folder of the run
- * @throws {OptionError} if the teacher has another tokenizer
+ * @throws {OptionError} if the teacher has another tokenizer, or rows that pad its embedding to another size
  */
 export async function prepareDistil(
   stage: StageOf<"distil">,
@@ -63,6 +63,11 @@ export async function prepareDistil(
     throw new OptionError(
       `stage "${stage.name}": wanted a teacher with the tokenizer of the model that learns, got another in "${run}". Its tokens would not be the same.`,
     );
+  const { vocabSize } = format.tokenizer;
+  if (teacher.llm.config.vocabSize !== vocabSize)
+    throw new OptionError(
+      `stage "${stage.name}": wanted a teacher with ${vocabSize} rows of its embedding, as the model that learns, got ${teacher.llm.config.vocabSize} in "${run}": its logits are of other tokens.`,
+    );
   const folder = stage.states === undefined ? join(dirname(runDir), "teacher-states") : pathOf(stage.states);
   const statesOf = (ids: readonly Int32Array[]) => new Teacher(teacher.llm, ids, { folder, sequenceLength, session });
   const states = statesOf(rows.map(({ turns }) => labelledTurns(turns, IGNORED).ids));
@@ -72,9 +77,7 @@ export async function prepareDistil(
     ? await fixedMasks(stage, { file, format, parts, session, data })
     : undefined;
   const entryOf = fixed && (await fixed.entriesOf(rows));
-  const masks: StageMasks = fixed
-    ? { kind: "none" }
-    : stageMasks(recipe, stage, format.tokenizer.vocabSize, data.domains);
+  const masks: StageMasks = fixed ? { kind: "none" } : stageMasks(recipe, stage, vocabSize, data.domains);
   const stream = new RowStream(
     data,
     rows,

@@ -5,7 +5,7 @@ import { DivergenceGuard } from "./divergence.ts";
 
 /** A guard that has seen this loss so many times. */
 function after(times: number, loss: number): DivergenceGuard {
-  return new DivergenceGuard(Array<number>(times).fill(loss));
+  return new DivergenceGuard({ all: Array<number>(times).fill(loss) });
 }
 
 function row(step: number, loss: number, gradientNorm = 1) {
@@ -42,7 +42,17 @@ test("one bad batch does not move the limit, 100 old losses do not hold it", () 
   const drifted = after(100, 1);
   for (let step = 101; step <= 151; step++) drifted.check(row(step, 2.5), undefined);
   drifted.check(row(152, 7.4), undefined);
-  expect(drifted.losses).toHaveLength(100);
+  expect(drifted.losses.all).toHaveLength(100);
+});
+
+test("losses are judged among those of as many channels: masks of fewer lose more, at once and after a restart", () => {
+  let guard = new DivergenceGuard();
+  for (let step = 1; step <= 240; step++) {
+    const tFfn = [1536, 1152, 384][step % 3]!;
+    guard.check({ ...row(step, { 1536: 0.001, 1152: 0.43, 384: 4.14 }[tFfn]!), tFfn }, undefined);
+    if (step === 90) guard = new DivergenceGuard(JSON.parse(JSON.stringify(guard.losses)));
+  }
+  expect(() => guard.check({ ...row(241, 4.14), tFfn: 1152 }, undefined)).toThrow(/at most 3.000 nats/);
 });
 
 test("a guard that goes on from saved losses judges as if it had never stopped, seed 3", () => {

@@ -11,18 +11,21 @@ const FACTOR = 3;
 /** Nats. A lower median counts as this: near zero, a hard batch is many times the median and harmless. */
 const MIN_MEDIAN = 1;
 
+/** The last losses, oldest first, by the channels that their steps kept ("all" where a stage keeps one number): masks of fewer lose more. */
+export type LossHistory = Record<string, number[]>;
+
 /** Watches the losses of one stage. */
 export class DivergenceGuard {
-  readonly #losses: number[];
+  readonly #losses: Map<string, number[]>;
 
   /** @param losses `losses` of the guard that a resumed run goes on from */
-  constructor(losses: readonly number[] = []) {
-    this.#losses = [...losses];
+  constructor(losses: LossHistory = {}) {
+    this.#losses = new Map(Object.entries(losses).map(([budget, own]) => [budget, [...own]]));
   }
 
-  /** The last losses, oldest first: what a checkpoint keeps. */
-  get losses(): readonly number[] {
-    return this.#losses;
+  /** What a checkpoint keeps. */
+  get losses(): LossHistory {
+    return Object.fromEntries([...this.#losses].map(([budget, own]) => [budget, [...own]]));
   }
 
   /**
@@ -30,14 +33,15 @@ export class DivergenceGuard {
    *
    * @param row with the loss, mean over labels in nats, and the global norm of its gradient
    * @param checkpoint the last good one, for the message
-   * @throws {DivergenceError} if either is not finite, or the loss above 3 times the median of the last 100 (at least 1 nat)
+   * @throws {DivergenceError} if either is not finite, or the loss above 3 times the median of the last 100 with as many channels (at least 1 nat)
    */
   check(
-    { step, loss, gradientNorm }: Pick<TrainRow, "step" | "loss" | "gradientNorm">,
+    { step, loss, gradientNorm, tFfn }: Pick<TrainRow, "step" | "loss" | "gradientNorm" | "tFfn">,
     checkpoint: string | undefined,
   ): void {
-    const limit =
-      this.#losses.length < MIN_LOSSES ? Number.POSITIVE_INFINITY : FACTOR * Math.max(MIN_MEDIAN, median(this.#losses));
+    const budget = String(tFfn ?? "all");
+    const losses = this.#losses.get(budget) ?? [];
+    const limit = losses.length < MIN_LOSSES ? Number.POSITIVE_INFINITY : FACTOR * Math.max(MIN_MEDIAN, median(losses));
     const flaw = !Number.isFinite(loss)
       ? `a finite loss at step ${step}, got ${loss}`
       : loss > limit
@@ -49,8 +53,9 @@ export class DivergenceGuard {
       const kept = checkpoint ? `The last good checkpoint is kept: ${checkpoint}.` : "There is no checkpoint yet.";
       throw new DivergenceError(`training: wanted ${flaw}. ${kept} Try a lower learning rate or a longer warm-up.`);
     }
-    this.#losses.push(loss);
-    if (this.#losses.length > WINDOW) this.#losses.shift();
+    losses.push(loss);
+    if (losses.length > WINDOW) losses.shift();
+    this.#losses.set(budget, losses);
   }
 }
 

@@ -1,13 +1,15 @@
 /** Questions that a run is measured by while it trains, from a file that it does not train on. */
+import { FileError } from "../errors.ts";
 import type { Model } from "../formats/huggingface.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { DivergenceMeter, type TaughtSequence } from "../net/divergenceMeter.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
 import { parameterArrays } from "../net/parameters.ts";
-import { readJsonLines } from "../text/jsonl.ts";
+import { madeOfRow, readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, instructionOf, type PromptFormat, predictorIds } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
 import { IGNORED } from "./batches.ts";
+import { exampleLength, labelledTurns } from "./data.ts";
 import { type Score, summarizeDivergence } from "./diagnose.ts";
 import type { Teacher } from "./teacher.ts";
 
@@ -23,10 +25,10 @@ export interface HeldOutExample extends LabelledSequence {
 }
 
 /**
- * Questions of evaluation files as token ids; those longer than `maxTokens` are left out. With a `limit`, that many, spread
- * evenly over the files.
+ * Questions of evaluation files as token ids; those longer than `maxTokens` are left out. With a `limit`, that many: of each file as many as of the others, where it has them, and spread evenly
+ * over it.
  *
- * @throws {FileError} that names file and line
+ * @throws {FileError} that names file and line; if no question is left
  */
 export async function heldOutExamples(
   paths: string | readonly string[],
@@ -34,26 +36,43 @@ export async function heldOutExamples(
   maxTokens: number,
   limit = Infinity,
 ): Promise<HeldOutExample[]> {
-  const examples: HeldOutExample[] = [];
+  const files: HeldOutExample[][] = [];
   for (const path of [paths].flat()) {
-    for await (const { row } of readJsonLines(path, evalRow)) {
-      const text = composePrompt(row.instruction, row.input, row.examples);
-      const prompt = format.promptIds(text);
-      const answer = format.answerIds(row.answers[0]!);
-      const ids = Int32Array.of(...prompt, ...answer.subarray(0, -1));
-      if (ids.length > maxTokens) continue;
+    const examples: HeldOutExample[] = [];
+    for await (const { line, row } of readJsonLines(path, evalRow)) {
+      const text = madeOfRow(path, line, () => composePrompt(row.instruction, row.input, row.examples));
+      const turn = { prompt: format.promptIds(text), answer: format.answerIds(row.answers[0]!) };
+      if (exampleLength(turn) > maxTokens) continue;
       examples.push({
-        domain: row.task,
-        file: path,
-        ids,
-        labels: Int32Array.of(...new Int32Array(prompt.length - 1).fill(IGNORED), ...answer),
+        ...{ domain: row.task, file: path, ...labelledTurns([turn], IGNORED) },
         predictorPrompt: predictorIds(format.tokenizer, text),
         predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
       });
     }
+    files.push(examples);
   }
-  const count = Math.min(limit, examples.length);
-  return Array.from({ length: count }, (_, i) => examples[Math.floor((i * examples.length) / count)]!);
+  const shares = evenShares(
+    files.map(({ length }) => length),
+    limit,
+  );
+  const chosen = files.flatMap((examples, file) =>
+    Array.from({ length: shares[file]! }, (_, i) => examples[Math.floor((i * examples.length) / shares[file]!)]!),
+  );
+  if (chosen.length === 0)
+    throw new FileError([paths].flat().join(", "), `wanted questions of at most ${maxTokens} tokens, got none.`);
+  return chosen;
+}
+
+/** How many of each to take so that they are `limit` together, and none has fewer than another that has no more of them. */
+function evenShares(counts: readonly number[], limit: number): number[] {
+  const shares = counts.map(() => 0);
+  let left = limit;
+  const order = [...counts.keys()].sort((a, b) => counts[a]! - counts[b]!);
+  for (const [place, file] of order.entries()) {
+    shares[file] = Math.min(counts[file]!, Math.ceil(left / (order.length - place)));
+    left -= shares[file]!;
+  }
+  return shares;
 }
 
 /** What a mean over held-out questions weighs alike: files where there are several, else tasks. A file may hold twenty tasks with a question or two of each, another three hundred of one. */

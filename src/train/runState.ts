@@ -13,6 +13,7 @@ import {
   type SavedModel,
   saveCheckpoint,
 } from "./checkpoint.ts";
+import type { LossHistory } from "./divergence.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { hasFixedMasks, llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
 import { initialParts, loadBackbone, loadInit, makeTokenizer } from "./runStart.ts";
@@ -22,7 +23,7 @@ import type { StageState } from "./stage.ts";
 export interface StageProgress {
   state: StageState;
   /** Of the divergence guard. */
-  losses: readonly number[];
+  losses: LossHistory;
 }
 
 /** What a run knows of itself from its beginning on. */
@@ -97,7 +98,7 @@ export class RunState {
       stage: isDone ? stage + 1 : stage,
       metricsBytes,
       recipe: JSON.parse(JSON.stringify(recipe)),
-      values: isDone ? { step: 0, losses: [] } : { step: state.step, losses: [...losses] },
+      values: isDone ? { step: 0, losses: {} } : { step: state.step, losses },
       tensors: {
         ...(!isDone && { "adam-m": state.m, "adam-v": state.v }),
         ...(parts.static && { static: parts.static }),
@@ -117,7 +118,7 @@ export function stepsBefore({ stages }: Recipe, index: number): number {
 export const tokenizerPath = (runDir: string) => join(runDir, "tokenizer.json");
 
 function progressOf({ values, tensors }: Checkpoint): StageProgress | undefined {
-  const { step, losses } = values as { step: number; losses: number[] };
+  const { step, losses } = values as { step: number; losses: LossHistory };
   const { "adam-m": m, "adam-v": v } = tensors;
   return m && v && { state: { step, m, v }, losses };
 }

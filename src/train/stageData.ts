@@ -3,7 +3,7 @@ import type { PromptFormat } from "../text/prompt.ts";
 import { type BatchStream, ConversationStream, SftStream, TextStream } from "./batches.ts";
 import { encodeDocuments, encodeQuestions, readDocuments, readQuestions, type SftData, withExamples } from "./data.ts";
 import type { RecipeFile } from "./recipe/read.ts";
-import type { Stage } from "./recipe/schema.ts";
+import { predictorConfig, type Stage } from "./recipe/schema.ts";
 
 export type StageOf<Kind extends Stage["kind"]> = Extract<Stage, { kind: Kind }>;
 
@@ -32,6 +32,7 @@ export async function stageQuestions(
   return encodeQuestions(questions, format, {
     predictorInput: mask?.kind === "predictor" ? predictor?.input : undefined,
     maxTokens: stage.sequenceLength ?? llm.contextLength,
+    predictorContext: predictorConfig(file.recipe, format.tokenizer.vocabSize)?.backbone.contextLength,
   });
 }
 

@@ -74,7 +74,7 @@ export async function prepareWarmStart(
       return labelledTurns(turns, IGNORED);
     }),
   );
-  const perChannel = await evaluator.statistics(sequences, "answer");
+  const perChannel = await evaluator.statistics(sequences);
   const statistics = perChannel.map((channels) => blockMeans(channels, predictor.block));
   if (predictor.head === "linear") {
     const numBlocks = predictor.ffnWidth / predictor.block;

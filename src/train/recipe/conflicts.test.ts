@@ -120,6 +120,15 @@ for (const [what, recipe, message] of [
     /"stages\[2\]\.contrast": wanted "sequenceLength"/,
   ],
   [
+    "a contrast of one conversation",
+    changed(
+      ["stages", 2, "contrast"],
+      0.1,
+      changed(["stages", 2, "sequenceLength"], 64, changed(["stages", 2, "tokensPerBatch"], 100)),
+    ),
+    /"stages\[2\]\.contrast": wanted a batch of two conversations or more, "tokensPerBatch" of at least 128/,
+  ],
+  [
     "a contrast that nobody learns from",
     changed(["stages", 2, "contrast"], 0.1, changed(["stages", 2, "train"], "llm")),
     /"stages\[2\]\.contrast": wanted a predictor that learns, got "train": "llm"/,

@@ -53,6 +53,8 @@ export function* conflicts(recipe: Recipe): Generator<string> {
       if (stage.train === "llm") yield `"${at}.contrast": wanted a predictor that learns, got "train": "llm".`;
       if (stage.sequenceLength === undefined)
         yield `"${at}.contrast": wanted "sequenceLength", the length of a conversation, got none. Add it, or leave "contrast" out.`;
+      else if (2 * stage.sequenceLength > stage.tokensPerBatch)
+        yield `"${at}.contrast": wanted a batch of two conversations or more, "tokensPerBatch" of at least ${2 * stage.sequenceLength}, got ${stage.tokensPerBatch}: of one there is nothing to tell its masks from.`;
     }
     if (stage.kind === "sft" && stage.distil && !init)
       yield `"${at}.distil": wanted "init", the run whose model teaches, got none. Add it, or leave "distil" out.`;

@@ -3,6 +3,7 @@
  * says the same to editors; a test keeps it so. Keys that must fit each other: `conflicts.ts`.
  */
 import { z } from "zod";
+import { IMPORT_RECIPE } from "../../manifest.ts";
 import { firstLayersConfig } from "../../model/backbone.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { MODEL_FAMILIES } from "../../model/families.ts";
@@ -343,6 +344,10 @@ const recipeShape = {
   name: z
     .string("a name")
     .regex(/^[A-Za-z0-9][\w.-]*$/, 'a name of letters, digits, ".", "_" and "-"')
+    .refine(
+      (name) => name !== IMPORT_RECIPE,
+      `another name than "${IMPORT_RECIPE}", which says that a model was not trained here`,
+    )
     .describe("Also the name of the run's folder."),
   seed: integer(0).describe("Of everything random. {seed} in the recipe's strings stands for it."),
   init: section({ run: path })
