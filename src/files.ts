@@ -21,7 +21,7 @@ import { basename, dirname, join, resolve, sep } from "node:path";
 import { FileError, MemoryError, OptionError } from "./errors.ts";
 import { openToRead } from "./json.ts";
 import { isLeftBy, ownTag } from "./processes.ts";
-import { isNoPlace, refused } from "./refusals.ts";
+import { isNoPlace, refused, unreadable } from "./refusals.ts";
 
 export { readJson, readText } from "./json.ts";
 
@@ -38,7 +38,7 @@ export class ReadableFile implements Disposable {
     try {
       this.#descriptor = openToRead(path);
     } catch (cause) {
-      throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+      throw unreadable(path, cause);
     }
     const stat = fstatSync(this.#descriptor);
     if (!stat.isFile()) {

@@ -1,6 +1,7 @@
 /** Texts and JSON in files that may be hostile: their size and nesting are limited before anything is made of them. */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { FileError } from "./errors.ts";
+import { unreadable } from "./refusals.ts";
 import { oneLine } from "./words.ts";
 
 /** Largest known: tokenizers of 35 MB. A sparse file of any size costs its author nothing. */
@@ -31,7 +32,7 @@ export function readText(path: string, most = maxTextBytes): string {
     }
   } catch (cause) {
     if (cause instanceof FileError) throw cause;
-    throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+    throw unreadable(path, cause);
   }
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes); // a BOM stays, as bytes are compared

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "./errors.ts";
 import { makeFile, readJson, writeFully } from "./files.ts";
+import { unreadable } from "./refusals.ts";
 import { zodWords } from "./words.ts";
 
 export const manifestName = "ifprune.json";
@@ -268,9 +269,8 @@ export async function hashFile(path: string, onBytes: (bytes: number) => void = 
       onBytes((chunk as Buffer).length);
     }
   } catch (cause) {
-    const { code, syscall } = cause as NodeJS.ErrnoException;
-    if (syscall === undefined) throw cause;
-    throw new FileError(path, `wanted a readable file, got ${code}.`, { cause });
+    if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause;
+    throw unreadable(path, cause);
   }
   return hash.digest("hex");
 }

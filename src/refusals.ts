@@ -1,4 +1,4 @@
-/** What the system refuses to write, in words: the one place for a disk that is full, read-only, or beyond a quota. */
+/** What the system refuses, in words: to read a file, to write one, and the one place for a disk that is full, read-only, or beyond a quota. */
 import { FileError } from "./errors.ts";
 
 /**
@@ -24,4 +24,10 @@ const noPlaces: Readonly<Record<string, string>> = {
 /** Whether the system refused to write because of the disk: it is full, or read-only. */
 export function isNoPlace(error: unknown): boolean {
   return Object.hasOwn(noPlaces, (error as NodeJS.ErrnoException | undefined)?.code ?? "");
+}
+
+/** What a file that the system does not let be read is told as. */
+export function unreadable(path: string, cause: unknown): FileError {
+  const { code } = cause as NodeJS.ErrnoException;
+  return new FileError(path, `wanted a readable file, got ${code}. Check the path and its permissions.`, { cause });
 }

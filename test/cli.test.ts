@@ -578,6 +578,26 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /wanted in "llm" the shape of the model that "init" names/,
   ],
 
+  [
+    "an evaluation into a folder",
+    () => [...evalOn(questions), "--out", folder],
+    /--out: wanted a file, got the folder/,
+  ],
+  [
+    "a share to be found for masks that were trained",
+    () => ["run", "--model", at("F32"), "--keep", "auto", "Hi"],
+    /wanted a share, as masks that were trained are not measured at several/,
+  ],
+  [
+    "to measure what masks without training cost a model that has others",
+    () => ["measure", at("F32")],
+    /measure: wanted a model whose masks were not trained, got one that has a predictor/,
+  ],
+  [
+    "a task that is not saved",
+    () => ["run", "--model", at("F32"), "--mask", "task:foo", "Hi"],
+    /unknown task: "foo": none is saved of this model/,
+  ],
   ["a question file that is not there", () => evalOn(at("no.jsonl")), /no\.jsonl: wanted a readable file, got ENOENT/],
   [
     "a question that is not JSON",

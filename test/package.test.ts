@@ -120,6 +120,7 @@ test(
   async () => {
     const compilerOptions = {
       strict: true,
+      exactOptionalPropertyTypes: true,
       skipLibCheck: false,
       module: "nodenext",
       target: "es2022",

@@ -28,7 +28,7 @@ export interface AnswerOptions extends Omit<EngineOptions, "contextLength" | "se
    * answer sooner.
    */
   form?: WantedForm | undefined;
-  cache?: Omit<CacheOptions, "signal">;
+  cache?: Omit<CacheOptions, "signal"> | undefined;
   /** At the start of each stage; of decode, before each token. */
   onStage?: ((stage: keyof StageTimes) => void) | undefined;
 }

@@ -65,12 +65,12 @@ export interface MaskOptions extends MaskChoice, PredictorOptions {
 /** `seed` is that of sampling, and of random masks. */
 export interface AskOptions extends Omit<AnswerOptions, "maxTokens">, MaskChoice {
   /** Default: 128 */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /**
    * A given mask instead of one that is made for the prompt; "dense" keeps every channel. Default: one that is made; of a model without trained masks
    * "dense", unless something says how to make one.
    */
-  mask?: Mask | "dense";
+  mask?: Mask | "dense" | undefined;
 }
 
 /** A text answer under way, read once: `for await` gives its text as it comes, in whole characters. Disposing it early stops it. */

@@ -95,7 +95,9 @@ export function budgetTFfn(budget: Budget, { ffnWidth: F, block, quality, source
   const rows = quality?.rows.filter((row) => row.source === source) ?? [];
   if (rows.length === 0)
     throw new OptionError(
-      `mask: wanted a model that was measured under ${source} for keep = "auto", got one that was not. Import it again, or give a share.`,
+      source === "predictor"
+        ? 'mask: wanted a share, as masks that were trained are not measured at several, got keep = "auto". Give one, as 75%.'
+        : `mask: wanted a model that was measured under ${source} for keep = "auto", got one that was not. \`ifprune measure\` does that; or give a share.`,
     );
   return Math.min(F, ...rows.filter(({ loss }) => loss <= most).map((row) => row.tFfn));
 }

@@ -38,11 +38,11 @@ import { verifyUnlessKnown } from "./verifiedFiles.ts";
 /** Where sub-networks are kept. */
 export interface CacheOptions {
   /** Folder of the cache. Default: `$XDG_CACHE_HOME/ifprune/subnetworks`, where unset `~/.cache/…`. */
-  root?: string;
+  root?: string | undefined;
   /** Bytes that all entries together may take. Default: 8 GiB. */
-  maxBytes?: number;
+  maxBytes?: number | undefined;
   /** Stops building; nothing is left. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** An entry's folder, and whether it was there before. */

@@ -4,7 +4,8 @@ import { runBench } from "../bench/bench.ts";
 import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
 import type { Budget } from "../bundle/budget.ts";
 import { makeFile, makeFolders } from "../files.ts";
-import { interruption, printJson } from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { checkWritable, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends Budget {
@@ -21,6 +22,7 @@ export async function benchAction(
   bundle: string,
   { promptLengths, tokens, repeats, out, json, ...options }: Options,
 ): Promise<void> {
+  if (out !== undefined) checkWritable(out);
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number, next: string) => {
     progress ??= new Progress({ label: "bench", total });
@@ -31,12 +33,12 @@ export async function benchAction(
     progress?.finish(),
   );
   const markdown = benchMarkdown(result);
+  if (json) printJson(result);
+  else process.stdout.write(markdown);
   if (out !== undefined) {
     makeFolders(out);
     const written = { "bench.json": `${JSON.stringify(result, null, 1)}\n`, "bench.md": markdown };
     for (const [name, text] of Object.entries({ ...written, "bench.svg": benchFigure(result) }))
       makeFile(join(out, name), (partial) => writeFileSync(partial, text));
   }
-  if (json) printJson(result);
-  else process.stdout.write(markdown);
 }

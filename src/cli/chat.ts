@@ -50,7 +50,7 @@ export interface ChatIo {
 
 export interface ChatOptions extends Pick<Options, "maxTokens" | "temperature" | "repeatPenalty" | "seed" | "system"> {
   /** That of the service, for words about it. */
-  budget?: Budget;
+  budget?: Budget | undefined;
 }
 
 /** Reads lines and answers them until the input ends, `/quit`, or Ctrl-C while nothing is being answered. */

@@ -133,7 +133,7 @@ async function packages(): Promise<Finding[]> {
         await loadPeer<unknown>(name, use, load);
         return { name, found: wanted, for: use };
       } catch {
-        return { name, missing: `npm install ${name}@${wanted}`, for: use };
+        return { name, missing: `npm install --ignore-scripts ${name}@${wanted}`, for: use };
       }
     }),
   );

@@ -1,9 +1,18 @@
 import { writeFileSync } from "node:fs";
 import type { Form } from "../bundle/formOptions.ts";
 import type { Control, Scope } from "../eval/controls.ts";
-import { type EvaluatedMasks, evaluateTasks, evaluateText, isTaskFile, type TaskReport } from "../eval/evaluate.ts";
+import {
+  type EvaluatedMasks,
+  evaluateTasks,
+  evaluateText,
+  isTaskFile,
+  type TaskReport,
+  type TextReport,
+} from "../eval/evaluate.ts";
 import { openModel } from "../eval/load.ts";
-import { checkOut, interruption, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
+import { writing } from "../files.ts";
+import { interruption } from "./interruption.ts";
+import { checkOut, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -37,19 +46,13 @@ export async function evalAction(path: string, data: string, options: Options): 
   const evaluate = isTaskFile(data) ? evaluateTasks : evaluateText;
   const report = await evaluate(opened, data, evaluated);
   waiting.end();
-  if (out) writeFileSync(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`);
-  if ("perplexity" in report) {
-    if (json) return printJson({ ...header, ...report });
-    process.stdout.write(
-      `perplexity ${report.perplexity.toFixed(3)} · ${report.loss.toFixed(4)} nats · ${(100 * report.tokenAccuracy).toFixed(1)} % of ${report.tokens} tokens\n`,
-    );
-    return;
-  }
-  if (json) {
-    const { answers, ...scores } = report;
-    printJson({ ...header, ...scores });
-  } else process.stdout.write(table(report));
+  if (json) printJson({ ...header, ...report, answers: undefined });
+  else process.stdout.write("tasks" in report ? table(report) : textLine(report));
+  if (out) writing(out, () => writeFileSync(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`));
 }
+
+const textLine = ({ perplexity, loss, tokenAccuracy, tokens }: TextReport) =>
+  `perplexity ${perplexity.toFixed(3)} · ${loss.toFixed(4)} nats · ${(100 * tokenAccuracy).toFixed(1)} % of ${tokens} tokens\n`;
 
 /** For reports: `own`, `dense`, a file, or what makes the masks, as `griffin, 64 channels, generic`. */
 function maskLabel({ source, keep, tFfn, text, seed, per, control, dense, mask, examples }: Options): string {

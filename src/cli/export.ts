@@ -3,7 +3,8 @@ import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import type { ExportFormat, ExportType } from "../export/exportTypes.ts";
 import { composePrompt } from "../text/prompt.ts";
-import { interruption, keptLine, type MaskFlags, readMaskFlags, readNamedMask, STAGES } from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { keptLine, type MaskFlags, readMaskFlags, readNamedMask, STAGES } from "./options.ts";
 import { Progress, Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {

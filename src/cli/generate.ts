@@ -1,7 +1,8 @@
 import { type GeneratedAnswers, generateAnswers } from "../answer/generate.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import type { Form } from "../bundle/formOptions.ts";
-import { interruption, type MaskFlags, printJson, readMask, readMaskFlags, stopped } from "./options.ts";
+import { interruption, stopped } from "./interruption.ts";
+import { type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends MaskFlags {

@@ -4,8 +4,8 @@ import { importModel } from "../bundle/importModel.ts";
 import type { PackOptions } from "../bundle/packBundle.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { makeInBlocks } from "./grouping.ts";
+import { interruption } from "./interruption.ts";
 import { measureBundle } from "./measuring.ts";
-import { interruption } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {

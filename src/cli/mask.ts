@@ -2,16 +2,8 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { overlap } from "../mask/overlap.ts";
-import {
-  askedShare,
-  interruption,
-  type MaskFlags,
-  printJson,
-  qualityWords,
-  readMaskFlags,
-  STAGES,
-  scoresLine,
-} from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { askedShare, type MaskFlags, printJson, qualityWords, readMaskFlags, STAGES, scoresLine } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
 interface Options extends MaskFlags {

@@ -2,10 +2,11 @@
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { measureQuality } from "../answer/measure.ts";
 import { Bundle } from "../bundle/bundle.ts";
-import { IfpruneError } from "../errors.ts";
+import { IfpruneError, OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { addQuality, type Quality } from "../manifest.ts";
-import { interruption, MUCH_LOST, percent } from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { MUCH_LOST, percent } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {
@@ -16,6 +17,10 @@ interface Options {
 /** `ifprune measure` */
 export async function measureAction(model: string, options: Options): Promise<void> {
   using bundle = new Bundle(model); // a name stands for a folder
+  if (bundle.predictor !== undefined)
+    throw new OptionError(
+      "measure: wanted a model whose masks were not trained, got one that has a predictor. `ifprune eval` scores what that chooses.",
+    );
   await measureBundle(bundle.path, options);
 }
 
@@ -57,6 +62,9 @@ function table({ prompts, tokens, rows }: Quality, dFfn: number): string {
     `tokens that stay the likeliest. Above ${MUCH_LOST} nats expect wrong answers.`,
     `keep  ${sources.map((source) => source.padStart(20)).join("")}`,
     ...lines,
+    ...(sources.includes("griffin")
+      ? []
+      : ["griffin, which makes the masks of --keep, is left out: it wants ONNX Runtime (`ifprune doctor`)."]),
     "",
   ].join("\n");
 }

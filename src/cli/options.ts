@@ -1,6 +1,6 @@
-/** What actions share: masks and how they are made, words about them, interruption. */
+/** What actions share: masks and how they are made, words about them, files that they write. */
 
-import { existsSync } from "node:fs";
+import { accessSync, constants, existsSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, dirname, resolve } from "node:path";
 import type { StageTimes } from "../answer/answer.ts";
@@ -12,7 +12,7 @@ import type { Bundle } from "../bundle/bundle.ts";
 import type { MaskForm } from "../bundle/maskModel.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
-import { readJson, readText } from "../files.ts";
+import { readJson, readText, writing } from "../files.ts";
 import type { Quality } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskFromJson } from "../mask/maskFile.ts";
@@ -162,30 +162,25 @@ export function milliseconds(what: string, ms: number): string {
 }
 
 /**
- * Aborts at the first Ctrl-C or SIGTERM; the second ends the process at once.
+ * A file to write at the end: better to say before the work that it cannot be.
  *
- * @param words what to say then
+ * @throws {OptionError} if its folder is not there, or it is a folder itself
+ * @throws {FileError} if the system would refuse it
  */
-export function interruption(words = "This operation was aborted"): AbortSignal {
-  const controller = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) {
-    process.on(signal, () => {
-      if (controller.signal.aborted) process.exit(130);
-      controller.abort(stopped(words));
-    });
-  }
-  return controller.signal;
-}
-
-/** What a command that was interrupted ends with: exit code 130, so that no script takes what is there for the whole. */
-export function stopped(words: string): DOMException {
-  return new DOMException(words, "AbortError");
-}
-
-/** A file to write at the end must have a folder: better to say so before the work. @throws {OptionError} if it has none */
 export function checkOut(out: string | undefined): void {
-  if (out !== undefined && !existsSync(dirname(resolve(out))))
+  if (out === undefined) return;
+  if (!existsSync(dirname(resolve(out))))
     throw new OptionError(`--out: wanted a file in a folder that exists, got "${out}". Make the folder first.`);
+  if (statSync(out, { throwIfNoEntry: false })?.isDirectory())
+    throw new OptionError(`--out: wanted a file, got the folder "${out}". Name a file in it.`);
+  checkWritable(out);
+}
+
+/** @throws {FileError} if the system would refuse to write there: the file or folder itself or, where it is yet to be made, the first folder around it that is there */
+export function checkWritable(path: string): void {
+  let there = resolve(path);
+  while (!existsSync(there)) there = dirname(there);
+  writing(path, () => accessSync(there, constants.W_OK));
 }
 
 export function printJson(value: unknown): void {

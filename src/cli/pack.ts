@@ -2,7 +2,7 @@ import { packBundle } from "../bundle/packBundle.ts";
 import type { WeightType } from "../formats/quantize.ts";
 import { checkpointFolders } from "../train/checkpoint.ts";
 import { makeInBlocks } from "./grouping.ts";
-import { interruption } from "./options.ts";
+import { interruption } from "./interruption.ts";
 
 interface Options {
   type: WeightType;

@@ -23,6 +23,7 @@ import { serveCommand } from "./commands/serve.ts";
 import { specializeCommand } from "./commands/specialize.ts";
 import { trainCommand } from "./commands/train.ts";
 import { verifyCommand } from "./commands/verify.ts";
+import { outcome } from "./interruption.ts";
 
 /** The whole command line, not yet run. */
 export function ifprune(): Command {
@@ -31,6 +32,11 @@ export function ifprune(): Command {
       "A language model that activates, for every instruction, only the part of itself that the instruction needs.",
     )
     .version(version)
+    // one line or two of each command; the rest, and what it takes, is in its own help
+    .configureHelp({
+      subcommandTerm: (command) => command.name(),
+      subcommandDescription: (command) => command.description().split(/(?<=\.) /, 1)[0]!,
+    })
     .showHelpAfterError("(--help shows the options)")
     .exitOverride();
   for (const command of [
@@ -57,6 +63,7 @@ export function ifprune(): Command {
   ]) {
     program.addCommand(command().copyInheritedSettings(program));
   }
+  program.showHelpAfterError('(ifprune run "…" asks; --help lists the commands)');
   return program;
 }
 
@@ -72,8 +79,9 @@ export async function runProgram(args: readonly string[]): Promise<number> {
     return 0;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
-    process.stderr.write(`ifprune: ${words(error as Error)}\n`);
-    return (error as Error).name === "AbortError" ? 130 : 1; // as shells say of Ctrl-C
+    const { error: told, code } = outcome(error as Error);
+    process.stderr.write(`ifprune: ${words(told)}\n`);
+    return code;
   }
 }
 

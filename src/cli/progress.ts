@@ -12,12 +12,12 @@ export interface ProgressOptions {
   /** Steps of the whole job, or bytes. */
   total: number;
   /** What was done before this process; it says nothing about its speed. */
-  done?: number;
+  done?: number | undefined;
   /** Default: steps. */
-  unit?: "steps" | "bytes";
-  stream?: ProgressStream;
+  unit?: "steps" | "bytes" | undefined;
+  stream?: ProgressStream | undefined;
   /** Clock, ms. */
-  now?: () => number;
+  now?: (() => number) | undefined;
 }
 
 const TERMINAL_INTERVAL_MS = 100;
@@ -93,11 +93,11 @@ const PATIENCE_MS = 500;
 const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
 export interface WaitingOptions {
-  stream?: ProgressStream;
+  stream?: ProgressStream | undefined;
   /** For programs that read the output. */
   isQuiet?: boolean | undefined;
   /** When the wait began, by `performance.now`, which is 0 at the start of the process. */
-  since?: number;
+  since?: number | undefined;
 }
 
 /**

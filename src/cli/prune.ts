@@ -4,7 +4,8 @@ import { checkNewFolder, makeFolders } from "../files.ts";
 import { loadModel, savedFormat, saveModel } from "../train/checkpoint.ts";
 import { encodeQuestions, readQuestions } from "../train/data.ts";
 import { type PrunePhase, type PruneReport, prune } from "../train/prune.ts";
-import { interruption, printJson } from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {

@@ -1,7 +1,7 @@
 import { pullModel } from "../bundle/pullModel.ts";
 import { readManifest } from "../manifest.ts";
+import { interruption } from "./interruption.ts";
 import { measureBundle } from "./measuring.ts";
-import { interruption } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {

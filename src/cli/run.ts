@@ -10,10 +10,10 @@ import { readText } from "../files.ts";
 import { IMPORT_RECIPE } from "../manifest.ts";
 import { TINY_NOTE } from "./commands/flags.ts";
 import { printComparison } from "./comparison.ts";
+import { interruption } from "./interruption.ts";
 import {
   denseNote,
   formLine,
-  interruption,
   keptLine,
   type MaskFlags,
   milliseconds,
@@ -129,10 +129,15 @@ export async function runAction(words: string[], options: Options): Promise<void
   await using answer = await model.ask(instruction, { ...engine, ...how, input, mask: choice, signal, onStage });
 
   let said = "";
-  for await (const piece of answer) {
-    waiting.end();
-    said += piece;
-    if (!json) process.stdout.write(piece);
+  try {
+    for await (const piece of answer) {
+      waiting.end();
+      said += piece;
+      if (!json) process.stdout.write(piece);
+    }
+  } catch (error) {
+    if (said !== "" && !json) process.stdout.write("\n"); // what is said of it has a line of its own
+    throw error;
   }
   waiting.end();
 

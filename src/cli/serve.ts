@@ -5,6 +5,7 @@ import type { KvType } from "../bundle/memory.ts";
 import { isTiny } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
+import { checkPeer } from "../package.ts";
 import { createApp } from "../serve/http/app.ts";
 import { openPage } from "../serve/http/page.ts";
 import { readMaskRequest } from "../serve/http/schemas.ts";
@@ -71,6 +72,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
     onFault: (id, error) =>
       stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.`),
   });
+  if (options.allowSpecialize) checkPeer("onnxruntime-node", "serve: --allow-specialize"); // here, not in a job
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => stderr.write(JSON.stringify(entry));
   const page = await openPage(() => waiting.say("building the page (once)"));

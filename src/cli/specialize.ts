@@ -9,7 +9,8 @@ import {
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
 import { duration, shownPrompt } from "../specialize/taskCard.ts";
 import { isConfirmed } from "./confirmation.ts";
-import { interruption, percent, printJson } from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { percent, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends Omit<SpecializeOptions, "confirm" | "signal"> {

@@ -4,7 +4,8 @@ import type { Assignment } from "../train/recipe/changes.ts";
 import { type RecipeFile, readRecipe } from "../train/recipe/read.ts";
 import { type RunEvent, type RunOptions, trainRecipe } from "../train/run.ts";
 import { type MetricsRow, readRunLog } from "../train/runLog.ts";
-import { interruption, printJson, stopped } from "./options.ts";
+import { interruption, stopped } from "./interruption.ts";
+import { printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options {

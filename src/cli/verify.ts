@@ -1,5 +1,6 @@
 import { verifyExport } from "../export/verify.ts";
-import { interruption, printJson } from "./options.ts";
+import { interruption } from "./interruption.ts";
+import { printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 /** `ifprune verify` */

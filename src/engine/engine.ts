@@ -42,36 +42,36 @@ export interface EngineOptions {
   /** Most tokens of prompt and answer together. */
   contextLength: number;
   /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. */
-  sequences?: number;
+  sequences?: number | undefined;
   /** Default: one for files under 32 MiB, whose work is not worth sharing; one per core for larger ones. */
-  threads?: number;
+  threads?: number | undefined;
   /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: `DEFAULT_KV_TYPE`. */
-  kvType?: KvType;
+  kvType?: KvType | undefined;
   /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
-  gpu?: "auto" | false;
+  gpu?: "auto" | false | undefined;
   /** A LoRA adapter, as the bytes of a GGUF file, whose products are added to those of the weights. Default: none. */
   adapter?: Uint8Array | undefined;
   /** Load even what does not fit into memory by our estimate. Default: false. */
-  force?: boolean;
+  force?: boolean | undefined;
   /** Stops loading. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** How an engine makes features. */
 export interface FeatureOptions extends EngineOptions {
   /** The hidden state of the last token, or the mean over those of all. Default: the last. */
-  pooling?: "last" | "mean";
+  pooling?: "last" | "mean" | undefined;
 }
 
 /** Sampling is greedy unless told. */
 export interface GenerateOptions extends Partial<Sampling> {
   maxTokens: number;
   /** Stops between two tokens, and within a prompt after at most 128. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Goes on after the end-of-sequence token, for measurements. Default: false. */
-  ignoreEos?: boolean;
+  ignoreEos?: boolean | undefined;
   /** A JSON schema that the answer must follow, in the part of JSON Schema that node-llama-cpp knows. White space may come after it. */
-  schema?: object;
+  schema?: object | undefined;
 }
 
 /** A token with its probability, and those of others in its place. */

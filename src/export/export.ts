@@ -25,7 +25,7 @@ export interface ExportOptions
   extends Pick<ExportManifest, "task" | "instruction" | "maskSource">,
     WeightProgressOptions {
   /** Default: both */
-  formats?: readonly ExportFormat[];
+  formats?: readonly ExportFormat[] | undefined;
   /** Of the GGUF's weights. Default: "keep", those of the bundle. */
   type?: ExportType | undefined;
   /** Markdown. Default: a card that says which part of which model this is. */

@@ -9,9 +9,9 @@ export type TensorData = Float32Array | Int32Array;
 /** How graphs are run. */
 export interface SessionOptions {
   /** Worker threads of one operator. */
-  threads?: number;
+  threads?: number | undefined;
   /** Let idle threads spin: faster alone on the machine, ruinous beside another busy process. */
-  spinning?: boolean;
+  spinning?: boolean | undefined;
 }
 
 export interface Session {

@@ -105,7 +105,12 @@ export class TaskStore {
   /** @throws {InputError} if there is none of the name */
   get(name: string): NamedMask {
     const found = this.#tasks.get(name);
-    if (!found) throw new InputError(`unknown task: "${name}".`);
+    const names = [...this.#tasks.keys()].sort();
+    const known =
+      names.length > 0
+        ? `there are ${names.join(", ")}`
+        : "none is saved of this model. `/remember NAME` in a chat saves one, or the page";
+    if (!found) throw new InputError(`unknown task: "${name}": ${known}.`);
     return { id: found.task.maskId, mask: found.mask, source: "task" };
   }
 

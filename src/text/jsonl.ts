@@ -3,6 +3,7 @@ import { createReadStream } from "node:fs";
 import { createGunzip } from "node:zlib";
 import type { z } from "zod";
 import { FileError, InputError } from "../errors.ts";
+import { unreadable } from "../refusals.ts";
 import { oneLine } from "../words.ts";
 
 /** A longer line is refused, so that a hostile file cannot fill the memory. */
@@ -75,8 +76,8 @@ async function* readLines(path: string): AsyncGenerator<string> {
     }
     rest += utf8.decode();
   } catch (error) {
-    const { syscall, code } = error as NodeJS.ErrnoException;
-    if (syscall) throw new FileError(path, `wanted a readable file, got ${code}.`, { cause: error });
+    const { syscall } = error as NodeJS.ErrnoException;
+    if (syscall) throw unreadable(path, error);
     const wanted = path.endsWith(".gz") ? "gzipped JSON lines in UTF-8" : "JSON lines in UTF-8";
     throw new FileError(path, `wanted ${wanted}, got: ${oneLine((error as Error).message)}.`, { cause: error });
   } finally {

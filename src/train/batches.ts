@@ -66,7 +66,7 @@ export interface SftOptions {
   /** B is as many rows of T tokens as fit in, at least 1. */
   tokensPerBatch: number;
   /** Number of different T, at most; 6 if absent. */
-  maxBuckets?: number;
+  maxBuckets?: number | undefined;
 }
 
 /** Tp is rounded up to a multiple of this, so that data that changes a little keeps its shapes. */
@@ -290,7 +290,7 @@ export interface TextOptions {
   /** T */
   sequenceLength: number;
   /** CPT: number of equal chunks of a sequence, at least 2. Absent: plain pre-training, without a predictor. */
-  chunks?: number;
+  chunks?: number | undefined;
 }
 
 /**

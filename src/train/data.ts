@@ -229,7 +229,7 @@ export interface TextData extends Domains {
 
 export interface EncodeOptions {
   /** Absent: there is no predictor. */
-  predictorInput?: PredictorInput;
+  predictorInput?: PredictorInput | undefined;
   /** Longest prompt with its answer, in tokens; longer examples are left out and counted. */
   maxTokens: number;
   /** Tokens that the predictor reads fewer than, its context; longer ones are left out and counted too. Absent: any. */

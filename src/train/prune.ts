@@ -46,11 +46,11 @@ export interface PruneOptions extends SessionOptions {
   /** Entries of the codebook: one for each domain, or as many clusters at most; 1 is one mask for all. */
   masks: "domains" | number;
   /** Share of the channels kept at `tFfn` that all entries keep: those that matter most to all prompts. Default: 0. */
-  core?: number;
+  core?: number | undefined;
   /** Control: entries of random blocks for the same groups, behind the same core. */
-  random?: boolean;
+  random?: boolean | undefined;
   /** Fit each layer's `down` to the masks at `tFfn`, on the sampled prompts and their answers. */
-  reconstruct?: boolean;
+  reconstruct?: boolean | undefined;
   seed: number;
   /** Folder in which importance is kept, under a hash of model and prompts, and found again. Absent: it is not. */
   importance?: string | undefined;

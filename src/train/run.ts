@@ -37,7 +37,7 @@ export interface RunOptions extends SessionOptions {
   /** Goes on with data files that are not those that the run began with. Default: false. */
   acceptChangedData?: boolean | undefined;
   /** Aborting saves a checkpoint after the step in progress and ends the run. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /**

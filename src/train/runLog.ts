@@ -3,6 +3,7 @@ import { closeSync, fsyncSync, ftruncateSync, openSync, readFileSync } from "nod
 import { z } from "zod";
 import { FileError } from "../errors.ts";
 import { refuseLink, writeFully, writing } from "../files.ts";
+import { unreadable } from "../refusals.ts";
 import { oneLine, zodWords } from "../words.ts";
 
 const count = z.number().int().nonnegative();
@@ -154,7 +155,7 @@ export function readRunLog(path: string): MetricsRow[] {
   try {
     text = readFileSync(path, "utf8");
   } catch (cause) {
-    throw new FileError(path, `wanted a readable file, got ${(cause as NodeJS.ErrnoException).code}.`, { cause });
+    throw unreadable(path, cause);
   }
   const lines = text.split("\n").slice(0, -1);
   return lines.map((line, i) => {

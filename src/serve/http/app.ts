@@ -20,12 +20,12 @@ import { specializeRoutes } from "./specializeRoutes.ts";
 /** Who may ask, what is logged, and the page. */
 export interface AppOptions extends SecurityOptions {
   /** Takes a line of the log once a response has ended. */
-  log?: (entry: LogEntry) => void;
+  log?: ((entry: LogEntry) => void) | undefined;
   /** Whether prompts are in the log. */
-  logPrompts?: boolean;
-  page?: PageFiles;
+  logPrompts?: boolean | undefined;
+  page?: PageFiles | undefined;
   /** Of requests that name none. Default: the one that their prompt asks for. */
-  mask?: MaskRequest;
+  mask?: MaskRequest | undefined;
   /** Whether clients may have models added: from this machine's folders, or downloaded. Default: false. */
   allowModels?: boolean | undefined;
   /** Does the jobs of clients who have smaller models made for their tasks. Default: they may not. */

@@ -21,7 +21,7 @@ export interface ListenOptions {
   /** 0: any free one. */
   port: number;
   /** How long a request may take to come, with its body. Default: half a minute. */
-  requestMs?: number;
+  requestMs?: number | undefined;
 }
 
 /**
