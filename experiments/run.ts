@@ -7,7 +7,7 @@
 import { join } from "node:path";
 import { Command } from "commander";
 import { integer } from "../src/cli/commands/flags.ts";
-import { interruption } from "../src/cli/options.ts";
+import { interruption } from "../src/cli/interruption.ts";
 import { trainWithProgress } from "../src/cli/train.ts";
 import { IfpruneError } from "../src/errors.ts";
 import { inOrder, readRuns, recipeOf } from "./runs.ts";
