@@ -584,6 +584,16 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /--out: wanted a file, got the folder/,
   ],
   [
+    "an evaluation into a file of a file",
+    () => [...evalOn(questions), "--out", join(questions, "x.json")],
+    /--out: wanted a file in a folder that exists/,
+  ],
+  [
+    "a benchmark into a file",
+    () => ["bench", at("F32"), "--out", questions],
+    /--out: wanted a folder, got .+, where a file is in the way/,
+  ],
+  [
     "a share to be found for masks that were trained",
     () => ["run", "--model", at("F32"), "--keep", "auto", "Hi"],
     /wanted a share, as masks that were trained are not measured at several/,

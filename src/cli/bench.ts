@@ -5,7 +5,7 @@ import { benchFigure, benchMarkdown } from "../bench/benchReport.ts";
 import type { Budget } from "../bundle/budget.ts";
 import { makeFile, makeFolders } from "../files.ts";
 import { interruption } from "./interruption.ts";
-import { checkWritable, printJson } from "./options.ts";
+import { checkOutFolder, printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends Budget {
@@ -22,7 +22,7 @@ export async function benchAction(
   bundle: string,
   { promptLengths, tokens, repeats, out, json, ...options }: Options,
 ): Promise<void> {
-  if (out !== undefined) checkWritable(out);
+  if (out !== undefined) checkOutFolder(out);
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number, next: string) => {
     progress ??= new Progress({ label: "bench", total });

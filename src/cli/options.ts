@@ -169,19 +169,26 @@ export function milliseconds(what: string, ms: number): string {
  */
 export function checkOut(out: string | undefined): void {
   if (out === undefined) return;
-  if (!existsSync(dirname(resolve(out))))
+  if (!isFolder(dirname(resolve(out))))
     throw new OptionError(`--out: wanted a file in a folder that exists, got "${out}". Make the folder first.`);
-  if (statSync(out, { throwIfNoEntry: false })?.isDirectory())
-    throw new OptionError(`--out: wanted a file, got the folder "${out}". Name a file in it.`);
-  checkWritable(out);
+  if (isFolder(out)) throw new OptionError(`--out: wanted a file, got the folder "${out}". Name a file in it.`);
+  writing(out, () => accessSync(existsSync(out) ? out : dirname(resolve(out)), constants.W_OK));
 }
 
-/** @throws {FileError} if the system would refuse to write there: the file or folder itself or, where it is yet to be made, the first folder around it that is there */
-export function checkWritable(path: string): void {
-  let there = resolve(path);
+/**
+ * The same of a folder to make at the end, and those around it.
+ *
+ * @throws {OptionError} if a file is in the way
+ * @throws {FileError} if the system would refuse it
+ */
+export function checkOutFolder(out: string): void {
+  let there = resolve(out);
   while (!existsSync(there)) there = dirname(there);
-  writing(path, () => accessSync(there, constants.W_OK));
+  if (!isFolder(there)) throw new OptionError(`--out: wanted a folder, got "${out}", where a file is in the way.`);
+  writing(out, () => accessSync(there, constants.W_OK));
 }
+
+const isFolder = (path: string) => existsSync(path) && statSync(path).isDirectory();
 
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value)}\n`);

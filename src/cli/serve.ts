@@ -55,6 +55,7 @@ export async function serveAction(folders: string[], options: Options): Promise<
   using waiting = new Waiting("loading", { isQuiet: quiet, since: 0 });
   const mask = readMaskRequest("--mask", options.mask);
   const models = servedModels(folders);
+  if (options.allowSpecialize) checkPeer("onnxruntime-node", "serve: --allow-specialize"); // here, not in a job
   await using service = await openLocalService(models, {
     memoryBytes: options.memory,
     keep: options.keep,
@@ -72,7 +73,6 @@ export async function serveAction(folders: string[], options: Options): Promise<
     onFault: (id, error) =>
       stderr.write(`${id}: ${error.message} It answers no more. Bring the model anew and start again.`),
   });
-  if (options.allowSpecialize) checkPeer("onnxruntime-node", "serve: --allow-specialize"); // here, not in a job
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => stderr.write(JSON.stringify(entry));
   const page = await openPage(() => waiting.say("building the page (once)"));

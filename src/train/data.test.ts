@@ -57,6 +57,11 @@ describe("reading questions", () => {
       /line 2: "output": wanted some text/,
     ],
     ["no instruction", '{"output":"b"}', /line 1: wanted an "instruction"/],
+    [
+      "a part of an input that is not there",
+      '{"instruction":"{input.1} plus {input.2}","input":"3","output":"4"}',
+      /line 1: .+\{input\.2\}/,
+    ],
     ["a task without wordings", '{"task":"toString","output":"b"}', /line 1: .*for task "toString"/],
   ];
   test.each(bad)("%s is a FileError with the line", async (name, content, message) => {

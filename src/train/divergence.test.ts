@@ -55,6 +55,11 @@ test("losses are judged among those of as many channels: masks of fewer lose mor
   expect(() => guard.check({ ...row(241, 4.14), tFfn: 1152 }, undefined)).toThrow(/at most 3.000 nats/);
 });
 
+test("a list of losses, as a checkpoint had it before, is gone on from", () => {
+  const guard = new DivergenceGuard(Array<number>(20).fill(2));
+  expect(() => guard.check(row(21, 6.01), undefined)).toThrow(DivergenceError);
+});
+
 test("a guard that goes on from saved losses judges as if it had never stopped, seed 3", () => {
   const losses = fc.array(fc.double({ min: 0, max: 20, noNaN: true }), { minLength: 30, maxLength: 250 });
   const verdict = (guard: DivergenceGuard, loss: number): boolean => {

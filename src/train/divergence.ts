@@ -4,7 +4,7 @@ import type { TrainRow } from "./runLog.ts";
 
 /** Losses that the running median is taken over. */
 const WINDOW = 100;
-/** Losses that are seen before any is judged by the median: warm-up is noisy. */
+/** Losses that are seen, with as many channels, before any is judged by the median: warm-up is noisy. */
 const MIN_LOSSES = 20;
 /** A loss of so many times the median has diverged. */
 const FACTOR = 3;
@@ -18,9 +18,10 @@ export type LossHistory = Record<string, number[]>;
 export class DivergenceGuard {
   readonly #losses: Map<string, number[]>;
 
-  /** @param losses `losses` of the guard that a resumed run goes on from */
-  constructor(losses: LossHistory = {}) {
-    this.#losses = new Map(Object.entries(losses).map(([budget, own]) => [budget, [...own]]));
+  /** @param losses `losses` of the guard that a resumed run goes on from; a list is of before they were kept by channels */
+  constructor(losses: LossHistory | readonly number[] = {}) {
+    const byBudget = Array.isArray(losses) ? { all: losses } : losses;
+    this.#losses = new Map(Object.entries(byBudget).map(([budget, own]) => [budget, [...own]]));
   }
 
   /** What a checkpoint keeps. */

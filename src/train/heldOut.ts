@@ -63,7 +63,7 @@ export async function heldOutExamples(
   return chosen;
 }
 
-/** How many of each to take so that they are `limit` together, and none has fewer than another that has no more of them. */
+/** How many of each to take so that they are `limit` together: of the others at most one more than of any that has more of them. */
 function evenShares(counts: readonly number[], limit: number): number[] {
   const shares = counts.map(() => 0);
   let left = limit;

@@ -118,9 +118,9 @@ export function stepsBefore({ stages }: Recipe, index: number): number {
 export const tokenizerPath = (runDir: string) => join(runDir, "tokenizer.json");
 
 function progressOf({ values, tensors }: Checkpoint): StageProgress | undefined {
-  const { step, losses } = values as { step: number; losses: LossHistory | number[] };
+  const { step, losses } = values as { step: number; losses: LossHistory };
   const { "adam-m": m, "adam-v": v } = tensors;
-  return m && v && { state: { step, m, v }, losses: Array.isArray(losses) ? { all: losses } : losses }; // a list is of before there were several
+  return m && v && { state: { step, m, v }, losses };
 }
 
 function savedParts({ llm, predictor, tensors }: Checkpoint): Parts {

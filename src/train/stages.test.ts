@@ -41,6 +41,20 @@ test.each<[string, string, Recipe, Recipe["stages"][number]]>([
   if (masks.kind === "given") expect(masks.domains.map(({ domain }) => domain)).toEqual(["a", "b"]);
 });
 
+test("what the predictor has no room for is left out of a stage, and counted", async () => {
+  const backbone = { ...tiny.recipe.predictor!.backbone, contextLength: 14 };
+  const recipe = parseRecipe({ ...tiny.recipe, predictor: { ...predictor, backbone } }, "test");
+  const numTooLong = async (own: Recipe) => {
+    const file: RecipeFile = { ...tiny, recipe: own };
+    const tokenizer = await makeTokenizer(file, undefined, join(temporaryFolder(), "tokenizer.json"));
+    const format = new PromptFormat(tokenizer, DEFAULT_PROMPT_TEMPLATE);
+    const parts = initialParts(own, undefined, tokenizer.vocabSize);
+    return (await prepareStage(sft, { file, format, parts, session: {}, runDir: "" })).numTooLong;
+  };
+  expect(await numTooLong(tiny.recipe)).toBe(0);
+  expect(await numTooLong(recipe)).toBeGreaterThan(0);
+});
+
 test("held-out questions of a domain that has no mask are refused before the stage begins", async () => {
   const file: RecipeFile = { ...tiny, recipe: perDomain };
   const tokenizer = await makeTokenizer(file, undefined, join(temporaryFolder(), "tokenizer.json"));

@@ -120,6 +120,11 @@ for (const [what, recipe, message] of [
     /"stages\[2\]\.contrast": wanted "sequenceLength"/,
   ],
   [
+    "the name that says a model was not trained here",
+    changed(["name"], "import"),
+    /"name": .*another name than "import"/,
+  ],
+  [
     "a contrast of one conversation",
     changed(
       ["stages", 2, "contrast"],
