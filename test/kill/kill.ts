@@ -52,7 +52,8 @@ export async function runKilled(
   child.stdio[3]?.once("data", () => setTimeout(() => child.kill("SIGKILL"), laterMs));
   const ended = new Promise<[number | null, NodeJS.Signals | null]>((done) => child.on("close", (...how) => done(how)));
   const [stdout, stderr, [code, signal]] = await Promise.all([text(child.stdout!), text(child.stderr!), ended]);
-  const calls = existsSync(report) ? JSON.parse(readFileSync(report, "utf8")) : [];
+  // what is killed may be at its report
+  const calls = signal === null && existsSync(report) ? JSON.parse(readFileSync(report, "utf8")) : [];
   rmSync(report, { force: true });
   return { signal, code, stdout, stderr, calls };
 }
