@@ -66,7 +66,7 @@ describe.skipIf(isChromiumMissing)("views", () => {
     await page.getByText("All layers share as much.").waitFor();
     expect(await button("1 and 3: 100 per cent").getAttribute("aria-pressed")).toBe("true");
     await button("Remove instruction 1").click();
-    expect(await textbox(/^Instruction/).count()).toBe(2);
+    await expect.poll(() => textbox(/^Instruction/).count()).toBe(2);
   });
 
   test("the numbers of a mask are there for a finger, and for the keys", async () => {

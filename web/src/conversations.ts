@@ -90,6 +90,8 @@ export interface Running {
   stop: AbortController;
   /** What it waits for; nothing before the server has said. */
   stage?: AnswerStage | "think";
+  /** The answer that it replaces, or nothing: kept until there is something of the new one. */
+  before: readonly Message[];
 }
 /** By conversation. */
 export const running = new Store<ReadonlyMap<string, Running>>(new Map());
@@ -148,12 +150,15 @@ function setIn<V>(store: Store<ReadonlyMap<string, V>>, id: string, value: V | u
 
 /** Writes a conversation. @returns its id, which is another where it became a branch, as another tab had written something else meanwhile */
 function save(id: string): string {
-  const ours = find(id);
-  if (!ours) return id;
+  const shown = find(id);
+  if (!shown) return id;
+  const isWaiting = shown.messages.at(-1)?.role === "user";
+  const before = isWaiting ? (running.value.get(id)?.before ?? []) : [];
+  const ours = { ...shown, messages: [...shown.messages, ...before] };
   const text = storedText(keyOf(id));
   const theirs = text === null || text === known.get(id) ? undefined : readConversation(id, text);
   if (theirs && !continues(ours, theirs)) {
-    const branch = branchOf(ours, ours.messages);
+    const branch = branchOf(shown, shown.messages);
     put(theirs);
     put(branch);
     for (const store of [running, failures] as Store<ReadonlyMap<string, unknown>>[]) {
@@ -165,7 +170,7 @@ function save(id: string): string {
     return save(branch.id);
   }
   const named = theirs ? { ...ours, name: theirs.name } : ours; // what another tab may change meanwhile
-  if (theirs) put(named);
+  if (theirs) put({ ...shown, name: theirs.name });
   if (writeStored(keyOf(id), named)) known.set(id, JSON.stringify(named));
   return id;
 }
@@ -265,7 +270,7 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
   };
   const abort = new AbortController();
   const { signal } = abort;
-  setIn(running, id, { stop: abort });
+  setIn(running, id, { stop: abort, before });
   setIn(failures, id, undefined);
   id = save(id);
 
@@ -285,12 +290,12 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
   try {
     for await (const event of streamChat(request, signal)) {
       if (event.type === "stage") {
-        setIn(running, id, { stop: abort, stage: event.stage });
+        setIn(running, id, { stop: abort, before, stage: event.stage });
         continue;
       }
       if (event.type === "thought") {
         info.hasThought = true;
-        setIn(running, id, { stop: abort, stage: "think" });
+        setIn(running, id, { stop: abort, before, stage: "think" });
         continue;
       }
       if (event.type === "text") {
