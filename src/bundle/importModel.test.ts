@@ -1,12 +1,15 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
 import { ggufParts, randomBlocks, writeParts } from "../../test/support/gguf.ts";
 import { randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
+import { InstructionModel } from "../answer/instructionModel.ts";
 import { FileError, OptionError } from "../errors.ts";
 import type { GgufValue } from "../formats/gguf.ts";
 import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
 import { array, uint32 } from "../formats/ggufValues.ts";
+import { predictorIds } from "../text/prompt.ts";
 import { loadModel } from "../train/checkpoint.ts";
 import { Bundle } from "./bundle.ts";
 import { importModel } from "./importModel.ts";
@@ -209,4 +212,40 @@ test("a post-processor that names what every object has is none", async () => {
   const json = { ...JSON.parse(readFileSync(path, "utf8")), post_processor: { single, special_tokens: {} } };
   writeFileSync(path, JSON.stringify(json));
   await importModel(folder, join(temporaryFolder(), "out"));
+});
+
+describe("BOS and EOS of a folder are those of its tokenizer:", () => {
+  /** What chats and texts begin with, and the EOS that templates write. */
+  async function tokensOf(
+    shape: string,
+    changes: Record<string, (json: Record<string, unknown>) => object>,
+  ): Promise<[chat: number, text: number, eos: string]> {
+    const folder = temporaryFolder();
+    await writeCheckpointFolder(folder, shapes[shape]!);
+    for (const [name, change] of Object.entries(changes))
+      writeFileSync(join(folder, name), JSON.stringify(change(JSON.parse(readFileSync(join(folder, name), "utf8")))));
+    const out = join(temporaryFolder(), "out");
+    await importModel(folder, out);
+    using imported = new InstructionModel(out);
+    const { format } = imported;
+    return [format.promptIds("hi")[0]!, predictorIds(format.tokenizer, "hi")[0]!, format.tokenizer.eosToken];
+  }
+  const without = ({ bos_token_id: _, ...json }: Record<string, unknown>) => json;
+
+  test("a BOS that only the template writes is in every prompt", async () => {
+    const silent = (json: object) => ({ ...json, add_bos_token: false });
+    expect(await tokensOf("Gemma 2", { "tokenizer_config.json": silent })).toEqual([1, 1, "<eos>"]);
+    expect((await tokensOf("Qwen3", {}))[0]).not.toBe(1);
+  });
+
+  test("a BOS that only the tokenizer names is read", async () => {
+    const configs = { "config.json": without, "generation_config.json": without };
+    expect(await tokensOf("Llama 2", configs)).toEqual([1, 1, "</s>"]);
+  });
+
+  test("of several tokens that end answers, templates write the tokenizer's", async () => {
+    const named = (json: object) => ({ ...json, eos_token: { content: "<|im_end|>" } });
+    const [, , eos] = await tokensOf("SmolLM2", { "tokenizer_config.json": named });
+    expect(eos).toBe("<|im_end|>");
+  });
 });

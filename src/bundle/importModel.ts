@@ -4,13 +4,13 @@
  */
 import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
-import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
-import { checkWithin, makeFolder, readJson, readText } from "../files.ts";
+import { checkWithin, makeFolder, readText } from "../files.ts";
 import type { GgufMetadata } from "../formats/gguf.ts";
 import { GgufModel } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.ts";
-import { ModelFolder, readGenerationConfig, writeModel } from "../formats/huggingface.ts";
+import { ModelFolder, writeModel } from "../formats/huggingface.ts";
+import { readSequenceTokens, type SequenceTokens } from "../formats/huggingfaceTokens.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { blockLength } from "../formats/quantize.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
@@ -25,7 +25,6 @@ import {
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { inMemory, type ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
-import { loadTokenizer } from "../text/tokenizer.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { Bundle } from "./bundle.ts";
 import { type PackOptions, writeBundle } from "./packBundle.ts";
@@ -241,11 +240,12 @@ function openFolder(folder: string): Opened {
     throw new FileError(folder, `wanted a tokenizer.json, got ${hint}.`);
   }
   return reading(new ModelFolder(folder), (llm) => {
-    const { bosId, eosIds } = readBoundary(folder, path);
+    const tokens = readSequenceTokens(folder);
     const notes = [...llm.notes];
     const template = usableTemplate(readChatTemplate(folder), folder, notes);
-    const addBos = bosId !== undefined && addsBos(folder, bosId);
-    const ids = { bosId: addBos ? bosId : undefined, eosIds };
+    const addBos = opensWithBos(tokens, template);
+    const { eosIds } = tokens;
+    const ids = { bosId: addBos ? tokens.bosId : undefined, eosIds };
     const along = takenAlong.filter((name) => existsSync(join(folder, name)));
     return {
       type: defaultType(llm.config),
@@ -275,44 +275,10 @@ function usableTemplate(source: string | undefined, where: string, notes: string
   }
 }
 
-/** BOS and EOS as the configs say, or else as the tokenizer names them. */
-function readBoundary(folder: string, tokenizer: string): { bosId?: number | undefined; eosIds: readonly number[] } {
-  const said = readGenerationConfig(folder);
-  if (said.eosIds.length > 0) return said;
-  try {
-    const { bosId, eosId } = loadTokenizer(tokenizer);
-    return { bosId, eosIds: [eosId] };
-  } catch (cause) {
-    throw new FileError(
-      folder,
-      "wanted an eos_token_id in generation_config.json or config.json, got none. Add the id of the token that ends an answer.",
-      { cause },
-    );
-  }
+/** Some tokenizers leave BOS to the template, which would write it twice otherwise; here it is the tokenizer that has it, and a template's own is not doubled. */
+function opensWithBos({ bosId, addsBos }: Pick<SequenceTokens, "bosId" | "addsBos">, template = ""): boolean {
+  return bosId !== undefined && (addsBos || /\bbos_token\b/.test(template));
 }
-
-/** Whether the tokenizer of a folder begins what it encodes with BOS. */
-function addsBos(folder: string, bosId: number): boolean {
-  const config = join(folder, "tokenizer_config.json");
-  const said = existsSync(config) ? tokenizerConfigSchema.safeParse(readJson(config)).data?.add_bos_token : undefined;
-  if (typeof said === "boolean") return said;
-  const { data } = postProcessorSchema.safeParse(readJson(join(folder, "tokenizer.json")));
-  const processor = data?.post_processor;
-  return [processor, ...(processor?.processors ?? [])].some((part) => {
-    const first = part?.single?.[0]?.SpecialToken?.id;
-    const specials = part?.special_tokens ?? {};
-    return first !== undefined && Object.hasOwn(specials, first) && specials[first]!.ids[0] === bosId;
-  });
-}
-
-const tokenizerConfigSchema = z.object({ add_bos_token: z.boolean().nullish() });
-const template = {
-  single: z.array(z.object({ SpecialToken: z.object({ id: z.string() }).optional() })).optional(),
-  special_tokens: z.record(z.string(), z.object({ ids: z.array(z.number()).min(1) })).optional(),
-};
-const postProcessorSchema = z.object({
-  post_processor: z.object({ ...template, processors: z.array(z.object(template)).optional() }).nullish(),
-});
 
 /** The licence that a folder's model card names, if it does. */
 export function cardLicence(folder: string): string | undefined {
@@ -333,9 +299,10 @@ function openGguf(path: string): Opened {
   const [, stem] = /^(.+-)\d{5}-of-\d{5}\.gguf$/.exec(basename(path)) ?? [];
   if (stem !== undefined) checkLinks(dirname(path), (name) => name.startsWith(stem) && name !== basename(path));
   return reading(new GgufModel(path), ({ metadata }) => {
-    const { tokenizerJson, bosId, eosIds, addBos, chatTemplate: found } = tokenizerFromGguf(metadata, path);
+    const { tokenizerJson, bosId, eosIds, addBos: addsBos, chatTemplate: found } = tokenizerFromGguf(metadata, path);
     const notes: string[] = [];
     const chatTemplate = usableTemplate(found, path, notes);
+    const addBos = opensWithBos({ bosId, addsBos }, chatTemplate);
     const licence = metadata.get("general.license")?.value;
     return {
       type: "keep",
