@@ -214,12 +214,16 @@ export async function verifyFiles(
   }
 }
 
-/** The manifest's `files` entry for these paths within `folder`. */
-export async function describeFiles(folder: string, names: readonly string[]): Promise<CheckpointManifest["files"]> {
+/** The manifest's `files` entry for these paths within `folder`. @throws the reason of `signal` */
+export async function describeFiles(
+  folder: string,
+  names: readonly string[],
+  signal?: AbortSignal,
+): Promise<CheckpointManifest["files"]> {
   const files: CheckpointManifest["files"] = {};
   for (const name of names) {
     const path = join(folder, name);
-    files[name] = { bytes: statSync(path).size, sha256: await hashFile(path) };
+    files[name] = { bytes: statSync(path).size, sha256: await hashFile(path, () => signal?.throwIfAborted()) };
   }
   return files;
 }

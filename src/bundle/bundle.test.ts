@@ -165,6 +165,20 @@ describe("opening refuses", () => {
   });
 });
 
+test("whoever gives up verifying stops nobody else who waits for it", async () => {
+  using bundle = new Bundle(await packed());
+  const stop = new AbortController();
+  const [first, second] = [bundle.verify({ signal: stop.signal }), bundle.verify()];
+  stop.abort(new Error("the first gave up"));
+  await expect(first).rejects.toThrow("the first gave up");
+  await second;
+  writeFileSync(
+    join(bundle.path, "tokenizer.json"),
+    readFileSync(join(bundle.path, "tokenizer.json"), "utf8").replace("{", "["),
+  );
+  await expect(bundle.verify({ signal: new AbortController().signal })).rejects.toThrow(/changed or damaged/);
+});
+
 test("a changed byte is found when verifying", async () => {
   const folder = await packed();
   const bytes = readFileSync(join(folder, "ffn.gguf"));

@@ -42,6 +42,13 @@ export function partMetadata(index: 1 | 2, architecture: string, tensorCount: nu
   return new Map([["general.architecture", string(architecture)], ...splitMetadata(index, splitCount, tensorCount)]);
 }
 
+/** What several wait for, until the last of them leaves. */
+interface SharedWork {
+  work: Promise<void>;
+  stop: AbortController;
+  waiting: number;
+}
+
 /** An open bundle. Holds file descriptors until disposed. */
 export class Bundle implements ModelSource {
   /** Of its folder. */
@@ -59,7 +66,7 @@ export class Bundle implements ModelSource {
   /** How the channels of each layer are stored. @internal */
   readonly layouts: readonly ChannelLayout[];
   #block: number | undefined;
-  #verifying: Promise<void> | undefined;
+  #verifying: SharedWork | undefined;
 
   /**
    * Opens a bundle. Sizes are checked, hashes only by {@link verify}.
@@ -227,15 +234,34 @@ export class Bundle implements ModelSource {
   }
 
   /**
-   * Reads the files that are not known to be as the manifest says. Who makes anything of them waits for it first; those who ask meanwhile share it.
+   * Reads the files that are not known to be as the manifest says. Who makes anything of them waits for it first; those who ask meanwhile share it, and
+   * progress is told to the first of them.
    *
    * @throws {FileError} if one was changed or damaged
    */
-  verify(options?: VerifyFilesOptions): Promise<void> {
-    this.#verifying ??= verifyUnlessKnown(this.path, this.manifest, options).finally(() => {
-      this.#verifying = undefined;
-    });
-    return this.#verifying;
+  async verify({ signal, onProgress }: VerifyFilesOptions = {}): Promise<void> {
+    signal?.throwIfAborted();
+    this.#verifying ??= this.#verify(onProgress);
+    const shared = this.#verifying;
+    shared.waiting++;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const leave = () => reject(signal!.reason);
+        signal?.addEventListener("abort", leave, { once: true });
+        shared.work.then(resolve, reject).finally(() => signal?.removeEventListener("abort", leave));
+      });
+    } finally {
+      if (--shared.waiting === 0) {
+        shared.stop.abort(); // nobody is left who wants it
+        if (this.#verifying === shared) this.#verifying = undefined;
+      }
+    }
+  }
+
+  #verify(onProgress: VerifyFilesOptions["onProgress"]): SharedWork {
+    const stop = new AbortController();
+    const work = verifyUnlessKnown(this.path, this.manifest, { signal: stop.signal, onProgress });
+    return { work, stop, waiting: 0 };
   }
 
   [Symbol.dispose](): void {

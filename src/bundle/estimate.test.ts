@@ -1,4 +1,4 @@
-import { readdirSync, statSync } from "node:fs";
+import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import {
@@ -16,6 +16,7 @@ import type { WeightType } from "../formats/quantize.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { Bundle } from "./bundle.ts";
 import { estimate, readStoredModel } from "./estimate.ts";
+import { importModel } from "./importModel.ts";
 import { packBundle } from "./packBundle.ts";
 import { openSubnetwork } from "./subnetworkCache.ts";
 
@@ -69,6 +70,16 @@ describe("before an import", () => {
   test("a folder is estimated as the bundle that it would become", async () => {
     const folder = join(await writeCheckpoint(temporaryFolder(), model), "llm");
     expect(shape(readStoredModel(folder))).toEqual(shape(readStoredModel(await packed("Q8_0"))));
+  });
+
+  test("also where the width of its FFN is no whole blocks", async () => {
+    const odd = randomModel({ family: "llama", ffnWidth: 40 }, 1);
+    const folder = join(await writeCheckpoint(temporaryFolder(), odd), "llm");
+    writeFileSync(join(folder, "generation_config.json"), '{"bos_token_id": 1, "eos_token_id": 2}');
+    const bundle = join(temporaryFolder(), "bundle");
+    await importModel(folder, bundle);
+    const [before, after] = [folder, bundle].map((path) => estimate(readStoredModel(path), { tFfn: 20 }));
+    expect(before!.dense).toEqual(after!.dense);
   });
 
   test("so is a GGUF file", async () => {

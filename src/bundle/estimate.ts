@@ -24,7 +24,7 @@ import {
   kvCacheBytes,
   repackedBytes,
 } from "./memory.ts";
-import { modelFile } from "./packBundle.ts";
+import { defaultType, modelFile } from "./packBundle.ts";
 import { modelFolder } from "./pulledModels.ts";
 import { residentBytes, residentComputeWidth } from "./residentModel.ts";
 
@@ -75,8 +75,7 @@ export function readStoredModel(name: string): StoredModel {
     throw new FileError(path, `wanted a bundle, a Hugging Face folder or a GGUF file, got ${whatIs(path)}`);
   using model = stat.isDirectory() ? new ModelFolder(path) : new GgufModel(path);
   const { config } = model;
-  const folderType = config.width % blockLength === 0 ? "Q8_0" : "F16";
-  const { tensors } = modelFile(model, new Map(), model instanceof GgufModel ? "keep" : folderType);
+  const { tensors } = modelFile(model, new Map(), model instanceof GgufModel ? "keep" : defaultType(config));
   const types = new Map(tensors.map(({ name, type }) => [name, type]));
   const ffn = Array.from({ length: config.numLayers }, (_, layer): ChannelTypes => {
     const of = (matrix: string) => {

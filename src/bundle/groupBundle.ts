@@ -44,7 +44,7 @@ export async function groupBundle(
     const metadata = channelMetadata(config.family, layouts, stored);
     const tensors = channelTensors(layouts, D, F, stored);
     await writeGguf(join(partial, "ffn.gguf"), metadata, tensors, ordered(bundle, order, stored, signal));
-    writeManifest(partial, { ...manifest, block, files: await describeFiles(partial, Object.keys(files)) });
+    writeManifest(partial, { ...manifest, block, files: await describeFiles(partial, Object.keys(files), signal) });
   });
 }
 

@@ -9,6 +9,7 @@ import { FileError, OptionError } from "../errors.ts";
 import type { GgufValue } from "../formats/gguf.ts";
 import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
 import { array, uint32 } from "../formats/ggufValues.ts";
+import { decodeBlocks, encodeWeights } from "../formats/quantize.ts";
 import { predictorIds } from "../text/prompt.ts";
 import { loadModel } from "../train/checkpoint.ts";
 import { Bundle } from "./bundle.ts";
@@ -114,6 +115,28 @@ describe("a checkpoint", () => {
     expect(readdirSync(folder).sort()).toEqual(["bundle", "checkpoint"]);
   });
 
+  test("is not made of a bundle that came to harm", async () => {
+    const folder = temporaryFolder();
+    const at = (name: string) => join(folder, name);
+    await importModel(await modelFolder(), at("bundle"));
+    const bytes = readFileSync(at("bundle/base.gguf"));
+    bytes[bytes.length - 1000]! ^= 0x40;
+    writeFileSync(at("bundle/base.gguf"), bytes);
+    const importing = importModel(at("bundle"), at("checkpoint"), { as: "checkpoint" });
+    await expect(importing).rejects.toThrow(/changed or damaged/);
+    expect(readdirSync(folder)).toEqual(["bundle"]);
+  });
+
+  test("is what becomes of a model that llama.cpp does not compute, and the refusal of a bundle says so", async () => {
+    const folder = await modelFolder();
+    const path = join(folder, "config.json");
+    const json = JSON.parse(readFileSync(path, "utf8"));
+    const rope_scaling = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 64, beta_fast: 16 };
+    writeFileSync(path, JSON.stringify({ ...json, rope_scaling }));
+    await refused(folder, /wanted a model that llama\.cpp computes\. .*YaRN with betas.* --checkpoint takes it/);
+    await importModel(folder, join(temporaryFolder(), "out"), { as: "checkpoint" });
+  });
+
   test("has no type to choose", async () => {
     const importing = importModel(await modelFolder(), join(temporaryFolder(), "out"), {
       as: "checkpoint",
@@ -174,6 +197,42 @@ describe("weights that no training leaves", () => {
     const importing = importModel(folder, join(temporaryFolder(), "out"), { as: "checkpoint" });
     await expect(importing).rejects.toThrow(message);
   });
+
+  test.each([
+    ["F16", "model.layers.0.mlp.down_proj.weight", 1e5, 65504],
+    ["F16", "model.layers.1.self_attn.q_proj.weight", -1e5, 65504],
+    ["Q8_0", "model.layers.1.mlp.down_proj.weight", 1e7, 127 * 65504],
+    ["Q8_0", "model.layers.0.self_attn.q_proj.weight", 1e7, 127 * 65504],
+    ["Q4_0", "model.layers.0.mlp.gate_proj.weight", 1e6, 8 * 65504],
+  ] as const)("that %s cannot hold are named, and nothing is written: %s", async (type, name, value, most) => {
+    const folder = await withValue(name, 3, value);
+    const out = join(temporaryFolder(), "out");
+    const message = new RegExp(`"${name}": wanted weights of at most ${most}, which ${type} holds, got ${value} at`);
+    await expect(importModel(folder, out, { type })).rejects.toThrow(message);
+    expect(readdirSync(dirname(out))).toEqual([]);
+    await importModel(folder, out, { type: "F32" });
+  });
+
+  test.each(["F16", "BF16", "Q8_0"] as const)(
+    "of norms in %s, which llama.cpp does not add, become F32",
+    async (type) => {
+      const tokenizer = join(await modelFolder(), "tokenizer.json");
+      const changed = ["model.norm.weight", "model.layers.0.input_layernorm.weight"].map((name) => {
+        const { data } = model.weights.get(name)!;
+        return [name, { type, bytes: encodeWeights(data, type) }] as const;
+      });
+      const parts = ggufParts(model, new Map(changed));
+      for (const [key, value] of tokenizerMetadata(tokenizer, model.config, { bosId: 1, eosIds: [2], addBos: true }))
+        parts.metadata.set(key, value);
+      const out = join(temporaryFolder(), "out");
+      await importModel(await writeParts(temporaryFolder(), parts), out);
+      using bundle = new Bundle(out);
+      for (const name of ["output_norm", "blk.0.attn_norm"])
+        expect(bundle.base.tensor(`${name}.weight`).type).toBe("F32");
+      for (const [name, stored] of changed)
+        expect(bundle.read(name).data).toEqual(decodeBlocks(stored.bytes, stored.type));
+    },
+  );
 
   test("that are not finite are found in blocks that are kept as they are", async () => {
     const tokenizer = join(await modelFolder(), "tokenizer.json");

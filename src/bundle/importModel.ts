@@ -7,12 +7,11 @@ import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { checkWithin, makeFolder, readText } from "../files.ts";
 import type { GgufMetadata } from "../formats/gguf.ts";
-import { GgufModel } from "../formats/ggufModel.ts";
+import { GgufModel, llamaCppFlaw } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.ts";
 import { ModelFolder, writeModel } from "../formats/huggingface.ts";
 import { readSequenceTokens, type SequenceTokens } from "../formats/huggingfaceTokens.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
-import { blockLength } from "../formats/quantize.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
 import {
   type BundleManifest,
@@ -22,12 +21,12 @@ import {
   manifestName,
   writeManifest,
 } from "../manifest.ts";
-import { countParameters, type ModelConfig } from "../model/config.ts";
+import { countParameters } from "../model/config.ts";
 import { inMemory, type ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName, readChatTemplate } from "../text/chatTemplate.ts";
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { Bundle } from "./bundle.ts";
-import { type PackOptions, writeBundle } from "./packBundle.ts";
+import { defaultType, type PackOptions, writeBundle } from "./packBundle.ts";
 import { WeightCheck } from "./weightCheck.ts";
 
 /** How {@link importModel} writes a model. */
@@ -98,6 +97,13 @@ export async function importModel(source: string, outFolder: string, options: Im
     },
     ...opened.manifest,
   };
+  const flaw = options.as === "checkpoint" ? undefined : llamaCppFlaw(llm.config);
+  if (flaw !== undefined)
+    throw new FileError(
+      source,
+      `wanted a model that llama.cpp computes. ${flaw} --checkpoint takes it, to be trained.`,
+    );
+  if (llm instanceof Bundle) await llm.verify({ signal: options.signal });
   if (options.as === "checkpoint") {
     const check = new WeightCheck(llm.path);
     await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest, check, options));
@@ -145,6 +151,7 @@ async function writeCheckpoint(
   const files = await describeFiles(
     folder,
     [...weights, ...kept].map((name) => `llm/${name}`),
+    signal,
   );
   writeManifest(folder, { ...manifest, format: "ifprune-checkpoint", files });
 }
@@ -354,8 +361,4 @@ function reading<Model extends ModelSource>(llm: Model, read: (llm: Model) => Om
 /** Those that there are. */
 function textsOf(all: readonly (readonly [name: string, text: string | undefined])[]): Opened["texts"] {
   return new Map(all.flatMap(([name, text]) => (text === undefined ? [] : [[name, text]])));
-}
-
-function defaultType({ width: D, ffnWidth: F }: ModelConfig): PackOptions["type"] {
-  return D % blockLength === 0 && F % blockLength === 0 ? "Q8_0" : "F16";
 }

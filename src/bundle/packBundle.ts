@@ -31,7 +31,7 @@ import {
   verifyFiles,
   writeManifest,
 } from "../manifest.ts";
-import { parameterShapes, type Weight } from "../model/config.ts";
+import { type ModelConfig, parameterShapes, type Weight } from "../model/config.ts";
 import { featureWidth, headConfig } from "../model/predictorConfig.ts";
 import type { ModelSource } from "../model/source.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
@@ -196,10 +196,15 @@ export async function writeBundle(
       copyFileSync(predictor.head, join(partial, "head.safetensors"));
       names.push("head.safetensors");
     }
-    const files = await describeFiles(partial, names);
+    const files = await describeFiles(partial, names, options.signal);
     writeManifest(partial, { ...manifest, format: "ifprune-bundle", files });
   });
   return check.notes();
+}
+
+/** What a model's weights are stored in, if nothing is said. */
+export function defaultType({ width: D, ffnWidth: F }: ModelConfig): "Q8_0" | "F16" {
+  return D % blockLength === 0 && F % blockLength === 0 ? "Q8_0" : "F16";
 }
 
 const blockTypes: ReadonlySet<string> = new Set(["Q8_0", "Q4_0"]);
@@ -266,16 +271,17 @@ function encoded(
 ): { type: GgufTensor["type"]; shape: readonly number[]; chunks: Iterable<Uint8Array> } {
   const isTable = name === "model.embed_tokens.weight" || name === "lm_head.weight";
   // Four bits cost the output layer more than any other.
-  function* parts(): Generator<Weight> {
+  function* parts(type?: GgufTensor["type"]): Generator<Weight> {
     const step = isTable ? Math.max(1, Math.floor(chunkValues / shape[1]!)) : shape[0]!;
     for (let from = 0; from < shape[0]!; from += step) {
       const part = model.read(name, isTable ? { from, to: Math.min(from + step, shape[0]!) } : undefined);
-      check.look(name, shape, part.data, from);
+      check.look(name, shape, part.data, { firstRow: from, type });
       yield part;
     }
   }
-  if (type === "keep" && model instanceof GgufModel) {
-    const stored = model.stored(name);
+  const stored = type === "keep" && model instanceof GgufModel ? model.stored(name) : undefined;
+  // llama.cpp adds norms and biases in F32 alone, and ends the process at others.
+  if (stored && (shape.length > 1 || stored.type === "F32"))
     return {
       ...stored,
       chunks: (function* () {
@@ -283,10 +289,9 @@ function encoded(
         yield* stored.chunks;
       })(),
     };
-  }
   const own = storedType(shape, type === "keep" ? "F16" : isTable && type === "Q4_0" ? "Q8_0" : type);
   function* chunks(): Generator<Uint8Array> {
-    for (const part of parts())
+    for (const part of parts(own))
       yield isTable ? encodeWeights(part.data, own) : encodeParameter(model.config, name, part, own);
   }
   return { type: own, shape, chunks: chunks() };
@@ -321,7 +326,7 @@ function channelFile(llm: ModelSource, type: PackOptions["type"], block: number,
           layout.downAt - layout.upAt,
         );
         const matrix = llm.read(down); // [D, F]
-        check.look(down, matrix.shape, matrix.data);
+        check.look(down, matrix.shape, matrix.data, { type: types.down });
         const scales = types.down === "Q8_0" ? rowScales(matrix) : undefined;
         const columns = scales
           ? transposeInto(quantizeRows(matrix, scales), new Uint8Array(D * F), D)

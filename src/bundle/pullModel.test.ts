@@ -1,5 +1,14 @@
 /** From a stand-in of the Hub to a bundle that its id names. Downloads themselves are tested in `src/hub/hubSnapshot.test.ts`. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
@@ -8,9 +17,10 @@ import { FakeHub, setEnvironment } from "../../test/support/hub.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError, HubError, OptionError } from "../errors.ts";
 import { tokenizerMetadata } from "../formats/ggufTokenizer.ts";
+import { addQuality, readManifest } from "../manifest.ts";
 import { Bundle } from "./bundle.ts";
 import { importModel } from "./importModel.ts";
-import { modelFolder } from "./pulledModels.ts";
+import { modelFolder, pulledIds } from "./pulledModels.ts";
 import { type PullOptions, pullModel } from "./pullModel.ts";
 
 const id = "owner/name";
@@ -104,6 +114,21 @@ describe("a checkpoint", () => {
     expect(readFileSync(weights).equals(sound)).toBe(true);
   });
 
+  test.each<[string, (folder: string) => void]>([
+    ["a file that is cut off", (folder) => truncateSync(join(folder, "ffn.gguf"), 1000)],
+    ["a file that is gone", (folder) => rmSync(join(folder, "ffn.gguf"))],
+    ["a manifest that is empty", (folder) => writeFileSync(join(folder, "ifprune.json"), "")],
+  ])("with %s is made anew by another pull", async (_, harm) => {
+    const { downloads } = await hubOf(await checkpoint());
+    const { path } = await pullModel(id);
+    harm(path);
+    const before = downloads().length;
+    await pullModel(id);
+    expect(downloads()).toHaveLength(before);
+    using bundle = new Bundle(id);
+    await bundle.verify();
+  });
+
   test("pulled again at another commit, its id names that one", async () => {
     const { hub } = await hubOf(await checkpoint());
     const first = await pullModel(id);
@@ -168,6 +193,18 @@ describe("a repository of GGUF files", () => {
     );
   });
 
+  test("of one name in two folders are two models", async () => {
+    await hubOf(await ggufs("a/model.gguf", "b/model.gguf"));
+    const paths = [await pullModel(id, { file: "a/model.gguf" }), await pullModel(id, { file: "b/model.gguf" })];
+    expect(new Set(paths.map(({ path }) => path)).size).toBe(2);
+  });
+
+  test("is not taken for one where it only belongs to one, wherever its name says so", async () => {
+    const { downloads } = await hubOf(await ggufs("m-Q4_0.gguf", "m-mmproj-Q8_0.gguf", "m.imatrix.Q8_0.gguf"));
+    await pullModel(id);
+    expect(downloads()).toEqual(["m-Q4_0.gguf"]);
+  });
+
   test("with one file gives that; with several of no known type wants --file", async () => {
     const { hub } = await hubOf(await ggufs("odd.gguf"));
     await pullModel(id);
@@ -218,6 +255,19 @@ describe("a repository that is a bundle", () => {
     expect(readFileSync(join(path, "ffn.gguf")).equals(Buffer.from(files["ffn.gguf"]!))).toBe(true);
   });
 
+  test("keeps what was measured of it through another pull, unless it is another bundle by then", async () => {
+    const { files } = await bundleFiles();
+    const { hub } = await hubOf(files);
+    const { path } = await pullModel(id);
+    const quality = { prompts: 1, tokens: 2, rows: [{ source: "griffin", tFfn: 32, loss: 0.5, agreement: 0.5 }] };
+    addQuality(path, quality);
+    await pullModel(id);
+    expect(readManifest(path, "ifprune-bundle").quality).toEqual(quality);
+    hub.add(id, { files: { ...files, ...(await bundleFiles()).files } });
+    const other = await pullModel(id);
+    expect(readManifest(other.path, "ifprune-bundle").quality).toBeUndefined();
+  });
+
   test("is refused where its manifest is of something else, or names what is not there", async () => {
     const { files } = await bundleFiles();
     const manifest = JSON.parse(files["ifprune.json"]!.toString());
@@ -244,6 +294,14 @@ test("pickles, and what is no model, are refused before anything is downloaded",
     /wanted an ifprune bundle, config\.json with model\.safetensors, or a \.gguf file, got none/,
   );
   expect(downloads()).toEqual([]);
+});
+
+test("a note of a pull that came to harm keeps no other model from being found", async () => {
+  const { folder } = await hubOf(await ggufs("m.gguf"));
+  const { path } = await pullModel(id);
+  writeFileSync(join(folder, "cache/ifprune/models/other--model.json"), "");
+  expect([modelFolder("name"), modelFolder(id), pulledIds()]).toEqual([path, path, [id]]);
+  expect(() => modelFolder("other/model")).toThrow(/ifprune pull other\/model/);
 });
 
 test("what was pulled and then removed is to be pulled again; a folder of the same name goes first", async () => {

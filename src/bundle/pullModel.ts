@@ -3,11 +3,18 @@
  * GGUF file a bundle is made in ours.
  */
 import { copyFileSync, existsSync, rmSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { dirname, join } from "node:path";
 import { FileError } from "../errors.ts";
 import { checkNewFolder, checkWithin, makeFolder, makeFolders, removePartials } from "../files.ts";
 import { HubSnapshot } from "../hub/hubSnapshot.ts";
-import { type BundleManifest, readManifest } from "../manifest.ts";
+import {
+  addQuality,
+  type BundleManifest,
+  manifestHash,
+  parseManifest,
+  type Quality,
+  readManifest,
+} from "../manifest.ts";
 import { makeCacheFolder } from "./cacheFolder.ts";
 import { cardLicence, importModel } from "./importModel.ts";
 import { pulledFolder, setPulled } from "./pulledModels.ts";
@@ -54,6 +61,7 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   const { revision = "main", file, out, offline = isOfflineSet(), signal, onProgress } = options;
   if (out !== undefined) checkNewFolder(out, "pull"); // before anything is downloaded
   const snapshot = await HubSnapshot.open(id, { revision, offline, signal });
+  const measured = readQuality(snapshot.folder);
   const { names, kind, notes } = await choosePullFiles(snapshot, file);
   await snapshot.bring(names, (done, total) => onProgress?.("download", done, total));
   const { commit, folder } = snapshot;
@@ -65,18 +73,18 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
       await snapshot.bring(damaged, (done, total) => onProgress?.("download", done, total));
       await verifyUnlessKnown(folder, manifest, { signal });
     }
+    if (measured && !manifest.quality && measured.hash === manifestHash(folder)) addQuality(folder, measured.quality);
     if (out !== undefined) await makeFolder(out, "pull", async (partial) => copyFiles(folder, partial, names));
     else setPulled(id, folder);
     return { path: out ?? folder, commit, isImported: false, notes };
   }
   const source = kind === "checkpoint" ? folder : join(folder, kind.gguf);
-  const name = kind === "checkpoint" ? commit : `${commit}-${basename(kind.gguf, ".gguf")}`;
+  const name = kind === "checkpoint" ? commit : `${commit}-${kind.gguf.replace(/\.gguf$/, "").replaceAll("/", "--")}`;
   const path = out ?? join(pulledFolder(id), name);
   if (out === undefined) {
     makeCacheFolder(dirname(path));
     removePartials(dirname(path));
-    if (existsSync(path) && (await damagedFiles(path, readManifest(path, "ifprune-bundle"), signal)).length > 0)
-      rmSync(path, { recursive: true });
+    if (existsSync(path) && !(await isWhole(path, signal))) rmSync(path, { recursive: true });
   }
   if (out !== undefined || !existsSync(path)) {
     try {
@@ -93,6 +101,28 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   }
   if (out === undefined) setPulled(id, path);
   return { path, commit, isImported: true, notes };
+}
+
+/** What was measured here of a bundle in the Hub's cache: bringing its manifest anew takes it away. */
+function readQuality(folder: string): { quality: Quality; hash: string } | undefined {
+  try {
+    const { quality } = parseManifest(folder, "ifprune-bundle");
+    return quality && { quality, hash: manifestHash(folder) };
+  } catch (error) {
+    if (error instanceof FileError) return undefined; // none, or one that is brought anew
+    throw error;
+  }
+}
+
+/** Whether a bundle that was made here is still as it was made. */
+async function isWhole(folder: string, signal: AbortSignal | undefined): Promise<boolean> {
+  try {
+    await verifyUnlessKnown(folder, readManifest(folder, "ifprune-bundle"), { signal });
+    return true;
+  } catch (error) {
+    if (error instanceof FileError) return false;
+    throw error;
+  }
 }
 
 /** Names of files that are not what the manifest says: the download of an earlier time may have come to harm since. */

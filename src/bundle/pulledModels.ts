@@ -69,10 +69,16 @@ export function namesBundle(word: string): boolean {
   return existsSync(join(word, manifestName)) || (isHubId(word) && isPulled(word));
 }
 
+/** Nothing where what was noted of the pull came to harm: pulling again notes it anew. */
 function bundleOf(id: string): string | undefined {
   const path = pulledFile(id);
-  const pulled = existsSync(path) ? pulledSchema.safeParse(readJson(path)).data : undefined;
-  return pulled && existsSync(pulled.bundle) ? pulled.bundle : undefined;
+  try {
+    const pulled = existsSync(path) ? pulledSchema.safeParse(readJson(path)).data : undefined;
+    return pulled && existsSync(pulled.bundle) ? pulled.bundle : undefined;
+  } catch (error) {
+    if (error instanceof FileError) return undefined;
+    throw error;
+  }
 }
 
 /**

@@ -28,7 +28,8 @@ const ropeDivisors = "rope_freqs.weight";
  * @throws {OptionError} if llama.cpp would compute something else
  */
 export function modelMetadata(config: ModelConfig): GgufMetadata {
-  checkComputable(config);
+  const flaw = llamaCppFlaw(config);
+  if (flaw !== undefined) throw new OptionError(`GGUF: ${flaw} Export a Hugging Face folder instead.`);
   const at = config.family;
   const metadata: GgufMetadata = new Map([
     ["general.architecture", string(at)],
@@ -71,14 +72,17 @@ function attentionScale(config: Omit<ModelConfig, "attentionScale">): number {
   return 1 / Math.sqrt(numLayers === familyOf(config).gguf.layersScaledByWidth ? Math.floor(D / H) : C);
 }
 
-function checkComputable(config: ModelConfig): void {
-  const { family, ropeScaling: scaling, headWidth } = config;
+/** What keeps llama.cpp from computing a model as it is, in a sentence; undefined where nothing does. */
+export function llamaCppFlaw(config: ModelConfig): string | undefined {
+  const [flaw] = llamaCppFlaws(config);
+  return flaw && `llama.cpp wants ${flaw.wanted} in a ${config.family} model, got ${flaw.got}.`;
+}
+
+function llamaCppFlaws(config: ModelConfig): { wanted: string; got: unknown }[] {
+  const { ropeScaling: scaling, headWidth } = config;
   const { gguf, globalEvery, hasLocalTheta } = familyOf(config);
-  const refuse = (wanted: string, got: unknown) => {
-    throw new OptionError(
-      `GGUF: llama.cpp wants ${wanted} in a ${family} model, got ${got}. Export a Hugging Face folder instead.`,
-    );
-  };
+  const flaws: { wanted: string; got: unknown }[] = [];
+  const refuse = (wanted: string, got: unknown) => flaws.push({ wanted, got });
   const scale = config.attentionScale ?? 1 / Math.sqrt(headWidth);
   const fixed = attentionScale(config);
   if (Math.abs(scale - fixed) > 1e-6 * fixed) refuse(`attention scaled by ${fixed}`, scale);
@@ -108,6 +112,7 @@ function checkComputable(config: ModelConfig): void {
     if (assumed && !cap) refuse(`a soft cap of ${name}`, "none");
     if (assumed === undefined && cap) refuse(`no cap of ${name}`, cap);
   }
+  return flaws;
 }
 
 export function feedForwardKey(architecture: string): string {

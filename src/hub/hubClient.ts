@@ -52,6 +52,11 @@ export class HubClient {
     if (!/^https?:/.test(this.#endpoint) || !URL.canParse(this.#endpoint))
       throw new OptionError(`HF_ENDPOINT: wanted an address, as https://huggingface.co, got "${this.#endpoint}".`);
     this.#token = token();
+    if (this.#token !== undefined && !/^[\x21-\x7e]+$/.test(this.#token))
+      // never told: it is a secret
+      throw new OptionError(
+        "HF_TOKEN, or the file of `hf auth login`: wanted a token, as hf_…, got other characters in it.",
+      );
   }
 
   /**

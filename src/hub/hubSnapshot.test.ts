@@ -17,7 +17,15 @@ import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError, HubError, OptionError } from "../errors.ts";
 import { HubSnapshot, isHubId, type SnapshotOptions } from "./hubSnapshot.ts";
 
-const disk = vi.hoisted(() => ({ isFull: false }));
+const disk = vi.hoisted(() => ({ isFull: false, isFaster: false }));
+vi.mock("node:fs", async (original) => {
+  const fs = await original<typeof import("node:fs")>();
+  const symlinkSync: typeof fs.symlinkSync = (...args) => {
+    fs.symlinkSync(...args);
+    if (disk.isFaster) fs.symlinkSync(...args); // as if another process had made it
+  };
+  return { ...fs, symlinkSync };
+});
 vi.mock("../files.ts", async (original) => {
   const files = await original<typeof import("../files.ts")>();
   const writeFully: typeof files.writeFully = (...args) => {
@@ -116,6 +124,30 @@ describe("the cache", () => {
     writeFileSync(join(cache, "refs/main"), "../../../elsewhere");
     await refusal(open({ offline: true }), HubError);
   });
+});
+
+test("a link that another process was faster to make is taken, and the bytes stay for other commits", async () => {
+  const { hub, open, cache } = await startHub();
+  const first = await open();
+  await first.bring(names);
+  hub.add(id, { ...repository, files: { ...repository.files, "README.md": "# Other\n" } });
+  const second = await open();
+  disk.isFaster = true;
+  await second.bring(names);
+  disk.isFaster = false;
+  for (const snapshot of [first, second]) expectWeights(snapshot);
+  expect(readdirSync(join(cache, "blobs"))).toContain(sha256);
+});
+
+test("hashing what came is stopped too", async () => {
+  const { open, incomplete, cache } = await startHub();
+  const stop = new AbortController();
+  mkdirSync(join(cache, "blobs"), { recursive: true });
+  writeFileSync(incomplete, weights);
+  const snapshot = await open({ signal: stop.signal });
+  const bringing = snapshot.bring(["sub/model.safetensors"], () => stop.abort(new Error("stopped")));
+  await expect(bringing).rejects.toThrow("stopped");
+  expect(existsSync(incomplete)).toBe(true);
 });
 
 test("two that bring the same at a time end with one whole file", async () => {
@@ -238,6 +270,16 @@ describe("a refusal says what to do:", () => {
     mkdirSync(process.env.HF_HOME!, { recursive: true });
     writeFileSync(join(process.env.HF_HOME!, "token"), `${hub.token}\n`);
     await (await open()).bring(names);
+  });
+
+  test("a token of other characters, which is not told", async () => {
+    const { open } = await startHub();
+    for (const token of ["hf_secret\nX", "hf_“secret”"]) {
+      setEnvironment("HF_TOKEN", token);
+      const said = await refusal(open(), OptionError);
+      expect(said).toMatch(/HF_TOKEN.*wanted a token/);
+      expect(said).not.toContain("secret");
+    }
   });
 
   test("no such model, revision, id or endpoint", async () => {

@@ -202,8 +202,11 @@ export class HubSnapshot {
       rmSync(path, { force: true });
       try {
         symlinkSync(relative(dirname(path), blob), path);
-      } catch {
-        renameSync(blob, path); // Windows has symbolic links for some users only
+      } catch (error) {
+        const { code = "" } = error as NodeJS.ErrnoException;
+        if (code === "EEXIST") return; // another process was faster
+        if (!noLinks.includes(code)) throw error;
+        renameSync(blob, path);
       }
     });
   }
@@ -222,7 +225,7 @@ export class HubSnapshot {
         await setTimeout(250 * 4 ** breaks, undefined, { signal: this.#signal });
         continue;
       }
-      const got = await hashOf(incomplete, hash, bytes);
+      const got = await hashOf(incomplete, hash, bytes, this.#signal);
       if (got === hash) rename(incomplete, blob);
       if (got === hash || got === undefined) continue; // undefined: another process was faster
       rmSync(incomplete, { force: true });
@@ -279,10 +282,18 @@ function filesBelow(folder: string): string[] {
 }
 
 /** The hash of a file, of the kind of `like`: SHA-256, or that of a blob of git. Undefined where there is no such file. */
-async function hashOf(path: string, like: string, bytes: number): Promise<string | undefined> {
+async function hashOf(
+  path: string,
+  like: string,
+  bytes: number,
+  signal: AbortSignal | undefined,
+): Promise<string | undefined> {
   const hash = like.length === 64 ? createHash("sha256") : createHash("sha1").update(`blob ${bytes}\0`);
   try {
-    for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) {
+      signal?.throwIfAborted();
+      hash.update(chunk as Buffer);
+    }
   } catch (error) {
     if (isMissing(error)) return undefined;
     throw error;
@@ -300,6 +311,9 @@ function rename(from: string, to: string): void {
 }
 
 const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "ENOENT";
+
+/** What a system says that has no symbolic links: Windows has them for some users only, some disks not at all. */
+const noLinks = ["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"];
 
 const roomHint = "If need be, set HF_HUB_CACHE to a folder elsewhere. What came stays.";
 
