@@ -75,7 +75,10 @@ export async function serveAction(folders: string[], options: Options): Promise<
   });
   for (const { id } of models) checkMask(service, id, mask);
   const log = quiet ? undefined : (entry: object) => stderr.write(JSON.stringify(entry));
-  const page = await openPage(() => waiting.say("building the page (once)"));
+  const page = await openPage(
+    () => waiting.say("building the page (once)"),
+    ({ message }) => stderr.write(`The page could not be built anew: ${message}`),
+  );
   waiting.end();
   await using jobs = options.allowSpecialize ? new SpecializeJobs({ threads: options.threads }) : undefined;
   const app = createApp(service, { host, apiKey, hosts, cors, allowModels, jobs, log, logPrompts, mask, page });

@@ -149,6 +149,20 @@ test("calls are objects, whole and streamed, and go back with their results", as
   });
 });
 
+test("a result is of the call that it names, by id or by tool, in whatever order results come", async () => {
+  const calls = ["a", "b"].map((id) => ({ id, function: { name: `of_${id}`, arguments: {} } }));
+  const answers = async (...results: object[]) => {
+    const messages = [...user, { role: "assistant", content: "", tool_calls: calls }, ...results];
+    await chat({ tools, messages: messages.map((one) => ({ content: "", ...one })) });
+    const { prompt } = service.requests.at(-1)!;
+    return prompt.kind === "chat" && prompt.messages.flatMap((one) => (one.role === "tool" ? [one.callId] : []));
+  };
+  const result = (names: object) => ({ role: "tool", ...names });
+  expect(await answers(result({ tool_call_id: "b" }), result({ tool_call_id: "a" }))).toEqual(["1", "0"]);
+  expect(await answers(result({ tool_name: "of_b" }), result({ tool_name: "of_a" }))).toEqual(["1", "0"]);
+  expect(await answers(result({}), result({}))).toEqual(["0", "1"]);
+});
+
 test("thoughts are told apart, of models that have some", async () => {
   service = new FakeService(() => "<think> Hm </think> Yes");
   service.thoughts = "open";

@@ -49,13 +49,21 @@ const shared = {
 export type OllamaBody = z.output<z.ZodObject<typeof shared>>;
 
 const toolCall = z.object({
+  id: optional(z.string()),
   function: z.object({ name: functionName, arguments: jsonObject }),
 });
 const content = optional(z.string("wanted a text")).transform((said) => said ?? "");
 const message = z.discriminatedUnion(
   "role",
   [
-    z.object({ role: z.enum(["system", "user", "tool"]), content, images: noImages }),
+    z.object({ role: z.enum(["system", "user"]), content, images: noImages }),
+    z.object({
+      role: z.literal("tool"),
+      content,
+      images: noImages,
+      tool_name: optional(z.string()),
+      tool_call_id: optional(z.string()),
+    }),
     z.object({
       role: z.literal("assistant"),
       content,
@@ -143,19 +151,25 @@ function responseFormat(format: OllamaBody["format"]): Asked["response_format"] 
   return format === "json" ? { type: "json_object" } : undefined;
 }
 
-/** Messages as the chat route has them. Ollama's calls have no ids: results come in their order. */
+/** Messages as the chat route has them. Ollama's calls need no ids: a result is of the open call that it names by id or tool, or else of the first one. */
 export function ollamaMessages(messages: NonNullable<OllamaChatBody["messages"]>): Message[] {
   let numCalls = 0;
-  let numResults = 0;
+  const open: { id: string; given: string | undefined; name: string }[] = [];
   return messages.map((one): Message => {
     const { content } = one;
-    if (one.role === "tool") return { role: "tool", content, tool_call_id: `${numResults++}` };
+    if (one.role === "tool") {
+      const { tool_call_id: id, tool_name } = one;
+      const byId = open.findIndex(({ given }) => given !== undefined && given === id);
+      const at = byId >= 0 ? byId : open.findIndex(({ name }) => name === tool_name);
+      const [call] = open.splice(Math.max(0, at), 1);
+      return { role: "tool", content, tool_call_id: call?.id ?? "none" };
+    }
     if (one.role !== "assistant") return { role: one.role, content };
-    const tool_calls = one.tool_calls?.map(({ function: { name, arguments: given } }) => ({
-      id: `${numCalls++}`,
-      type: "function" as const,
-      function: { name, arguments: JSON.stringify(given) },
-    }));
+    const tool_calls = one.tool_calls?.map(({ id: given, function: { name, arguments: values } }) => {
+      const id = `${numCalls++}`;
+      open.push({ id, given, name });
+      return { id, type: "function" as const, function: { name, arguments: JSON.stringify(values) } };
+    });
     return { role: "assistant", content, reasoning_content: one.thinking, tool_calls, function_call: undefined };
   });
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../../../test/support/models.ts";
-import { isPageBuilt, readPage } from "./page.ts";
+import { isPageBuilt, openPage, readPage } from "./page.ts";
 
 test("a folder's files are known by their URLs, the first page also as /", () => {
   const folder = temporaryFolder();
@@ -40,6 +40,26 @@ test("a page is as good as not built once a source of it is changed, added or re
   }
   rmSync(join(web, "src/views/Race.tsx"));
   expect(isPageBuilt(web)).toBe(false);
+});
+
+test("a page that cannot be built anew is served as it was, and why is told", async () => {
+  const folder = temporaryFolder();
+  const write = (name: string, text: string) => writeFileSync(join(folder, name), text);
+  mkdirSync(join(folder, "src"));
+  write("index.html", '<title>new</title><script type="module" src="/src/main.ts"></script>');
+  write("src/main.ts", "document.title = ;");
+  const failures: string[] = [];
+  const open = () => openPage(undefined, ({ message }) => failures.push(message), folder);
+  expect(Buffer.from((await open()).get("/")!.bytes).toString()).toMatch(/^The page is not built/);
+  mkdirSync(join(folder, "dist"));
+  write("dist/index.html", "<title>old</title>");
+  utimesSync(join(folder, "dist/index.html"), 1, 1);
+  expect(Buffer.from((await open()).get("/")!.bytes).toString()).toBe("<title>old</title>");
+  expect(failures).toEqual([expect.stringContaining("main.ts"), expect.stringContaining("main.ts")]);
+  write("src/main.ts", "document.title = 'x';");
+  expect(Buffer.from((await open()).get("/")!.bytes).toString()).toContain("<title>new</title>");
+  expect(readdirSync(folder).sort()).toEqual(["dist", "index.html", "src"]);
+  expect(failures).toHaveLength(2);
 });
 
 test("of the sources outside its own the page has those alone that it is compared with", () => {

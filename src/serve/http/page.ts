@@ -2,7 +2,7 @@
  * The page's files. They are read once, at the start: what a request asks for is looked up among them, so no path from a request reaches the file system.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, rmSync, statSync, utimesSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync } from "node:fs";
 import { extname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { makeFolder } from "../../files.ts";
@@ -48,30 +48,46 @@ function changedAt(path: string): number {
   return Math.max(stat.mtimeMs, ...readdirSync(path).map((name) => changedAt(join(path, name))));
 }
 
-/** Files of the page. In a checkout it is built first where its sources have changed, which `onBuild` is told; where that fails, they are a text that says how. */
-export async function openPage(onBuild?: () => void): Promise<PageFiles> {
-  let isBuilt = isPageBuilt();
-  if (!isBuilt && existsSync(join(web, "index.html"))) {
+/**
+ * Files of the page. In a checkout it is built first where its sources have changed, which `onBuild` is told. Where that fails, `onFailure` is told why,
+ * and they are those of before, or else a text that says how to build them.
+ *
+ * @param folder internal
+ */
+export async function openPage(
+  onBuild?: () => void,
+  onFailure?: (error: Error) => void,
+  folder = web,
+): Promise<PageFiles> {
+  if (!isPageBuilt(folder) && existsSync(join(folder, "index.html"))) {
     onBuild?.();
-    isBuilt = await build().then(
-      () => true,
-      () => isPageBuilt(), // another process may have been faster
-    );
+    try {
+      await build(folder);
+    } catch (error) {
+      if (!isPageBuilt(folder)) onFailure?.(error as Error); // another process may have been faster
+    }
   }
-  if (isBuilt) return readPage(join(web, "dist"));
+  const built = join(folder, "dist");
+  if (existsSync(join(built, "index.html"))) return readPage(built);
   const text = "The page is not built. In a checkout: npm ci && npx vite build web\nThe API is at /v1.\n";
   return new Map([["/", pageFile(Buffer.from(text), ".txt", false)]]);
 }
 
-async function build(): Promise<void> {
-  const folder = join(web, "dist");
-  rmSync(folder, { recursive: true, force: true }); // before anything is waited for: it may be another process's then
+async function build(folder: string): Promise<void> {
   const begun = new Date();
   const vite = await import("vite");
-  await makeFolder(folder, "page", async (outDir) => {
-    await vite.build({ root: web, build: { outDir }, logLevel: "error" });
-    utimesSync(join(outDir, "index.html"), begun, begun); // what has changed since is not in it
-  });
+  const built = join(folder, "dist");
+  const fresh = `${built}-${process.pid}`;
+  try {
+    await makeFolder(fresh, "page", async (outDir) => {
+      await vite.build({ root: folder, build: { outDir }, logLevel: "silent" });
+      utimesSync(join(outDir, "index.html"), begun, begun); // what has changed since is not in it
+    });
+    rmSync(built, { recursive: true, force: true });
+    renameSync(fresh, built);
+  } finally {
+    rmSync(fresh, { recursive: true, force: true });
+  }
 }
 
 /** @param folder with an `index.html` in it, which is also served as `/` */
