@@ -384,6 +384,23 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     expect(await page.getByText("without a word").count()).toBe(0);
   });
 
+  test("an answer asked for again is out of sight while a new one is thought about, and back where none comes", async () => {
+    service.served = service.served.map((one) => ({ ...one, thoughts: "open" }));
+    service.answers.Capital = "Paris.";
+    await open();
+    await ask("Capital");
+    await page.getByText("Paris.").waitFor();
+    await answered(1);
+    service.answers.Capital = `<think> ${"hm ".repeat(400)}`;
+    service.tokenMs = 30;
+    await button("Retry").click();
+    await page.locator(".waiting .current").getByText("Thinking").waitFor();
+    await expect.poll(() => said()).toEqual(["Capital"]);
+    await button("Stop").click();
+    await answered(1);
+    await expect.poll(() => said()).toEqual(["Capital", "Paris."]);
+  });
+
   test("a model that says nothing is said to", async () => {
     await open();
     await ask("nothing");
@@ -525,6 +542,60 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     }
   });
 
+  test("a conversation that is renamed while both tabs answer in it overwrites nothing, and its answer can be stopped", async () => {
+    service.tokenMs = 20;
+    await open();
+    await ask("first");
+    await answered(1);
+    const other = await newPage();
+    await open(other);
+    await choose("first", other);
+    await ask("endless");
+    await answers().nth(1).getByText("word word").waitFor();
+    await other.getByText("endless").waitFor();
+    await ask("second", other);
+    await answered(2, other);
+
+    await button("Rename").press("Enter"); // a click would scroll, against the page that follows the answer
+    await page.getByRole("textbox", { name: "Name of the conversation" }).fill("renamed");
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { level: 2, name: "renamed", exact: true }).waitFor();
+    await button("Stop").click();
+    await page.getByText("Stopped by you.").waitFor();
+    await button("Send").waitFor();
+    await page.reload();
+    await expect.poll(async () => (await titles()).sort()).toEqual(["first", "renamed"]);
+    await choose("first");
+    await expect
+      .poll(() => said())
+      .toEqual(["first", "You said: first", "endless", "Not answered.", "second", "You said: second"]);
+    await choose("renamed");
+    await page.getByText("Stopped by you.").waitFor();
+    await expect
+      .poll(() => said())
+      .toEqual(["first", "You said: first", "endless", expect.stringMatching(/^word word/), "Stopped by you."]);
+  });
+
+  test("a tab that got no new answer takes what another went on with, and makes no branch", async () => {
+    await open();
+    await ask("first");
+    await answered(1);
+    const other = await newPage();
+    await open(other);
+    await choose("first", other);
+    service.holdAt = "load";
+    await button("Retry").click();
+    await page.getByRole("status").getByText("Loading").waitFor();
+    const { go } = service;
+    service.holdAt = undefined;
+    await ask("second", other);
+    await answered(2, other);
+    await button("Stop").click();
+    go();
+    await expect.poll(() => said()).toEqual(["first", "You said: first", "second", "You said: second"]);
+    expect(await titles()).toEqual(["first"]);
+  });
+
   test("what a tab renames while another answers is no other branch; what it deletes comes back with the answer", async () => {
     await open();
     await ask("endless");
@@ -557,6 +628,26 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await answers().getByText("word word word").waitFor();
     await page.getByText("Broken off.").waitFor();
   });
+
+  test.each(["visibilitychange", "pagehide"])(
+    "what came to a page that is not drawn stays at its %s",
+    async (event) => {
+      service.tokenMs = 20;
+      await open();
+      await ask("endless");
+      await answers().getByText("word word word").waitFor();
+      await page.evaluate(() => Object.assign(window, { requestAnimationFrame: () => 1 })); // as in a hidden tab
+      const drawn = (await said())[1]!.length;
+      const { sent } = service;
+      await expect.poll(() => service.sent).toBeGreaterThan(sent + 20);
+      await page.evaluate((name) => document.dispatchEvent(new Event(name, { bubbles: true })), event);
+      const other = await newPage();
+      await open(other);
+      await choose("endless", other);
+      await answers(other).getByText("word word word").waitFor();
+      await expect.poll(async () => (await said(other))[1]?.length).toBeGreaterThan(drawn);
+    },
+  );
 
   test.each(["full", "forbidden"])("a storage that is %s does not stop the chat, and it says so", async (how) => {
     await page.addInitScript((how) => {

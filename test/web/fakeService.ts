@@ -52,6 +52,8 @@ export class FakeService implements InferenceService {
   failure: Error | undefined;
   /** Requests whose client went away. */
   aborted = 0;
+  /** Pieces of text that were sent. */
+  sent = 0;
   /** Models that were to be added when the client went away. */
   stopped = 0;
   /** Milliseconds per token of a sub-network; the dense model takes three times as long. */
@@ -156,6 +158,7 @@ export class FakeService implements InferenceService {
         for (const piece of pieces) {
           await wait(tokenMs, undefined, { signal });
           if (question !== "nothing") yield { type: "text", text: piece };
+          this.sent++;
           if (question === "broken") throw new Error("internal: secret");
         }
       } while (isEndless);

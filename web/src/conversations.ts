@@ -87,11 +87,15 @@ export const currentId = new Store("");
 
 /** An answer on its way. */
 export interface Running {
+  /** Of its conversation: another one once that became a branch. */
+  id: string;
   stop: AbortController;
   /** What it waits for; nothing before the server has said. */
   stage?: AnswerStage | "think";
   /** The answer that it replaces, or nothing: kept until there is something of the new one. */
   before: readonly Message[];
+  /** Puts what has come into the conversation. */
+  show: () => void;
 }
 /** By conversation. */
 export const running = new Store<ReadonlyMap<string, Running>>(new Map());
@@ -125,10 +129,15 @@ function keepOverwritten(id: string, text: string | null): void {
     save(branch.id);
   } else if (theirs.name !== undefined && theirs.name !== ours.name) renameConversation(id, theirs.name);
 }
-// What has come of an answer stays when the page goes.
-addEventListener("pagehide", () => {
-  for (const id of running.value.keys()) save(id);
-});
+/** What has come of an answer stays when the page goes. A hidden one draws nothing, and may go without a word. */
+function keepWhatCame(): void {
+  for (const now of running.value.values()) {
+    now.show();
+    save(now.id);
+  }
+}
+addEventListener("pagehide", keepWhatCame);
+document.addEventListener("visibilitychange", keepWhatCame);
 
 /** `crypto.randomUUID` exists only on pages that came by TLS or from this machine. */
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(4)), (n) => n.toString(36)).join("-");
@@ -152,15 +161,22 @@ function setIn<V>(store: Store<ReadonlyMap<string, V>>, id: string, value: V | u
 function save(id: string): string {
   const shown = find(id);
   if (!shown) return id;
+  const now = running.value.get(id);
   const isWaiting = shown.messages.at(-1)?.role === "user";
-  const before = isWaiting ? (running.value.get(id)?.before ?? []) : [];
+  const before = isWaiting ? (now?.before ?? []) : [];
   const ours = { ...shown, messages: [...shown.messages, ...before] };
   const text = storedText(keyOf(id));
   const theirs = text === null || text === known.get(id) ? undefined : readConversation(id, text);
   if (theirs && !continues(ours, theirs)) {
+    if (!now && continues(theirs, ours)) {
+      put(theirs);
+      setIn(failures, id, undefined); // of a question that is not the last any more
+      return id;
+    }
     const branch = branchOf(shown, shown.messages);
     put(theirs);
     put(branch);
+    if (now) now.id = branch.id;
     for (const store of [running, failures] as Store<ReadonlyMap<string, unknown>>[]) {
       const moved = store.value.get(id);
       setIn(store, id, undefined);
@@ -190,11 +206,11 @@ function branchOf(from: Conversation, messages: Message[]): Conversation {
 
 /** @param name empty: its first message is its title again */
 export function renameConversation(id: string, name: string): void {
-  const conversation = find(id);
+  const conversation = find(save(id)); // what is shown gets the name, wherever it is after another tab's writing
   if (!conversation) return;
   const renamed = { ...conversation, name: name.trim() || undefined };
-  conversations.set(conversations.value.map((other) => (other.id === id ? renamed : other)));
-  save(id);
+  conversations.set(conversations.value.map((other) => (other.id === renamed.id ? renamed : other)));
+  save(renamed.id);
 }
 
 export function deleteConversation(id: string): void {
@@ -268,34 +284,40 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
     ...(seed !== undefined && { seed }),
     stop: stopTexts.filter((text) => text !== ""),
   };
-  const abort = new AbortController();
-  const { signal } = abort;
-  setIn(running, id, { stop: abort, before });
-  setIn(failures, id, undefined);
-  id = save(id);
-
+  const stop = new AbortController();
   let content = "";
   const info: AnswerInfo = { model, finishReason: "failed" }; // unless it comes to another end
   const started = performance.now();
   let frame = 0;
+  let isOver = false;
   const show = () => {
     frame = 0;
-    const conversation = find(id);
+    const conversation = find(now.id);
     if (!conversation) return; // deleted meanwhile
     const hasCome = content !== "" || info.ms !== undefined;
-    const isStopped = signal.aborted && before.length === 0;
+    const isStopped = stop.signal.aborted && before.length === 0;
     const shown = { role: "assistant" as const, content, answer: { ...info } };
-    put({ ...conversation, messages: [...messages, ...(hasCome || isStopped ? [shown] : before)] });
+    const said = hasCome || isStopped ? [shown] : isOver ? before : [];
+    put({ ...conversation, messages: [...messages, ...said] });
   };
+  const now: Running = { id, stop, before, show };
+  const waitFor = (stage: Running["stage"]) => {
+    now.stage = stage;
+    setIn(running, now.id, now);
+  };
+  setIn(running, id, now);
+  setIn(failures, id, undefined);
+  save(id);
+
   try {
-    for await (const event of streamChat(request, signal)) {
+    for await (const event of streamChat(request, stop.signal)) {
       if (event.type === "stage") {
-        setIn(running, id, { stop: abort, before, stage: event.stage });
+        waitFor(event.stage);
         continue;
       }
       if (event.type === "thought") {
         info.hasThought = true;
-        setIn(running, id, { stop: abort, before, stage: "think" });
+        waitFor("think");
         continue;
       }
       if (event.type === "text") {
@@ -310,13 +332,14 @@ async function answer(id: string, before: readonly Message[] = []): Promise<void
       frame ||= requestAnimationFrame(show); // a fast model sends more pieces than a screen shows
     }
   } catch (error) {
-    if (signal.aborted) info.finishReason = "stopped";
-    else setIn(failures, id, error);
+    if (stop.signal.aborted) info.finishReason = "stopped";
+    else setIn(failures, now.id, error);
   }
   cancelAnimationFrame(frame);
+  isOver = true;
   show();
-  id = save(id);
-  setIn(running, id, undefined);
+  setIn(running, now.id, undefined);
+  id = save(now.id);
   void askServer(); // what it has loaded is different now
   if (info.mask && info.mask.id !== "dense") {
     // An answer is not worse for a mask that is gone; the strip says so.
