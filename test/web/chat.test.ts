@@ -254,6 +254,31 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     expect(service.asked.length).toBe(1);
   });
 
+  test("a question that is being changed stays so: nothing else is asked for it, and what is sent or looked at meanwhile leaves it", async () => {
+    await page.clock.install();
+    await open();
+    service.failure = new BusyError("The queue is full.", 3);
+    await ask("first");
+    await page.getByText(/Trying again in \d s/).waitFor();
+    await page.getByRole("alert").getByRole("button", { name: "Edit the question" }).click();
+    const field = page.getByRole("textbox", { name: "The question" });
+    await field.fill("changed");
+    await page.getByText(/Trying again in \d s/).waitFor({ state: "detached" });
+    await page.clock.runFor(5000);
+    expect(await field.inputValue()).toBe("changed");
+    await ask("second");
+    await answered(1);
+    expect(await field.inputValue()).toBe("changed");
+    await page.getByRole("link", { name: "Compare" }).click();
+    await page.getByRole("textbox", { name: "Instruction 1" }).waitFor();
+    await page.getByRole("link", { name: "Chat" }).click();
+    expect(await field.inputValue()).toBe("changed");
+    await button("Ask again").click();
+    await page.getByText("You said: changed").waitFor();
+    await answered(1);
+    expect(service.asked.length).toBe(3);
+  });
+
   test("Escape stops the answer, the server hears of it, what came is kept, and it says so and how to go on", async () => {
     await open();
     await ask("endless");
@@ -555,6 +580,8 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await other.getByText("endless").waitFor();
     await ask("second", other);
     await answered(2, other);
+    const next = page.getByRole("textbox", { name: "Message" });
+    await next.fill("next");
 
     await button("Rename").press("Enter"); // a click would scroll, against the page that follows the answer
     await page.getByRole("textbox", { name: "Name of the conversation" }).fill("renamed");
@@ -563,6 +590,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Stop").click();
     await page.getByText("Stopped by you.").waitFor();
     await button("Send").waitFor();
+    expect(await next.inputValue()).toBe("next");
     await page.reload();
     await expect.poll(async () => (await titles()).sort()).toEqual(["first", "renamed"]);
     await choose("first");

@@ -8,7 +8,17 @@ import { type AnswerStage, type CompletionExtension, streamChat } from "./api.ts
 import { maskLayers, rememberMask } from "./masks.ts";
 import { askServer, models } from "./session.ts";
 import { keptShare, settings } from "./settings.ts";
-import { isObject, onStored, parseStored, removeStored, Store, storedKeys, storedText, writeStored } from "./store.ts";
+import {
+  isObject,
+  keptStore,
+  onStored,
+  parseStored,
+  removeStored,
+  Store,
+  storedKeys,
+  storedText,
+  writeStored,
+} from "./store.ts";
 
 /** What the server said of an answer. */
 export interface AnswerInfo {
@@ -99,6 +109,10 @@ export interface Running {
 }
 /** By conversation. */
 export const running = new Store<ReadonlyMap<string, Running>>(new Map());
+/** What is written in a conversation and not sent: the next message, and by their indices questions that are being changed. */
+export const draftOf = (id: string): Store<string> => keptStore(`draft.${id}`, "");
+export type Edits = Readonly<Record<number, string>>;
+export const editsOf = (id: string): Store<Edits> => keptStore(`edits.${id}`, {});
 /** Why the last answer of a conversation failed. */
 export const failures = new Store<ReadonlyMap<string, unknown>>(new Map());
 
@@ -177,6 +191,8 @@ function save(id: string): string {
     put(theirs);
     put(branch);
     if (now) now.id = branch.id;
+    draftOf(branch.id).set(draftOf(id).value);
+    editsOf(branch.id).set(editsOf(id).value);
     for (const store of [running, failures] as Store<ReadonlyMap<string, unknown>>[]) {
       const moved = store.value.get(id);
       setIn(store, id, undefined);

@@ -23,13 +23,15 @@ export function Markdown({ text }: { text: string }) {
 interface FailureProps {
   error: unknown;
   retry?: () => void;
+  /** Whether it is not tried again by itself. */
+  isHeld?: boolean;
   /** What else may be done. */
   children?: ComponentChildren;
 }
 
 /** What went wrong and what to do. Where the server is busy, tries again by itself when it said to. */
-export function Failure({ error, retry, children }: FailureProps) {
-  const wait = error instanceof ApiError && retry ? error.more.retryAfter : undefined;
+export function Failure({ error, retry, isHeld = false, children }: FailureProps) {
+  const wait = error instanceof ApiError && retry && !isHeld ? error.more.retryAfter : undefined;
   const [seconds, setSeconds] = useState(wait);
   const latest = useRef(retry); // what the reader changed while waiting counts
   latest.current = retry;
@@ -45,11 +47,11 @@ export function Failure({ error, retry, children }: FailureProps) {
       latest.current!();
     }, 1000);
     return () => clearInterval(timer);
-  }, [error]);
+  }, [error, wait]);
   return (
     <div class="failure" role="alert">
       <p>{errorWords(error)}</p>
-      {seconds !== undefined && <p>Trying again in {seconds} s.</p>}
+      {seconds !== undefined && <p aria-live="off">Trying again in {seconds} s.</p>}
       {retry && (
         <button type="button" class="button" onClick={retry}>
           <Icon name="again" /> Try again
@@ -303,19 +305,4 @@ export function Empty({ title, children }: { title: string; children: ComponentC
       {children}
     </div>
   );
-}
-
-/** State that outlives the view, though not the page. */
-const kept = new Map<string, unknown>();
-/** What a view finds when it is opened next. */
-export const keep = (name: string, value: unknown): unknown => kept.set(name, value);
-export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
-  const [value, setValue] = useState(kept.has(name) ? (kept.get(name) as T) : initial);
-  return [
-    value,
-    (next) => {
-      kept.set(name, next);
-      setValue(next);
-    },
-  ];
 }

@@ -27,6 +27,19 @@ export function useStore<T>(store: Store<T>): T {
   return store.value;
 }
 
+const kept = new Map<string, Store<unknown>>();
+
+/** State that outlives the view, though not the page. */
+export function keptStore<T>(name: string, initial: T): Store<T> {
+  if (!kept.has(name)) kept.set(name, new Store<unknown>(initial));
+  return kept.get(name) as Store<T>;
+}
+
+export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
+  const store = keptStore(name, initial);
+  return [useStore(store), (value) => store.set(value)];
+}
+
 /** What is wrong with the browser's storage, for people; empty when nothing is. */
 export const storageTrouble = new Store("");
 

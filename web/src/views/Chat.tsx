@@ -6,6 +6,8 @@ import {
   type Conversation,
   conversations,
   currentId,
+  draftOf,
+  editsOf,
   failures,
   renameConversation,
   running,
@@ -16,7 +18,7 @@ import {
 import { examplesFor } from "../examples.ts";
 import { count, percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
-import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
+import { Empty, Failure, KeepChoice } from "../parts.tsx";
 import { qualityOf } from "../quality.ts";
 import { tasks } from "../session.ts";
 import { settings } from "../settings.ts";
@@ -67,9 +69,13 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
   const now = useStore(running).get(id);
   const isRunning = now !== undefined;
   const failure = useStore(failures).get(id);
-  const [draft, setDraft] = useKept(`draft.${id}`, "");
-  /** Of the question that is being changed. */
-  const [edited, setEdited] = useState<number>();
+  const draft = useStore(draftOf(id));
+  const setDraft = (text: string) => draftOf(id).set(text);
+  const edits = useStore(editsOf(id));
+  const setEdit = (question: number, text: string | undefined) => {
+    const { [question]: _, ...others } = editsOf(id).value;
+    editsOf(id).set(text === undefined ? others : { ...others, [question]: text });
+  };
   const messages = conversation?.messages ?? [];
   const isAtEnd = useFollow(messages.length > 0);
 
@@ -92,7 +98,12 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
     askAgain(id, question);
   };
   const actions = (question: number) =>
-    isRunning ? undefined : { retry: () => retry(question), edit: () => setEdited(question) };
+    isRunning
+      ? undefined
+      : {
+          retry: () => retry(question),
+          edit: () => setEdit(question, edits[question] ?? messages[question]!.content),
+        };
   /** What a reader opens makes the page grow too, and is to stay in sight. */
   const stay = ({ target }: Event) => {
     if (!(target as Element).closest(".composer")) isAtEnd.current = false;
@@ -114,8 +125,8 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
               key={i}
               conversation={conversation!}
               index={i}
-              isEdited={edited === i && !isRunning}
-              setEdited={(is) => setEdited(is ? i : undefined)}
+              edit={edits[i]}
+              setEdit={(text) => setEdit(i, text)}
               actions={actions(i)}
               isUnanswered={messages[i + 1]?.role !== "assistant" && !(i === last && (isRunning || failure))}
             />
@@ -132,7 +143,11 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
         )}
         {now && messages[last]?.role === "user" && <Waiting stage={now.stage} />}
         {failure !== undefined && !isRunning && (
-          <Failure error={failure} retry={actions(lastQuestion(messages))?.retry}>
+          <Failure
+            error={failure}
+            retry={actions(lastQuestion(messages))?.retry}
+            isHeld={Object.keys(edits).length > 0}
+          >
             <button type="button" class="button" onClick={actions(lastQuestion(messages))?.edit}>
               <Icon name="edit" /> Edit the question
             </button>

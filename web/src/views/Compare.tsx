@@ -6,8 +6,9 @@ import { percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { keptShareOf, OverlapMatrix } from "../OverlapMatrix.tsx";
-import { Empty, Failure, KeepChoice, useKept } from "../parts.tsx";
+import { Empty, Failure, KeepChoice } from "../parts.tsx";
 import { keptShare } from "../settings.ts";
+import { useKept } from "../store.ts";
 
 /** More would be a matrix that nobody reads. */
 const maxInstructions = 8;

@@ -8,11 +8,11 @@ import type { AnswerInfo } from "../conversations.ts";
 import { count, milliseconds, perSecond, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
-import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, useKept } from "../parts.tsx";
+import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { askServer, models } from "../session.ts";
 import { keptShare, settings } from "../settings.ts";
-import { useStore } from "../store.ts";
+import { useKept, useStore } from "../store.ts";
 import { answerMs, readyMs, type Timed, verdict } from "../verdict.ts";
 
 type LaneName = "dense" | "subnetwork";

@@ -16,11 +16,11 @@ import { bytes, count, duration, milliseconds, percent, plural } from "../format
 import { Icon } from "../icons.tsx";
 import { jobs, loadJobs, watchJobs } from "../jobs.ts";
 import { LineChart } from "../LineChart.tsx";
-import { Commands, DeleteButton, Failure, keep, useKept } from "../parts.tsx";
+import { Commands, DeleteButton, Failure } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { chooseModel, models, serviceState } from "../session.ts";
 import { fileName, shellWord } from "../shell.ts";
-import { useStore } from "../store.ts";
+import { keptStore, useKept, useStore } from "../store.ts";
 
 export function Specialize({ model }: { model: ServedModel }) {
   const said = useStore(serviceState);
@@ -568,8 +568,8 @@ function TryIt({ job: { asked, result }, attempt }: TryItProps) {
   const open = attempt(async (name) => {
     const small = await serveJob(name);
     if (!list.some(({ id }) => id === small.id)) models.set({ state: "ready", value: [...list, small] });
-    keep("race.other", hasWhole ? small.id : "");
-    keep("race.prompt", result!.answers[0]?.prompt ?? "");
+    keptStore("race.other", "").set(hasWhole ? small.id : "");
+    keptStore("race.prompt", "").set(result!.answers[0]?.prompt ?? "");
     chooseModel(hasWhole ? asked.model : small.id);
     location.hash = hasWhole ? "#/race" : "#/chat";
   });

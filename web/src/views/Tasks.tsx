@@ -7,11 +7,11 @@ import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { maskLayers } from "../masks.ts";
 import { OverlapMatrix } from "../OverlapMatrix.tsx";
-import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, useKept, useLoaded } from "../parts.tsx";
+import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
 import { keptShare } from "../settings.ts";
 import { fileName, shellWord } from "../shell.ts";
-import { useStore } from "../store.ts";
+import { useKept, useStore } from "../store.ts";
 import { Specialize } from "./Specialize.tsx";
 
 interface Draft {

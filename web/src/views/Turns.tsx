@@ -1,5 +1,5 @@
 /** What was said: questions that can be changed, answers with their figures and masks. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import type { ServedModel } from "../api.ts";
 import { type AnswerInfo, askAgain, type Conversation, type Message, makesBranch, titleOf } from "../conversations.ts";
 import { count, milliseconds, percent, perSecond } from "../format.ts";
@@ -16,19 +16,26 @@ interface Actions {
 interface QuestionProps {
   conversation: Conversation;
   index: number;
-  isEdited: boolean;
-  setEdited: (isEdited: boolean) => void;
+  /** What it is being changed to, if it is. */
+  edit: string | undefined;
+  setEdit: (text: string | undefined) => void;
   actions: Actions | undefined;
   /** Whether nobody is to answer it any more. */
   isUnanswered: boolean;
 }
 
-export function Question({ conversation, index, isEdited, setEdited, actions, isUnanswered }: QuestionProps) {
+export function Question({ conversation, index, edit, setEdit, actions, isUnanswered }: QuestionProps) {
   const { content } = conversation.messages[index]!;
   return (
     <article class="question" aria-label="You">
-      {isEdited ? (
-        <QuestionForm conversation={conversation} index={index} close={() => setEdited(false)} />
+      {edit !== undefined ? (
+        <QuestionForm
+          conversation={conversation}
+          index={index}
+          text={edit}
+          setText={setEdit}
+          canAsk={actions !== undefined}
+        />
       ) : (
         <div class="question-row">
           <p>{content}</p>
@@ -39,7 +46,7 @@ export function Question({ conversation, index, isEdited, setEdited, actions, is
           )}
         </div>
       )}
-      {isUnanswered && !isEdited && (
+      {isUnanswered && edit === undefined && (
         <div class="outcome">
           <p>Not answered.</p>
           {actions && <RetryButton retry={actions.retry} />}
@@ -49,19 +56,24 @@ export function Question({ conversation, index, isEdited, setEdited, actions, is
   );
 }
 
-function QuestionForm({
-  conversation,
-  index,
-  close,
-}: Pick<QuestionProps, "conversation" | "index"> & { close: () => void }) {
-  const { content } = conversation.messages[index]!;
-  const [text, setText] = useState(content);
+interface QuestionFormProps {
+  conversation: Conversation;
+  index: number;
+  text: string;
+  /** Nothing: it stays as it was. */
+  setText: (text: string | undefined) => void;
+  /** Whether nothing is being answered. */
+  canAsk: boolean;
+}
+
+function QuestionForm({ conversation, index, text, setText, canAsk }: QuestionFormProps) {
+  const close = () => setText(undefined);
   const input = useRef<HTMLTextAreaElement>(null);
   useEffect(() => input.current!.focus(), []);
   const asked = text.trim();
   const submit = (event: Event) => {
     event.preventDefault();
-    if (asked === "") return;
+    if (asked === "" || !canAsk) return;
     close();
     askAgain(conversation.id, index, asked);
   };
@@ -75,7 +87,10 @@ function QuestionForm({
         onInput={(event) => setText(event.currentTarget.value)}
         onKeyDown={(event) => {
           if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
-          else if (event.key === "Escape") close();
+          else if (event.key === "Escape") {
+            event.stopPropagation(); // it would stop the answer too
+            close();
+          }
         }}
       />
       {makesBranch(conversation, index, asked) && (
@@ -84,7 +99,7 @@ function QuestionForm({
         </p>
       )}
       <div class="question-end">
-        <button type="submit" class="button primary" disabled={asked === ""}>
+        <button type="submit" class="button primary" disabled={asked === "" || !canAsk}>
           <Icon name="send" /> Ask again
         </button>
         <button type="button" class="button" onClick={close}>
