@@ -279,6 +279,38 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     expect(service.asked.length).toBe(3);
   });
 
+  test("the name can be typed while an answer comes, and Escape leaves the name and not the answer", async () => {
+    service.tokenMs = 20;
+    await open();
+    await ask("endless");
+    await answers().getByText("word word").waitFor();
+    await button("Rename").press("Enter"); // a click would scroll, against the page that follows the answer
+    const name = page.getByRole("textbox", { name: "Name of the conversation" });
+    await name.pressSequentially("words", { delay: 60 });
+    expect(await name.inputValue()).toBe("words");
+    await name.press("Escape");
+    await name.waitFor({ state: "detached" });
+    const { sent } = service;
+    await expect.poll(() => service.sent).toBeGreaterThan(sent + 20);
+    expect(service.aborted).toBe(0);
+    await button("Stop").click();
+    await page.getByText("Stopped by you.").waitFor();
+  });
+
+  test("a double click on Send does not stop the answer, and Stop does not send what is written meanwhile", async () => {
+    await open();
+    const message = page.getByRole("textbox", { name: "Message" });
+    await message.fill("endless");
+    await button("Send").dblclick();
+    await answers().getByText("word word word").waitFor();
+    await message.fill("next");
+    await button("Stop").click();
+    await page.getByText("Stopped by you.").waitFor();
+    await button("Send").waitFor();
+    expect(await message.inputValue()).toBe("next");
+    expect(service.asked.length).toBe(1);
+  });
+
   test("Escape stops the answer, the server hears of it, what came is kept, and it says so and how to go on", async () => {
     await open();
     await ask("endless");

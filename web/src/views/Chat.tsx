@@ -18,7 +18,7 @@ import {
 import { examplesFor } from "../examples.ts";
 import { count, percent } from "../format.ts";
 import { Icon } from "../icons.tsx";
-import { Empty, Failure, KeepChoice } from "../parts.tsx";
+import { Empty, Failure, KeepChoice, stopOnClick } from "../parts.tsx";
 import { qualityOf } from "../quality.ts";
 import { tasks } from "../session.ts";
 import { settings } from "../settings.ts";
@@ -171,7 +171,7 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
             <Icon name="settings" />
           </button>
           {isRunning ? (
-            <button type="button" class="button primary" onClick={() => stop(id)}>
+            <button type="button" class="button primary" onClick={stopOnClick(() => stop(id))}>
               <Icon name="stop" /> <span>Stop</span>
             </button>
           ) : (
@@ -188,6 +188,9 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
 const lastQuestion = (messages: Conversation["messages"]): number =>
   messages.findLastIndex(({ role }) => role === "user");
 
+/** As a `ref`: once, where a function of each rendering would select again whatever is typed. */
+const select = (input: HTMLInputElement | null) => input?.select();
+
 /** The title, and what can be done with all of a conversation. */
 function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" | "origin">) {
   const [isRenaming, setIsRenaming] = useState(false);
@@ -199,6 +202,11 @@ function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" |
     renameConversation(conversation.id, value);
     setIsRenaming(false);
   };
+  const leave = (event: KeyboardEvent) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation(); // it would stop the answer too
+    setIsRenaming(false);
+  };
   const download = (type: TranscriptType) => {
     const address = URL.createObjectURL(new Blob([transcript(conversation, title, type)], { type: "text/plain" }));
     Object.assign(document.createElement("a"), { href: address, download: transcriptName(title, type) }).click();
@@ -208,14 +216,8 @@ function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" |
     <div class="thread-head">
       <h2 class={isRenaming ? "unseen" : ""}>{title}</h2>
       {isRenaming ? (
-        <form class="rename" onSubmit={rename} onKeyDown={(event) => event.key === "Escape" && setIsRenaming(false)}>
-          <input
-            ref={(input) => input?.select()}
-            name="name"
-            aria-label="Name of the conversation"
-            maxLength={120}
-            defaultValue={title}
-          />
+        <form class="rename" onSubmit={rename} onKeyDown={leave}>
+          <input ref={select} name="name" aria-label="Name of the conversation" maxLength={120} defaultValue={title} />
           <button type="submit" class="button">
             Rename
           </button>

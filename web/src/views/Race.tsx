@@ -8,7 +8,7 @@ import type { AnswerInfo } from "../conversations.ts";
 import { count, milliseconds, perSecond, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { marked, type Parting, partingMark, partingOf } from "../parting.ts";
-import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages } from "../parts.tsx";
+import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, stopOnClick } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { askServer, models } from "../session.ts";
 import { keptShare, settings } from "../settings.ts";
@@ -144,7 +144,7 @@ export function Race({ model }: { model: ServedModel }) {
             ))}
           </fieldset>
           {isRunning ? (
-            <button type="button" class="button primary" onClick={() => abort.current?.abort()}>
+            <button type="button" class="button primary" onClick={stopOnClick(() => abort.current?.abort())}>
               <Icon name="stop" /> Stop
             </button>
           ) : (
