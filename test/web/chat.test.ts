@@ -146,8 +146,8 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Settings").click();
     const dialog = page.getByRole("dialog", { name: "Settings of default" });
     await dialog.getByLabel("System prompt").fill("Be brief.");
-    await dialog.getByLabel("Temperature").fill("0.7");
-    await dialog.getByLabel("Top-p").fill("0.9");
+    await dialog.getByLabel("Temperature").fill("0.65");
+    await dialog.getByLabel("Top-p").fill("0.92");
     await dialog.getByLabel("Seed").fill("42");
     await dialog.getByLabel("Tokens").fill("99");
     await dialog.getByLabel("Tokens").fill("0"); // out of range: the last one counts
@@ -162,7 +162,7 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await answered(1);
     expect(service.asked.at(-1)).toMatchObject({
       prompt: { messages: [{ role: "system", content: "Be brief." }, { content: "first" }] },
-      sampling: { temperature: 0.7, topP: 0.9, seed: 42 },
+      sampling: { temperature: 0.65, topP: 0.92, seed: 42 },
       stop: ["END", "STOP"],
       maxTokens: 98,
     });
@@ -349,7 +349,8 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     service.failure = new BusyError("The queue is full.", 2);
     await ask("plural of wolf");
     await page.getByRole("alert").getByText("The queue is full.").waitFor();
-    await page.getByText(/Trying again in \d s/).waitFor();
+    const countdown = page.getByText(/Trying again in \d s/);
+    await countdown.and(page.locator("[aria-live=off]")).waitFor(); // each second would be an alert
     await page.getByText("You said: plural of wolf").waitFor();
     service.failure = new Error("internal: secret");
     await ask("number of wolves");
@@ -548,6 +549,27 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await page.getByRole("heading", { level: 2, name: "plural of wolf" }).waitFor();
   });
 
+  test("two tabs follow each other's settings, and the masks that they met", async () => {
+    await open();
+    const other = await newPage();
+    await open(other);
+    await other.getByLabel("Keep").selectOption("0.5");
+    await expect.poll(() => keep().inputValue()).toBe("0.5");
+    await button("Settings").click();
+    await page.getByLabel("Temperature").fill("1");
+    await button("Done").click();
+    await other.reload();
+    await button("Settings", other).click();
+    expect(await other.getByLabel("Temperature").inputValue()).toBe("1");
+    await button("Done", other).click();
+    expect(await other.getByLabel("Keep").inputValue()).toBe("0.5");
+
+    await ask("plural of wolf");
+    await page.getByText("Colours come with a second chat").waitFor();
+    await ask("number of wolves", other);
+    await page.getByText("shared with 1 recent prompt").waitFor();
+  });
+
   test("two tabs keep the conversations of both", async () => {
     await open();
     const other = await newPage();
@@ -743,6 +765,26 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Delete conversation plural of wolf: sure?").click();
     await expect.poll(() => titles()).toEqual([]);
     expect(complaints).toEqual([]);
+  });
+
+  test("a conversation that is not kept is said to be so, whatever else is, until it is deleted", async () => {
+    await page.addInitScript(() => {
+      const set = Storage.prototype.setItem;
+      Storage.prototype.setItem = function (key, value) {
+        if (key.startsWith("ifprune.conversation.")) throw new DOMException("full", "QuotaExceededError");
+        set.call(this, key, value);
+      };
+    });
+    await open();
+    await ask("plural of wolf");
+    await answered(1);
+    await button(/^Theme/).click();
+    await expect.poll(() => page.evaluate(() => localStorage.getItem("ifprune.theme"))).toBe('"light"');
+    const notice = page.getByText("The browser's storage is full or switched off");
+    await notice.waitFor();
+    await button("Delete conversation plural of wolf").click();
+    await button("Delete conversation plural of wolf: sure?").click();
+    await notice.waitFor({ state: "detached" });
   });
 
   test("the end of an answer, its mask and its numbers are in sight", async () => {

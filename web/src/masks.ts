@@ -1,7 +1,7 @@
 /** Masks that the page has met: by id from the server, and those of recent prompts from the browser's storage, to compare with. */
 import { getMask } from "./api.ts";
 import { type Bits, decodeLayers } from "./channels.ts";
-import { isObject, readStored, Store, writeStored } from "./store.ts";
+import { isObject, onStored, readStored, Store, writeStored } from "./store.ts";
 
 /** Prompts whose masks a mask is compared with. */
 const maxRecent = 24;
@@ -20,13 +20,20 @@ const isHistory = (value: unknown): value is History =>
   isObject(value.masks) &&
   Object.values(value.masks).every((mask) => Array.isArray(mask) && mask.every((layer) => typeof layer === "string"));
 
+const keyStart = "masks.";
+const readHistory = (model: string): History => readStored(keyStart + model, isHistory, { recent: [], masks: {} });
 /** By model. */
 const histories = new Map<string, Store<History>>();
+// What another tab has met counts here too, and is not undone by what is met next.
+onStored((key) => {
+  for (const [model, history] of histories)
+    if (key === undefined || key === keyStart + model) history.set(readHistory(model));
+});
 
 export function maskHistory(model: string): Store<History> {
   let history = histories.get(model);
   if (!history) {
-    history = new Store(readStored(`masks.${model}`, isHistory, { recent: [], masks: {} }));
+    history = new Store(readHistory(model));
     histories.set(model, history);
   }
   return history;
@@ -38,7 +45,7 @@ export function rememberMask(model: string, prompt: string, id: string, layers: 
   const known: Record<string, string[]> = { ...history.value.masks, [id]: layers };
   const masks = Object.fromEntries(recent.map((entry) => [entry.id, known[entry.id]!]));
   history.set({ recent, masks });
-  writeStored(`masks.${model}`, history.value);
+  writeStored(keyStart + model, history.value);
 }
 
 /** Masks of other recent prompts. Those that cannot be decoded are left out. */

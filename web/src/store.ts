@@ -90,21 +90,33 @@ export function parseStored<T>(text: string | null, isValid: (value: unknown) =>
   }
 }
 
+/** Keys whose last value is not kept. */
+const lost = new Set<string>();
+
+function noteLost(key: string, isLost: boolean): void {
+  if (isLost) lost.add(key);
+  else lost.delete(key);
+  storageTrouble.set(
+    lost.size > 0
+      ? "The browser's storage is full or switched off: what you do now is gone when you close the page."
+      : "",
+  );
+}
+
 /** Keeps a value, or says in `storageTrouble` that it is not kept. @returns whether it is kept */
 export function writeStored(key: string, value: unknown): boolean {
+  let isKept = true;
   try {
     localStorage.setItem(prefix + key, JSON.stringify(value));
-    storageTrouble.set("");
-    return true;
   } catch {
-    storageTrouble.set(
-      "The browser's storage is full or switched off: what you do now is gone when you close the page.",
-    );
-    return false;
+    isKept = false;
   }
+  noteLost(key, !isKept);
+  return isKept;
 }
 
 export function removeStored(key: string): void {
+  noteLost(key, false);
   try {
     localStorage.removeItem(prefix + key);
   } catch {
