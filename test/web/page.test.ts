@@ -298,6 +298,26 @@ describe.skipIf(isChromiumMissing)("the page", () => {
     expect(await page.evaluate(() => JSON.stringify(localStorage))).not.toContain("right");
   });
 
+  test("a key that is not given is asked for again when the reader tries again, and not before", async () => {
+    const { port } = server;
+    await server[Symbol.asyncDispose]();
+    server = await serve({ apiKey: "right", port });
+    await page.clock.install();
+    const polled = page.waitForResponse("**/ifprune/state"); // the dialog comes by whichever is refused first
+    await open();
+    await polled;
+    const dialog = page.getByRole("dialog");
+    await dialog.waitFor();
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "hidden" });
+    let asked = 0;
+    page.on("request", () => asked++);
+    await page.clock.runFor(20_000);
+    await button("Try again").click();
+    await dialog.waitFor();
+    expect(asked).toBe(1);
+  });
+
   test("what is corrected while a busy server is waited for is what is tried again", async () => {
     await open("tasks");
     service.failure = new BusyError("The queue is full.", 3);

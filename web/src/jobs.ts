@@ -1,5 +1,6 @@
 /** Jobs of the server, which make models for one task. They go on there, whatever the page does; it asks again while its reader looks. */
 import { getJobs, type SpecializeJob } from "./api.ts";
+import { keyState } from "./session.ts";
 import { Store } from "./store.ts";
 
 /** The last list that came, and why none has come since. */
@@ -21,7 +22,7 @@ export function watchJobs(): () => void {
   let timer: ReturnType<typeof setTimeout>;
   let isOver = false;
   const ask = async () => {
-    if (!document.hidden) await loadJobs();
+    if (!document.hidden && keyState.value === "given") await loadJobs();
     if (!isOver) timer = setTimeout(ask, isRunning() ? SOON_MS : LATER_MS);
   };
   void ask();

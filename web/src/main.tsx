@@ -7,13 +7,13 @@ import { Icon } from "./icons.tsx";
 import { Empty, Failure } from "./parts.tsx";
 import {
   chooseModel,
+  keyState,
   loadModels,
   modelId,
   models,
   serviceState,
   setTheme,
   theme,
-  wantsKey,
   watchServer,
 } from "./session.ts";
 import { storageTrouble, useStore, writeStored } from "./store.ts";
@@ -183,7 +183,7 @@ function ThemeSwitch() {
 
 /** The server wants a key: kept for this tab. */
 function KeyDialog() {
-  const isOpen = useStore(wantsKey);
+  const isOpen = useStore(keyState) === "wanted";
   const dialog = useRef<HTMLDialogElement>(null);
   const [key, changeKey] = useState("");
   useEffect(() => {
@@ -194,11 +194,12 @@ function KeyDialog() {
     event.preventDefault();
     setKey(key.trim());
     changeKey("");
-    wantsKey.set(false);
+    keyState.set("given");
     void loadModels();
   };
+  const putAway = () => keyState.value === "wanted" && keyState.set("put away");
   return (
-    <dialog ref={dialog} aria-labelledby="key-title" onClose={() => wantsKey.set(false)}>
+    <dialog ref={dialog} aria-labelledby="key-title" onClose={putAway}>
       <form onSubmit={submit}>
         <h2 id="key-title">This server wants a key</h2>
         <p>The one that it was started with (--api-key). It is kept until you close this tab.</p>

@@ -19,11 +19,12 @@ export const modelId = new Store<string>(
 );
 /** Of the chosen model. */
 export const tasks = new Store<Loaded<SavedTask[]>>({ state: "loading" });
-export const wantsKey = new Store(false);
+/** Whether the server wants a key that it was not given. `put away`: the reader gives none, until they ask the server for something. */
+export const keyState = new Store<"given" | "wanted" | "put away">("given");
 /** `undefined` before the first answer, `null` while the server does not answer. */
 export const serviceState = new Store<ServiceState | null | undefined>(undefined);
 
-onUnauthorized(() => wantsKey.set(true));
+onUnauthorized(() => keyState.set("wanted"));
 
 /** @param isQuiet what is shown stays until others are there */
 export async function loadModels(isQuiet = false): Promise<void> {
@@ -31,7 +32,7 @@ export async function loadModels(isQuiet = false): Promise<void> {
   try {
     const value = await getModels();
     models.set({ state: "ready", value });
-    wantsKey.set(false);
+    keyState.set("given");
     if (!value.some(({ id }) => id === modelId.value)) modelId.set(value[0]?.id ?? "");
     await loadTasks();
   } catch (error) {
@@ -58,7 +59,7 @@ export async function loadTasks(): Promise<void> {
 
 /** Asks how the server is. One that came back gets its models asked again. */
 export async function askServer(): Promise<void> {
-  if (document.hidden || wantsKey.value) return;
+  if (document.hidden || keyState.value !== "given") return;
   try {
     const state = await getState(AbortSignal.timeout(10_000));
     const wasAway = serviceState.value === null; // it may be another one now
