@@ -34,9 +34,10 @@ export const jobResult: Specialization = {
   answers: [{ prompt: "How many films?", dense: "SELECT COUNT(*) FROM films", small: "SELECT COUNT(*) FROM film" }],
 };
 
-/** "fails" after its estimate; "endless" trains until it is stopped; any other makes a model at once. */
+/** "unread" fails before its estimate, "fails" after it; "endless" trains until it is stopped; any other makes a model at once. */
 async function* work({ out, options, until }: JobTask, signal: AbortSignal): AsyncGenerator<SpecializeEvent> {
   const { task = "", keep } = options;
+  if (task === "unread") throw new Error("specialize: wanted at least 32 different prompts, got 2.");
   yield { kind: "progress", phase: "trial", done: 1, total: 3 };
   yield {
     kind: "estimate",

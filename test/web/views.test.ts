@@ -190,6 +190,51 @@ describe.skipIf(isChromiumMissing)("views", () => {
     expect(service.asked.map(({ mask }) => mask.kind)).toEqual(["dense", "dense"]);
   });
 
+  test("what a job was given stays in the form until the job has read it", async () => {
+    service.served = service.served.map((one) => ({ ...one, isTrained: false, tFfn: 512 }));
+    await using jobs = fakeJobs();
+    await using making = await servePage(service, built.files, { jobs });
+    await page.goto(`${making.url}/#/tasks`);
+    const task = textbox(/^Task in words/);
+    const rows = textbox(/^One a line/);
+    await task.fill("unread");
+    await rows.fill("one\ntwo\n");
+    await button("Estimate").click();
+    await page.getByText("wanted at least 32 different prompts, got 2").waitFor();
+    expect(await rows.inputValue()).toBe("one\ntwo\n");
+    await task.fill("read");
+    await button("Estimate").click();
+    await page.getByText(/^about 25\smin/).waitFor();
+    await expect.poll(() => rows.inputValue()).toBe("");
+  });
+
+  test("a model that is added while another is tried stays", async () => {
+    await using jobs = fakeJobs();
+    jobs.begin({ name: "sql", model: "gone", rows: "prompts" }, "/models/gone", "How many films?\n");
+    await expect.poll(() => jobs.list()[0]!.state).toBe("asks");
+    jobs.goOn("sql");
+    await expect.poll(() => jobs.list()[0]!.state).toBe("done");
+    await using making = await servePage(service, built.files, { jobs, allowModels: true });
+    await page.goto(`${making.url}/#/tasks`);
+    let serve = () => {};
+    const held = new Promise<void>((resolve) => {
+      serve = resolve;
+    });
+    await page.route("**/sql/serve", async (route) => {
+      await held;
+      await route.continue();
+    });
+    await button("Try it").click();
+    await page.getByRole("link", { name: "Models" }).click();
+    await textbox(/folder/).fill("owner/quick");
+    await button("Add").click();
+    await page.getByRole("heading", { name: "quick" }).waitFor();
+    serve();
+    const chosen = page.getByRole("combobox", { name: "Model" });
+    await expect.poll(() => chosen.inputValue()).toBe("sql");
+    expect(await chosen.getByRole("option").allInnerTexts()).toEqual(["default", "other", "quick", "sql"]);
+  });
+
   test("models are listed with sizes and what their masks cost, and chosen", async () => {
     const rows = [{ source: "griffin", tFfn: 384, loss: 0.21, agreement: 0.87 }];
     const quality = { prompts: 6, tokens: 100, rows };

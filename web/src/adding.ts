@@ -1,6 +1,6 @@
 /** Models that are being added. They come along while another view is shown. */
 import { type AddEvent, addModel } from "./api.ts";
-import { askServer, models } from "./session.ts";
+import { addServed, askServer } from "./session.ts";
 import { Store } from "./store.ts";
 
 export interface Adding {
@@ -23,8 +23,7 @@ export async function add(name: string): Promise<boolean> {
   try {
     for await (const event of addModel({ name }, abort.signal)) {
       if ("stage" in event) adding.set({ name, abort, progress: event });
-      else if (models.value.state === "ready")
-        models.set({ state: "ready", value: [...models.value.value, event.model] });
+      else addServed(event.model);
     }
     return true;
   } catch (error) {

@@ -40,6 +40,13 @@ export async function loadModels(isQuiet = false): Promise<void> {
   }
 }
 
+/** Puts a model that the server serves now among the others. */
+export function addServed(model: ServedModel): void {
+  const served = models.value;
+  if (served.state !== "ready" || served.value.some(({ id }) => id === model.id)) return;
+  models.set({ state: "ready", value: [...served.value, model] });
+}
+
 export function chooseModel(id: string): void {
   modelId.set(id);
   writeStored("model", id);

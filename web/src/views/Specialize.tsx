@@ -18,7 +18,7 @@ import { jobs, loadJobs, watchJobs } from "../jobs.ts";
 import { LineChart } from "../LineChart.tsx";
 import { Commands, DeleteButton, Failure } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
-import { chooseModel, models, serviceState } from "../session.ts";
+import { addServed, chooseModel, models, serviceState } from "../session.ts";
 import { fileName, shellWord } from "../shell.ts";
 import { keptStore, useKept, useStore } from "../store.ts";
 
@@ -135,6 +135,15 @@ const proposedName = (task: string): string => fileName(task).slice(0, 40);
 
 function JobForm({ model, running }: { model: ServedModel; running: SpecializeJob | undefined }) {
   const [fields, setFields] = useKept("specialize", emptyForm);
+  /** What the last job was given: it stays in the form until the job has read it, as that may refuse it. */
+  const [sent, setSent] = useKept<{ name: string; fields: FormFields } | undefined>("specialize.sent", undefined);
+  const { list } = useStore(jobs);
+  useEffect(() => {
+    const job = list.find(({ asked }) => asked.name === sent?.name);
+    if (!sent || !(job?.estimate || job?.drafts)) return;
+    if (fields === sent.fields) setFields(emptyForm);
+    setSent(undefined);
+  }, [list, sent]);
   const [isSending, setIsSending] = useState(false);
   const [error, setError] = useState<unknown>();
   const change = (changed: Partial<FormFields>) => setFields({ ...fields, ...changed });
@@ -147,7 +156,7 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
     setError(undefined);
     try {
       await beginJob(bodyOf(model.id, { ...fields, name }));
-      setFields(emptyForm);
+      setSent({ name, fields });
       await loadJobs();
     } catch (failure) {
       setError(failure);
@@ -567,7 +576,7 @@ function TryIt({ job: { asked, result }, attempt }: TryItProps) {
   const hasWhole = list.some(({ id }) => id === asked.model);
   const open = attempt(async (name) => {
     const small = await serveJob(name);
-    if (!list.some(({ id }) => id === small.id)) models.set({ state: "ready", value: [...list, small] });
+    addServed(small);
     keptStore("race.other", "").set(hasWhole ? small.id : "");
     keptStore("race.prompt", "").set(result!.answers[0]?.prompt ?? "");
     chooseModel(hasWhole ? asked.model : small.id);
