@@ -128,6 +128,34 @@ describe.skipIf(isChromiumMissing)("views", () => {
     await expect.poll(() => service.saved).toEqual([]);
   });
 
+  test("what is typed while a task is saved stays, and makes way for another task only after a question", async () => {
+    await service.saveTask("default", "animals", "plural of the word");
+    await open("tasks");
+    let saved = () => {};
+    const held = new Promise<void>((resolve) => {
+      saved = resolve;
+    });
+    await page.route("**/ifprune/tasks/default/numbers", async (route) => {
+      await held;
+      await route.continue();
+    });
+    await textbox("Name").fill("numbers");
+    await textbox("Instruction").fill("number in words");
+    await button("Save task").click();
+    await button("Saving …").waitFor();
+    await textbox("Name").fill("next");
+    saved();
+    await page.getByRole("heading", { name: "numbers" }).waitFor();
+    expect(await textbox("Name").inputValue()).toBe("next");
+    await button("Edit task animals").click();
+    await page.getByText("Replace what is typed?").waitFor();
+    expect(await textbox("Name").inputValue()).toBe("next");
+    await button("Edit task animals: sure?").click();
+    await expect.poll(() => textbox("Name").inputValue()).toBe("animals");
+    await button("Edit task numbers").click(); // what is saved as it stands there makes way at once
+    await expect.poll(() => textbox("Name").inputValue()).toBe("numbers");
+  });
+
   test("a task is exported by the command as it is shown", async () => {
     process.env.XDG_DATA_HOME = temporaryFolder();
     await using real = await openLocalService([{ id: "plurals", path: TINY_MODEL }]);

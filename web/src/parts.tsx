@@ -116,13 +116,24 @@ export const stopOnClick = (stop: () => void) => (event: MouseEvent) => {
   if (event.detail < 2) stop(); // the second click of a double one was for that one
 };
 
-/** Asks before it deletes, in place. */
-export function DeleteButton({ what, onDelete }: { what: string; onDelete: () => void }) {
+interface SureButtonProps {
+  label: string;
+  title: string;
+  question: string;
+  /** Whether there is nothing to ask about. */
+  isSure?: boolean;
+  onSure: () => void;
+  children: ComponentChildren;
+}
+
+/** Asks before it does what cannot be undone, in place. */
+export function SureButton({ label, title, question, isSure = false, onSure, children }: SureButtonProps) {
   const [asks, setAsks] = useState(false);
   if (!asks) {
+    const press = () => (isSure ? onSure() : setAsks(true));
     return (
-      <button type="button" class="quiet" aria-label={`Delete ${what}`} title="Delete" onClick={() => setAsks(true)}>
-        <Icon name="trash" />
+      <button type="button" class="quiet" aria-label={label} title={title} onClick={press}>
+        {children}
       </button>
     );
   }
@@ -131,15 +142,21 @@ export function DeleteButton({ what, onDelete }: { what: string; onDelete: () =>
       type="button"
       class="quiet danger"
       ref={(button) => button?.focus()}
-      aria-label={`Delete ${what}: sure?`}
-      onClick={onDelete}
+      aria-label={`${label}: sure?`}
+      onClick={onSure}
       onBlur={() => setAsks(false)}
       onKeyDown={(event) => event.key === "Escape" && setAsks(false)}
     >
-      Delete?
+      {question}
     </button>
   );
 }
+
+export const DeleteButton = ({ what, onDelete }: { what: string; onDelete: () => void }) => (
+  <SureButton label={`Delete ${what}`} title="Delete" question="Delete?" onSure={onDelete}>
+    <Icon name="trash" />
+  </SureButton>
+);
 
 /** Loads a value when `keys` change. */
 export function useLoaded<T>(load: () => Promise<T>, keys: readonly unknown[]): Loaded<T> {

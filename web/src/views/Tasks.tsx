@@ -7,23 +7,26 @@ import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { maskLayers } from "../masks.ts";
 import { OverlapMatrix } from "../OverlapMatrix.tsx";
-import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, useLoaded } from "../parts.tsx";
+import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, SureButton, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
 import { keptShare } from "../settings.ts";
 import { fileName, shellWord } from "../shell.ts";
-import { useKept, useStore } from "../store.ts";
+import { Store, useStore } from "../store.ts";
 import { Specialize } from "./Specialize.tsx";
 
 interface Draft {
   name: string;
   instruction: string;
-  examples: { input: string; output: string }[];
+  examples: readonly { input: string; output: string }[];
 }
 const emptyDraft: Draft = { name: "", instruction: "", examples: [] };
+const draftOf = ({ name, instruction, examples = [] }: SavedTask): Draft => ({ name, instruction, examples });
+/** It outlives the view. */
+const drafted = new Store(emptyDraft);
 
 export function Tasks({ model }: { model: ServedModel }) {
   const saved = useStore(tasks);
-  const [draft, setDraft] = useKept("task", emptyDraft);
+  const draft = useStore(drafted);
   const list = saved.state === "ready" ? saved.value : [];
   const masks = useTaskMasks(model, list);
   if (saved.state === "loading") {
@@ -40,14 +43,15 @@ export function Tasks({ model }: { model: ServedModel }) {
       </div>
     );
   }
-  const edit = ({ name, instruction, examples = [] }: SavedTask) => {
-    setDraft({ name, instruction, examples: [...examples] });
+  const hasTyped = ![emptyDraft, ...list.map(draftOf)].some((one) => JSON.stringify(one) === JSON.stringify(draft));
+  const edit = (task: SavedTask) => {
+    drafted.set(draftOf(task));
     document.getElementById("task-name")!.focus();
   };
   const known = list.filter(({ maskId }) => masks?.get(maskId));
   return (
     <div class="page">
-      <TaskForm model={model} draft={draft} setDraft={setDraft} />
+      <TaskForm model={model} draft={draft} />
       {list.length === 0 ? (
         <Empty title="No tasks yet">
           <p>
@@ -59,7 +63,7 @@ export function Tasks({ model }: { model: ServedModel }) {
         <>
           <ul class="tasks">
             {list.map((task) => (
-              <TaskCard key={task.name} model={model} task={task} masks={masks} onEdit={edit} />
+              <TaskCard key={task.name} model={model} task={task} masks={masks} hasTyped={hasTyped} onEdit={edit} />
             ))}
           </ul>
           {known.length > 1 && (
@@ -95,10 +99,10 @@ function useTaskMasks(model: ServedModel, list: readonly SavedTask[]): TaskMasks
 interface FormProps {
   model: ServedModel;
   draft: Draft;
-  setDraft: (draft: Draft) => void;
 }
 
-function TaskForm({ model, draft, setDraft }: FormProps) {
+function TaskForm({ model, draft }: FormProps) {
+  const setDraft = (next: Draft) => drafted.set(next);
   const { name, instruction, examples } = draft;
   const [isSaving, setIsSaving] = useState(false);
   const saved = useStore(tasks);
@@ -111,7 +115,7 @@ function TaskForm({ model, draft, setDraft }: FormProps) {
     try {
       const shown = examples.map(({ input, output }) => ({ input: input.trim(), output: output.trim() }));
       await saveTask(model.id, name.trim(), { instruction: instruction.trim(), examples: shown, ...keptShare() });
-      setDraft(emptyDraft);
+      if (drafted.value === draft) setDraft(emptyDraft); // what was typed meanwhile stays
       await loadTasks();
     } catch (failure) {
       setError(failure);
@@ -199,10 +203,12 @@ interface CardProps {
   model: ServedModel;
   task: SavedTask;
   masks: TaskMasks;
+  /** Whether the form has what is saved nowhere. */
+  hasTyped: boolean;
   onEdit: (task: SavedTask) => void;
 }
 
-function TaskCard({ model, task, masks, onEdit }: CardProps) {
+function TaskCard({ model, task, masks, hasTyped, onEdit }: CardProps) {
   const { examples = [] } = task;
   const command = exportCommand(model, task.name);
   const [error, setError] = useState<unknown>();
@@ -227,9 +233,15 @@ function TaskCard({ model, task, masks, onEdit }: CardProps) {
           <p>{task.instruction}</p>
         </div>
         <div class="task-actions">
-          <button type="button" class="quiet" aria-label={`Edit task ${task.name}`} onClick={() => onEdit(task)}>
+          <SureButton
+            label={`Edit task ${task.name}`}
+            title="Edit"
+            question="Replace what is typed?"
+            isSure={!hasTyped}
+            onSure={() => onEdit(task)}
+          >
             <Icon name="edit" /> Edit
-          </button>
+          </SureButton>
           <DeleteButton what={`task ${task.name}`} onDelete={remove} />
         </div>
       </div>
