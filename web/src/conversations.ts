@@ -192,7 +192,9 @@ function save(id: string): string {
     put(branch);
     if (now) now.id = branch.id;
     draftOf(branch.id).set(draftOf(id).value);
+    draftOf(id).set("");
     editsOf(branch.id).set(editsOf(id).value);
+    editsOf(id).set({});
     for (const store of [running, failures] as Store<ReadonlyMap<string, unknown>>[]) {
       const moved = store.value.get(id);
       setIn(store, id, undefined);
