@@ -10,9 +10,7 @@ import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { z } from "zod";
-import { InstructionModel } from "../../src/answer/instructionModel.ts";
 import { keptChannels } from "../../src/bundle/budget.ts";
-import { packBundle } from "../../src/bundle/packBundle.ts";
 import { OptionError } from "../../src/errors.ts";
 import { readJson } from "../../src/files.ts";
 import { readModelConfig } from "../../src/formats/huggingface.ts";
@@ -21,7 +19,6 @@ import { cutModel } from "../../src/specialize/cut.ts";
 import { JobFolder } from "../../src/specialize/jobFolder.ts";
 import { cutAndHeal, type RunSetting, stepsOf, tune } from "../../src/specialize/runs.ts";
 import type { SpecializeEvent } from "../../src/specialize/specialization.ts";
-import { answerPrompts } from "../../src/specialize/taskAnswers.ts";
 import { openDense, taskData } from "../../src/specialize/taskData.ts";
 import { distinct, jsonLines, partHeldOut, type TaskPrompt } from "../../src/specialize/taskPrompts.ts";
 import { readJsonLines } from "../../src/text/jsonl.ts";
@@ -38,7 +35,7 @@ interface Task {
   prompts: number;
   /** Further rows that are neither learned nor measured by KL, but asked: of 60 answers a difference of two points cannot be seen. */
   asked?: number;
-  /** Whether the rows' right answers are learned; else the model's own. */
+  /** Whether the rows' answers are right ones, which the whole model learns first; else they are its own, of before. */
   hasGold: boolean;
   licence: string;
 }
@@ -54,7 +51,12 @@ const TASKS: Readonly<Record<string, Task>> = {
     hasGold: true,
     licence: "Apache-2.0",
   },
-  answers: { files: ["plain.jsonl", "plain-further.jsonl"], prompts: 400, hasGold: false, licence: "MIT" },
+  answers: {
+    files: ["train/plain.jsonl.gz", "train/plain-further.jsonl.gz"],
+    prompts: 1500,
+    hasGold: false,
+    licence: "MIT and Apache-2.0",
+  },
 };
 /** Text of many kinds, none of them a task's: what the arm `general` is cut for and heals on. */
 const GENERAL = ["stories", "code", "math", "python", "roleplay", "tools"];
@@ -71,7 +73,6 @@ const ARMS = ["dense", "tuned", ...Object.keys(CUTS), "unhealed", "griffin"];
 /** Arms of the whole model: one of each task. */
 const WHOLE = ["dense", "tuned"];
 const EVALUATIONS = 8;
-const ANSWER_TOKENS = 160;
 
 const here = import.meta.dirname;
 const root = join(here, "../..");
@@ -183,19 +184,13 @@ async function prepareRows({ files, only, prompts, asked = 0, hasGold }: Task, j
   const all = (await Promise.all(files.map((file) => read(file, only)))).flat();
   const drawn = some(distinct(all), prompts + asked);
   const parts = partHeldOut(drawn.slice(0, prompts), 1);
-  const named = { train: parts.train, heldout: parts.heldOut } as const;
-  if (hasGold)
-    for (const [part, rows] of Object.entries({ ...named, asked: [...parts.heldOut, ...drawn.slice(prompts)] }))
-      await job.made(`${part}.jsonl`, (partial) => writeFileSync(partial, jsonLines(rows)));
-  else if (!job.has("train.jsonl")) {
-    using whole = new InstructionModel(
-      await job.made("dense-bundle", (partial) => packBundle(model, partial, { type: "F16" })),
-    );
-    const how = { job, maxTokens: ANSWER_TOKENS, temperature: 0, seed: 1, threads, cache: { root: job.at("cache") } };
-    const hooks = { signal: new AbortController().signal, onProgress: () => {} };
-    await answerPrompts(whole, "heldout", named.heldout, how, hooks);
-    await answerPrompts(whole, "train", named.train, how, hooks);
-  }
+  const named = {
+    train: parts.train,
+    heldout: parts.heldOut,
+    ...(hasGold && { asked: [...parts.heldOut, ...drawn.slice(prompts)] }),
+  };
+  for (const [part, rows] of Object.entries(named))
+    await job.made(`${part}.jsonl`, (partial) => writeFileSync(partial, jsonLines(rows)));
   await job.made("general.jsonl", async (partial) => {
     const rows = await Promise.all(GENERAL.map((kind) => read(`train/${kind}.jsonl.gz`)));
     writeFileSync(partial, jsonLines(rows.flatMap((own) => some(own, GENERAL_ROWS))));
