@@ -179,6 +179,15 @@ test("whoever gives up verifying stops nobody else who waits for it", async () =
   await expect(bundle.verify({ signal: new AbortController().signal })).rejects.toThrow(/changed or damaged/);
 });
 
+test("a verification that is ended is so for all who wait for it", async () => {
+  using bundle = new Bundle(await packed());
+  const waiting = [bundle.verify(), bundle.verify({ signal: new AbortController().signal })];
+  bundle.stopVerifying(new Error("closed"));
+  const ends = await Promise.allSettled([...waiting, bundle.verify()]);
+  const closed = { status: "rejected", reason: new Error("closed") };
+  expect(ends).toEqual([closed, closed, closed]);
+});
+
 test("a changed byte is found when verifying", async () => {
   const folder = await packed();
   const bytes = readFileSync(join(folder, "ffn.gguf"));

@@ -67,6 +67,7 @@ export class Bundle implements ModelSource {
   readonly layouts: readonly ChannelLayout[];
   #block: number | undefined;
   #verifying: SharedWork | undefined;
+  #closing: Error | undefined;
 
   /**
    * Opens a bundle. Sizes are checked, hashes only by {@link verify}.
@@ -241,6 +242,7 @@ export class Bundle implements ModelSource {
    */
   async verify({ signal, onProgress }: VerifyFilesOptions = {}): Promise<void> {
     signal?.throwIfAborted();
+    if (this.#closing) throw this.#closing;
     this.#verifying ??= this.#verify(onProgress);
     const shared = this.#verifying;
     shared.waiting++;
@@ -256,6 +258,12 @@ export class Bundle implements ModelSource {
         if (this.#verifying === shared) this.#verifying = undefined;
       }
     }
+  }
+
+  /** Ends a verification for all who wait for it, and refuses every other: whoever owns the bundle is closing it. @param reason what they get */
+  stopVerifying(reason: Error): void {
+    this.#closing = reason;
+    this.#verifying?.stop.abort(reason);
   }
 
   #verify(onProgress: VerifyFilesOptions["onProgress"]): SharedWork {

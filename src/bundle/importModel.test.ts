@@ -302,9 +302,29 @@ describe("BOS and EOS of a folder are those of its tokenizer:", () => {
     expect(await tokensOf("Llama 2", configs)).toEqual([1, 1, "</s>"]);
   });
 
+  test("a tokenizer that says it has no BOS has none, whatever the configs say", async () => {
+    const chat_template = "{{ bos_token if bos_token is defined else '' }}{{ messages[0].content }}";
+    const none = (json: object) => ({ ...json, bos_token: null, add_bos_token: false, chat_template });
+    expect((await tokensOf("Qwen3", { "tokenizer_config.json": none }))[0]).not.toBe(1);
+  });
+
+  test("a tokenizer.json that is none is refused by its name", async () => {
+    for (const text of ["[]", "null", "3"]) {
+      const folder = await modelFolder();
+      writeFileSync(join(folder, "tokenizer.json"), text);
+      await refused(folder, /tokenizer\.json: wanted a BPE tokenizer\.json/);
+    }
+  });
+
   test("of several tokens that end answers, templates write the tokenizer's", async () => {
     const named = (json: object) => ({ ...json, eos_token: { content: "<|im_end|>" } });
     const [, , eos] = await tokensOf("SmolLM2", { "tokenizer_config.json": named });
     expect(eos).toBe("<|im_end|>");
+    const other = (json: object) => ({ ...json, eos_token_id: 2 });
+    const [, , unlisted] = await tokensOf("SmolLM2", {
+      "tokenizer_config.json": named,
+      "generation_config.json": other,
+    });
+    expect(unlisted).toBe("<|im_end|>");
   });
 });

@@ -68,7 +68,7 @@ interface Opened {
  * @param source Hugging Face folder with safetensors, GGUF file (of a split one, the first), or llama2.c checkpoint (.bin); for a checkpoint also a
  *   bundle without a predictor, whose weights are then what they were rounded to
  * @param outFolder must not exist; it appears whole or not at all
- * @throws {FileError} if the source is damaged, of another kind, a model that we do not compute, or has a weight that is not finite
+ * @throws {FileError} if the source is damaged, of another kind, a model that we do not compute, or has a weight that is not finite, or would not be in the type
  * @throws {OptionError} if the type does not fit the model, or the folder exists
  */
 export async function importModel(source: string, outFolder: string, options: ImportOptions = {}): Promise<Imported> {

@@ -78,7 +78,7 @@ function shardsOf(path: string): string[] {
 const preferredTypes = "Q8_0 Q6_K Q5_K_M Q5_K_S Q5_1 Q5_0 Q4_K_M Q4_K_S Q4_1 Q4_0 F16 BF16 F32".split(" ");
 
 function chooseGguf({ id, names }: HubSnapshot, file: string | undefined): PullFiles {
-  const models = [...names].filter((name) => name.endsWith(".gguf") && !/(^|[-._/])(mmproj|imatrix)/i.test(name));
+  const models = [...names].filter((name) => name.endsWith(".gguf") && !/(^|[-._/])mmproj|(^|\/)imatrix/i.test(name));
   const firsts = models.filter((name) => (partOf(name)?.part ?? 1) === 1);
   const few = firsts.length > 8 ? [...firsts.slice(0, 8), `and ${firsts.length - 8} more`] : firsts;
   const byType = (type: string) => firsts.find((name) => new RegExp(`(^|[-._/])${type}[-.]`, "i").test(name));

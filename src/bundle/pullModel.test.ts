@@ -200,9 +200,9 @@ describe("a repository of GGUF files", () => {
   });
 
   test("is not taken for one where it only belongs to one, wherever its name says so", async () => {
-    const { downloads } = await hubOf(await ggufs("m-Q4_0.gguf", "m-mmproj-Q8_0.gguf", "m.imatrix.Q8_0.gguf"));
+    const { downloads } = await hubOf(await ggufs("m-imatrix-Q4_0.gguf", "m-mmproj-Q8_0.gguf", "imatrix-Q8_0.gguf"));
     await pullModel(id);
-    expect(downloads()).toEqual(["m-Q4_0.gguf"]);
+    expect(downloads()).toEqual(["m-imatrix-Q4_0.gguf"]);
   });
 
   test("with one file gives that; with several of no known type wants --file", async () => {
@@ -263,6 +263,10 @@ describe("a repository that is a bundle", () => {
     addQuality(path, quality);
     await pullModel(id);
     expect(readManifest(path, "ifprune-bundle").quality).toEqual(quality);
+    hub.add(id, { files: { ...files, "README.md": "# Another card\n" } });
+    const same = await pullModel(id);
+    expect(same.path).not.toBe(path);
+    expect(readManifest(same.path, "ifprune-bundle").quality).toEqual(quality);
     hub.add(id, { files: { ...files, ...(await bundleFiles()).files } });
     const other = await pullModel(id);
     expect(readManifest(other.path, "ifprune-bundle").quality).toBeUndefined();

@@ -17,7 +17,7 @@ import {
 } from "../manifest.ts";
 import { makeCacheFolder } from "./cacheFolder.ts";
 import { cardLicence, importModel } from "./importModel.ts";
-import { pulledFolder, setPulled } from "./pulledModels.ts";
+import { bundleOf, pulledFolder, setPulled } from "./pulledModels.ts";
 import { choosePullFiles } from "./pullFiles.ts";
 import { verifyUnlessKnown } from "./verifiedFiles.ts";
 
@@ -61,19 +61,19 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   const { revision = "main", file, out, offline = isOfflineSet(), signal, onProgress } = options;
   if (out !== undefined) checkNewFolder(out, "pull"); // before anything is downloaded
   const snapshot = await HubSnapshot.open(id, { revision, offline, signal });
-  const measured = readQuality(snapshot.folder);
+  const measured = readQuality(bundleOf(id));
   const { names, kind, notes } = await choosePullFiles(snapshot, file);
   await snapshot.bring(names, (done, total) => onProgress?.("download", done, total));
   const { commit, folder } = snapshot;
   if (kind === "bundle") {
     const manifest = readManifest(folder, "ifprune-bundle"); // with the sizes of what came
+    if (measured?.hash === manifestHash(folder)) addQuality(folder, measured.quality);
     const damaged = offline ? [] : await damagedFiles(folder, manifest, signal);
     if (damaged.length > 0) {
       snapshot.drop(damaged);
       await snapshot.bring(damaged, (done, total) => onProgress?.("download", done, total));
       await verifyUnlessKnown(folder, manifest, { signal });
     }
-    if (measured && !manifest.quality && measured.hash === manifestHash(folder)) addQuality(folder, measured.quality);
     if (out !== undefined) await makeFolder(out, "pull", async (partial) => copyFiles(folder, partial, names));
     else setPulled(id, folder);
     return { path: out ?? folder, commit, isImported: false, notes };
@@ -103,8 +103,9 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   return { path, commit, isImported: true, notes };
 }
 
-/** What was measured here of a bundle in the Hub's cache: bringing its manifest anew takes it away. */
-function readQuality(folder: string): { quality: Quality; hash: string } | undefined {
+/** What was measured here of a bundle: bringing its manifest anew takes it away. */
+function readQuality(folder: string | undefined): { quality: Quality; hash: string } | undefined {
+  if (folder === undefined) return undefined;
   try {
     const { quality } = parseManifest(folder, "ifprune-bundle");
     return quality && { quality, hash: manifestHash(folder) };

@@ -69,8 +69,8 @@ export function namesBundle(word: string): boolean {
   return existsSync(join(word, manifestName)) || (isHubId(word) && isPulled(word));
 }
 
-/** Nothing where what was noted of the pull came to harm: pulling again notes it anew. */
-function bundleOf(id: string): string | undefined {
+/** The bundle that an id stands for on this machine; nothing where what was noted of the pull came to harm, as pulling again notes it anew. */
+export function bundleOf(id: string): string | undefined {
   const path = pulledFile(id);
   try {
     const pulled = existsSync(path) ? pulledSchema.safeParse(readJson(path)).data : undefined;

@@ -16,7 +16,7 @@ import { encodeWeights } from "./quantize.ts";
 import { type ElementType, SafetensorsFile, shapeBytes, writeTensors } from "./safetensors.ts";
 import { checkTensorNames } from "./tensorNames.ts";
 
-export { type GenerationConfig, readGenerationConfig, readModelConfig } from "./huggingfaceConfig.ts";
+export { readModelConfig } from "./huggingfaceConfig.ts";
 
 export interface Model {
   config: ModelConfig;

@@ -19,20 +19,22 @@ export interface SequenceTokens {
 export function readSequenceTokens(folder: string): SequenceTokens {
   const config = join(folder, "tokenizer_config.json");
   const said = existsSync(config) ? tokenizerConfigSchema.safeParse(readJson(config)).data : undefined;
-  const { added_tokens, post_processor } = tokenizerSchema.parse(readJson(join(folder, "tokenizer.json")));
+  const tokenizer = tokenizerSchema.safeParse(readJson(join(folder, "tokenizer.json"))).data;
+  const { added_tokens = [], post_processor } = tokenizer ?? {}; // whoever reads all of it says what it is not
   const idOf = (token: NamedToken | undefined) => {
     const name = typeof token === "object" ? token?.content : token;
     return added_tokens.find(({ content }) => content === name)?.id;
   };
   const generation = readGenerationConfig(folder);
   const first = [post_processor, ...(post_processor?.processors ?? [])].flatMap(firstId)[0];
-  const bosId = idOf(said?.bos_token) ?? generation.bosId ?? first;
+  // A tokenizer that says "null" has none, whatever its model's configs were copied from.
+  const bosId = said?.bos_token === null ? first : (idOf(said?.bos_token) ?? generation.bosId ?? first);
   const own = idOf(said?.eos_token);
   const eosIds = generation.eosIds.length > 0 ? generation.eosIds : own === undefined ? [eosByName(folder)] : [own];
   return {
     bosId,
     addsBos: bosId !== undefined && (said?.add_bos_token ?? first === bosId),
-    eosIds: own !== undefined && eosIds.includes(own) ? [own, ...eosIds.filter((id) => id !== own)] : eosIds,
+    eosIds: own === undefined ? eosIds : [own, ...eosIds.filter((id) => id !== own)],
   };
 }
 
@@ -74,8 +76,7 @@ const tokenizerSchema = z.object({
   added_tokens: z
     .array(z.object({ id: z.number(), content: z.string() }))
     .optional()
-    .catch(undefined)
-    .transform((tokens) => tokens ?? []),
+    .catch(undefined),
   post_processor: postProcessor
     .extend({ processors: z.array(postProcessor).optional() })
     .nullish()

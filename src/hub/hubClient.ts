@@ -44,7 +44,7 @@ export class HubClient {
   readonly #endpoint: string;
   readonly #token: string | undefined;
 
-  /** @throws {OptionError} if `HF_ENDPOINT` is no address */
+  /** @throws {OptionError} if `HF_ENDPOINT` is no address, or the token none */
   constructor(id: string, signal?: AbortSignal) {
     this.#id = id;
     this.#signal = signal;

@@ -312,8 +312,8 @@ function rename(from: string, to: string): void {
 
 const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "ENOENT";
 
-/** What a system says that has no symbolic links: Windows has them for some users only, some disks not at all. */
-const noLinks = ["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"];
+/** What a system says that has no symbolic links: Windows has them for some users only, some disks not at all (there EISDIR on Windows). */
+const noLinks = ["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EISDIR"];
 
 const roomHint = "If need be, set HF_HUB_CACHE to a folder elsewhere. What came stays.";
 

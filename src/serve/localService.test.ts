@@ -1,4 +1,13 @@
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { storiesInBlocks } from "../../test/support/blocks.ts";
@@ -570,6 +579,27 @@ describe("the end", () => {
     await running.next();
     await service[Symbol.asyncDispose]();
     await expect(collect(running)).rejects.toThrow(BusyError);
+  });
+
+  test("closing does not wait until a model's files are read, and what waits for that is not begun", async () => {
+    const folder = join(temporaryFolder(), "stories");
+    await (await openStories({}, folder))[Symbol.asyncDispose]();
+    const path = join(folder, "ifprune.json");
+    const manifest = JSON.parse(readFileSync(path, "utf8"));
+    const bytes = 2 ** 30;
+    writeFileSync(join(folder, "large.bin"), "");
+    truncateSync(join(folder, "large.bin"), bytes);
+    const sha256 = "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14"; // of zeros
+    const files = { ...manifest.files, "large.bin": { bytes, sha256 } };
+    writeFileSync(path, JSON.stringify({ ...manifest, files }));
+    const root = join(temporaryFolder(), "cache");
+    const options = { threads: 1, tasksRoot: temporaryFolder(), cache: { root } };
+    const service = await openLocalService([{ id: "s", path: folder }], options);
+    const refused = expect(ask(service, "Once", { mask: { kind: "dense" } }, "s")).rejects.toThrow(BusyError);
+    await expect.poll(() => service.models()[0]!.verifying?.done, { interval: 5 }).toBeGreaterThan(bytes / 8);
+    await service[Symbol.asyncDispose]();
+    await refused;
+    expect(existsSync(root)).toBe(false); // what comes after the reading was not begun
   });
 
   test("masks are made by the source that the service was opened with", async () => {

@@ -397,7 +397,7 @@ export class LocalService implements InferenceService {
         served.feature = undefined; // the next one may have more luck
         throw error;
       });
-      await model.verify();
+      await model.verify({ signal: either });
       const features: Float32Array[] = [];
       let numTokens = 0;
       for (const input of inputs) {
@@ -479,9 +479,11 @@ export class LocalService implements InferenceService {
   }
 
   async #close(): Promise<void> {
+    const closed = new BusyError("The service is closed.", 1);
     this.#verifying.abort();
+    for (const { model } of this.#served.values()) model.bundle.stopVerifying(closed);
     const drained = this.#queue.drain();
-    for (const stop of this.#stops) stop.abort(new BusyError("The service is closed.", 1));
+    for (const stop of this.#stops) stop.abort(closed);
     await drained;
     await this.#pool[Symbol.asyncDispose]();
     for (const served of this.#served.values()) await closeServed(served);

@@ -629,6 +629,9 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     const other = await newPage();
     await open(other);
     await choose("first", other);
+    await button("Edit the question").click();
+    const edited = page.getByRole("textbox", { name: "The question" });
+    await edited.fill("changed");
     await ask("endless");
     await answers().nth(1).getByText("word word").waitFor();
     await other.getByText("endless").waitFor();
@@ -644,7 +647,10 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Stop").click();
     await page.getByText("Stopped by you.").waitFor();
     await button("Send").waitFor();
-    expect(await next.inputValue()).toBe("next");
+    expect([await next.inputValue(), await edited.inputValue()]).toEqual(["next", "changed"]);
+    await choose("first");
+    await page.getByText("You said: second").waitFor();
+    expect([await next.inputValue(), await edited.count()]).toEqual(["", 0]);
     await page.reload();
     await expect.poll(async () => (await titles()).sort()).toEqual(["first", "renamed"]);
     await choose("first");
@@ -670,8 +676,11 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await page.getByRole("status").getByText("Loading").waitFor();
     const { go } = service;
     service.holdAt = undefined;
+    const change = () => page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await change(); // as when a reader goes to the other tab, and comes back
     await ask("second", other);
     await answered(2, other);
+    await change();
     await button("Stop").click();
     go();
     await expect.poll(() => said()).toEqual(["first", "You said: first", "second", "You said: second"]);
@@ -784,6 +793,30 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await notice.waitFor();
     await button("Delete conversation plural of wolf").click();
     await button("Delete conversation plural of wolf: sure?").click();
+    await notice.waitFor({ state: "detached" });
+  });
+
+  test("a conversation that is not kept is not said to be so once another tab has removed it", async () => {
+    await open();
+    await ask("plural of wolf");
+    await answered(1);
+    const other = await newPage();
+    await open(other);
+    await choose("plural of wolf", other);
+    await page.evaluate(() => {
+      const set = Storage.prototype.setItem;
+      Storage.prototype.setItem = function (key, value) {
+        if (key.startsWith("ifprune.conversation.")) throw new DOMException("full", "QuotaExceededError");
+        set.call(this, key, value);
+      };
+    });
+    await ask("number of wolves");
+    await answered(2);
+    const notice = page.getByText("The browser's storage is full or switched off");
+    await notice.waitFor();
+    await button("Delete conversation plural of wolf", other).click();
+    await button("Delete conversation plural of wolf: sure?", other).click();
+    await expect.poll(() => titles()).toEqual([]);
     await notice.waitFor({ state: "detached" });
   });
 

@@ -147,7 +147,7 @@ function keepOverwritten(id: string, text: string | null): void {
 function keepWhatCame(): void {
   for (const now of running.value.values()) {
     now.show();
-    save(now.id);
+    if (find(now.id)?.messages.at(-1)?.role === "assistant") save(now.id); // else it is kept already
   }
 }
 addEventListener("pagehide", keepWhatCame);

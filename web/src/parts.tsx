@@ -113,7 +113,7 @@ export function CopyButton({ text, label }: { text: string; label: string }) {
 /** Of a button that stands where the one was that began what it stops, and turns into that one again. */
 export const stopOnClick = (stop: () => void) => (event: MouseEvent) => {
   event.preventDefault(); // it may be that one before the browser is done with the click, and submit
-  if (event.detail < 2) stop(); // the second click of a double one was for that one
+  if (event.detail !== 2) stop(); // the second click of a double one was for that one
 };
 
 interface SureButtonProps {

@@ -93,8 +93,12 @@ export function parseStored<T>(text: string | null, isValid: (value: unknown) =>
 /** Keys whose last value is not kept. */
 const lost = new Set<string>();
 
-function noteLost(key: string, isLost: boolean): void {
-  if (isLost) lost.add(key);
+onStored((key) => noteLost(key, false)); // what another tab wrote or removed is kept as it did
+
+/** @param key none: all */
+function noteLost(key: string | undefined, isLost: boolean): void {
+  if (key === undefined) lost.clear();
+  else if (isLost) lost.add(key);
   else lost.delete(key);
   storageTrouble.set(
     lost.size > 0

@@ -161,6 +161,8 @@ test("a result is of the call that it names, by id or by tool, in whatever order
   expect(await answers(result({ tool_call_id: "b" }), result({ tool_call_id: "a" }))).toEqual(["1", "0"]);
   expect(await answers(result({ tool_name: "of_b" }), result({ tool_name: "of_a" }))).toEqual(["1", "0"]);
   expect(await answers(result({}), result({}))).toEqual(["0", "1"]);
+  const again = [...user, { role: "assistant", tool_calls: [{ function: { name: "of_a", arguments: {} } }] }];
+  expect(await answers(...again, result({ tool_name: "of_a" }))).toEqual(["2"]); // the calls before got none
 });
 
 test("thoughts are told apart, of models that have some", async () => {

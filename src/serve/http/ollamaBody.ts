@@ -164,6 +164,7 @@ export function ollamaMessages(messages: NonNullable<OllamaChatBody["messages"]>
       const [call] = open.splice(Math.max(0, at), 1);
       return { role: "tool", content, tool_call_id: call?.id ?? "none" };
     }
+    if (one.role === "user") open.length = 0; // what has no result by then gets none
     if (one.role !== "assistant") return { role: one.role, content };
     const tool_calls = one.tool_calls?.map(({ id: given, function: { name, arguments: values } }) => {
       const id = `${numCalls++}`;

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync } from "node:fs";
 import { extname, join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
-import { makeFolder } from "../../files.ts";
+import { ownPartial, removePartials } from "../../files.ts";
 
 const web = fileURLToPath(new URL("../../../web", import.meta.url));
 /** What the page is built of, in a checkout; a package has it built. */
@@ -77,12 +77,11 @@ async function build(folder: string): Promise<void> {
   const begun = new Date();
   const vite = await import("vite");
   const built = join(folder, "dist");
-  const fresh = `${built}-${process.pid}`;
+  removePartials(folder, "dist.");
+  const fresh = `${built}.${ownPartial()}`;
   try {
-    await makeFolder(fresh, "page", async (outDir) => {
-      await vite.build({ root: folder, build: { outDir }, logLevel: "silent" });
-      utimesSync(join(outDir, "index.html"), begun, begun); // what has changed since is not in it
-    });
+    await vite.build({ root: folder, build: { outDir: fresh }, logLevel: "silent" });
+    utimesSync(join(fresh, "index.html"), begun, begun); // what has changed since is not in it
     rmSync(built, { recursive: true, force: true });
     renameSync(fresh, built);
   } finally {

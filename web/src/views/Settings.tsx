@@ -10,7 +10,7 @@ interface NumberFieldProps {
   note: string;
   min?: number;
   max?: number;
-  step: number | "any";
+  step: number;
   /** What nothing means; where absent, nothing is not taken. */
   empty?: string;
 }
@@ -47,9 +47,9 @@ export function SettingsDialog({ model, close }: { model: ServedModel; close: ()
             note="0: always the likeliest token"
             min={0}
             max={2}
-            step="any"
+            step={0.01}
           />
-          <NumberField name="topP" label="Top-p" note="1: all tokens count" min={0} max={1} step="any" />
+          <NumberField name="topP" label="Top-p" note="1: all tokens count" min={0} max={1} step={0.01} />
           <NumberField name="seed" label="Seed" note="Empty: another each time" step={1} empty="Any" />
           <NumberField
             name="maxTokens"
