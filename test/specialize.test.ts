@@ -284,8 +284,8 @@ test("a folder that is there, and one that cannot be made, are refused, and left
 
 test("a model whose answers have no end is refused, and nothing is left", async () => {
   cpSync(at("random"), at("endless"), { recursive: true });
-  for (const name of ["config.json", "generation_config.json"]) {
-    const { eos_token_id: _, ...rest } = JSON.parse(readFileSync(at("endless", name), "utf8"));
+  for (const name of ["config.json", "generation_config.json", "tokenizer_config.json"]) {
+    const { eos_token_id: _, eos_token: __, ...rest } = JSON.parse(readFileSync(at("endless", name), "utf8"));
     writeFileSync(at("endless", name), JSON.stringify(rest));
   }
   const job = events(at("endless"), at("refused"), { prompts: at("words.txt") });

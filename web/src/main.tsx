@@ -197,9 +197,10 @@ function KeyDialog() {
     keyState.set("given");
     void loadModels();
   };
-  const putAway = () => keyState.value === "wanted" && keyState.set("put away");
+  // Not when it closes: that is told late, when a wrong key may have been refused already.
+  const putAway = () => keyState.set("put away");
   return (
-    <dialog ref={dialog} aria-labelledby="key-title" onClose={putAway}>
+    <dialog ref={dialog} aria-labelledby="key-title" onCancel={putAway}>
       <form onSubmit={submit}>
         <h2 id="key-title">This server wants a key</h2>
         <p>The one that it was started with (--api-key). It is kept until you close this tab.</p>
