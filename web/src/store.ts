@@ -67,8 +67,10 @@ export function storedText(key: string): string | null {
 /** Calls back when another tab has written something or removed it (null). It may be late: there may be something else now. No key: all is gone. */
 export function onStored(listener: (key: string | undefined, text: string | null) => void): void {
   addEventListener("storage", ({ key, newValue }) => {
-    if (key === null) listener(undefined, null);
-    else if (key.startsWith(prefix)) listener(key.slice(prefix.length), newValue);
+    if (key !== null && !key.startsWith(prefix)) return;
+    const own = key?.slice(prefix.length);
+    noteLost(own, false); // it is now as that tab has left it
+    listener(own, newValue);
   });
 }
 
@@ -92,8 +94,6 @@ export function parseStored<T>(text: string | null, isValid: (value: unknown) =>
 
 /** Keys whose last value is not kept. */
 const lost = new Set<string>();
-
-onStored((key) => noteLost(key, false)); // what another tab wrote or removed is kept as it did
 
 /** @param key none: all */
 function noteLost(key: string | undefined, isLost: boolean): void {
