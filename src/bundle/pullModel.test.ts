@@ -1,6 +1,7 @@
 /** From a stand-in of the Hub to a bundle that its id names. Downloads themselves are tested in `src/hub/hubSnapshot.test.ts`. */
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -253,6 +254,17 @@ describe("a repository that is a bundle", () => {
     await pullModel(id);
     expect(downloads().slice(before)).toEqual(["ffn.gguf"]);
     expect(readFileSync(join(path, "ffn.gguf")).equals(Buffer.from(files["ffn.gguf"]!))).toBe(true);
+  });
+
+  test("that was published with what was measured stays as it came", async () => {
+    const { files, folder } = await bundleFiles();
+    addQuality(folder, { prompts: 1, tokens: 2, rows: [{ source: "griffin", tFfn: 32, loss: 0.5, agreement: 0.5 }] });
+    const { downloads } = await hubOf({ ...files, ...filesOf(folder) });
+    const { path } = await pullModel(id);
+    const before = downloads().length;
+    await pullModel(id);
+    expect(lstatSync(join(path, "ifprune.json")).isSymbolicLink()).toBe(true);
+    expect(downloads()).toHaveLength(before);
   });
 
   test("keeps what was measured of it through another pull, unless it is another bundle by then", async () => {

@@ -4,6 +4,7 @@
  */
 import { copyFileSync, existsSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { FileError } from "../errors.ts";
 import { checkNewFolder, checkWithin, makeFolder, makeFolders, removePartials } from "../files.ts";
 import { HubSnapshot } from "../hub/hubSnapshot.ts";
@@ -67,7 +68,8 @@ export async function pullModel(id: string, options: PullOptions = {}): Promise<
   const { commit, folder } = snapshot;
   if (kind === "bundle") {
     const manifest = readManifest(folder, "ifprune-bundle"); // with the sizes of what came
-    if (measured?.hash === manifestHash(folder)) addQuality(folder, measured.quality);
+    if (measured?.hash === manifestHash(folder) && !isDeepStrictEqual(measured.quality, manifest.quality))
+      addQuality(folder, measured.quality);
     const damaged = offline ? [] : await damagedFiles(folder, manifest, signal);
     if (damaged.length > 0) {
       snapshot.drop(damaged);
