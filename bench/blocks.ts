@@ -19,6 +19,7 @@ import type { Engine } from "../src/engine/engine.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { parseManifest, writeManifest } from "../src/manifest.ts";
 import { fullMask } from "../src/mask/mask.ts";
+import { median } from "../src/median.ts";
 import { Random } from "../src/random.ts";
 import { short, ticks } from "../src/report/chart.ts";
 import { line, MARGIN, round, sign, svg, text, textWidth, WIDTH } from "../src/report/svg.ts";
@@ -65,8 +66,6 @@ async function speedOf(engine: Engine, ids: Int32Array): Promise<Speed> {
   const end = performance.now();
   return { prefill: (1000 * ids.length) / (first - start), decode: (1000 * (answerTokens - 1)) / (end - first) };
 }
-
-const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!;
 
 async function measure(name: string): Promise<Measured[]> {
   const shape = shapes[name]!;

@@ -21,6 +21,7 @@ import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { writeFully } from "../src/files.ts";
 import { tensorBytes } from "../src/formats/gguf.ts";
 import type { Mask } from "../src/mask/mask.ts";
+import { median } from "../src/median.ts";
 import { Random } from "../src/random.ts";
 import { makeBundle, modelShape, randomMask, removeMade, root, type Shape } from "./randomBundle.ts";
 
@@ -72,7 +73,6 @@ async function timed<T>(work: () => T | Promise<T>): Promise<[ms: number, result
   return [performance.now() - start, result];
 }
 
-const median = (numbers: readonly number[]) => [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!;
 const flush = () => execFileSync("sync");
 /** Fills the page cache, which the system may have emptied meanwhile. */
 const warm = (path: string) => execFileSync("cat", [path], { stdio: "ignore" });

@@ -23,6 +23,7 @@ import { Graph } from "../src/graph/graph.ts";
 import * as n from "../src/graph/nodes.ts";
 import { compile } from "../src/graph/session.ts";
 import { randomMask } from "../src/mask/baselines.ts";
+import { median } from "../src/median.ts";
 import type { ModelConfig } from "../src/model/config.ts";
 import { joinParts, type Parts, randomDecoder } from "../src/net/parameters.ts";
 import { trainingGraph } from "../src/net/step.ts";
@@ -187,7 +188,6 @@ function inProcess<R>(job: string, folder: string): R {
   return JSON.parse(stdout) as R;
 }
 
-const median = (xs: readonly number[]) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)]!;
 const rounded = (value: number, digits = 3) => Number(value.toFixed(digits));
 
 /** Seconds of each step of each kind, and of the products between them. */

@@ -41,6 +41,7 @@ import { llamaCpp } from "../src/engine/llamaCpp.ts";
 import { greedySampling } from "../src/engine/sampling.ts";
 import { OptionError } from "../src/errors.ts";
 import { fullMask, type Mask } from "../src/mask/mask.ts";
+import { median } from "../src/median.ts";
 import { Random } from "../src/random.ts";
 import { openLocalService } from "../src/serve/localService.ts";
 import { nameMask, TaskStore } from "../src/serve/masks.ts";
@@ -177,10 +178,6 @@ async function measure(open: () => Promise<Engine>, ids: Int32Array, maxTokens: 
   };
 }
 
-function median(of: readonly number[]): number {
-  const all = [...of].sort((a, b) => a - b);
-  return (all[Math.floor((all.length - 1) / 2)]! + all[Math.ceil((all.length - 1) / 2)]!) / 2;
-}
 const round = (value: number) => Math.round(10 * value) / 10;
 const say = (row: object) => void process.stderr.write(`${JSON.stringify(row)}\n`);
 

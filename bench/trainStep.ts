@@ -13,6 +13,7 @@ import * as ort from "onnxruntime-node";
 import { Graph, size } from "../src/graph/graph.ts";
 import * as n from "../src/graph/nodes.ts";
 import { compile, type Session } from "../src/graph/session.ts";
+import { median } from "../src/median.ts";
 import type { ModelConfig } from "../src/model/config.ts";
 import type { PredictorConfig } from "../src/model/predictorConfig.ts";
 import { type StepConfig, trainingGraph } from "../src/net/step.ts";
@@ -97,7 +98,6 @@ async function step(config: StepConfig) {
   };
 }
 
-const median = (xs: number[]) => xs.toSorted((a, b) => a - b)[Math.floor(xs.length / 2)]!;
 async function timed<R>(into: number[], work: () => Promise<R>): Promise<R> {
   const start = performance.now();
   const result = await work();

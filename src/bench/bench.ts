@@ -20,6 +20,7 @@ import { OptionError } from "../errors.ts";
 import { exportSubnetwork } from "../export/export.ts";
 import { ggufFileName } from "../export/exportManifest.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
+import { median } from "../median.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isLocalLayer } from "../model/families.ts";
 import { type Given, readNumbers } from "../options.ts";
@@ -305,9 +306,7 @@ function prefillFlops(config: ModelConfig, K: number, T: number): number {
 }
 
 export function spread(values: readonly number[]): Spread {
-  const sorted = [...values].sort((a, b) => a - b);
-  const [below, above] = [sorted[(sorted.length - 1) >> 1]!, sorted[sorted.length >> 1]!];
-  return { median: (below + above) / 2, min: sorted[0]!, max: sorted.at(-1)! };
+  return { median: median(values), min: Math.min(...values), max: Math.max(...values) };
 }
 
 function row(measurements: BenchResult["measurements"], variant: Variant, promptTokens: number): BenchRow {

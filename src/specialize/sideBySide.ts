@@ -4,6 +4,7 @@ import { OneEngine } from "../answer/oneEngine.ts";
 import type { Engine } from "../engine/engine.ts";
 import { labelScore } from "../engine/labelScore.ts";
 import { fullMask } from "../mask/mask.ts";
+import { median } from "../median.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
 import { isCorrect } from "../text/scorers.ts";
 import type { Both, GoldScore, Specialization, Speed } from "./specialization.ts";
@@ -123,9 +124,4 @@ function speed(asked: readonly Asked[]): Speed {
     firstTokenMs: median(asked.map(({ firstTokenMs }) => firstTokenMs)),
     tokensPerSecond: rates.length > 0 ? median(rates) : undefined,
   };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return (sorted[(sorted.length - 1) >> 1]! + sorted[sorted.length >> 1]!) / 2;
 }

@@ -1,5 +1,6 @@
 /** Stops a run whose loss has left the numbers or the neighbourhood of what it was. */
 import { DivergenceError } from "../errors.ts";
+import { median } from "../median.ts";
 import type { TrainRow } from "./runLog.ts";
 
 /** Losses that the running median is taken over. */
@@ -58,10 +59,4 @@ export class DivergenceGuard {
     if (losses.length > WINDOW) losses.shift();
     this.#losses.set(budget, losses);
   }
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
