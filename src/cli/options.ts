@@ -1,7 +1,6 @@
 /** What actions share: masks and how they are made, words about them, files that they write. */
 
 import { accessSync, constants, existsSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { basename, dirname, resolve } from "node:path";
 import type { StageTimes } from "../answer/answer.ts";
 import type { MaskOptions } from "../answer/instructionModel.ts";
@@ -132,15 +131,6 @@ export function qualityWords(quality: MaskQuality | undefined): string {
   const { loss, agreement } = quality;
   return `, measured: ${loss.toFixed(2)} nats lost a token, ${percent(agreement)} agree${loss > MUCH_LOST ? ": expect wrong answers" : ""}`;
 }
-
-/** What to say of an answer that came slowly, where nothing was said of threads: they wait for each other where others take their cores. */
-export function slowWords(tokensPerSecond: number, threads: number | undefined): string {
-  if (tokensPerSecond >= SLOW || threads !== undefined || availableParallelism() === 1) return "";
-  return "Slow? Where other programs take the cores, --threads 1 is often much quicker.\n";
-}
-
-/** Tokens a second that hint at it, whatever the model. */
-const SLOW = 2;
 
 /** `50 %`, `6.3 %` */
 export function percent(share: number): string {

@@ -24,7 +24,6 @@ import {
   readNamedMask,
   STAGES,
   scoresLine,
-  slowWords,
 } from "./options.ts";
 import { Waiting } from "./progress.ts";
 
@@ -166,5 +165,4 @@ export async function runAction(words: string[], options: Options): Promise<void
   const isOther = formReason === "memory" || (engine.form === "resident" && form === "gathered");
   if (verbose || isOther) process.stderr.write(formLine(answer));
   process.stderr.write(process.stderr.isTTY ? `\x1b[2m${line}\x1b[0m\n` : `${line}\n`);
-  if (perSecond !== undefined) process.stderr.write(slowWords(perSecond, options.threads));
 }

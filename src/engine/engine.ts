@@ -43,7 +43,7 @@ export interface EngineOptions {
   contextLength: number;
   /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. */
   sequences?: number | undefined;
-  /** Default: one for files under 32 MiB, whose work is not worth sharing; one per core for larger ones. */
+  /** Of every step. Default: as many as other programs leave cores, or fewer where those say tokens quicker (`threads.ts`); one for files under 32 MiB, whose work is not worth sharing. */
   threads?: number | undefined;
   /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: `DEFAULT_KV_TYPE`. */
   kvType?: KvType | undefined;

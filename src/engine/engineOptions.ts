@@ -6,7 +6,11 @@ const count = { isInteger: true, min: 1 } as const satisfies Partial<NumberOptio
 export const ENGINE_OPTIONS = {
   contextLength: { words: "most tokens of a prompt and its answer", isInteger: true, min: 2 },
   sequences: { ...count, words: "calls that run at a time, each with a cache of its own", fallback: 1 },
-  threads: { ...count, words: "worker threads", otherwise: "one per core, or one for a model under 32 MiB" },
+  threads: {
+    ...count,
+    words: "worker threads",
+    otherwise: "one per core, or fewer where tokens come quicker; one for a model under 32 MiB",
+  },
 } as const satisfies Record<string, NumberOption>;
 
 export const MAX_TOKENS = {

@@ -53,10 +53,10 @@ export const llamaCpp: EngineProvider = {
     const { contextLength, signal } = options;
     const file = await loadLlama(path, options);
     try {
-      const { model, threads } = file;
-      const context = await asOurs(path, signal, () =>
-        model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads }),
-      );
+      const { model, threads, budget } = file;
+      const create = () =>
+        model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads });
+      const { result: context } = await asOurs(path, signal, () => budget.run(threads, create));
       return new LlamaFeatureEngine(file, context, contextLength);
     } catch (error) {
       await file.dispose();
@@ -87,18 +87,19 @@ class LlamaEngineModel implements EngineModel {
     owned?: AsyncDisposable,
   ): Promise<Engine> {
     const { contextLength, force = false, gpu } = this.#options;
-    const { model, path, sequences, threads, bytes } = this.#file;
+    const { model, path, sequences, threads, budget, bytes } = this.#file;
     // Loading the weights has looked at the memory of one.
     if (this.#hasEngine && !force && !gpu) checkMemory(bytes, `${sequences * contextLength} more tokens`);
-    const context = await asOurs(path, signal, () =>
+    const create = () =>
       model.createContext({
         sequences,
         threads,
         contextSize: contextLength,
         ignoreMemorySafetyChecks: force,
         createSignal: signal,
-      }),
-    );
+      });
+    // Within the budget: a context never gets more threads than there were to have when it was made.
+    const { result: context } = await asOurs(path, signal, () => budget.run(threads, create));
     this.#hasEngine = true;
     const adapt = (other: Uint8Array) => asOurs(path, undefined, () => this.#adapters.set(context, other));
     const own = {
@@ -113,7 +114,13 @@ class LlamaEngineModel implements EngineModel {
       await own[Symbol.asyncDispose]();
       throw error;
     }
-    return new LlamaEngine(this.#file, contextLength, new Sequences(context), owned ?? own, adapt);
+    return new LlamaEngine(
+      this.#file,
+      contextLength,
+      new Sequences(context, this.#file.stepThreads()),
+      owned ?? own,
+      adapt,
+    );
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -270,7 +277,9 @@ class LlamaFeatureEngine implements FeatureEngine {
 
   async feature(ids: Int32Array): Promise<Float32Array> {
     checkIds(ids, ids.length, this.#contextLength, this.#file.vocabSize);
-    const { vector } = await this.#context.getEmbeddingFor(Array.from(ids) as Token[]);
+    const { budget, threads } = this.#file;
+    const { result } = await budget.run(threads, () => this.#context.getEmbeddingFor(Array.from(ids) as Token[]));
+    const { vector } = result;
     return Float32Array.from(vector);
   }
 

@@ -1,6 +1,6 @@
 /** A model file in llama.cpp: looked at, then loaded, with what holds its tokens. */
 import { readdirSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
+import { availableParallelism, cpus } from "node:os";
 import { dirname, join } from "node:path";
 import type { Llama, LlamaModel } from "node-llama-cpp";
 import {
@@ -17,6 +17,7 @@ import { readGgufConfig } from "../formats/ggufModel.ts";
 import { checkNumber, readNumbers } from "../options.ts";
 import type { FeatureOptions } from "./engine.ts";
 import { ENGINE_OPTIONS } from "./engineOptions.ts";
+import { FreeCores, StepThreads, ThreadBudget } from "./threads.ts";
 
 /** One per process and GPU setting: it holds llama.cpp's backends. */
 const backends = new Map<"auto" | false, Promise<Llama>>();
@@ -42,9 +43,23 @@ export function startBackend(gpu: "auto" | false = false): Promise<Llama> {
   return started;
 }
 
+/** Of all contexts of a backend. */
+const budgets = new WeakMap<Llama, ThreadBudget>();
+
+function budgetOf(llama: Llama): ThreadBudget {
+  const allow = (threads: number) => {
+    llama.maxThreads = threads;
+  };
+  const budget = budgets.get(llama) ?? new ThreadBudget(llama.maxThreads, allow);
+  budgets.set(llama, budget);
+  return budget;
+}
+
+/** Of the machine, from when this is loaded on; all of them where the system tells of other cores than this process may use. */
+const FREE_CORES = cpus().length === availableParallelism() ? new FreeCores() : { count: () => Infinity };
+
 /**
- * Threads of llama.cpp wait for each other by spinning: beside another busy process, two of them ran a model of 2 MB at 10 tokens/s
- * where one ran it at 300 and more; and with more threads than cores, which is node-llama-cpp's choice on two, a model of 3B reads 28 times
+ * Beside another busy process, two threads read and said with a model of 2 MB at 10 tokens/s where one did at 300 and more; and with more threads than cores, which is node-llama-cpp's choice on two, a model of 3B reads 28 times
  * slower than with one each.
  */
 const smallModelBytes = 32 * 2 ** 20;
@@ -74,7 +89,11 @@ export interface LlamaFile {
   /** V */
   vocabSize: number;
   sequences: number;
+  /** The most that a step of its contexts takes. */
   threads: number;
+  budget: ThreadBudget;
+  /** Of one context of it. */
+  stepThreads(): StepThreads;
   /** Of a context. */
   bytes: number;
   /** Also frees its contexts. */
@@ -104,8 +123,11 @@ export async function loadLlama(
       ...(pooling === "mean" && { metadataOverrides: { [architectureOf(path)]: { pooling_type: MEAN_POOLING } } }),
     }),
   );
-  const { dispose } = model;
-  return { path, model, vocabSize, sequences, threads, bytes: context, dispose: dispose.bind(model) };
+  const budget = budgetOf(llama);
+  const learns = given.threads === undefined && gpu === false;
+  const stepThreads = () => new StepThreads(budget, threads, learns ? FREE_CORES : undefined);
+  const dispose = model.dispose.bind(model);
+  return { path, model, vocabSize, sequences, threads, budget, stepThreads, bytes: context, dispose };
 }
 
 /** Does what may fail in llama.cpp. @throws in our words @param path of the file that is at fault */

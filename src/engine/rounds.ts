@@ -1,3 +1,5 @@
+import type { StepThreads } from "./threads.ts";
+
 /**
  * Steps of several sequences of one context, in rounds: each may take one step in a round, and all of a round are computed in one batch.
  *
@@ -8,11 +10,17 @@
  * batch; and as the last bits of logits depend on what is computed together, the same calls give the same tokens only if they meet in the same batches.
  */
 export class Rounds {
+  readonly #compute: StepThreads["step"];
   #isRunning = false;
-  #waiting: { sequence: number; begin: () => Promise<() => void> }[] = [];
+  #waiting: { sequence: number; numTokens: number; begin: () => Promise<() => void> }[] = [];
 
-  /** Runs `work` in the next round. */
-  step<T>(sequence: number, work: () => Promise<T>): Promise<T> {
+  /** @param compute does the work of a round, given the tokens that each of its sequences reads */
+  constructor(compute: StepThreads["step"]) {
+    this.#compute = compute;
+  }
+
+  /** Runs `work`, which reads `numTokens`, in the next round. */
+  step<T>(sequence: number, numTokens: number, work: () => Promise<T>): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const begin = async () => {
         try {
@@ -22,7 +30,7 @@ export class Rounds {
           return () => reject(error);
         }
       };
-      this.#waiting.push({ sequence, begin });
+      this.#waiting.push({ sequence, numTokens, begin });
       this.#schedule();
     });
   }
@@ -34,7 +42,8 @@ export class Rounds {
     setImmediate(async () => {
       const round = this.#waiting.sort((a, b) => a.sequence - b.sequence);
       this.#waiting = [];
-      const ends = await Promise.all(round.map(({ begin }) => begin()));
+      const numTokens = round.map((step) => step.numTokens);
+      const ends = await this.#compute(numTokens, () => Promise.all(round.map(({ begin }) => begin())));
       for (const end of ends) end();
       this.#isRunning = false;
       this.#schedule();

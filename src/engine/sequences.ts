@@ -8,6 +8,7 @@ import type {
   Token,
 } from "node-llama-cpp";
 import { Rounds } from "./rounds.ts";
+import type { StepThreads } from "./threads.ts";
 
 /** Tokens of a prompt that are read between two looks at its signal. */
 const promptChunk = 128;
@@ -15,9 +16,10 @@ const promptChunk = 128;
 export class Sequences {
   /** The next one to take comes last. */
   readonly #free: { number: number; sequence: LlamaContextSequence }[];
-  readonly #rounds = new Rounds();
+  readonly #rounds: Rounds;
 
-  constructor(context: LlamaContext) {
+  constructor(context: LlamaContext, threads: StepThreads) {
+    this.#rounds = new Rounds((numTokens, work) => threads.step(numTokens, work));
     this.#free = Array.from({ length: context.totalSequences }, (_, number) => ({
       number,
       sequence: context.getSequence(),
@@ -30,7 +32,7 @@ export class Sequences {
     if (!free) throw new Error("internal: more calls at a time than the engine has sequences");
     const taken = new TakenSequence(
       free.sequence,
-      (work) => this.#rounds.step(free.number, work),
+      (numTokens, work) => this.#rounds.step(free.number, numTokens, work),
       () => {
         this.#free.push(free);
         this.#free.sort((a, b) => b.number - a.number);
@@ -46,19 +48,22 @@ export class Sequences {
   }
 }
 
+/** Runs what reads a number of tokens in the next round. */
+type Step = <T>(numTokens: number, work: () => Promise<T>) => Promise<T>;
+
 export class TakenSequence implements Disposable {
   readonly #sequence: LlamaContextSequence;
-  readonly #step: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly #step: Step;
   readonly #release: () => void;
 
-  constructor(sequence: LlamaContextSequence, step: <T>(work: () => Promise<T>) => Promise<T>, release: () => void) {
+  constructor(sequence: LlamaContextSequence, step: Step, release: () => void) {
     this.#sequence = sequence;
     this.#step = step;
     this.#release = release;
   }
 
   clear(): Promise<void> {
-    return this.#step(() => this.#sequence.clearHistory());
+    return this.#step(0, () => this.#sequence.clearHistory());
   }
 
   /** Reads a prompt but for its end, which is returned. Without a signal nothing is read: one batch is fastest. */
@@ -68,7 +73,7 @@ export class TakenSequence implements Disposable {
     let from = 0;
     for (; tokens.length - from > promptChunk; from += promptChunk) {
       const chunk = tokens.slice(from, from + promptChunk);
-      await this.#step(() => this.#sequence.evaluateWithoutGeneratingNewTokens(chunk));
+      await this.#step(chunk.length, () => this.#sequence.evaluateWithoutGeneratingNewTokens(chunk));
       signal.throwIfAborted();
     }
     return tokens.slice(from);
@@ -82,8 +87,8 @@ export class TakenSequence implements Disposable {
   ): AsyncGenerator<Token, void, void> {
     const tokens = this.#sequence.evaluate(input, options);
     try {
-      for (;;) {
-        const { value, done } = await this.#step(() => tokens.next());
+      for (let numTokens = input.length; ; numTokens = 1) {
+        const { value, done } = await this.#step(numTokens, () => tokens.next());
         signal?.throwIfAborted();
         if (done) return;
         yield value;
@@ -95,7 +100,7 @@ export class TakenSequence implements Disposable {
 
   /** Reads tokens, and gives what is asked for at each. */
   evaluate(input: ControlledEvaluateInputItem[]): Promise<(ControlledEvaluateIndexOutput | undefined)[]> {
-    return this.#step(() => this.#sequence.controlledEvaluate(input));
+    return this.#step(input.length, () => this.#sequence.controlledEvaluate(input));
   }
 
   [Symbol.dispose](): void {
