@@ -6,7 +6,7 @@
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
+import { cpus, loadavg, totalmem } from "node:os";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { DEFAULT_ENGINES } from "../answer/defaultEngines.ts";
@@ -95,7 +95,8 @@ export interface BenchResult {
   machine: {
     cpu: string;
     cores: number;
-    threads: number;
+    /** Of every step; null: as many as the engine takes where nobody says. */
+    threads: number | null;
     memory: number;
     platform: string;
     node: string;
@@ -128,8 +129,7 @@ export interface BenchResult {
  */
 export async function runBench(path: string, options: BenchOptions = {}): Promise<BenchResult> {
   const { signal, onProgress } = options;
-  const { answerTokens, repeats, ...chosen } = readNumbers("bench", BENCH_OPTIONS, options);
-  const { threads = availableParallelism() } = chosen;
+  const { answerTokens, repeats, threads } = readNumbers("bench", BENCH_OPTIONS, options);
   using bundle = new Bundle(path);
   const stored = readStoredModel(path);
   const { config } = bundle;
@@ -200,7 +200,7 @@ export async function runBench(path: string, options: BenchOptions = {}): Promis
       machine: {
         cpu: cpus()[0]?.model ?? "unknown",
         cores: cpus().length,
-        threads,
+        threads: threads ?? null,
         memory: totalmem(),
         platform: `${process.platform} ${process.arch}`,
         node: process.version,

@@ -5,7 +5,7 @@ import type { NumberOption } from "../options.ts";
 export const BENCH_OPTIONS = {
   answerTokens: { words: "tokens of each answer", isInteger: true, min: 2, fallback: 64 },
   repeats: { words: "rounds", isInteger: true, min: 1, fallback: 3 },
-  threads: { ...ENGINE_OPTIONS.threads, otherwise: "one per core" },
+  threads: ENGINE_OPTIONS.threads,
 } as const satisfies Record<string, NumberOption>;
 
 /** Tokens. */

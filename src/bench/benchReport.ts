@@ -8,7 +8,8 @@ const decimals = (value: number, digits = value < 10 ? 2 : value < 100 ? 1 : 0) 
 const withRange = ({ median, min, max }: Spread) => `${decimals(median)} (${decimals(min)}–${decimals(max)})`;
 const megabytes = (value: Spread | null) => (value ? (value.median / 1e6).toFixed(0) : "?");
 
-const threads = ({ threads }: BenchResult["machine"]) => `${threads} thread${threads === 1 ? "" : "s"}`;
+const threads = ({ threads }: BenchResult["machine"]) =>
+  threads === null ? "as many threads as were quickest" : `${threads} thread${threads === 1 ? "" : "s"}`;
 
 export function benchMarkdown(result: BenchResult): string {
   const { model, machine, engine, bytes, rows, ratios, masks, leftOut } = result;

@@ -20,7 +20,7 @@ export interface Job {
   seed: string;
   promptTokens: number;
   answerTokens: number;
-  threads: number;
+  threads: number | undefined;
 }
 
 export interface Measurement {
