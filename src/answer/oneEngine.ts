@@ -13,7 +13,7 @@ interface OneEngineOptions extends Omit<EngineOptions, "contextLength" | "sequen
   cache?: CacheOptions | undefined;
 }
 
-/** Engines of masks, one open at a time: it stays as long as the same mask is wanted, or in the resident form one that keeps as many channels. */
+/** Engines of masks, steady ones unless told otherwise, one open at a time: it stays as long as the same mask is wanted, or in the resident form one that keeps as many channels. */
 export class OneEngine implements AsyncDisposable {
   readonly #model: Pick<InstructionModel, "bundle" | "engines">;
   readonly #cache: CacheOptions | undefined;
@@ -25,12 +25,12 @@ export class OneEngine implements AsyncDisposable {
     model: Pick<InstructionModel, "bundle" | "engines">,
     contextLength: number,
     sequences: number,
-    { form = "gathered", threads, kvType, gpu, force, signal, cache }: OneEngineOptions,
+    { form = "gathered", steady = true, threads, kvType, gpu, force, signal, cache }: OneEngineOptions,
   ) {
     this.#model = model;
     this.#form = form;
     this.#cache = { ...cache, ...(signal && { signal }) };
-    this.#options = { contextLength, sequences, threads, kvType, gpu, force, signal };
+    this.#options = { contextLength, sequences, steady, threads, kvType, gpu, force, signal };
   }
 
   /** @throws {OptionError} if the mask does not have the form */

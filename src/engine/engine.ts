@@ -43,8 +43,10 @@ export interface EngineOptions {
   contextLength: number;
   /** Calls that run at a time, each with a cache of its own; their tokens are computed in one batch. */
   sequences?: number | undefined;
-  /** Of every step. Default: as many as other programs leave cores, or fewer where those say tokens quicker (`threads.ts`); one for files under 32 MiB, whose work is not worth sharing. */
+  /** Of every step. Default: as many as other programs leave cores, or fewer where those say tokens quicker (`threads.ts`); at most one for files under 32 MiB, whose work is not worth sharing. */
   threads?: number | undefined;
+  /** Take the same number of threads wherever it is in the last bits of what is computed, so that the same calls give the same tokens. Default: false. */
+  steady?: boolean | undefined;
   /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: `DEFAULT_KV_TYPE`. */
   kvType?: KvType | undefined;
   /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */

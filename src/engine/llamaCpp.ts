@@ -24,6 +24,7 @@ import { asOurs, type LlamaFile, loadLlama, startBackend } from "./llamaFile.ts"
 import { checkBias, llamaSampling } from "./llamaSampling.ts";
 import { completeSampling, drawToken, largest, logProbabilities, type Sampling } from "./sampling.ts";
 import { Sequences, type TakenSequence } from "./sequences.ts";
+import type { StepThreads } from "./threads.ts";
 
 export const llamaCpp: EngineProvider = {
   async load() {
@@ -56,7 +57,7 @@ export const llamaCpp: EngineProvider = {
       const { model, threads, budget } = file;
       const create = () =>
         model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads });
-      const { result: context } = await asOurs(path, signal, () => budget.run(threads, create));
+      const context = await asOurs(path, signal, () => budget.run({ threads, yields: false }, create));
       return new LlamaFeatureEngine(file, context, contextLength);
     } catch (error) {
       await file.dispose();
@@ -99,7 +100,7 @@ class LlamaEngineModel implements EngineModel {
         createSignal: signal,
       });
     // Within the budget: a context never gets more threads than there were to have when it was made.
-    const { result: context } = await asOurs(path, signal, () => budget.run(threads, create));
+    const context = await asOurs(path, signal, () => budget.run({ threads, yields: false }, create));
     this.#hasEngine = true;
     const adapt = (other: Uint8Array) => asOurs(path, undefined, () => this.#adapters.set(context, other));
     const own = {
@@ -268,18 +269,19 @@ class LlamaFeatureEngine implements FeatureEngine {
   readonly #file: LlamaFile;
   readonly #context: LlamaEmbeddingContext;
   readonly #contextLength: number;
+  readonly #threads: StepThreads;
 
   constructor(file: LlamaFile, context: LlamaEmbeddingContext, contextLength: number) {
     this.#file = file;
     this.#context = context;
     this.#contextLength = contextLength;
+    this.#threads = file.stepThreads();
   }
 
   async feature(ids: Int32Array): Promise<Float32Array> {
     checkIds(ids, ids.length, this.#contextLength, this.#file.vocabSize);
-    const { budget, threads } = this.#file;
-    const { result } = await budget.run(threads, () => this.#context.getEmbeddingFor(Array.from(ids) as Token[]));
-    const { vector } = result;
+    const embed = () => this.#context.getEmbeddingFor(Array.from(ids) as Token[]);
+    const { vector } = await this.#threads.step([ids.length], embed);
     return Float32Array.from(vector);
   }
 

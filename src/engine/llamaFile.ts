@@ -1,6 +1,6 @@
 /** A model file in llama.cpp: looked at, then loaded, with what holds its tokens. */
 import { readdirSync, statSync } from "node:fs";
-import { availableParallelism, cpus } from "node:os";
+import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import type { Llama, LlamaModel } from "node-llama-cpp";
 import {
@@ -17,7 +17,7 @@ import { readGgufConfig } from "../formats/ggufModel.ts";
 import { checkNumber, readNumbers } from "../options.ts";
 import type { FeatureOptions } from "./engine.ts";
 import { ENGINE_OPTIONS } from "./engineOptions.ts";
-import { FreeCores, StepThreads, ThreadBudget } from "./threads.ts";
+import { freeCores, StepThreads, ThreadBudget } from "./threads.ts";
 
 /** One per process and GPU setting: it holds llama.cpp's backends. */
 const backends = new Map<"auto" | false, Promise<Llama>>();
@@ -50,17 +50,14 @@ function budgetOf(llama: Llama): ThreadBudget {
   const allow = (threads: number) => {
     llama.maxThreads = threads;
   };
-  const budget = budgets.get(llama) ?? new ThreadBudget(llama.maxThreads, allow);
+  const budget = budgets.get(llama) ?? new ThreadBudget(llama.maxThreads, allow, freeCores());
   budgets.set(llama, budget);
   return budget;
 }
 
-/** Of the machine, from when this is loaded on; all of them where the system tells of other cores than this process may use. */
-const FREE_CORES = cpus().length === availableParallelism() ? new FreeCores() : { count: () => Infinity };
-
 /**
- * Beside another busy process, two threads read and said with a model of 2 MB at 10 tokens/s where one did at 300 and more; and with more threads than cores, which is node-llama-cpp's choice on two, a model of 3B reads 28 times
- * slower than with one each.
+ * Beside another busy process, two threads ran a model of 2 MB at 10 tokens/s where one ran it at 300 and more; and with more threads than cores, which is node-llama-cpp's choice on two, a model of
+ * 3B reads 28 times slower than with one each.
  */
 const smallModelBytes = 32 * 2 ** 20;
 
@@ -82,6 +79,9 @@ function partsOf(path: string): string[] {
 const totalBytes = (files: readonly string[]) =>
   files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
 
+/** Tokens of a context up to which flash attention does not part the keys of a sequence that says a token among threads: from 512 on, and their number is rounded up to a multiple of 256. */
+const LAST_UNSPLIT = 256;
+
 /** A loaded model, and what its contexts have in common. */
 export interface LlamaFile {
   path: string;
@@ -102,7 +102,7 @@ export interface LlamaFile {
 
 export async function loadLlama(
   path: string,
-  { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, signal, pooling, ...given }: FeatureOptions,
+  { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, steady = false, signal, pooling, ...given }: FeatureOptions,
 ): Promise<LlamaFile> {
   const { contextLength } = given;
   checkNumber("engine", "contextLength", contextLength, ENGINE_OPTIONS.contextLength);
@@ -124,8 +124,9 @@ export async function loadLlama(
     }),
   );
   const budget = budgetOf(llama);
-  const learns = given.threads === undefined && gpu === false;
-  const stepThreads = () => new StepThreads(budget, threads, learns ? FREE_CORES : undefined);
+  const splits = contextLength > LAST_UNSPLIT;
+  const isFixed = given.threads !== undefined || llama.gpu !== false || (steady && splits);
+  const stepThreads = () => new StepThreads(budget, threads, isFixed);
   const dispose = model.dispose.bind(model);
   return { path, model, vocabSize, sequences, threads, budget, stepThreads, bytes: context, dispose };
 }

@@ -56,6 +56,7 @@ export async function compareModels(
   const open = ({ bundle }: InstructionModel, model: InstructionModel) =>
     new OneEngine(model, Math.min(bundle.contextLength, longest), 1, {
       ...engine,
+      steady: false, // as it is used
       cache: { root },
       signal,
     });
