@@ -40,6 +40,21 @@ test("either form gives the same tokens; within the resident model masks that ke
   expect(opened).toBe(4 + 2);
 });
 
+test("its engines are steady unless told otherwise", async () => {
+  using bundle = await blockBundle(model, 16, "F32");
+  const seen: unknown[] = [];
+  const open: EngineProvider["open"] = (path, options) => {
+    seen.push(options.steady);
+    return DEFAULT_ENGINES.open(path, options);
+  };
+  for (const steady of [undefined, false]) {
+    const options = { steady, cache: { root: temporaryFolder() } };
+    await using one = new OneEngine({ bundle, engines: { ...DEFAULT_ENGINES, open } }, 32, 1, options);
+    await one.of("mask", masks[0]!);
+  }
+  expect(seen).toEqual([true, false]);
+});
+
 test("a soft mask has no resident form", async () => {
   using bundle = await blockBundle(model, 16, "F32");
   const soft = { ...masks[0]!, lambda: masks[0]!.layers.map((layer) => new Float32Array(layer.length).fill(0.5)) };

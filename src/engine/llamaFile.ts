@@ -15,7 +15,7 @@ import { EngineError, FileError, IfpruneError, MemoryError } from "../errors.ts"
 import { arrayLength, GgufFile } from "../formats/gguf.ts";
 import { readGgufConfig } from "../formats/ggufModel.ts";
 import { checkNumber, readNumbers } from "../options.ts";
-import type { FeatureOptions } from "./engine.ts";
+import type { EngineOptions, FeatureOptions } from "./engine.ts";
 import { ENGINE_OPTIONS } from "./engineOptions.ts";
 import { freeCores, StepThreads, ThreadBudget } from "./threads.ts";
 
@@ -79,6 +79,11 @@ function partsOf(path: string): string[] {
 const totalBytes = (files: readonly string[]) =>
   files.reduce((sum, file) => sum + (statSync(file, { throwIfNoEntry: false })?.size ?? 0), 0);
 
+/** Whether all steps of a context take the same number of threads: somebody said it, or it would be in the bits of what is to be steady. */
+export function keepsThreads({ threads, steady, kvType, contextLength }: EngineOptions): boolean {
+  return threads !== undefined || (steady === true && kvType === "F16" && contextLength > LAST_UNSPLIT);
+}
+
 /** Tokens of a context up to which flash attention does not part the keys of a sequence that says a token among threads: from 512 on, and their number is rounded up to a multiple of 256. */
 const LAST_UNSPLIT = 256;
 
@@ -124,8 +129,7 @@ export async function loadLlama(
     }),
   );
   const budget = budgetOf(llama);
-  const splits = contextLength > LAST_UNSPLIT;
-  const isFixed = given.threads !== undefined || llama.gpu !== false || (steady && splits);
+  const isFixed = llama.gpu !== false || keepsThreads({ ...given, steady, kvType });
   const stepThreads = () => new StepThreads(budget, threads, isFixed);
   const dispose = model.dispose.bind(model);
   return { path, model, vocabSize, sequences, threads, budget, stepThreads, bytes: context, dispose };
