@@ -322,6 +322,19 @@ test("a dry run says what it takes and leaves nothing; a bundle and a checkpoint
   expect(readdirSync(folder).filter((name) => name.startsWith("dry"))).toEqual([]);
 });
 
+test("a dry run that is stopped leaves nothing, and takes nothing from a job that is under way", {
+  timeout: 120_000,
+}, async () => {
+  const options = { examples: at("gold.jsonl") };
+  const stopped = (dryRun: boolean) =>
+    events(at("random"), at("stopped"), { ...options, dryRun }, ({ kind }) => kind !== "note");
+  await expect(stopped(true)).rejects.toThrow("stopped");
+  expect(existsSync(at("stopped.job"))).toBe(false);
+  await expect(stopped(false)).rejects.toThrow("stopped");
+  await expect(stopped(true)).rejects.toThrow("stopped");
+  expect(existsSync(at("stopped.job"))).toBe(true);
+});
+
 test("a job may lie in its model's own folder", { timeout: 120_000 }, async () => {
   cpSync(at("random"), at("holder"), { recursive: true });
   const job = () =>

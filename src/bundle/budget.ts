@@ -13,7 +13,7 @@ export const T_FFN = {
   words: "channels kept per layer",
   isInteger: true,
   min: 1,
-  otherwise: "as the predictor was trained, else about half",
+  otherwise: "as the predictor was trained; without one about half where a source is named",
 } as const satisfies NumberOption;
 
 /** The same as a share of the model's FFN. */

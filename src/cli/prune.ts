@@ -1,9 +1,10 @@
 import { budgetTFfn } from "../bundle/budget.ts";
 import { OptionError } from "../errors.ts";
 import { checkNewFolder, makeFolders } from "../files.ts";
-import { loadModel, savedFormat, saveModel } from "../train/checkpoint.ts";
+import { loadModel, type SavedModel, savedFormat, saveModel } from "../train/checkpoint.ts";
 import { encodeQuestions, readQuestions } from "../train/data.ts";
 import { type PrunePhase, type PruneReport, prune } from "../train/prune.ts";
+import { recipeOfMasks } from "../train/runStart.ts";
 import { interruption } from "./interruption.ts";
 import { printJson } from "./options.ts";
 import { Progress } from "./progress.ts";
@@ -70,10 +71,11 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
   }).finally(() => shown?.progress.finish());
   await saveModel(out, pruned);
   if (json) printJson(report);
-  else process.stderr.write(summary(report, out));
+  else process.stderr.write(summary(pruned, report, out));
 }
 
-function summary({ prompts, entries, routed, kept, reconstruction }: PruneReport, out: string): string {
+function summary(model: SavedModel, report: PruneReport, out: string): string {
+  const { prompts, entries, routed, kept, reconstruction } = report;
   const share = (value: number) => `${(100 * value).toFixed(1)} %`;
   const rows = entries.map(({ prompts, domains }, entry) => {
     const names = Object.entries(domains).map(([name, count]) => `${name} ${count}`);
@@ -88,7 +90,7 @@ function summary({ prompts, entries, routed, kept, reconstruction }: PruneReport
           `error of FFN outputs under each prompt's mask, mean over layers: ${share(reconstruction.before)}, reconstructed ${share(reconstruction.after)}`,
         ]
       : []),
-    `${out}: checkpoint. Heal it: name it in a recipe as "init", with a stage of kind distil.`,
+    `${out}: checkpoint. Heal it with a recipe that has ${recipeOfMasks(model)} and names it as "init", and a stage of kind distil.`,
     "",
   ].join("\n");
 }

@@ -27,7 +27,9 @@ export async function specializeAction(model: string, { out, yes, json, ...optio
     throw new OptionError(
       "specialize: wanted --yes where nobody can be asked about the prompts that the model drafts, got none. Give it, or --prompts alone.",
     );
-  const signal = interruption("specialize: stopped; the same command goes on.");
+  const signal = interruption(
+    `specialize: stopped; ${options.dryRun ? "what the dry run made is gone" : "the same command goes on"}.`,
+  );
   const screen = new Screen(json === true);
   try {
     const confirm = yes || !canAsk ? undefined : () => isConfirmed("Do these drafts belong to the task?", signal);

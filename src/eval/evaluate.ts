@@ -243,7 +243,7 @@ async function chooseMasks(
   if (source === undefined && own !== "source" && !isBudgetOnly) {
     const what = `${given.join(", ")}, as the model was trained without a predictor`;
     throw new OptionError(
-      `evaluation: wanted a source of masks for ${what}, got none. Name one of ${SOURCE_NAMES.join(", ")}.`,
+      `evaluation: wanted a source of masks for ${what}, got none. Name one of ${SOURCE_NAMES.filter((name) => name !== "predictor").join(", ")}.`,
     );
   }
 

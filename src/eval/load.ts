@@ -12,11 +12,17 @@ import { formatOfFolder, IMPORT_RECIPE, manifestHash, manifestName, whatIs } fro
 import { randomMask } from "../mask/baselines.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
-import { featureWidth, headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 import { inMemory } from "../model/source.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
-import { checkpointFolders, loadCheckpoint, loadModel, type SavedModel, savedFormat } from "../train/checkpoint.ts";
+import {
+  checkpointFolders,
+  loadCheckpoint,
+  loadModel,
+  type SavedModel,
+  savedFormat,
+  savedPredictor,
+} from "../train/checkpoint.ts";
 import { parseRecipe } from "../train/recipe/read.ts";
 import { BundleEvaluator } from "./bundleEvaluator.ts";
 import type { MaskedModel, OpenedModel } from "./evaluate.ts";
@@ -66,7 +72,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
     llm: llm.weights,
     ...(predictor && { predictor: { backbone: predictor.backbone.weights, head: predictor.head } }),
   };
-  const predictorConfig = predictorOf(saved, folder);
+  const predictorConfig = savedPredictor(saved, folder);
   const evaluator = new Evaluator(
     {
       llm: llm.config,
@@ -132,17 +138,6 @@ function onGraph(evaluator: Evaluator): MaskedModel {
       return answers.map((answer, i) => ({ answer, score: scores[i]! }));
     },
   };
-}
-
-function predictorOf({ card, llm, predictor }: SavedModel, folder: string): PredictorConfig | undefined {
-  if (!predictor) return undefined;
-  const { numLayers, ffnWidth } = llm.config;
-  const backbone = predictor.backbone.config;
-  const shapes = new Map([...predictor.head].map(([name, { shape }]) => [name, shape]));
-  const path = join(folder, "predictor/head.safetensors");
-  const read = { backbone, pooling: card.predictorPooling };
-  const head = headConfig(path, shapes, { featureWidth: featureWidth(read), numLayers, ffnWidth });
-  return { ...read, numLayers, ffnWidth, ...head };
 }
 
 async function ownMasks(folder: string, { card, llm, predictor }: SavedModel): Promise<OpenedModel["own"]> {

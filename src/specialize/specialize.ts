@@ -122,13 +122,14 @@ export async function* specialize(
   using job = new JobFolder(jobPath, key);
   const how = { threads, force, cache: { root: job.at("cache") } };
 
-  const { dense, denseBundle, widths, given, manner } = yield* prepared({
-    ...{ source, prompts, drafts, numbers, options, job },
-  });
-  if (dryRun) {
-    if (job.isNew) job.remove();
-    return;
+  let begun: Prepared;
+  try {
+    begun = yield* prepared({ source, prompts, drafts, numbers, options, job });
+  } finally {
+    if (dryRun && job.isNew) job.remove(); // stopped, too
   }
+  if (dryRun) return;
+  const { dense, denseBundle, widths, given, manner } = begun;
   using untuned = new InstructionModel(denseBundle);
   const dFfn = untuned.bundle.ffnWidth;
   const count = given ? given.train.length + given.heldOut.length : 0;

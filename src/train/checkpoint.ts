@@ -38,6 +38,7 @@ import {
 } from "../manifest.ts";
 import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
 import type { Weights } from "../model/config.ts";
+import { featureWidth, headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 import { refused } from "../refusals.ts";
 import { ChatTemplate, chatTemplateName } from "../text/chatTemplate.ts";
 import { PromptFormat } from "../text/prompt.ts";
@@ -385,4 +386,21 @@ function syncFolder(path: string): void {
   } finally {
     closeSync(descriptor);
   }
+}
+
+/**
+ * The predictor of a saved model, if it has one.
+ *
+ * @param where it was saved, for messages
+ * @throws {FileError} if its head is not of the model
+ */
+export function savedPredictor({ card, llm, predictor }: SavedModel, where: string): PredictorConfig | undefined {
+  if (!predictor) return undefined;
+  const { numLayers, ffnWidth } = llm.config;
+  const backbone = predictor.backbone.config;
+  const shapes = new Map([...predictor.head].map(([name, { shape }]) => [name, shape]));
+  const path = join(where, "predictor/head.safetensors");
+  const read = { backbone, pooling: card.predictorPooling };
+  const head = headConfig(path, shapes, { featureWidth: featureWidth(read), numLayers, ffnWidth });
+  return { ...read, numLayers, ffnWidth, ...head };
 }

@@ -40,6 +40,16 @@ describe("a run that starts from another", () => {
     expect(parts.predictor!.head).toBe(init.predictor!.head);
   });
 
+  test("does not lose its masks for want of two keys, which the message has", () => {
+    const init = saved(recipe);
+    const { predictor: _, mask: __, ...dense } = recipe;
+    expect(() => initialParts(dense as Recipe, init, V)).toThrow(
+      /wanted "predictor" and "mask", .* got neither: it would lose them\. Add "predictor": \{"backbone":"as it was trained","pooling":"last","head":"linear","rank":8\}, "mask": \{"kind":"predictor",.*"block":1\}/,
+    );
+    const other = { ...dense, mask: { kind: "learned-static", tFfn: 8, block: 1 } } as Recipe;
+    expect(initialParts(other, init, V).predictor).toBe(undefined); // masks of another kind were asked for
+  });
+
   test("does not go on with another pooling, nor with another LM for its predictor", () => {
     const init = saved(recipe);
     expect(() => initialParts(withPredictor({ pooling: "mean" }), init, V)).toThrow(

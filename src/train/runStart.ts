@@ -13,7 +13,7 @@ import { Random } from "../random.ts";
 import { loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { readTokenizerFile } from "../text/tokenizerFile.ts";
 import { trainTokenizer } from "../text/trainTokenizer.ts";
-import { loadLatestCheckpoint, loadModel, type SavedModel } from "./checkpoint.ts";
+import { loadLatestCheckpoint, loadModel, type SavedModel, savedPredictor } from "./checkpoint.ts";
 import { readDocuments } from "./data.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { llmConfig, predictorConfig, type Recipe } from "./recipe/schema.ts";
@@ -103,6 +103,10 @@ export function initialParts(
     }
     return model?.weights;
   };
+  if (init?.predictor && !recipe.predictor && !recipe.mask)
+    throw new OptionError(
+      `recipe "${recipe.name}": wanted "predictor" and "mask", as the model that "init" names has masks, got neither: it would lose them. Add ${recipeOfMasks(init)}.`,
+    );
   if (init?.predictor && backbone)
     throw new OptionError(
       `recipe "${recipe.name}": wanted no "predictor.init", as the model that "init" names has a predictor, got one. Remove either.`,
@@ -125,6 +129,19 @@ export function initialParts(
     }),
     ...(recipe.mask?.kind === "learned-static" && { static: randomStatic(llm, recipe.mask.block, random("static")) }),
   };
+}
+
+/** What a recipe says to go on from a model with the masks that it has, as lines of JSON without the braces around them. @param model with a predictor */
+export function recipeOfMasks(model: SavedModel): string {
+  const { backbone, pooling, head, rank, block } = savedPredictor(model, "init")!;
+  const own = backbone.numLayers === 0 ? { llmLayers: 0 } : "as it was trained";
+  const lines = {
+    predictor: { backbone: own, pooling, head, rank },
+    mask: { kind: "predictor", tFfn: model.card.tFfn, block },
+  };
+  return Object.entries(lines)
+    .map(([key, value]) => `"${key}": ${JSON.stringify(value)}`)
+    .join(", ");
 }
 
 /** The head of the model that a run starts from, if it has one. @throws {OptionError} if the recipe's is of another shape */
