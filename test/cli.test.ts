@@ -136,6 +136,9 @@ describe("an imported model", () => {
     const listed = said(await succeed("run", "Tell", ...files, ...rest));
     expect(listed).toBe(said(await succeed("run", "Tell", "--input", "cat\n\ndog", ...rest)));
     expect((await inProcess("run", "-", "--file", "-", ...rest)).stderr).toContain("wanted standard input once");
+    const slot = "place for its input, and none was given";
+    expect((await inProcess("run", "Tell of {input}", ...rest)).stderr).toContain(slot);
+    expect((await inProcess("run", "Tell of {input}", "--input", "cats", ...rest)).stderr).not.toContain(slot);
   });
 
   test("runs dense unless told, and says why and what else there is", async () => {

@@ -8,6 +8,7 @@ import { checkResident, hasResident, residentBytes } from "../bundle/residentMod
 import { OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { IMPORT_RECIPE } from "../manifest.ts";
+import { hasInputSlot } from "../text/prompt.ts";
 import { TINY_NOTE } from "./commands/flags.ts";
 import { printComparison } from "./comparison.ts";
 import { interruption } from "./interruption.ts";
@@ -102,6 +103,10 @@ export async function runAction(words: string[], options: Options): Promise<void
   const how = await readMaskFlags(flags, waiting);
   const masked = mask === undefined ? undefined : await readNamedMask(mask, model.bundle);
   const onStage = (stage: keyof typeof STAGES) => waiting.say(STAGES[stage]);
+  if (!input && hasInputSlot(instruction))
+    waiting.note(
+      "The instruction has a place for its input, and none was given: it is read as it stands. --input TEXT fills it.\n",
+    );
   if (isTiny(path)) waiting.note(`tiny: ${TINY_NOTE}`);
   if (compare) {
     const { temperature: _, repeatPenalty: __, form: ___, ...greedy } = engine;

@@ -38,10 +38,15 @@ export function composePrompt(instruction: string, input?: string, examples: rea
     if (typeof text !== "string")
       throw new InputError(`prompt: wanted texts, got ${JSON.stringify(text) ?? "nothing"}.`);
   }
-  const hasSlot = instruction.search(INPUT_SLOT) >= 0;
+  const hasSlot = hasInputSlot(instruction);
   const shown =
     (input && hasSlot ? fillSlots(instruction, input) : instruction) + examples.map(composeExample).join("");
   return input && !hasSlot ? `${shown}${INPUT_MARK}${input}` : shown;
+}
+
+/** Whether an instruction has a place for its input. */
+export function hasInputSlot(instruction: string): boolean {
+  return instruction.search(INPUT_SLOT) >= 0;
 }
 
 function fillSlots(instruction: string, input: string): string {
