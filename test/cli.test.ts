@@ -630,7 +630,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "a control of a model that has no masks",
     () => ["eval", at("stories"), questions, "--control", "generic"],
-    /wanted a source of masks for control, .+, got none\. Name one of predictor, griffin/,
+    /wanted a source of masks for control, .+, got none\. Name one of griffin/,
   ],
   [
     "a size for a mask that has its own",
