@@ -75,9 +75,15 @@ try {
   rmSync(root, { recursive: true });
 }
 const machine = `${cpus()[0]!.model.trim()}, ${cpus().length} cores, Node ${process.version}`;
+const names = bundles.map((path) => basename(resolve(path)));
+const command = [
+  "npx tsx bench/threads.ts",
+  ...names,
+  ...["keep", "prompt", "answer", "rounds"].map((key) => `--${key} ${values[key as keyof typeof values]}`),
+];
 const text = `# The number of threads
 
-\`npx tsx bench/threads.ts\` on ${machine}: ${keep * 100} % of the FFN's channels, prompts of ${promptTokens} tokens, answers of ${maxTokens}, medians of ${rounds} rounds.
+\`${command.join(" ")}\` on ${machine}: ${keep * 100} % of the FFN's channels, prompts of ${promptTokens} tokens, answers of ${maxTokens}, medians of ${rounds} rounds.
 
 ${markdownTable(TITLES, rows, ["threads", "model"]).join("\n")}
 `;

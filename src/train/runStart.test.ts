@@ -46,6 +46,8 @@ describe("a run that starts from another", () => {
     expect(() => initialParts(dense as Recipe, init, V)).toThrow(
       /wanted "predictor" and "mask", .* got neither: it would lose them\. Add "predictor": \{"backbone":"as it was trained","pooling":"last","head":"linear","rank":8\}, "mask": \{"kind":"predictor",.*"block":1\}/,
     );
+    const withImportance = saved(withPredictor({ importance: true }));
+    expect(() => initialParts(dense as Recipe, withImportance, V)).toThrow(/"rank":8,"importance":true\}/);
     const other = { ...dense, mask: { kind: "learned-static", tFfn: 8, block: 1 } } as Recipe;
     expect(initialParts(other, init, V).predictor).toBe(undefined); // masks of another kind were asked for
   });

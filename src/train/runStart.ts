@@ -133,10 +133,10 @@ export function initialParts(
 
 /** What a recipe says to go on from a model with the masks that it has, as lines of JSON without the braces around them. @param model with a predictor */
 export function recipeOfMasks(model: SavedModel): string {
-  const { backbone, pooling, head, rank, block } = savedPredictor(model, "init")!;
+  const { backbone, pooling, head, rank, block, importance } = savedPredictor(model, "init")!;
   const own = backbone.numLayers === 0 ? { llmLayers: 0 } : "as it was trained";
   const lines = {
-    predictor: { backbone: own, pooling, head, rank },
+    predictor: { backbone: own, pooling, head, rank, ...(importance && { importance }) },
     mask: { kind: "predictor", tFfn: model.card.tFfn, block },
   };
   return Object.entries(lines)
