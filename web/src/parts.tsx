@@ -1,6 +1,6 @@
 /** Small parts that several views use. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, type CompletionExtension, type ServedModel } from "./api.ts";
 import { decodeLayers, fits, shareKeeping } from "./channels.ts";
 import type { AnswerInfo } from "./conversations.ts";
@@ -16,7 +16,7 @@ import { useStore } from "./store.ts";
 
 export function Markdown({ text }: { text: string }) {
   const element = useRef<HTMLDivElement>(null);
-  useEffect(() => element.current!.replaceChildren(renderMarkdown(text)), [text]);
+  useLayoutEffect(() => element.current!.replaceChildren(renderMarkdown(text)), [text]); // before it is painted, not after
   return <div class="markdown" ref={element} />;
 }
 
