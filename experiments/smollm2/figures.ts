@@ -1,6 +1,6 @@
 /** The evidence as figures, of the arm that is the best. */
-import { short, ticks } from "../../src/report/chart.ts";
-import { HEAT_STEPS, line, MARGIN, round, sign, svg, text, textWidth, WIDTH } from "../../src/report/svg.ts";
+import { HEAT_STEPS, MARGIN, round, svg, text, textWidth, WIDTH } from "../../src/report/svg.ts";
+import { dotsFigure } from "../report/dots.ts";
 import { linesFigure } from "../report/figures.ts";
 import type { Arm, MaskName } from "./results.ts";
 import { armTitle, MASK_NAMES } from "./tables.ts";
@@ -29,38 +29,15 @@ function klFigure(title: string, { scores, prompts }: Result): string {
   const kinds = Object.keys(scores[masks[0]!]!.byKind);
   const rows = [undefined, ...kinds].map((kind) => ({
     name: kind ?? "mean",
-    kls: masks.map((mask) => (kind === undefined ? scores[mask]! : scores[mask]!.byKind[kind]!).kl),
+    values: masks.map((mask) => (kind === undefined ? scores[mask]! : scores[mask]!.byKind[kind]!).kl),
+    isStrong: kind === undefined,
   }));
-  const left = MARGIN + Math.max(...rows.map(({ name }) => textWidth(name, 13))) + 12;
-  const [top, rowHeight, right] = [26, 28, WIDTH - MARGIN];
-  const bottom = top + rowHeight * rows.length;
-  const most = Math.max(...rows.flatMap(({ kls }) => kls));
-  const x = (kl: number) => left + (kl / (1.04 * most)) * (right - left);
-  let legendX = left + 6;
-  const legend = masks.map((mask, i) => {
-    const at = legendX;
-    legendX += textWidth(MASK_NAMES[mask], 13) + 40;
-    return sign(i, at, 6) + text(at + 12, 6, MASK_NAMES[mask]);
+  return dotsFigure({
+    title: `SmolLM2 under its masks and others: ${title}`,
+    note: `KL to the dense model in nats a token, by kind of prompt; ${prompts} held-out prompts, one seed.`,
+    series: masks.map((mask) => MASK_NAMES[mask]),
+    rows,
   });
-  const grid = ticks([0, most], 6).map(
-    (kl) =>
-      line(x(kl), top, x(kl), bottom, "grid") + text(x(kl), bottom + 14, short(kl), { as: "soft", anchor: "middle" }),
-  );
-  const drawn = rows.map(({ name, kls }, row) => {
-    const y = top + rowHeight * (row + 0.5);
-    return [
-      text(left - 10, y, name, { anchor: "end", ...(row === 0 && { as: "strong" }) }),
-      line(x(Math.min(...kls)), y, x(Math.max(...kls)), y, "axis"),
-      ...kls.map((kl, i) => sign(i, x(kl), y)).reverse(), // the own mask's on top
-    ].join("");
-  });
-  const note = `KL to the dense model in nats a token, by kind of prompt; ${prompts} held-out prompts, one seed.`;
-  return svg({ title: `SmolLM2 under its masks and others: ${title}`, note }, bottom + 22, [
-    ...legend,
-    ...grid,
-    line(left, top, left, bottom, "axis"),
-    ...drawn,
-  ]);
 }
 
 /** KL of a kind's prompts (row) under a kind's masks (column), shaded by how it compares with that under their own. */

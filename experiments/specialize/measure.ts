@@ -20,14 +20,7 @@ import { loadModel } from "../../src/train/checkpoint.ts";
 import { summarizeDivergence } from "../../src/train/diagnose.ts";
 import { heldOutExamples, taughtSequences } from "../../src/train/heldOut.ts";
 import { Teacher } from "../../src/train/teacher.ts";
-
-export interface Measured {
-  kl: number;
-  agreement: number;
-  perplexity: number;
-  /** Share of right answers of those asked for, where there are right ones. */
-  exact?: { share: number; asked: number };
-}
+import type { Measured } from "./results.ts";
 
 export interface MeasureHow {
   /** Checkpoint. */

@@ -4,15 +4,14 @@
  *
  *     npx tsx experiments/specialize/suite.ts [--tasks sql,…] [--arms ours,…] [--keep 0.5,…] [--seeds 1,…] [--tokens 60000] [--model runs/smollm2/dense] [--threads 2]
  *
- * Without names the three tasks and all arms. Results: `results/TASK-ARM-….json`, and the table of all that there are, on stdout. Checkpoints go from the disk once they are measured.
+ * Without names the three tasks and all arms. Results: `results/TASK-ARM-….json`, of which `report.ts` makes the tables. Checkpoints go from the disk once they are measured.
  */
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { z } from "zod";
 import { keptChannels } from "../../src/bundle/budget.ts";
 import { OptionError } from "../../src/errors.ts";
-import { readJson } from "../../src/files.ts";
 import { readModelConfig } from "../../src/formats/huggingface.ts";
 import { Random } from "../../src/random.ts";
 import { cutModel } from "../../src/specialize/cut.ts";
@@ -24,7 +23,8 @@ import { distinct, jsonLines, partHeldOut, type TaskPrompt } from "../../src/spe
 import { readJsonLines } from "../../src/text/jsonl.ts";
 import { saveModel } from "../../src/train/checkpoint.ts";
 import { cutByActivations } from "./activations.ts";
-import { type Measured, measure } from "./measure.ts";
+import { measure } from "./measure.ts";
+import { ARMS, type Result, TASK_NAMES, WHOLE } from "./results.ts";
 
 interface Task {
   /** Of `../smollm2/data`. */
@@ -41,7 +41,7 @@ interface Task {
 }
 
 const SQL: Task = { files: ["train/sql.jsonl.gz"], prompts: 1500, asked: 500, hasGold: true, licence: "BSD-3-Clause" };
-const TASKS: Readonly<Record<string, Task>> = {
+const TASKS: Readonly<Record<Result["task"], Task>> = {
   sql: SQL,
   "sql-3500": { ...SQL, prompts: 3500 },
   rewriting: {
@@ -63,15 +63,12 @@ const GENERAL = ["stories", "code", "math", "python", "roleplay", "tools"];
 const GENERAL_ROWS = 250; // of each
 
 /** Arms that heal, by how they cut. */
-const CUTS: Readonly<Record<string, typeof cutModel>> = {
+const CUTS: Partial<Readonly<Record<Result["arm"], typeof cutModel>>> = {
   ours: cutModel,
   general: cutModel,
   activations: cutByActivations,
   "no-least-squares": (dense, data, options) => cutModel(dense, data, { ...options, reconstruct: false }),
 };
-const ARMS = ["dense", "tuned", ...Object.keys(CUTS), "unhealed", "griffin"];
-/** Arms of the whole model: one of each task. */
-const WHOLE = ["dense", "tuned"];
 const EVALUATIONS = 8;
 
 const here = import.meta.dirname;
@@ -89,13 +86,13 @@ const { values } = parseArgs({
     threads: { type: "string", default: "2" },
   },
 });
-const named = (text: string, known: readonly string[]): string[] => {
-  const names = text.split(",");
-  const unknown = names.find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new OptionError(`suite.ts: wanted some of ${known.join(", ")}, got "${unknown}".`);
-  return names;
-};
-const tasks = named(values.tasks, Object.keys(TASKS));
+const named = <Name extends string>(text: string, known: readonly Name[]): Name[] =>
+  text.split(",").map((wanted) => {
+    const name = known.find((one) => one === wanted);
+    if (name === undefined) throw new OptionError(`suite.ts: wanted some of ${known.join(", ")}, got "${wanted}".`);
+    return name;
+  });
+const tasks = named(values.tasks, TASK_NAMES);
 const arms = named(values.arms, ARMS);
 const [keeps, seeds] = [values.keep, values.seeds].map((text) => text.split(",").map(Number)) as [number[], number[]];
 const [tokens, threads] = [Number(values.tokens), Number(values.threads)];
@@ -109,21 +106,11 @@ const dataRow = z.object({
   output: z.string().optional(),
 });
 
-interface Result extends Measured {
-  task: string;
-  arm: string;
-  keep: number;
-  seed: number;
-  /** Trained on, padding included: each of tuning and healing. */
-  tokens: number;
-  minutes: number;
-}
-
 mkdirSync(values.results, { recursive: true });
 mkdirSync(values.work, { recursive: true });
 for (const name of tasks) {
   using job = new JobFolder(join(resolve(values.work), name), { task: name, model });
-  const task = TASKS[name]!;
+  const task = TASKS[name];
   await prepareRows(task, job);
   const opened = await openDense(model);
   const { shape } = await taskData(job.at("train.jsonl"), name, opened);
@@ -166,7 +153,6 @@ for (const name of tasks) {
             rmSync(job.at(left), { recursive: true, force: true });
       }
 }
-printTable();
 
 /** Files of a task's rows, those to learn from and those held out; and of general text. */
 async function prepareRows({ files, only, prompts, asked = 0, hasGold }: Task, job: JobFolder): Promise<void> {
@@ -199,7 +185,7 @@ async function prepareRows({ files, only, prompts, asked = 0, hasGold }: Task, j
 
 /** A smaller model, a checkpoint of this name in the job. */
 async function makeModel(
-  arm: string,
+  arm: Result["arm"],
   name: string,
   how: { tFfn: number; steps: number; every: number },
   setting: RunSetting,
@@ -229,24 +215,4 @@ async function finish<T>(events: AsyncGenerator<SpecializeEvent, T>): Promise<T>
     const { step, loss, accuracy } = value.row;
     console.error(`${value.run} step ${step}: ${loss.dense!.toFixed(3)}, ${accuracy.dense!.toFixed(3)}`);
   }
-}
-
-function printTable(): void {
-  const results = readdirSync(values.results)
-    .filter((file) => file.endsWith(".json"))
-    .map((file) => readJson(join(values.results, file)) as Result)
-    .sort((a, b) => order(a) - order(b));
-  console.log("| task | arm | keep | tokens | seed | KL | same token | perplexity | right | of | minutes |");
-  console.log("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-  for (const { task, arm, keep, tokens, seed, kl, agreement, perplexity, exact, minutes } of results) {
-    const right = exact ? [exact.share.toFixed(3), exact.asked] : ["–", "–"];
-    const numbers = [kl.toFixed(3), agreement.toFixed(3), perplexity.toFixed(2), ...right, minutes.toFixed(0)];
-    console.log(`| ${[task, arm, keep, tokens, seed, ...numbers].join(" | ")} |`);
-  }
-}
-
-/** Tasks and arms as they are listed above, the largest share first. */
-function order({ task, arm, keep, seed, tokens }: Result): number {
-  const places = [Object.keys(TASKS).indexOf(task), -keep, ARMS.indexOf(arm), tokens, seed];
-  return places.reduce((sum, place, i) => sum + place * [1e12, 1e10, 1e8, 10, 1][i]!, 0);
 }
