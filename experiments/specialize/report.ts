@@ -28,8 +28,8 @@ type Seeds = readonly [Result, ...Result[]];
 function overSeeds(results: readonly Result[]): Seeds[] {
   const groups = new Map<string, [Result, ...Result[]]>();
   for (const result of results) {
-    const { task, arm, keep, tokens } = result;
-    const key = [task, arm, keep, tokens].join();
+    const { task, arm, weakRidge, keep, tokens } = result;
+    const key = [task, arm, weakRidge, keep, tokens].join();
     const group = groups.get(key);
     if (group) group.push(result);
     else groups.set(key, [result]);
@@ -37,17 +37,22 @@ function overSeeds(results: readonly Result[]): Seeds[] {
   return [...groups.values()];
 }
 
+const TITLES = ["arm", "keep", "tokens", "seeds", "KL", "the same token, %", "perplexity", "right, %", "of"];
+
 function tablesMarkdown(models: readonly Seeds[]): string {
   const tasks = [...new Set(models.map(([{ task }]) => task))];
-  const sections = tasks.flatMap((task) => [
-    `## ${task}`,
-    "",
-    ...markdownTable(
-      ["arm", "keep", "tokens", "seeds", "KL", "the same token, %", "perplexity", "right, %", "of"],
-      models.filter(([own]) => own.task === task).map(cells),
-    ),
-    "",
-  ]);
+  const table = (rows: readonly Seeds[]) => markdownTable(TITLES, rows.map(cells));
+  const sections = tasks.flatMap((task) => {
+    const own = models.filter(([one]) => one.task === task);
+    const weak = own.filter(([{ weakRidge }]) => weakRidge);
+    return [
+      `## ${task}`,
+      "",
+      ...table(own.filter(([{ weakRidge }]) => !weakRidge)),
+      "",
+      ...(weak.length > 0 ? ["With least squares as they were:", "", ...table(weak), ""] : []),
+    ];
+  });
   return [
     "# One task, one smaller model: tables",
     "",
@@ -83,7 +88,9 @@ const words = ({ mean, std, n }: Estimate, digits: number) =>
 /** KL of the arms at each share, by task: those with the number of tokens that most have. */
 function klFigure(models: readonly Seeds[]): string {
   const shares = [0.75, 0.5, 0.25];
-  const shown = models.filter(([{ arm, tokens }]) => !WHOLE.includes(arm) && tokens === FIGURE_TOKENS);
+  const shown = models.filter(
+    ([{ arm, weakRidge, tokens }]) => !WHOLE.includes(arm) && !weakRidge && tokens === FIGURE_TOKENS,
+  );
   const rows = [...new Set(shown.map(([{ task }]) => task))].flatMap((task): DotRow[] => {
     const own = shown.filter(([result]) => result.task === task);
     const arms = ARMS.filter((arm) => own.some(([one]) => one.arm === arm));

@@ -452,7 +452,7 @@ export class LocalService implements InferenceService {
     const { info, mask } = await this.mask(id, composePrompt(instruction, undefined, examples), budget);
     if (mask.tFfn === served.info.dFfn)
       throw new InputError(
-        `task: wanted a mask to save, got all of "${id}". Say how much it is to keep, as keep = 0.75.`,
+        `task: wanted a mask to save, got all of "${id}". Say what share it is to keep, as keep = 0.75, or /keep 75% in a chat.`,
       );
     const saved = tasks.save({ name, instruction, ...(examples.length > 0 && { examples }), maskId: info.id }, mask);
     this.#pool.expect(served, tasks.get(name));

@@ -69,7 +69,7 @@ test("of one mask it is plain least squares on the kept channels, and leaves the
     const tokens = tokensOf(model, layer, sequences, masks);
     const sum = (f: (token: (typeof tokens)[number]) => number) => tokens.reduce((all, token) => all + f(token), 0);
     const gram = channels.map((i) => channels.map((j) => sum(({ kept }) => kept[i]! * kept[j]!)));
-    const ridge = (1e-4 * gram.reduce((all, row, i) => all + row[i]!, 0)) / channels.length;
+    const ridge = (0.2 * gram.reduce((all, row, i) => all + row[i]!, 0)) / tokens.length;
     const held = gram.map((row, i) => row.map((value, j) => value + (i === j ? ridge : 0)));
     for (let d = 0; d < D; d += 5) {
       const row = before.subarray(d * F, (d + 1) * F);
