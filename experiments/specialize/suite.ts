@@ -35,6 +35,8 @@ interface Task {
   prompts: number;
   /** Further rows that are neither learned nor measured by KL, but asked: of 60 answers a difference of two points cannot be seen. */
   asked?: number;
+  /** Where these are from, if not of `files`: rows without an instruction, which get those of the rows of their task. */
+  askedFrom?: string;
   /** Whether the rows' answers are right ones, which the whole model learns first; else they are its own, of before. */
   hasGold: boolean;
   licence: string;
@@ -48,6 +50,8 @@ const TASKS: Readonly<Record<Result["task"], Task>> = {
     files: ["train/rules.jsonl.gz"],
     only: ["active_to_passive", "negation"],
     prompts: 1500,
+    asked: 400,
+    askedFrom: "../../suite/data/train.jsonl.gz",
     hasGold: true,
     licence: "Apache-2.0",
   },
@@ -106,6 +110,9 @@ const dataRow = z.object({
   output: z.string().optional(),
 });
 
+/** Of `../suite/data`. */
+const bareRow = z.object({ task: z.string(), input: z.string().optional(), answers: z.array(z.string()).min(1) });
+
 mkdirSync(values.results, { recursive: true });
 mkdirSync(values.work, { recursive: true });
 for (const name of tasks) {
@@ -155,32 +162,55 @@ for (const name of tasks) {
 }
 
 /** Files of a task's rows, those to learn from and those held out; and of general text. */
-async function prepareRows({ files, only, prompts, asked = 0, hasGold }: Task, job: JobFolder): Promise<void> {
-  const data = join(here, "../smollm2/data");
-  const read = async (file: string, tasks?: readonly string[]): Promise<TaskPrompt[]> => {
-    const rows: TaskPrompt[] = [];
-    for await (const { row } of readJsonLines(join(data, file), dataRow)) {
-      const { task, ...prompt } = row;
-      if (!tasks || tasks.includes(task!)) rows.push(prompt);
-    }
-    return rows;
-  };
-  const some = (rows: readonly TaskPrompt[], count: number) =>
-    Array.from(new Random("specialize/prompts").permutation(rows.length).subarray(0, count), (i) => rows[i]!);
-  const all = (await Promise.all(files.map((file) => read(file, only)))).flat();
-  const drawn = some(distinct(all), prompts + asked);
+async function prepareRows(task: Task, job: JobFolder): Promise<void> {
+  const { files, only, prompts, asked = 0, askedFrom, hasGold } = task;
+  const all = (await Promise.all(files.map((file) => readTask(file, only)))).flat();
+  const drawn = some(distinct(all.map(asPrompt)), askedFrom === undefined ? prompts + asked : prompts);
   const parts = partHeldOut(drawn.slice(0, prompts), 1);
+  const further = askedFrom === undefined ? drawn.slice(prompts) : some(await instructed(askedFrom, all), asked);
   const named = {
     train: parts.train,
     heldout: parts.heldOut,
-    ...(hasGold && { asked: [...parts.heldOut, ...drawn.slice(prompts)] }),
+    ...(hasGold && { asked: [...parts.heldOut, ...further] }),
   };
   for (const [part, rows] of Object.entries(named))
     await job.made(`${part}.jsonl`, (partial) => writeFileSync(partial, jsonLines(rows)));
   await job.made("general.jsonl", async (partial) => {
-    const rows = await Promise.all(GENERAL.map((kind) => read(`train/${kind}.jsonl.gz`)));
-    writeFileSync(partial, jsonLines(rows.flatMap((own) => some(own, GENERAL_ROWS))));
+    const rows = await Promise.all(GENERAL.map((kind) => readTask(`train/${kind}.jsonl.gz`)));
+    writeFileSync(partial, jsonLines(rows.flatMap((own) => some(own.map(asPrompt), GENERAL_ROWS))));
   });
+}
+
+type Row = z.infer<typeof dataRow>;
+
+/** Rows of `../smollm2/data`. @param tasks all, if absent */
+async function readTask(file: string, tasks?: readonly string[]): Promise<Row[]> {
+  const rows: Row[] = [];
+  for await (const { row } of readJsonLines(join(here, "../smollm2/data", file), dataRow))
+    if (!tasks || tasks.includes(row.task!)) rows.push(row);
+  return rows;
+}
+
+function asPrompt({ task: _, ...prompt }: Row): TaskPrompt {
+  return prompt;
+}
+
+/** Inputs that none of the rows has, under the rows' instructions in turn. */
+async function instructed(file: string, rows: readonly Row[]): Promise<TaskPrompt[]> {
+  const known = new Set(rows.map(({ input }) => input));
+  const prompts: TaskPrompt[] = [];
+  for await (const { row } of readJsonLines(join(here, "../smollm2/data", file), bareRow)) {
+    const { task, input, answers } = row;
+    const same = rows.filter((one) => one.task === task);
+    if (same.length === 0 || known.has(input)) continue;
+    prompts.push({ instruction: same[prompts.length % same.length]!.instruction, input, output: answers[0]! });
+  }
+  return prompts;
+}
+
+/** So many of them, the same at every call. */
+function some<Item>(items: readonly Item[], count: number): Item[] {
+  return Array.from(new Random("specialize/prompts").permutation(items.length).subarray(0, count), (i) => items[i]!);
 }
 
 /** A smaller model, a checkpoint of this name in the job. */
