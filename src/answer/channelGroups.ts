@@ -5,7 +5,7 @@
 
 import { keptChannels } from "../bundle/budget.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
-import { type ChannelOrder, groupChannels, keptImportance, storedOrder } from "../mask/blocks.ts";
+import { type ChannelOrder, checkBlock, groupChannels, keptImportance, storedOrder } from "../mask/blocks.ts";
 import { fullMask } from "../mask/mask.ts";
 import type { InstructionModel } from "./instructionModel.ts";
 import { ANSWER_TOKENS, PLAIN_PROMPTS } from "./measure.ts";
@@ -41,7 +41,7 @@ export async function findChannelGroups(
   { threads, cache, signal, onProgress }: GroupOptions = {},
 ): Promise<ChannelGroups> {
   const { numLayers, ffnWidth: dFfn, contextLength: longest } = model.bundle;
-  groupChannels([new Float32Array(numLayers * dFfn)], { dFfn, block }); // refuses early what it would refuse at the end
+  checkBlock("groupChannels", dFfn, block); // early, as answers come first
   const { contributionScores } = await import("../net/activations.ts"); // ONNX Runtime
   const prompts = PLAIN_PROMPTS.map((prompt) => model.format.instruction(prompt).ids);
   const contextLength = Math.min(longest, Math.max(...prompts.map(({ length }) => length)) + ANSWER_TOKENS + 1);

@@ -1,6 +1,6 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { shapes, writeCheckpointFolder } from "../../test/support/checkpoints.ts";
 import { ggufParts, randomBlocks, writeParts } from "../../test/support/gguf.ts";
 import { randomModel, temporaryFolder, writeCheckpoint } from "../../test/support/models.ts";
@@ -77,6 +77,14 @@ test("a path that ends in a slash is that of the folder", async () => {
   await importModel(await modelFolder(), `${out}/`);
   new Bundle(out)[Symbol.dispose]();
   expect(readdirSync(dirname(out))).toEqual(["out"]);
+});
+
+test("blocks that the bundle is to be put into, and that do not divide its channels, are refused before it is written", async () => {
+  const out = join(temporaryFolder(), "out");
+  const onProgress = vi.fn();
+  const importing = importModel(await modelFolder(), out, { block: 7, onProgress });
+  await expect(importing).rejects.toThrow(/wanted blocks that divide 96 channels \(d_ffn\), got blocks of 7/);
+  expect(onProgress).not.toHaveBeenCalled();
 });
 
 test("a width of the FFN that is no whole blocks is kept in F16", async () => {

@@ -109,9 +109,9 @@ export async function importModel(source: string, outFolder: string, options: Im
     await makeFolder(outFolder, "import", (partial) => writeCheckpoint(partial, llm, texts, manifest, check, options));
     notes.push(...check.notes());
   } else {
-    const { type = opened.type, signal, onProgress } = options;
+    const { type = opened.type, block, signal, onProgress } = options;
     const contents = { llm, tokenizer: opened.tokenizer, texts, manifest };
-    notes.push(...(await writeBundle(outFolder, contents, { type, signal, onProgress })));
+    notes.push(...(await writeBundle(outFolder, contents, { type, block, signal, onProgress })));
   }
   return { notes };
 }

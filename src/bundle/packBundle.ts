@@ -31,6 +31,7 @@ import {
   verifyFiles,
   writeManifest,
 } from "../manifest.ts";
+import { checkBlock } from "../mask/blocks.ts";
 import { type ModelConfig, parameterShapes, type Weight } from "../model/config.ts";
 import { featureWidth, headConfig } from "../model/predictorConfig.ts";
 import type { ModelSource } from "../model/source.ts";
@@ -64,6 +65,8 @@ export interface PackOptions {
   type: WeightType | "keep";
   /** Of the FFN, if another. Where it is Q4_0 `down` is stored in 8 bits: see `channels.ts`. */
   ffnType?: WeightType | undefined;
+  /** Of channels, that the bundle's are put into next: refused here where they do not divide them, rather than after all is written. */
+  block?: number | undefined;
   signal?: AbortSignal | undefined;
   /** Bytes of the weights that are written, and of all. */
   onProgress?: ((done: number, total: number) => void) | undefined;
@@ -154,8 +157,9 @@ export async function writeBundle(
   options: PackOptions,
 ): Promise<string[]> {
   const { llm, predictor, manifest } = contents;
-  const { type, ffnType = type } = options;
+  const { type, ffnType = type, block: next = 1 } = options;
   const { width: D, ffnWidth } = llm.config;
+  checkBlock("blocks", ffnWidth, next);
   const tFfn = manifest.tFfn ?? ffnWidth;
   const inBlocks = [type, ffnType].find((each) => blockTypes.has(each));
   if (inBlocks && (D % blockLength !== 0 || tFfn % blockLength !== 0)) {

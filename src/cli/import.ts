@@ -36,7 +36,7 @@ export async function importAction(
   const as = checkpoint ? "checkpoint" : "bundle";
   const signal = interruption("import: stopped. Nothing was written.");
   const make = async (folder: string) => {
-    const importing = importModel(source, folder, { ...options, as, onProgress, signal });
+    const importing = importModel(source, folder, { ...options, as, block: blocks, onProgress, signal });
     const { notes } = await importing.finally(() => progress?.finish());
     for (const note of notes) process.stderr.write(`${note}\n`);
   };

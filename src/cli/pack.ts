@@ -13,7 +13,11 @@ interface Options {
 /** `ifprune pack` */
 export async function packAction(checkpoint: string, out: string, { type, ffnType, blocks }: Options): Promise<void> {
   const make = async (folder: string) => {
-    const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, { type, ffnType });
+    const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, {
+      type,
+      ffnType,
+      block: blocks,
+    });
     for (const note of notes) process.stderr.write(`${note}\n`);
   };
   await makeInBlocks("pack", out, blocks, make, interruption("pack: stopped. Nothing was written."));

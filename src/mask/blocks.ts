@@ -182,7 +182,8 @@ export function keptImportance(
   return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
-function checkBlock(operation: string, F: number, block: number): void {
+/** @param operation for the message @throws {OptionError} unless whole blocks are F channels */
+export function checkBlock(operation: string, F: number, block: number): void {
   if (Number.isInteger(block) && block >= 1 && F % block === 0) return;
   throw new OptionError(`${operation}: wanted blocks that divide ${F} channels (d_ffn), got blocks of ${block}.`);
 }
