@@ -67,9 +67,9 @@ type Kind = (typeof kinds)[number];
 /** Rows that the teacher has read before, and those that it reads once, in the steps. */
 const numCached = 4 * B;
 const random = new Random("rows");
-const rows = Array.from({ length: numCached + B * (2 + Math.max(steps, memorySteps)) }, () =>
-  Int32Array.from({ length: T }, () => random.int(llm.vocabSize)),
-);
+const rows = Array.from({ length: numCached + B * (2 + Math.max(steps, memorySteps)) }, () => ({
+  ids: Int32Array.from({ length: T }, () => random.int(llm.vocabSize)),
+}));
 const cachedRows = Int32Array.from({ length: numCached }, (_, place) => place);
 
 const openTeacher = (folder: string) =>
@@ -135,14 +135,25 @@ class Steps {
     const places = Int32Array.from({ length: B }, (_, i) =>
       kind === "distil uncached" ? this.#fresh++ : (this.#step * B + i) % numCached,
     );
-    const ids = Int32Array.from([...places].flatMap((place) => [...rows[place]!]));
+    const ids = Int32Array.from([...places].flatMap((place) => [...rows[place]!.ids]));
     // a seventh of the positions at least; 41 and 97 are coprime, so counts change at every step
     const labelled =
       kind === "next-token" && this.#changesLabels
         ? Math.floor((B * T * (14 + ((41 * this.#step) % 97))) / 110)
         : B * T;
     return {
-      ...{ B, T, P: 0, Tp: 0, ids, tokens: B * T, labelled, rows: places, mask: this.#step % numMasks },
+      ...{
+        B,
+        T,
+        P: 0,
+        Tp: 0,
+        ids,
+        starts: new Int32Array(B * T),
+        tokens: B * T,
+        labelled,
+        rows: places,
+        mask: this.#step % numMasks,
+      },
       labels: ids.map((id, i) => (i < labelled ? id : IGNORED)),
       predictorIds: new Int32Array(),
       predictorLast: new Int32Array(),

@@ -71,11 +71,9 @@ for (const [kind, file] of Object.entries(KINDS)) {
 
 const kinds = [...new Set(kindOf)];
 
-await using teacher = new Teacher(
-  dense.llm,
-  examples.map(({ ids }) => ids),
-  { folder: values.states, sequenceLength: MAX_TOKENS, session },
-);
+await using teacher = new Teacher(dense.llm, examples, {
+  ...{ folder: values.states, sequenceLength: MAX_TOKENS, session },
+});
 const sequences = await taughtSequences(examples, teacher);
 
 const rows: Evaluation["rows"] = [];

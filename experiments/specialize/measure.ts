@@ -46,11 +46,9 @@ export async function measure(path: string, how: MeasureHow): Promise<Measured> 
   const session = { threads, spinning: false };
   const taught = await openDense(how.teacher);
   const examples = await heldOutExamples(heldOut, taught.format, maxTokens);
-  await using teacher = new Teacher(
-    taught.model.llm,
-    examples.map(({ ids }) => ids),
-    { folder: how.states, sequenceLength: maxTokens, session },
-  );
+  await using teacher = new Teacher(taught.model.llm, examples, {
+    ...{ folder: how.states, sequenceLength: maxTokens, session },
+  });
   rmSync(bundle, { recursive: true, force: true }); // of a call that was stopped
   await packBundle(path, bundle, { type: "F16" });
   try {

@@ -59,12 +59,16 @@ const attentionCase = (
   G: number,
   T: number,
   options: { scale?: number; window?: number; softCap?: number } = {},
+  starts?: readonly number[],
 ): Case =>
   testCase(
-    `${H} query heads, ${G} key/value heads, T ${T}, ${JSON.stringify(options)}`,
+    `${H} query heads, ${G} key/value heads, T ${T}, ${JSON.stringify(options)}${starts ? `, starts ${starts}` : ""}`,
     [any(2, T, H * 4), any(2, T, G * 4), any(2, T, G * 4)],
-    (q, k, v) => ops.attention(q!, k!, v!, { headWidth: 4, ...options }),
-    (q, k, v) => reference.attention(q!, k!, v!, { headWidth: 4, ...options }),
+    (q, k, v) => {
+      const firsts = starts && q!.graph.constant(Int32Array.from(starts), [2, T]);
+      return ops.attention(q!, k!, v!, { headWidth: 4, ...options, starts: firsts });
+    },
+    (q, k, v) => reference.attention(q!, k!, v!, { headWidth: 4, ...options, ...(starts && { starts }) }),
   );
 const ropeCase = (name: string, shape: readonly number[], inverse: readonly number[], magnitude: number): Case =>
   testCase(
@@ -327,6 +331,8 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
     attentionCase(2, 1, 4, { window: 1 }),
     attentionCase(4, 2, 5, { softCap: 0.7 }),
     attentionCase(4, 2, 6, { scale: 0.3, window: 2, softCap: 1.5 }),
+    attentionCase(4, 2, 5, {}, [0, 0, 2, 2, 2, 0, 1, 1, 1, 4]),
+    attentionCase(2, 1, 5, { window: 2, softCap: 0.7 }, [0, 0, 0, 3, 3, 0, 1, 2, 3, 4]),
   ],
   gatedFfn: activations.flatMap((activation) => [
     ffnCase("no mask", activation),

@@ -341,16 +341,23 @@ function rope(x: Tensor, { inverse, magnitude }: { inverse: Float64Array; magnit
  * @param scale factor of q·k, 1/√C by default
  * @param window tokens that a query sees, itself included; absent: all before it
  * @param softCap logits x become softCap · tanh(x / softCap)
+ * @param starts [B, T], int32: the first token that each token sees, where several texts share a row; absent: the row's first
  */
 function attention(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options: { headWidth: number; scale?: number | undefined; window?: number | undefined; softCap?: number | undefined },
+  options: {
+    headWidth: number;
+    scale?: number | undefined;
+    window?: number | undefined;
+    softCap?: number | undefined;
+    starts?: Tensor | undefined;
+  },
 ): Tensor {
   const { graph } = q;
   const [B, T, qWidth] = q.shape as [number, number, number];
-  const { headWidth: C, scale: alpha = 1 / Math.sqrt(C), window = T, softCap: cap } = options;
+  const { headWidth: C, scale: alpha = 1 / Math.sqrt(C), window = T, softCap: cap, starts } = options;
   const [H, G] = [qWidth / C, k.shape[2]! / C];
   if (!Number.isInteger(H) || !Number.isInteger(G) || H % G !== 0)
     throw new ShapeError("attention", `heads of width ${C}`, [qWidth, k.shape[2]!]);
@@ -359,16 +366,25 @@ function attention(
     n.reshape(n.transpose(n.reshape(x, [B, T, heads, C]), [0, 2, 1, 3]), [B, G, (heads / G) * T, C]);
   const join = (x: Tensor, heads: number) =>
     n.reshape(n.transpose(n.reshape(x, [B, heads, T, C]), [0, 2, 1, 3]), [B, T, heads * C]);
-  const hidden = Float32Array.from({ length: T * T }, (_, i) => {
+  const late = Float32Array.from({ length: T * T }, (_, i) => {
     const age = Math.floor(i / T) - (i % T); // of the key, in tokens
     return age >= 0 && age < window ? 0 : -Infinity;
   });
+  let hidden = graph.constant(late, [1, 1, T, T]);
+  if (starts) {
+    const keys = graph.constant(
+      Int32Array.from({ length: T }, (_, key) => key),
+      [1, 1, 1, T],
+    );
+    const isOthers = n.less(keys, n.reshape(starts, [B, 1, T, 1]));
+    hidden = n.where(isOthers, graph.scalar(-Infinity), hidden); // [B, 1, T, T]
+  }
 
   const [qs, ks, vs] = [split(q, H), split(k, G), split(v, G)];
   const products = n.matmul(qs, ks, { transB: true, alpha: alpha / (cap ?? 1) }); // [B, G, R·T, T]
   const tanh = cap === undefined ? undefined : n.tanh(products);
   const logits = tanh ? n.mul(tanh, graph.scalar(cap!)) : products;
-  const masked = n.add(n.reshape(logits, [B * H, T, T]), graph.constant(hidden, [T, T]));
+  const masked = n.add(n.reshape(logits, [B, H, T, T]), hidden);
   const weights = n.reshape(n.softmax(masked), [B, G, R * T, T]);
   const mixed = n.matmul(weights, vs); // [B, G, R·T, C]
   return graph.record({

@@ -17,6 +17,13 @@ export type Parameters = ReadonlyMap<string, Tensor>;
 /** The FFN mask of a layer: λ of every channel [M, F], or the kept ones. */
 export type LayerMask = Tensor | KeptChannels;
 
+/** A batch, whose rows may hold several texts. */
+interface Rows {
+  B: number;
+  T: number;
+  starts?: Tensor | undefined;
+}
+
 /** Sees the input [B·T, D] and the weights of a layer's FFN. */
 export type ObserveFfn = (input: Tensor, ffn: Ffn) => void;
 
@@ -31,6 +38,7 @@ export function parameterInputs(graph: Graph, config: ModelConfig, prefix = ""):
  * @param ids token ids [B, T], int32, right-padded: causal attention keeps padding from reaching text
  * @param masks per layer, the FFN mask [M, F], or its kept channels [M, K]; row r is used for tokens r·B·T/M … of the flattened
  *   batch, so M = B gives one mask per sequence and M = B·chunks one per chunk. Absent: every channel, unscaled
+ * @param starts [B, T], int32: the first token that each token sees, where several texts share a row. Positions are relative, so each is what it is in a row of its own
  * @returns [B·T, D]
  */
 export function decoder(
@@ -39,13 +47,14 @@ export function decoder(
   ids: Tensor,
   masks?: readonly LayerMask[],
   observe?: ObserveFfn,
+  starts?: Tensor,
 ): Tensor {
   const [B, T] = ids.shape as [number, number];
   const embedded = ops.embedding(get(parameters, "model.embed_tokens.weight"), ids);
   let x = scaleEmbedding(config, ops.reshape(embedded, [B * T, config.width]));
   for (let layer = 0; layer < config.numLayers; layer++) {
     const p = (name: string) => get(parameters, `model.layers.${layer}.${name}`);
-    x = decoderLayer(config, layer, p, x, { B, T }, masks?.[layer], observe);
+    x = decoderLayer(config, layer, p, x, { B, T, starts }, masks?.[layer], observe);
   }
   return norm(config, x, get(parameters, "model.norm.weight"));
 }
@@ -67,7 +76,7 @@ export function norm(config: ModelConfig, x: Tensor, weight: Tensor): Tensor {
  *
  * @param p a parameter of the layer by its name without `model.layers.N.`
  * @param x [B·T, D]
- * @param mask as in {@link decoder}
+ * @param rows B and T of the batch; `starts` and `mask` as in {@link decoder}
  * @returns [B·T, D]
  */
 export function decoderLayer(
@@ -75,14 +84,14 @@ export function decoderLayer(
   layer: number,
   p: (name: string) => Tensor,
   x: Tensor,
-  { B, T }: { B: number; T: number },
+  rows: Rows,
   mask?: LayerMask,
   observe?: ObserveFfn,
 ): Tensor {
   const { activation, hasPostNorms } = familyOf(config);
   const normed = (x: Tensor, name: string) => norm(config, x, p(`${name}.weight`));
 
-  const mixed = attention(config, layer, p, normed(x, "input_layernorm"), { B, T });
+  const mixed = attention(config, layer, p, normed(x, "input_layernorm"), rows);
   const y = ops.add(x, hasPostNorms ? normed(mixed, "post_attention_layernorm") : mixed);
 
   const input = normed(y, hasPostNorms ? "pre_feedforward_layernorm" : "post_attention_layernorm");
@@ -103,7 +112,7 @@ function attention(
   layer: number,
   p: (name: string) => Tensor,
   x: Tensor,
-  { B, T }: { B: number; T: number },
+  { B, T, starts }: Rows,
 ): Tensor {
   const { headWidth: C, numHeads: H, numKvHeads: G } = config;
   const { hasBiases, hasHeadNorms } = familyOf(config);
@@ -122,6 +131,7 @@ function attention(
     scale: config.attentionScale,
     window: isLocalLayer(config, layer) ? config.slidingWindow : undefined,
     softCap: config.attentionSoftCap,
+    starts,
   });
   return ops.linear(ops.reshape(mixed, [B * T, H * C]), p("self_attn.o_proj.weight"));
 }

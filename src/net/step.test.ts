@@ -5,7 +5,7 @@
 import { describe, expect, test } from "vitest";
 import { scoreInstruction } from "../../test/reference/predictor.ts";
 import { difference, evaluate, integers, normal, slopeError } from "../../test/support/graphs.ts";
-import { goldenModel } from "../../test/support/models.ts";
+import { goldenModel, randomModel } from "../../test/support/models.ts";
 import type { Model } from "../formats/huggingface.ts";
 import type { Graph } from "../graph/graph.ts";
 import { size } from "../graph/graph.ts";
@@ -60,6 +60,49 @@ const trainable = (parameters: object) => new Set(Object.keys(parameters).filter
 const feedsOf = ({ ids, labels, predictorIds, predictorLast, Tp }: Batch): Record<string, TensorData> => {
   return { ids, labels, predictorIds, predictorLastRows: predictorLast.map((last, row) => row * Tp + last) };
 };
+
+test.each(["llama", "gemma2"] as const)(
+  "texts that share a row teach a %s what they teach in rows of their own",
+  async (family) => {
+    const { config, weights } = randomModel({ family, slidingWindow: 4 }, 1); // which gemma2 has
+    const { vocabSize: V, width } = config;
+    const step: StepConfig = {
+      llm: config,
+      masks: { kind: "none" },
+      teacher: { width, vocabSize: V, logitSoftCap: undefined },
+    };
+    const parameters = Object.fromEntries([...weights].map(([name, { data }]) => [`llm.${name}`, data]));
+    const learn = async (rows: readonly (readonly number[])[], T: number) => {
+      const [ids, starts, labels] = [0, 0, IGNORED].map((value) => new Int32Array(rows.length * T).fill(value));
+      const teacherStates = new Float32Array(rows.length * T * width);
+      for (const [row, lengths] of rows.entries()) {
+        let at = row * T;
+        for (const length of lengths) {
+          const text = integers(`text of ${length}`, length, V);
+          ids!.set(text, at);
+          labels!.set(text, at);
+          starts!.fill(at - row * T, at, at + length);
+          teacherStates.set(normal(`states of ${length}`, length * width), at * width);
+          at += length;
+        }
+      }
+      const graph = trainingGraph(step, { B: rows.length, T, Tp: 0, chunks: 1 }, new Set(Object.keys(parameters)));
+      const head = weights.get("model.embed_tokens.weight")!.data;
+      return await evaluate(graph, {
+        ...parameters,
+        ids: ids!,
+        starts: starts!,
+        labels: labels!,
+        teacherStates,
+        "teacher.head": head,
+      });
+    };
+    const [shared, alone] = [await learn([[5, 7, 6]], 20), await learn([[5], [7], [6]], 8)];
+    expect(Object.keys(shared).length).toBeGreaterThan(10);
+    for (const [name, values] of Object.entries(alone))
+      expect(difference(shared[name]!, values), name).toBeLessThan(1e-5);
+  },
+);
 
 /** One CPT row of exactly these tokens. */
 function cptRow(tokens: Int32Array, chunks: number): Batch {

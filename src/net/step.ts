@@ -203,7 +203,8 @@ function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask 
 
 /**
  * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what masks are made from; with `shape.labelled`, `labels` [labelled] and
- * `labelRows` [labelled], the position b·T + t of each; with `config.teacher`, what {@link teacherLogits} reads.
+ * `labelRows` [labelled], the position b·T + t of each; with `config.teacher`, what {@link teacherLogits} reads, and `starts` [B, T],
+ * the first token that each token sees.
  * Outputs: `loss` (sum over labels), `feature` [rows, Dp] (predictor only), and `d:NAME` for each parameter of `trained`.
  */
 export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
@@ -212,7 +213,8 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   const ids = graph.input("ids", [shape.B, shape.T], "int32");
   const labels = graph.input("labels", [shape.labelled ?? shape.B * shape.T], "int32");
   const llm = parameterInputs(graph, config.llm, PREFIX.llm);
-  const hidden = decoder(config.llm, llm, ids, masks);
+  const starts = config.teacher && graph.input("starts", [shape.B, shape.T], "int32");
+  const hidden = decoder(config.llm, llm, ids, masks, undefined, starts);
   const labelRows = shape.labelled ? graph.input("labelRows", [shape.labelled], "int32") : undefined;
   const read = labelRows ? ops.embedding(hidden, labelRows) : hidden;
   const y = logits(config.llm, llm, read);

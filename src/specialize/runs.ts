@@ -89,11 +89,9 @@ export async function* cutAndHeal(
       rmSync(cutPath, { recursive: true, force: true });
       await saveModel(cutPath, model);
       const examples = await heldOutExamples(job.at(rows.heldOut), opened.format, shape.T);
-      await using teacher = new Teacher(
-        opened.model.llm,
-        examples.map(({ ids }) => ids),
-        { folder: job.at("states"), sequenceLength: shape.T, session },
-      );
+      await using teacher = new Teacher(opened.model.llm, examples, {
+        ...{ folder: job.at("states"), sequenceLength: shape.T, session },
+      });
       const { loss, tokenAccuracy } = await measureDivergence(model.llm, examples, teacher, session);
       return { reconstruction, before: { kl: loss, agreement: tokenAccuracy } };
     }),

@@ -40,7 +40,9 @@ export interface Batch {
   questions: readonly Question[];
   /** Place of each row among those of a `RowStream`, `[B]`. */
   rows?: Int32Array;
-  /** The one mask of all rows, where a `RowStream` was asked for that. */
+  /** `[B, T]`, the first token that each token of a `RowStream` sees, in its row. */
+  starts?: Int32Array;
+  /** The one mask of all rows of a `RowStream` that have masks. */
   mask?: number;
   /** Positions that are not padding. */
   tokens: number;
@@ -252,7 +254,21 @@ function measure(data: SftData): { weightOf: Map<number, number>; predictorOf: M
 const roundUp = (value: number, step: number) => Math.ceil(value / step) * step;
 
 /** Rows as one batch, padded at the end. */
-export function questionBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch {
+function questionBatch(bucket: Bucket, rows: readonly Row[]): Batch {
+  const batch = emptyBatch(bucket, rows);
+  const { T } = bucket;
+  for (const [row, { turns }] of rows.entries()) {
+    const { ids, labels } = labelledTurns(turns, IGNORED);
+    batch.ids.set(ids, row * T);
+    batch.labels.set(labels, row * T);
+    batch.tokens += ids.length;
+    batch.labelled += turns.reduce((sum, { answer }) => sum + answer.length, 0);
+  }
+  return batch;
+}
+
+/** A batch of these rows without their text, with what the predictor reads. */
+export function emptyBatch({ B, T, Tp }: Bucket, rows: readonly Omit<Row, "turns">[]): Batch {
   const predictorRows = [...rows, ...rows.flatMap(({ twin }) => (twin ? [{ predictorIds: twin }] : []))];
   const P = Tp === 0 ? 0 : predictorRows.length;
   const batch: Batch = {
@@ -269,13 +285,6 @@ export function questionBatch({ B, T, Tp }: Bucket, rows: readonly Row[]): Batch
     tokens: 0,
     labelled: 0,
   };
-  for (const [row, { turns }] of rows.entries()) {
-    const { ids, labels } = labelledTurns(turns, IGNORED);
-    batch.ids.set(ids, row * T);
-    batch.labels.set(labels, row * T);
-    batch.tokens += ids.length;
-    batch.labelled += turns.reduce((sum, { answer }) => sum + answer.length, 0);
-  }
   for (const [row, { predictorIds }] of predictorRows.entries()) {
     if (!predictorIds) continue;
     batch.predictorIds.set(predictorIds, row * Tp);

@@ -14,18 +14,17 @@ import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
 import type { PromptFormat } from "../text/prompt.ts";
-import { IGNORED, type Row } from "./batches.ts";
-import { labelledTurns, type SftData } from "./data.ts";
+import type { SftData } from "./data.ts";
 import { type HeldOutExample, heldOutExamples } from "./heldOut.ts";
 import type { RecipeFile } from "./recipe/read.ts";
 import { hasFixedMasks, llmConfig } from "./recipe/schema.ts";
-import { packRows, RowStream } from "./rows.ts";
+import { packRows, questionRows, RowStream, type TextRow } from "./rows.ts";
 import { loadInit } from "./runStart.ts";
 import { tokenizerPath } from "./runState.ts";
 import type { DistilStage, FixedMasks, StageMasks } from "./stage.ts";
 import { type StageOf, stageQuestions, stageSeed } from "./stageData.ts";
 import { predictorMasks, stageMasks } from "./stageMasks.ts";
-import { Teacher } from "./teacher.ts";
+import { type TaughtRow, Teacher } from "./teacher.ts";
 
 /** What is particular to a stage that learns from a teacher. */
 export interface PreparedDistil {
@@ -56,7 +55,6 @@ export async function prepareDistil(
   const { recipe, pathOf } = file;
   const { sequenceLength, tokensPerBatch, accumulate } = stage;
   const data = await stageQuestions(file, stage, format);
-  const rows = packRows(data, { sequenceLength, seed: ROWS_SEED });
   const run = pathOf((stage.teacher ?? recipe.init!).run);
   const teacher = await loadInit(run);
   if (!isDeepStrictEqual(JSON.parse(new TextDecoder().decode(teacher.tokenizer)), readJson(tokenizerPath(runDir))))
@@ -69,21 +67,19 @@ export async function prepareDistil(
       `stage "${stage.name}": wanted a teacher with ${vocabSize} rows of its embedding, as the model that learns, got ${teacher.llm.config.vocabSize} in "${run}": its logits are of other tokens.`,
     );
   const folder = stage.states === undefined ? join(dirname(runDir), "teacher-states") : pathOf(stage.states);
-  const statesOf = (ids: readonly Int32Array[]) => new Teacher(teacher.llm, ids, { folder, sequenceLength, session });
-  const states = statesOf(rows.map(({ turns }) => labelledTurns(turns, IGNORED).ids));
+  const statesOf = (rows: readonly TaughtRow[]) => new Teacher(teacher.llm, rows, { folder, sequenceLength, session });
 
   const seed = stageSeed(file, stage);
   const fixed = hasFixedMasks(recipe, stage.train)
     ? await fixedMasks(stage, { file, format, parts, session, data })
     : undefined;
-  const entryOf = fixed && (await fixed.entriesOf(rows));
+  const questions = questionRows(data, ROWS_SEED);
+  const entries = await fixed?.entriesOf(questions);
+  const asked = entries ? questions.map((row, i) => ({ ...row, mask: entries[i]! })) : questions;
+  const rows = packRows(asked, sequenceLength);
+  const states = statesOf(rows);
   const masks: StageMasks = fixed ? { kind: "none" } : stageMasks(recipe, stage, vocabSize, data.domains);
-  const stream = new RowStream(
-    data,
-    rows,
-    { seed, tokensPerBatch, sequenceLength, accumulate },
-    entryOf && ((row) => entryOf[row]!),
-  );
+  const stream = new RowStream(data, rows, { seed, tokensPerBatch, sequenceLength, accumulate });
   return {
     config: {
       masks,
@@ -102,21 +98,21 @@ async function heldOut(
   { pathOf }: RecipeFile,
   format: PromptFormat,
   fixed: ChosenMasks | undefined,
-  statesOf: (ids: readonly Int32Array[]) => Teacher,
+  statesOf: (rows: readonly TaughtRow[]) => Teacher,
 ): Promise<DistilStage["heldOut"]> {
   if (!evaluate) return undefined;
   const examples = await heldOutExamples([evaluate.path].flat().map(pathOf), format, sequenceLength, evaluate.examples);
   return {
     every: evaluate.every,
     examples,
-    states: statesOf(examples.map(({ ids }) => ids)),
+    states: statesOf(examples),
     entryOf: fixed && (await fixed.entriesOfExamples(examples)),
   };
 }
 
 /** Masks that do not change in a stage, and which of them a row runs under. */
 interface ChosenMasks extends Pick<FixedMasks, "masks" | "budgets"> {
-  entriesOf(rows: readonly Row[]): Promise<readonly number[]>;
+  entriesOf(rows: readonly TextRow[]): Promise<readonly number[]>;
   entriesOfExamples(examples: readonly HeldOutExample[]): Promise<readonly number[]>;
 }
 

@@ -98,6 +98,7 @@ export class GradientStep {
         graph: () => trainingGraph(stage, shape, trained),
         feeds: {
           ids: batch.ids,
+          starts: batch.starts!,
           labels: batch.labels,
           teacherStates: await states.states(batch.rows!),
           [TEACHER_HEAD]: states.headWeight,

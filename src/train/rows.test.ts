@@ -2,9 +2,8 @@ import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import type { Row } from "./batches.ts";
-import { encodeQuestions, type Question, rowLength } from "./data.ts";
-import { packRows, RowStream, type RowStreamOptions } from "./rows.ts";
+import { encodeQuestions, type Question, type SftData } from "./data.ts";
+import { packRows, questionRows, RowStream, type RowStreamOptions, type TextRow } from "./rows.ts";
 
 /** One id per character: its code; BOS 0, EOS 1. */
 const tokenizer = {
@@ -34,57 +33,70 @@ function dataOf(counts: readonly number[], weights: readonly number[] = counts.m
   });
 }
 const textOf = (ids: Int32Array) => String.fromCharCode(...ids);
-const asked = ({ turns }: Row) => turns.map(({ prompt }) => /Input: (.*)\n/.exec(textOf(prompt))![1]!);
+/** The texts of a row: each from the token that its tokens see first. */
+function textsOf({ ids, starts }: TextRow): string[] {
+  const places = [...new Set(starts)];
+  for (const [i, start] of starts.entries()) expect(start).toBe(places.findLast((place) => place <= i));
+  return places.map((place, i) => textOf(ids.subarray(place, places[i + 1])));
+}
+const INPUT = /Input: (.*)\n/;
+const asked = (row: TextRow) => textsOf(row).map((text) => INPUT.exec(text)![1]!);
+const rowsOf = (data: SftData, seed = "rows") => packRows(questionRows(data, seed), T);
 
 describe("packed rows", () => {
   const data = dataOf([40, 1, 9]);
-  const pack = (seed: string) => packRows(data, { sequenceLength: T, seed });
+  const all = data.questions.flat();
 
-  test("hold every question once, in a wording of its own, with others of its domain, in at most T tokens", () => {
-    const rows = pack("a");
-    const inputs = rows.flatMap(asked);
-    expect(inputs.toSorted()).toEqual(
-      data.questions
-        .flat()
-        .map(({ input }) => input!)
-        .toSorted(),
-    );
+  test("hold every question once, in a wording of its own, as it is asked alone, with others of its domain, in at most T tokens", () => {
+    const rows = rowsOf(data);
+    expect(rows.flatMap(asked).toSorted()).toEqual(all.map(({ input }) => input!).toSorted());
     for (const row of rows) {
-      expect(rowLength(row.turns)).toBeLessThanOrEqual(T);
-      for (const [i, { prompt, answer }] of row.turns.entries()) {
-        const [, d, n] = /(\d+)\/(\d+)\n$/.exec(textOf(prompt))!.map(Number);
-        const question = data.questions[d!]![n!]!;
+      expect(row.ids.length).toBeLessThanOrEqual(T);
+      expect(row.starts.length).toBe(row.ids.length);
+      for (const text of textsOf(row)) {
+        const [d, n] = INPUT.exec(text)![1]!.split("/").map(Number);
+        const { wordings, input, answer } = data.questions[d!]![n!]!;
         expect(d).toBe(row.domain);
-        expect(question.wordings.map((wording) => `${wording} Input: ${question.input}\n`)).toContain(
-          textOf(prompt.subarray(i === 0 ? 1 : 0)), // BOS opens the row
-        );
-        expect(textOf(answer)).toBe(`${question.answer}\u0001`);
+        expect(wordings.map((wording) => `\u0000${wording} Input: ${input}\n${answer}`)).toContain(text); // BOS first, no EOS
       }
-      expect(textOf(row.predictorIds!)).toBe(textOf(row.turns[0]!.prompt).trimEnd());
+      expect(row.question.input).toBe(asked(row)[0]);
+      expect(textOf(row.predictorIds!)).toBe(/^.*/.exec(textsOf(row)[0]!)![0]);
     }
     expect(rows.length).toBeLessThan(50);
-    // a further question would not have fitted: at least 19 tokens, with the EOS before it
+    // a further question would not have fitted
     for (const [i, row] of rows.entries())
-      if (rows[i + 1]?.domain === row.domain) expect(rowLength(row.turns)).toBeGreaterThan(T - 55);
+      if (rows[i + 1]?.domain === row.domain) expect(row.ids.length).toBeGreaterThan(T - 55);
+  });
+
+  test("are of one mask", () => {
+    const questions = questionRows(data, "a").map((row, i) => ({ ...row, mask: i % 3 }));
+    const maskOf = new Map(questions.map((row) => [asked(row)[0], row.mask]));
+    const rows = packRows(questions, T);
+    expect(rows.flatMap(asked).toSorted()).toEqual(all.map(({ input }) => input!).toSorted());
+    for (const row of rows) for (const input of asked(row)) expect(maskOf.get(input)).toBe(row.mask);
+    expect(rows.some((row) => asked(row).length > 1)).toBe(true);
   });
 
   test("are the same for the same seed, others for another", () => {
-    expect(pack("a")).toEqual(pack("a"));
-    expect(pack("a").map(asked)).not.toEqual(pack("b").map(asked));
+    expect(rowsOf(data, "a")).toEqual(rowsOf(data, "a"));
+    expect(rowsOf(data, "a").map(asked)).not.toEqual(rowsOf(data, "b").map(asked));
   });
 });
+
+const masked = (rows: readonly TextRow[], maskOf?: (row: TextRow, i: number) => number) =>
+  maskOf ? rows.map((row, i) => ({ ...row, mask: maskOf(row, i) })) : rows;
 
 describe("a stream of rows", () => {
   const options: RowStreamOptions = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T, accumulate: 1 };
   const open = (
     counts: readonly number[],
-    maskOf?: (row: Row) => number,
+    maskOf?: (row: TextRow) => number,
     changes = {},
     weights?: readonly number[],
   ) => {
     const data = dataOf(counts, weights);
-    const rows = packRows(data, { sequenceLength: T, seed: "rows" });
-    return { rows, stream: new RowStream(data, rows, { ...options, ...changes }, maskOf && ((i) => maskOf(rows[i]!))) };
+    const rows = masked(rowsOf(data), maskOf);
+    return { rows, stream: new RowStream(data, rows, { ...options, ...changes }) };
   };
   const take = (stream: RowStream, count: number) => Array.from({ length: count }, () => stream.next());
 
@@ -94,8 +106,10 @@ describe("a stream of rows", () => {
       expect([batch.B, batch.T, batch.mask]).toEqual([4, T, undefined]);
       let tokens = 0;
       for (const [row, place] of batch.rows!.entries()) {
-        const { turns, domain } = rows[place]!;
-        const length = rowLength(turns);
+        const { ids, starts, domain } = rows[place]!;
+        const { length } = ids;
+        expect(batch.ids.subarray(row * T, row * T + length)).toEqual(ids);
+        expect(batch.starts!.subarray(row * T, row * T + length)).toEqual(starts);
         const labels = batch.labels.subarray(row * T, (row + 1) * T);
         expect(labels.subarray(0, length).every((label) => label >= 0)).toBe(true);
         expect(labels.subarray(length).every((label) => label < 0)).toBe(true);
@@ -127,7 +141,7 @@ describe("a stream of rows", () => {
   });
 
   test.each([1, 3])("batches of a step of %i are of one mask, and of rows that are its own", (accumulate) => {
-    const maskOf = ({ turns, domain }: Row) => (turns.length % 2) + 2 * domain;
+    const maskOf = ({ ids, domain }: TextRow) => (ids.length % 2) + 2 * domain;
     const { rows, stream } = open([60, 20], maskOf, { accumulate });
     const seen = new Set<number>();
     for (let step = 0; step < 40; step++) {
@@ -143,20 +157,28 @@ describe("a stream of rows", () => {
 
   test("a mask of one row comes too, filled over epochs, about as often as its row is drawn; others do not wait for it", () => {
     const data = dataOf([60]);
-    const rows = packRows(data, { sequenceLength: T, seed: "rows" });
-    const stream = new RowStream(data, rows, options, (row) => (row === 5 ? 1 : 0));
+    const rows = rowsOf(data);
+    const stream = new RowStream(
+      data,
+      masked(rows, (_, i) => (i === 5 ? 1 : 0)),
+      options,
+    );
     const batches = take(stream, rows.length * 3); // 12 epochs of four rows a batch
     const rare = batches.flatMap(({ mask }, i) => (mask === 1 ? [i] : []));
     expect(rare).toHaveLength(3);
     expect(rare[0]).toBeLessThanOrEqual(rows.length); // its fourth draw
     for (const i of rare) expect([...batches[i]!.rows!]).toEqual([5, 5, 5, 5]);
     // as many draws as masks times rows of a step fill some batch, so asking for one ends
-    const many = new RowStream(data, rows, { ...options, accumulate: 8 }, (row) => row);
+    const many = new RowStream(
+      data,
+      masked(rows, (_, i) => i),
+      { ...options, accumulate: 8 },
+    );
     expect(new Set(take(many, 8).map(({ mask }) => mask)).size).toBe(1);
   });
 
   test.each([0, 1, 7, 50])("skip(%i) is as many times next, with and without masks", (count) => {
-    for (const maskOf of [undefined, ({ domain }: Row) => domain]) {
+    for (const maskOf of [undefined, ({ domain }: TextRow) => domain]) {
       const [walked, skipped] = [open([30, 12], maskOf, { accumulate: 2 }), open([30, 12], maskOf, { accumulate: 2 })];
       take(walked.stream, count);
       skipped.stream.skip(count);
@@ -172,7 +194,7 @@ describe("a stream of rows", () => {
 
   test("a domain without rows is refused", () => {
     const data = { domains: ["a", "empty"], weights: [0.5, 0.5] };
-    const rows = packRows(dataOf([3]), { sequenceLength: T, seed: "rows" });
+    const rows = rowsOf(dataOf([3]));
     expect(() => new RowStream(data, rows, options)).toThrow(OptionError);
     expect(() => new RowStream(data, rows, options)).toThrow(/wanted a row in domain "empty", got none/);
   });

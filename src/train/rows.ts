@@ -1,44 +1,66 @@
 /**
- * Rows of text that are the same in every epoch, so that what a teacher makes of them can be kept: conversations of questions of one
- * domain, packed to a length. A batch may be asked to hold rows of one mask only.
+ * Rows of text that are the same in every epoch, so that what a teacher makes of them can be kept: questions of one domain with their answers, packed to a
+ * length. None sees another, so each is learned as it will be asked. A batch may be asked to hold rows of one mask only.
  *
  * Shapes: B rows of a batch · T tokens of a row
  */
 import { OptionError } from "../errors.ts";
 import { Random } from "../random.ts";
-import { type Batch, type BatchStream, DomainDraws, questionBatch, type Row } from "./batches.ts";
-import { exampleLength, rowLength, type SftData } from "./data.ts";
+import { type Batch, type BatchStream, DomainDraws, emptyBatch, IGNORED } from "./batches.ts";
+import { labelledTurns, type Question, type SftData } from "./data.ts";
 
-/**
- * Every question of the data once, in one of its wordings, in conversations of up to T tokens with others of its domain: each joins the fullest one that has
- * room for it (best fit), or begins another.
- *
- * @param options `sequenceLength`: T · `seed`: order of the questions and their wordings
- */
-export function packRows(data: SftData, { sequenceLength: T, seed }: { sequenceLength: number; seed: string }): Row[] {
+export interface TextRow {
+  domain: number;
+  /** The first one, and what the predictor reads of it. */
+  question: Question;
+  predictorIds: Int32Array | undefined;
+  /** Of the questions and answers, end to end. */
+  ids: Int32Array;
+  /** The first token that each token sees: that of its own question. */
+  starts: Int32Array;
+  /** That the row runs under. Absent: rows of a batch need not share one. */
+  mask?: number | undefined;
+}
+
+/** Every question of the data once, in one of its wordings, a row each. @param seed order of the questions and their wordings */
+export function questionRows(data: SftData, seed: string): TextRow[] {
   return data.questions.flatMap((questions, domain) => {
     const random = new Random(`${seed}/rows/${data.domains[domain]}`);
-    const rows: Row[] = [];
-    const lengths: number[] = [];
-    for (const item of random.permutation(questions.length)) {
+    return Array.from(random.permutation(questions.length), (item) => {
       const question = questions[item]!;
-      const wording = question.wordings[random.int(question.wordings.length)]!;
-      const turn = data.encodeTurn(question, wording)!;
-      const added = 1 + exampleLength(turn); // an EOS between turns
-      let fullest = -1;
-      for (const [place, length] of lengths.entries())
-        if (length + added <= T && length > (lengths[fullest] ?? 0)) fullest = place;
-      if (fullest >= 0) {
-        rows[fullest]!.turns.push(turn);
-        lengths[fullest]! += added;
-        continue;
-      }
-      const first = data.encode(question, wording);
-      rows.push({ domain, question, turns: [first], predictorIds: first.predictorInputs[0] });
-      lengths.push(exampleLength(first));
-    }
-    return rows;
+      const example = data.encode(question, question.wordings[random.int(question.wordings.length)]!);
+      const { ids } = labelledTurns([example], IGNORED);
+      return { domain, question, predictorIds: example.predictorInputs[0], ids, starts: new Int32Array(ids.length) };
+    });
   });
+}
+
+/** Rows of up to T tokens: each joins the fullest one of its domain and mask that has room for it (best fit), or begins another. */
+export function packRows(rows: readonly TextRow[], T: number): TextRow[] {
+  const packed: TextRow[] = [];
+  const ofKind = new Map<string, number[]>();
+  for (const row of rows) {
+    const kind = `${row.domain}/${row.mask}`;
+    const places = ofKind.get(kind) ?? [];
+    ofKind.set(kind, places);
+    let fullest = -1;
+    for (const place of places) {
+      const { length } = packed[place]!.ids;
+      if (length + row.ids.length <= T && length > (packed[fullest]?.ids.length ?? 0)) fullest = place;
+    }
+    if (fullest >= 0) packed[fullest] = joined(packed[fullest]!, row);
+    else places.push(packed.push(row) - 1);
+  }
+  return packed;
+}
+
+function joined(row: TextRow, other: TextRow): TextRow {
+  const { length } = row.ids;
+  return {
+    ...row,
+    ids: Int32Array.of(...row.ids, ...other.ids),
+    starts: Int32Array.of(...row.starts, ...other.starts.map((start) => start + length)),
+  };
 }
 
 export interface RowStreamOptions {
@@ -55,8 +77,7 @@ export interface RowStreamOptions {
  * of its mask; every position but padding counts.
  */
 export class RowStream implements BatchStream {
-  readonly #rows: readonly Row[];
-  readonly #maskOf: ((row: number) => number) | undefined;
+  readonly #rows: readonly TextRow[];
   readonly #options: RowStreamOptions;
   readonly #B: number;
   readonly #draws: DomainDraws;
@@ -67,15 +88,8 @@ export class RowStream implements BatchStream {
   /** Batches that are complete. */
   #ready: number[][] = [];
 
-  /** @param maskOf the mask that a row belongs to; absent: rows of a batch need not share one */
-  constructor(
-    data: Pick<SftData, "domains" | "weights">,
-    rows: readonly Row[],
-    options: RowStreamOptions,
-    maskOf?: (row: number) => number,
-  ) {
+  constructor(data: Pick<SftData, "domains" | "weights">, rows: readonly TextRow[], options: RowStreamOptions) {
     this.#rows = rows;
-    this.#maskOf = maskOf;
     this.#options = options;
     this.#B = Math.max(1, Math.floor(options.tokensPerBatch / options.sequenceLength));
     this.#ofDomain = data.domains.map(() => []);
@@ -97,14 +111,18 @@ export class RowStream implements BatchStream {
     const places = this.#nextPlaces();
     const rows = places.map((place) => this.#rows[place]!);
     const longest = Math.max(...rows.map(({ predictorIds }) => predictorIds?.length ?? 0));
-    const batch = questionBatch({ B: this.#B, T, Tp: Math.ceil(longest / PREDICTOR_STEP) * PREDICTOR_STEP }, rows);
+    const batch = emptyBatch({ B: this.#B, T, Tp: Math.ceil(longest / PREDICTOR_STEP) * PREDICTOR_STEP }, rows);
     batch.rows = Int32Array.from(places);
-    for (const [row, { turns }] of rows.entries()) {
-      const text = batch.ids.subarray(row * T, row * T + rowLength(turns));
-      batch.labels.set(text, row * T); // any token: they only say that the position counts
+    batch.starts = new Int32Array(this.#B * T);
+    for (const [row, { ids, starts }] of rows.entries()) {
+      batch.ids.set(ids, row * T);
+      batch.labels.set(ids, row * T); // any token: they only say that the position counts
+      batch.starts.set(starts, row * T);
+      batch.tokens += ids.length;
     }
     batch.labelled = batch.tokens;
-    if (this.#maskOf) batch.mask = this.#maskOf(places[0]!);
+    const { mask } = rows[0]!;
+    if (mask !== undefined) batch.mask = mask;
     return batch;
   }
 
@@ -117,7 +135,7 @@ export class RowStream implements BatchStream {
     while (this.#ready.length === 0) {
       const { domain, item } = this.#draws.next();
       const place = this.#ofDomain[domain]![item]!;
-      const mask = this.#maskOf?.(place) ?? 0;
+      const mask = this.#rows[place]!.mask ?? 0;
       const waiting = this.#waiting.get(mask) ?? [];
       this.#waiting.set(mask, waiting);
       waiting.push(place);

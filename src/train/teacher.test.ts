@@ -5,7 +5,7 @@ import { forward } from "../../test/reference/decoder.ts";
 import { difference, integers, quiet } from "../../test/support/graphs.ts";
 import { randomModel, temporaryFolder } from "../../test/support/models.ts";
 import { FileError } from "../errors.ts";
-import { Teacher } from "./teacher.ts";
+import { type TaughtRow, Teacher } from "./teacher.ts";
 
 const disk = vi.hoisted(() => ({ isFull: false }));
 vi.mock("../files.ts", async (original) => {
@@ -20,7 +20,7 @@ vi.mock("../files.ts", async (original) => {
 const T = 12;
 const model = randomModel({ family: "llama" }, 1);
 const { width: D, vocabSize } = model.config;
-const rows = [12, 3, 7, 12, 1, 9].map((length, i) => integers(`row ${i}`, length, vocabSize));
+const rows: TaughtRow[] = [12, 3, 7, 12, 1, 9].map((length, i) => ({ ids: integers(`row ${i}`, length, vocabSize) }));
 const all = Int32Array.from(rows.keys());
 
 const open = (folder: string, { teacher = model, of = rows } = {}) =>
@@ -35,13 +35,29 @@ const fileOf = (folder: string, name: string) => join(folder, readdirSync(folder
 test("states are those after the final norm, to half precision; zero beyond a row's end", async () => {
   const folder = temporaryFolder();
   const states = await statesOf(folder);
-  for (const [i, ids] of rows.entries()) {
+  for (const [i, { ids }] of rows.entries()) {
     const own = states.subarray(i * T * D, (i + 1) * T * D);
     const expected = forward(model, ids).hidden.flatMap((row) => [...row]);
     expect(difference(own.subarray(0, ids.length * D), expected)).toBeLessThan(2 ** -10); // a half has 11 bits
     expect(own.subarray(ids.length * D).every((value) => value === 0)).toBe(true);
   }
   expect(statSync(fileOf(folder, "states")).size).toBe(rows.length * T * D * 2);
+});
+
+test("texts that share a row have the states that each has alone", async () => {
+  const [one, other] = [rows[1]!.ids, rows[2]!.ids];
+  const shared = {
+    ids: Int32Array.of(...one, ...other),
+    starts: new Int32Array(one.length + other.length).fill(one.length, one.length),
+  };
+  const states = await statesOf(temporaryFolder(), Int32Array.of(0), { of: [shared] });
+  const alone = await statesOf(temporaryFolder());
+  const own = (row: number, { length }: Int32Array) => alone.subarray(row * T * D, (row * T + length) * D);
+  expect(difference(states.subarray(0, shared.ids.length * D), [...own(1, one), ...own(2, other)])).toBeLessThan(
+    2 ** -10,
+  );
+  const joint = await statesOf(temporaryFolder(), Int32Array.of(0), { of: [{ ids: shared.ids }] });
+  expect(difference(joint, states)).toBeGreaterThan(0.1);
 });
 
 test("a row's states are the same whatever it is asked for with, and kept: not computed or written again", async () => {
@@ -88,7 +104,9 @@ test("another teacher, other rows or another length use no states of these", asy
   const teacher = randomModel({ family: "llama" }, 2);
   expect(await statesOf(folder, all, { teacher })).not.toEqual(own);
   expect(await statesOf(folder, all, { of: rows.toReversed() })).not.toEqual(own);
-  expect(readdirSync(folder)).toHaveLength(3);
+  const parted = rows.map(({ ids }, i) => ({ ids, ...(i === 0 && { starts: new Int32Array(12).fill(6, 6) }) }));
+  expect(await statesOf(folder, all, { of: parted })).not.toEqual(own);
+  expect(readdirSync(folder)).toHaveLength(4);
   expect(await statesOf(folder)).toEqual(own);
 });
 

@@ -6,7 +6,7 @@
  *     FOLDER/HASH/states      half precision [rows, T, Dt], little-endian
  *     FOLDER/HASH/checksums   CRC-32 of each row's states [rows], uint32, 0 where there are none yet
  *
- * HASH is of the teacher's weights and the rows' token ids: states of another teacher or other data are never read. A row that does not match its
+ * HASH is of the teacher's weights, the rows' token ids and what these see: states of another teacher or other data are never read. A row that does not match its
  * checksum, half-written before a power cut or altered since, is computed anew.
  *
  * Shapes: B rows at a time · T tokens of a row · Dt width of the teacher · V vocabulary
@@ -19,7 +19,7 @@ import { OptionError } from "../errors.ts";
 import { asBytes, makeFolders, refuseLink, writeFully, writing } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { decodeBlocks, encodeWeights } from "../formats/quantize.ts";
-import { Graph } from "../graph/graph.ts";
+import { Graph, type Tensor } from "../graph/graph.ts";
 import { compile, type Session, type SessionOptions } from "../graph/session.ts";
 import { decoder, parameterInputs } from "../net/decoder.ts";
 import { PREFIX, type TeacherHead } from "../net/step.ts";
@@ -35,12 +35,18 @@ export interface TeacherOptions {
 /** Rows that the teacher reads at a time: always as many, so that states do not depend on which rows are asked for together. */
 const BATCH = 4;
 
+/** Token ids, and the first token that each sees, where several texts share the row. Absent: the row's first. */
+export interface TaughtRow {
+  ids: Int32Array;
+  starts?: Int32Array | undefined;
+}
+
 export class Teacher implements AsyncDisposable {
   readonly head: TeacherHead;
   /** Output matrix [V, Dt]. */
   readonly headWeight: Float32Array;
   readonly #model: Model;
-  readonly #rows: readonly Int32Array[];
+  readonly #rows: readonly TaughtRow[];
   readonly #options: TeacherOptions;
   readonly #files: { states: number; checksums: number };
   readonly #checksums: Uint32Array;
@@ -48,10 +54,10 @@ export class Teacher implements AsyncDisposable {
 
   /**
    * @param model of the same vocabulary as who learns from it
-   * @param rows token ids of each row, at most T
+   * @param rows of at most T tokens each
    * @throws {FileError} if the folder cannot be written
    */
-  constructor(model: Model, rows: readonly Int32Array[], options: TeacherOptions) {
+  constructor(model: Model, rows: readonly TaughtRow[], options: TeacherOptions) {
     const { config, weights } = model;
     this.#model = model;
     this.#rows = rows;
@@ -137,13 +143,17 @@ export class Teacher implements AsyncDisposable {
     const { sequenceLength: T, session } = this.#options;
     const { config, weights } = this.#model;
     this.#session ??= await compile(statesGraph(config, BATCH, T), session);
-    const ids = new Int32Array(BATCH * T);
-    for (const [row, place] of places.entries()) ids.set(this.#rows[place]!, row * T);
+    const [ids, starts] = [new Int32Array(BATCH * T), new Int32Array(BATCH * T)];
+    for (const [row, place] of places.entries()) {
+      const own = this.#rows[place]!;
+      ids.set(own.ids, row * T);
+      if (own.starts) starts.set(own.starts, row * T);
+    }
     const parameters = Object.fromEntries([...weights].map(([name, { data }]) => [PREFIX.llm + name, data]));
-    const { states } = (await this.#session.run({ ...parameters, ids })) as { states: Float32Array };
+    const { states } = (await this.#session.run({ ...parameters, ids, starts })) as { states: Float32Array };
     for (let row = 0; row < BATCH; row++) {
       const place = places[row];
-      const length = place === undefined ? 0 : this.#rows[place]!.length;
+      const length = place === undefined ? 0 : this.#rows[place]!.ids.length;
       states.fill(0, (row * T + length) * config.width, (row + 1) * T * config.width);
     }
     const largest = states.reduce((max, value) => Math.max(max, Math.abs(value)), 0);
@@ -162,14 +172,18 @@ const checksum = (bytes: Uint8Array) => crc32(bytes) || 1;
 
 function statesGraph(config: Model["config"], B: number, T: number): Graph {
   const graph = new Graph(`teacher B=${B} T=${T}`);
-  const ids = graph.input("ids", [B, T], "int32");
-  graph.output("states", decoder(config, parameterInputs(graph, config, PREFIX.llm), ids));
+  const [ids, starts] = ["ids", "starts"].map((name) => graph.input(name, [B, T], "int32")) as [Tensor, Tensor];
+  const parameters = parameterInputs(graph, config, PREFIX.llm);
+  graph.output("states", decoder(config, parameters, ids, undefined, undefined, starts));
   return graph;
 }
 
-function identity({ config, weights }: Model, rows: readonly Int32Array[], sequenceLength: number): string {
+function identity({ config, weights }: Model, rows: readonly TaughtRow[], sequenceLength: number): string {
   const hash = createHash("sha256").update(JSON.stringify({ config, sequenceLength }));
   for (const [name, { data }] of weights) hash.update(name).update(asBytes(data));
-  for (const ids of rows) hash.update(`${ids.length}`).update(asBytes(ids));
+  for (const { ids, starts } of rows) {
+    hash.update(`${ids.length}`).update(asBytes(ids));
+    if (starts?.some((start) => start > 0)) hash.update("starts").update(asBytes(starts));
+  }
   return hash.digest("hex").slice(0, 32);
 }

@@ -181,16 +181,16 @@ export function rope(x: Array64, headWidth: number, inverse: ArrayLike<number>, 
 }
 
 /**
- * Token t of query head h averages the values of tokens s in 0..t with t − s < window, weighted by softmax(q·k·scale), of key/value head ⌊h·G/H⌋. Logits are
+ * Token t of query head h averages the values of tokens s in starts[t]..t with t − s < window, weighted by softmax(q·k·scale), of key/value head ⌊h·G/H⌋. Logits are
  * capped softly before the softmax.
  */
 export function attention(
   q: Array64,
   k: Array64,
   v: Array64,
-  options: { headWidth: number; scale?: number; window?: number; softCap?: number },
+  options: { headWidth: number; scale?: number; window?: number; softCap?: number; starts?: ArrayLike<number> },
 ): Array64 {
-  const { headWidth: C, scale = 1 / Math.sqrt(C), window = Number.POSITIVE_INFINITY, softCap } = options;
+  const { headWidth: C, scale = 1 / Math.sqrt(C), window = Number.POSITIVE_INFINITY, softCap, starts } = options;
   const capped = (logit: number) => (softCap === undefined ? logit : softCap * Math.tanh(logit / softCap));
   const [B, T, width] = q.shape as [number, number, number];
   const [H, G] = [width / C, k.shape[2]! / C];
@@ -201,7 +201,7 @@ export function attention(
       for (let t = 0; t < T; t++) {
         const dot = (s: number) => total(C, (c) => at(q, [b, t, h * C + c]) * at(k, [b, s, g * C + c]));
         const weights = Array.from({ length: t + 1 }, (_, s) =>
-          t - s < window ? Math.exp(capped(dot(s) * scale)) : 0,
+          t - s < window && s >= (starts?.[b * T + t] ?? 0) ? Math.exp(capped(dot(s) * scale)) : 0,
         );
         const norm = total(t + 1, (s) => weights[s]!);
         for (let c = 0; c < C; c++) {

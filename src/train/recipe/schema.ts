@@ -310,7 +310,7 @@ const stageSchema = z.discriminatedUnion(
       kind: z
         .literal("distil")
         .describe(
-          "Divergence from a dense teacher after every token, KL(teacher, LLM) over the whole vocabulary: questions with their answers, packed to rows that stay the same, so that the teacher reads each once.",
+          "Divergence from a dense teacher after every token, KL(teacher, LLM) over the whole vocabulary: questions with their answers, packed to rows that stay the same, none of which sees another in its row, so that the teacher reads each once.",
         ),
       ...stageShape,
       embedding: stageShape.embedding.default("frozen"),
