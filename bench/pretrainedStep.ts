@@ -149,6 +149,7 @@ class Steps {
         Tp: 0,
         ids,
         starts: new Int32Array(B * T),
+        shared: new Int32Array(B * T),
         tokens: B * T,
         labelled,
         rows: places,

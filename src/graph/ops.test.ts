@@ -59,24 +59,43 @@ const attentionCase = (
   G: number,
   T: number,
   options: { scale?: number; window?: number; softCap?: number } = {},
-  starts?: readonly number[],
+  sees?: reference.Sees,
 ): Case =>
   testCase(
-    `${H} query heads, ${G} key/value heads, T ${T}, ${JSON.stringify(options)}${starts ? `, starts ${starts}` : ""}`,
+    `${H} query heads, ${G} key/value heads, T ${T}, ${JSON.stringify({ ...options, ...sees })}`,
     [any(2, T, H * 4), any(2, T, G * 4), any(2, T, G * 4)],
-    (q, k, v) => {
-      const firsts = starts && q!.graph.constant(Int32Array.from(starts), [2, T]);
-      return ops.attention(q!, k!, v!, { headWidth: 4, ...options, starts: firsts });
-    },
-    (q, k, v) => reference.attention(q!, k!, v!, { headWidth: 4, ...options, ...(starts && { starts }) }),
+    (q, k, v) => ops.attention(q!, k!, v!, { headWidth: 4, ...options, sees: sees && seesOf(q!.graph, sees, T) }),
+    (q, k, v) => reference.attention(q!, k!, v!, { headWidth: 4, ...options, ...(sees && { sees }) }),
   );
-const ropeCase = (name: string, shape: readonly number[], inverse: readonly number[], magnitude: number): Case =>
+const ropeCase = (
+  name: string,
+  shape: readonly number[],
+  inverse: readonly number[],
+  magnitude: number,
+  sees?: reference.Sees,
+): Case =>
   testCase(
     name,
     [any(...shape)],
-    (x) => ops.rope(x!, { inverse: Float64Array.from(inverse), magnitude }),
-    (x) => reference.rope(x!, 2 * inverse.length, inverse, magnitude),
+    (x) => ops.rope(x!, { inverse: Float64Array.from(inverse), magnitude }, sees && seesOf(x!.graph, sees, shape[1]!)),
+    (x) => reference.rope(x!, 2 * inverse.length, inverse, magnitude, sees),
   );
+
+/** Two rows: one text; a beginning of a token, a text of two more tokens, two that share the beginning. */
+const SHARING: reference.Sees = {
+  starts: [0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4, 4],
+  shared: [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1],
+};
+/** Two rows: three texts that share nothing; a beginning of two tokens, which two texts share. */
+const PARTED: reference.Sees = {
+  starts: [0, 0, 2, 2, 2, 5, 0, 0, 0, 3, 3, 3],
+  shared: [0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2],
+};
+const seesOf = (graph: Graph, { starts, shared }: reference.Sees, T: number) => {
+  const input = (values: ArrayLike<number>) => graph.constant(Int32Array.from(values), [2, T]);
+  return { starts: input(starts), shared: input(shared) };
+};
+
 const activations = ["silu", "gelu"] as const;
 const ffnCase = (name: string, activation: Activation, M?: number): Case =>
   testCase(
@@ -320,6 +339,8 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
     ropeCase("one head", [1, 7, 6], [1, 0.05, 0.002], 1),
     ropeCase("three heads, two rows", [2, 5, 12], [1, 0.1], 1),
     ropeCase("a magnitude", [2, 5, 8], [1, 0.1], 1.3),
+    ropeCase("texts that share a beginning", [2, 6, 8], [1, 0.1], 1.3, SHARING),
+    ropeCase("texts that share a row", [2, 6, 4], [1, 0.1], 1, PARTED),
   ],
   attention: [
     attentionCase(1, 1, 1),
@@ -331,8 +352,10 @@ const cases: Record<keyof typeof ops, readonly Case[]> = {
     attentionCase(2, 1, 4, { window: 1 }),
     attentionCase(4, 2, 5, { softCap: 0.7 }),
     attentionCase(4, 2, 6, { scale: 0.3, window: 2, softCap: 1.5 }),
-    attentionCase(4, 2, 5, {}, [0, 0, 2, 2, 2, 0, 1, 1, 1, 4]),
-    attentionCase(2, 1, 5, { window: 2, softCap: 0.7 }, [0, 0, 0, 3, 3, 0, 1, 2, 3, 4]),
+    attentionCase(4, 2, 6, {}, SHARING),
+    attentionCase(2, 1, 6, {}, PARTED),
+    attentionCase(2, 2, 6, { window: 3, softCap: 0.7 }, SHARING),
+    attentionCase(2, 1, 6, { window: 2 }, PARTED),
   ],
   gatedFfn: activations.flatMap((activation) => [
     ffnCase("no mask", activation),

@@ -7,7 +7,7 @@
  * G key/value heads · C head width · V vocabulary. Paper: Hou et al. 2025, arXiv:2501.02086.
  */
 import { ShapeError } from "../errors.ts";
-import { size, type Tensor } from "./graph.ts";
+import { type Graph, size, type Tensor } from "./graph.ts";
 import * as n from "./nodes.ts";
 
 function add(a: Tensor, b: Tensor): Tensor {
@@ -293,12 +293,34 @@ function standardize(x: Tensor, epsilon: number): Tensor {
 }
 
 /**
- * Rotary position embedding of x [B, T, heads·C], pairs (i, i + C/2) as in Hugging Face checkpoints, positions 0..T-1.
+ * What each token of a row sees before it, [B, T], int32 both: the row's first `shared` tokens, and those from `starts` on, as if they stood end to end. So several
+ * texts that begin alike share a row, each as it is alone: the beginning has 0 and 0, each text after it its own first token and the beginning's length.
+ */
+export interface Sees {
+  starts: Tensor;
+  shared: Tensor;
+}
+
+/** Of each token among those that it sees: [B, T], int32. */
+function positionsOf({ starts, shared }: Sees): Tensor {
+  const T = starts.shape[1]!;
+  return n.add(n.sub(counting(starts.graph, [1, T]), starts), shared);
+}
+
+/** 0, 1, 2, … in a shape of one axis longer than 1. */
+const counting = (graph: Graph, shape: readonly number[]): Tensor =>
+  graph.constant(
+    Int32Array.from({ length: size(shape) }, (_, i) => i),
+    shape,
+  );
+
+/**
+ * Rotary position embedding of x [B, T, heads·C], pairs (i, i + C/2) as in Hugging Face checkpoints, positions 0..T-1, or those among what each token sees.
  *
  * @param inverse radians per token of each pair [C/2]
  * @param magnitude factor of the result
  */
-function rope(x: Tensor, { inverse, magnitude }: { inverse: Float64Array; magnitude: number }): Tensor {
+function rope(x: Tensor, { inverse, magnitude }: { inverse: Float64Array; magnitude: number }, sees?: Sees): Tensor {
   const half = inverse.length;
   const headWidth = 2 * half;
   const { graph } = x;
@@ -313,10 +335,12 @@ function rope(x: Tensor, { inverse, magnitude }: { inverse: Float64Array; magnit
     );
   const cosine = table(Math.cos);
   const sine = table(Math.sin);
-  const positions = graph.constant(
-    BigInt64Array.from({ length: B! * T! }, (_, i) => BigInt(i % T!)),
-    [B!, T!],
-  );
+  const positions = sees
+    ? n.cast(positionsOf(sees), "int64")
+    : graph.constant(
+        BigInt64Array.from({ length: B! * T! }, (_, i) => BigInt(i % T!)),
+        [B!, T!],
+      );
   const attributes = { interleaved: 0, num_heads: width! / headWidth };
   const rotate = (y: Tensor, sin: Tensor) =>
     graph.emit("RotaryEmbedding", [y, positions, cosine, sin], x.shape, attributes, "float32", "com.microsoft");
@@ -341,7 +365,7 @@ function rope(x: Tensor, { inverse, magnitude }: { inverse: Float64Array; magnit
  * @param scale factor of q·k, 1/√C by default
  * @param window tokens that a query sees, itself included; absent: all before it
  * @param softCap logits x become softCap · tanh(x / softCap)
- * @param starts [B, T], int32: the first token that each token sees, where several texts share a row; absent: the row's first
+ * @param sees absent: all before it
  */
 function attention(
   q: Tensor,
@@ -352,12 +376,12 @@ function attention(
     scale?: number | undefined;
     window?: number | undefined;
     softCap?: number | undefined;
-    starts?: Tensor | undefined;
+    sees?: Sees | undefined;
   },
 ): Tensor {
   const { graph } = q;
   const [B, T, qWidth] = q.shape as [number, number, number];
-  const { headWidth: C, scale: alpha = 1 / Math.sqrt(C), window = T, softCap: cap, starts } = options;
+  const { headWidth: C, scale: alpha = 1 / Math.sqrt(C), window = T, softCap: cap, sees } = options;
   const [H, G] = [qWidth / C, k.shape[2]! / C];
   if (!Number.isInteger(H) || !Number.isInteger(G) || H % G !== 0)
     throw new ShapeError("attention", `heads of width ${C}`, [qWidth, k.shape[2]!]);
@@ -366,19 +390,12 @@ function attention(
     n.reshape(n.transpose(n.reshape(x, [B, T, heads, C]), [0, 2, 1, 3]), [B, G, (heads / G) * T, C]);
   const join = (x: Tensor, heads: number) =>
     n.reshape(n.transpose(n.reshape(x, [B, heads, T, C]), [0, 2, 1, 3]), [B, T, heads * C]);
-  const late = Float32Array.from({ length: T * T }, (_, i) => {
-    const age = Math.floor(i / T) - (i % T); // of the key, in tokens
-    return age >= 0 && age < window ? 0 : -Infinity;
-  });
-  let hidden = graph.constant(late, [1, 1, T, T]);
-  if (starts) {
-    const keys = graph.constant(
-      Int32Array.from({ length: T }, (_, key) => key),
-      [1, 1, 1, T],
-    );
-    const isOthers = n.less(keys, n.reshape(starts, [B, 1, T, 1]));
-    hidden = n.where(isOthers, graph.scalar(-Infinity), hidden); // [B, 1, T, T]
-  }
+  const late = () =>
+    Float32Array.from({ length: T * T }, (_, i) => {
+      const age = Math.floor(i / T) - (i % T); // of the key, in tokens
+      return age >= 0 && age < window ? 0 : -Infinity;
+    });
+  const hidden = sees ? hiddenKeys(sees, window) : graph.constant(late(), [1, 1, T, T]);
 
   const [qs, ks, vs] = [split(q, H), split(k, G), split(v, G)];
   const products = n.matmul(qs, ks, { transB: true, alpha: alpha / (cap ?? 1) }); // [B, G, R·T, T]
@@ -404,6 +421,22 @@ function attention(
       ];
     },
   });
+}
+
+/** −∞ for keys that a query does not see, else 0: [B, 1, T, T]. */
+function hiddenKeys(sees: Sees, window: number): Tensor {
+  const { graph } = sees.starts;
+  const [B, T] = sees.starts.shape as [number, number];
+  const queries = (x: Tensor) => n.reshape(x, [x.shape[0]!, 1, T, 1]);
+  const keys = counting(graph, [1, 1, 1, T]);
+  const [none, seen] = [graph.scalar(-Infinity), graph.scalar(0)];
+  const ofStart = n.where(n.less(keys, queries(sees.shared)), seen, none);
+  const before = n.where(n.less(keys, queries(sees.starts)), ofStart, seen);
+  const causal = n.where(n.lessOrEqual(keys, queries(counting(graph, [1, T]))), before, none);
+  if (window >= T) return causal;
+  const positions = positionsOf(sees);
+  const age = n.sub(queries(positions), n.reshape(positions, [B, 1, 1, T]));
+  return n.where(n.less(age, graph.constant(Int32Array.of(window), [])), causal, none);
 }
 
 /** A gated FFN: gate and up [F, D], down [D, F]. */

@@ -6,7 +6,7 @@
  * G key/value heads · C head width · V vocabulary
  */
 import type { Graph, Tensor } from "../graph/graph.ts";
-import { type Ffn, type KeptChannels, ops } from "../graph/ops.ts";
+import { type Ffn, type KeptChannels, ops, type Sees } from "../graph/ops.ts";
 import { type ModelConfig, parameterShapes } from "../model/config.ts";
 import { familyOf, isLocalLayer } from "../model/families.ts";
 import { ropeFrequencies } from "../model/rope.ts";
@@ -21,7 +21,7 @@ export type LayerMask = Tensor | KeptChannels;
 interface Rows {
   B: number;
   T: number;
-  starts?: Tensor | undefined;
+  sees?: Sees | undefined;
 }
 
 /** Sees the input [B·T, D] and the weights of a layer's FFN. */
@@ -38,7 +38,7 @@ export function parameterInputs(graph: Graph, config: ModelConfig, prefix = ""):
  * @param ids token ids [B, T], int32, right-padded: causal attention keeps padding from reaching text
  * @param masks per layer, the FFN mask [M, F], or its kept channels [M, K]; row r is used for tokens r·B·T/M … of the flattened
  *   batch, so M = B gives one mask per sequence and M = B·chunks one per chunk. Absent: every channel, unscaled
- * @param starts [B, T], int32: the first token that each token sees, where several texts share a row. Positions are relative, so each is what it is in a row of its own
+ * @param sees where several texts share a row
  * @returns [B·T, D]
  */
 export function decoder(
@@ -47,14 +47,14 @@ export function decoder(
   ids: Tensor,
   masks?: readonly LayerMask[],
   observe?: ObserveFfn,
-  starts?: Tensor,
+  sees?: Sees,
 ): Tensor {
   const [B, T] = ids.shape as [number, number];
   const embedded = ops.embedding(get(parameters, "model.embed_tokens.weight"), ids);
   let x = scaleEmbedding(config, ops.reshape(embedded, [B * T, config.width]));
   for (let layer = 0; layer < config.numLayers; layer++) {
     const p = (name: string) => get(parameters, `model.layers.${layer}.${name}`);
-    x = decoderLayer(config, layer, p, x, { B, T, starts }, masks?.[layer], observe);
+    x = decoderLayer(config, layer, p, x, { B, T, sees }, masks?.[layer], observe);
   }
   return norm(config, x, get(parameters, "model.norm.weight"));
 }
@@ -76,7 +76,7 @@ export function norm(config: ModelConfig, x: Tensor, weight: Tensor): Tensor {
  *
  * @param p a parameter of the layer by its name without `model.layers.N.`
  * @param x [B·T, D]
- * @param rows B and T of the batch; `starts` and `mask` as in {@link decoder}
+ * @param rows B and T of the batch; `sees` and `mask` as in {@link decoder}
  * @returns [B·T, D]
  */
 export function decoderLayer(
@@ -112,7 +112,7 @@ function attention(
   layer: number,
   p: (name: string) => Tensor,
   x: Tensor,
-  { B, T, starts }: Rows,
+  { B, T, sees }: Rows,
 ): Tensor {
   const { headWidth: C, numHeads: H, numKvHeads: G } = config;
   const { hasBiases, hasHeadNorms } = familyOf(config);
@@ -124,14 +124,14 @@ function attention(
       y = norm(config, ops.reshape(y, [B * T, heads, C]), p(`self_attn.${name}_norm.weight`));
     }
     y = ops.reshape(y, [B, T, heads * C]);
-    return name === "v" ? y : ops.rope(y, frequencies);
+    return name === "v" ? y : ops.rope(y, frequencies, sees);
   };
   const mixed = ops.attention(project("q", H), project("k", G), project("v", G), {
     headWidth: C,
     scale: config.attentionScale,
     window: isLocalLayer(config, layer) ? config.slidingWindow : undefined,
     softCap: config.attentionSoftCap,
-    starts,
+    sees,
   });
   return ops.linear(ops.reshape(mixed, [B * T, H * C]), p("self_attn.o_proj.weight"));
 }

@@ -72,35 +72,40 @@ test.each(["llama", "gemma2"] as const)(
       teacher: { width, vocabSize: V, logitSoftCap: undefined },
     };
     const parameters = Object.fromEntries([...weights].map(([name, { data }]) => [`llm.${name}`, data]));
-    const learn = async (rows: readonly (readonly number[])[], T: number) => {
-      const [ids, starts, labels] = [0, 0, IGNORED].map((value) => new Int32Array(rows.length * T).fill(value));
+    const beginning = integers("beginning", 3, V);
+    const texts = [5, 7, 6].map((length) => ({
+      ids: Int32Array.of(...beginning, ...integers(`text of ${length}`, length, V)),
+      states: normal(`states of ${length}`, (beginning.length + length) * width),
+    }));
+    /** Rows of texts, each without the beginning but the first; the beginning's tokens teach nothing. */
+    const learn = async (rows: readonly (typeof texts)[], T: number) => {
+      const feed = (value: number) => new Int32Array(rows.length * T).fill(value);
+      const [ids, starts, shared, labels] = [feed(0), feed(0), feed(0), feed(IGNORED)] as const;
       const teacherStates = new Float32Array(rows.length * T * width);
-      for (const [row, lengths] of rows.entries()) {
-        let at = row * T;
-        for (const length of lengths) {
-          const text = integers(`text of ${length}`, length, V);
-          ids!.set(text, at);
-          labels!.set(text, at);
-          starts!.fill(at - row * T, at, at + length);
-          teacherStates.set(normal(`states of ${length}`, length * width), at * width);
-          at += length;
+      for (const [row, own] of rows.entries()) {
+        ids.set(beginning, row * T);
+        let at = row * T + beginning.length;
+        for (const [i, text] of own.entries()) {
+          const [rest, states] = [text.ids.subarray(beginning.length), text.states.subarray(beginning.length * width)];
+          ids.set(rest, at);
+          labels.set(rest, at);
+          teacherStates.set(states, at * width);
+          if (i > 0) {
+            starts.fill(at - row * T, at, at + rest.length);
+            shared.fill(beginning.length, at, at + rest.length);
+          }
+          at += rest.length;
         }
       }
       const graph = trainingGraph(step, { B: rows.length, T, Tp: 0, chunks: 1 }, new Set(Object.keys(parameters)));
       const head = weights.get("model.embed_tokens.weight")!.data;
-      return await evaluate(graph, {
-        ...parameters,
-        ids: ids!,
-        starts: starts!,
-        labels: labels!,
-        teacherStates,
-        "teacher.head": head,
-      });
+      return await evaluate(graph, { ...parameters, ids, starts, shared, labels, teacherStates, "teacher.head": head });
     };
-    const [shared, alone] = [await learn([[5, 7, 6]], 20), await learn([[5], [7], [6]], 8)];
-    expect(Object.keys(shared).length).toBeGreaterThan(10);
-    for (const [name, values] of Object.entries(alone))
-      expect(difference(shared[name]!, values), name).toBeLessThan(1e-5);
+    const alone = texts.map((text) => [text]);
+    const [together, apart] = [await learn([texts], 22), await learn(alone, 11)];
+    expect(Object.keys(together).length).toBeGreaterThan(10);
+    for (const [name, values] of Object.entries(apart))
+      expect(difference(together[name]!, values), name).toBeLessThan(1e-5);
   },
 );
 

@@ -7,7 +7,7 @@
 import { gradients } from "../graph/autodiff.ts";
 import { Graph, type Tensor } from "../graph/graph.ts";
 import * as n from "../graph/nodes.ts";
-import { type KeptChannels, ops } from "../graph/ops.ts";
+import { type KeptChannels, ops, type Sees } from "../graph/ops.ts";
 import { SCORE_EPSILON } from "../mask/standardize.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
@@ -203,8 +203,7 @@ function delayByOneChunk(mask: LayerMask, B: number, chunks: number): LayerMask 
 
 /**
  * Inputs: parameters, `ids` [B, T], `labels` [B·T] and what masks are made from; with `shape.labelled`, `labels` [labelled] and
- * `labelRows` [labelled], the position b·T + t of each; with `config.teacher`, what {@link teacherLogits} reads, and `starts` [B, T],
- * the first token that each token sees.
+ * `labelRows` [labelled], the position b·T + t of each; with `config.teacher`, what {@link teacherLogits} and {@link seesInputs} read.
  * Outputs: `loss` (sum over labels), `feature` [rows, Dp] (predictor only), and `d:NAME` for each parameter of `trained`.
  */
 export function trainingGraph(config: StepConfig, shape: StepShape, trained: ReadonlySet<string>): Graph {
@@ -213,8 +212,7 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   const ids = graph.input("ids", [shape.B, shape.T], "int32");
   const labels = graph.input("labels", [shape.labelled ?? shape.B * shape.T], "int32");
   const llm = parameterInputs(graph, config.llm, PREFIX.llm);
-  const starts = config.teacher && graph.input("starts", [shape.B, shape.T], "int32");
-  const hidden = decoder(config.llm, llm, ids, masks, undefined, starts);
+  const hidden = decoder(config.llm, llm, ids, masks, undefined, config.teacher && seesInputs(graph, shape));
   const labelRows = shape.labelled ? graph.input("labelRows", [shape.labelled], "int32") : undefined;
   const read = labelRows ? ops.embedding(hidden, labelRows) : hidden;
   const y = logits(config.llm, llm, read);
@@ -236,6 +234,12 @@ export function trainingGraph(config: StepConfig, shape: StepShape, trained: Rea
   if (feature) graph.output("feature", feature);
   outputGradients(graph, loss, trained);
   return graph;
+}
+
+/** Inputs: `starts` and `shared` [B, T], what each token sees. */
+export function seesInputs(graph: Graph, { B, T }: { B: number; T: number }): Sees {
+  const input = (name: keyof Sees) => graph.input(name, [B, T], "int32");
+  return { starts: input("starts"), shared: input("shared") };
 }
 
 /** Inputs: `teacherStates` [N, Dt], after the teacher's final norm, and `teacher.head` [V, Dt]. @returns [N, V] */

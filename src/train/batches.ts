@@ -40,8 +40,9 @@ export interface Batch {
   questions: readonly Question[];
   /** Place of each row among those of a `RowStream`, `[B]`. */
   rows?: Int32Array;
-  /** `[B, T]`, the first token that each token of a `RowStream` sees, in its row. */
+  /** `[B, T]`, what each token of a `RowStream` sees in its row: `Sees` in `ops.ts`. */
   starts?: Int32Array;
+  shared?: Int32Array;
   /** The one mask of all rows of a `RowStream` that have masks. */
   mask?: number;
   /** Positions that are not padding. */

@@ -99,6 +99,7 @@ export class GradientStep {
         feeds: {
           ids: batch.ids,
           starts: batch.starts!,
+          shared: batch.shared!,
           labels: batch.labels,
           teacherStates: await states.states(batch.rows!),
           [TEACHER_HEAD]: states.headWeight,

@@ -33,11 +33,13 @@ function dataOf(counts: readonly number[], weights: readonly number[] = counts.m
   });
 }
 const textOf = (ids: Int32Array) => String.fromCharCode(...ids);
-/** The texts of a row: each from the token that its tokens see first. */
-function textsOf({ ids, starts }: TextRow): string[] {
-  const places = [...new Set(starts)];
-  for (const [i, start] of starts.entries()) expect(start).toBe(places.findLast((place) => place <= i));
-  return places.map((place, i) => textOf(ids.subarray(place, places[i + 1])));
+/** The texts of a row: what the last token of each sees. */
+function textsOf({ ids, starts, shared }: TextRow): string[] {
+  const ends = [...ids.keys()].filter((i) => starts[i + 1] !== starts[i]);
+  return ends.map((end) => {
+    const seen = [...ids.keys()].filter((i) => i <= end && (i < shared[end]! || i >= starts[end]!));
+    return textOf(ids.filter((_, i) => seen.includes(i)));
+  });
 }
 const INPUT = /Input: (.*)\n/;
 const asked = (row: TextRow) => textsOf(row).map((text) => INPUT.exec(text)![1]!);
@@ -52,7 +54,9 @@ describe("packed rows", () => {
     expect(rows.flatMap(asked).toSorted()).toEqual(all.map(({ input }) => input!).toSorted());
     for (const row of rows) {
       expect(row.ids.length).toBeLessThanOrEqual(T);
-      expect(row.starts.length).toBe(row.ids.length);
+      expect([row.starts.length, row.shared.length]).toEqual([row.ids.length, row.ids.length]);
+      for (const [i, start] of row.starts.entries())
+        expect(start === 0 ? [0, 0] : [start, 1]).toEqual([row.starts[start], row.shared[i]]); // BOS stands once
       for (const text of textsOf(row)) {
         const [d, n] = INPUT.exec(text)![1]!.split("/").map(Number);
         const { wordings, input, answer } = data.questions[d!]![n!]!;
@@ -66,6 +70,22 @@ describe("packed rows", () => {
     // a further question would not have fitted
     for (const [i, row] of rows.entries())
       if (rows[i + 1]?.domain === row.domain) expect(row.ids.length).toBeGreaterThan(T - 55);
+  });
+
+  test("have once what all questions begin with", () => {
+    const questions = questionRows(dataOf([12]), "a").map((row) => ({ ...row, ids: row.ids.with(1, 7).with(2, 8) }));
+    const rows = packRows(questions, T);
+    expect(rows.length).toBeLessThan(12);
+    expect(rows.flatMap(textsOf).toSorted()).toEqual(questions.map(({ ids }) => textOf(ids)).toSorted());
+    for (const { shared, starts } of rows)
+      expect([...shared]).toEqual([...starts].map((start) => (start === 0 ? 0 : 4)));
+    // the same text many times: its last token is of each
+    const same = packRows(
+      Array.from({ length: 5 }, () => questions[0]!),
+      T,
+    );
+    expect(same).toHaveLength(1);
+    expect(same[0]!.ids).toHaveLength(questions[0]!.ids.length + 4);
   });
 
   test("are of one mask", () => {
@@ -106,10 +126,11 @@ describe("a stream of rows", () => {
       expect([batch.B, batch.T, batch.mask]).toEqual([4, T, undefined]);
       let tokens = 0;
       for (const [row, place] of batch.rows!.entries()) {
-        const { ids, starts, domain } = rows[place]!;
+        const { ids, starts, shared, domain } = rows[place]!;
         const { length } = ids;
         expect(batch.ids.subarray(row * T, row * T + length)).toEqual(ids);
         expect(batch.starts!.subarray(row * T, row * T + length)).toEqual(starts);
+        expect(batch.shared!.subarray(row * T, row * T + length)).toEqual(shared);
         const labels = batch.labels.subarray(row * T, (row + 1) * T);
         expect(labels.subarray(0, length).every((label) => label >= 0)).toBe(true);
         expect(labels.subarray(length).every((label) => label < 0)).toBe(true);

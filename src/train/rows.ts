@@ -1,6 +1,7 @@
 /**
  * Rows of text that are the same in every epoch, so that what a teacher makes of them can be kept: questions of one domain with their answers, packed to a
- * length. None sees another, so each is learned as it will be asked. A batch may be asked to hold rows of one mask only.
+ * length. None sees another, so each is learned as it will be asked; what all begin with, as a template's system turn, stands in a row once. A batch may be asked to
+ * hold rows of one mask only.
  *
  * Shapes: B rows of a batch · T tokens of a row
  */
@@ -14,10 +15,11 @@ export interface TextRow {
   /** The first one, and what the predictor reads of it. */
   question: Question;
   predictorIds: Int32Array | undefined;
-  /** Of the questions and answers, end to end. */
+  /** Of what all begin with, then of each question and answer without it. */
   ids: Int32Array;
-  /** The first token that each token sees: that of its own question. */
+  /** What each token sees: `Sees` in `ops.ts`. */
   starts: Int32Array;
+  shared: Int32Array;
   /** That the row runs under. Absent: rows of a batch need not share one. */
   mask?: number | undefined;
 }
@@ -26,40 +28,58 @@ export interface TextRow {
 export function questionRows(data: SftData, seed: string): TextRow[] {
   return data.questions.flatMap((questions, domain) => {
     const random = new Random(`${seed}/rows/${data.domains[domain]}`);
-    return Array.from(random.permutation(questions.length), (item) => {
+    return Array.from(random.permutation(questions.length), (item): TextRow => {
       const question = questions[item]!;
       const example = data.encode(question, question.wordings[random.int(question.wordings.length)]!);
       const { ids } = labelledTurns([example], IGNORED);
-      return { domain, question, predictorIds: example.predictorInputs[0], ids, starts: new Int32Array(ids.length) };
+      const [starts, shared] = [new Int32Array(ids.length), new Int32Array(ids.length)];
+      return { domain, question, predictorIds: example.predictorInputs[0], ids, starts, shared };
     });
   });
 }
 
-/** Rows of up to T tokens: each joins the fullest one of its domain and mask that has room for it (best fit), or begins another. */
-export function packRows(rows: readonly TextRow[], T: number): TextRow[] {
+/**
+ * Rows of up to T tokens: each question joins the fullest row of its domain and mask that has room for it (best fit), or begins another.
+ *
+ * @param questions of {@link questionRows}
+ */
+export function packRows(questions: readonly TextRow[], T: number): TextRow[] {
+  const beginning = commonBeginning(questions.map(({ ids }) => ids));
   const packed: TextRow[] = [];
   const ofKind = new Map<string, number[]>();
-  for (const row of rows) {
-    const kind = `${row.domain}/${row.mask}`;
+  for (const question of questions) {
+    const kind = `${question.domain}/${question.mask}`;
     const places = ofKind.get(kind) ?? [];
     ofKind.set(kind, places);
+    const added = question.ids.length - beginning;
     let fullest = -1;
     for (const place of places) {
       const { length } = packed[place]!.ids;
-      if (length + row.ids.length <= T && length > (packed[fullest]?.ids.length ?? 0)) fullest = place;
+      if (length + added <= T && length > (packed[fullest]?.ids.length ?? 0)) fullest = place;
     }
-    if (fullest >= 0) packed[fullest] = joined(packed[fullest]!, row);
-    else places.push(packed.push(row) - 1);
+    if (fullest >= 0) packed[fullest] = joined(packed[fullest]!, question, beginning);
+    else places.push(packed.push(question) - 1);
   }
   return packed;
 }
 
-function joined(row: TextRow, other: TextRow): TextRow {
-  const { length } = row.ids;
+/** How many tokens all begin with, of each at least the last one left out. */
+function commonBeginning(texts: readonly Int32Array[]): number {
+  const first = texts[0] ?? new Int32Array();
+  const most = Math.min(...texts.map(({ length }) => length - 1));
+  let length = 0;
+  while (length < most && texts.every((ids) => ids[length] === first[length])) length++;
+  return length;
+}
+
+function joined(row: TextRow, question: TextRow, beginning: number): TextRow {
+  const own = question.ids.subarray(beginning);
+  const after = (array: Int32Array, value: number) => Int32Array.of(...array, ...own.map(() => value));
   return {
     ...row,
-    ids: Int32Array.of(...row.ids, ...other.ids),
-    starts: Int32Array.of(...row.starts, ...other.starts.map((start) => start + length)),
+    ids: Int32Array.of(...row.ids, ...own),
+    starts: after(row.starts, row.ids.length),
+    shared: after(row.shared, beginning),
   };
 }
 
@@ -114,10 +134,12 @@ export class RowStream implements BatchStream {
     const batch = emptyBatch({ B: this.#B, T, Tp: Math.ceil(longest / PREDICTOR_STEP) * PREDICTOR_STEP }, rows);
     batch.rows = Int32Array.from(places);
     batch.starts = new Int32Array(this.#B * T);
-    for (const [row, { ids, starts }] of rows.entries()) {
+    batch.shared = new Int32Array(this.#B * T);
+    for (const [row, { ids, starts, shared }] of rows.entries()) {
       batch.ids.set(ids, row * T);
       batch.labels.set(ids, row * T); // any token: they only say that the position counts
       batch.starts.set(starts, row * T);
+      batch.shared.set(shared, row * T);
       batch.tokens += ids.length;
     }
     batch.labelled = batch.tokens;

@@ -46,17 +46,15 @@ test("states are those after the final norm, to half precision; zero beyond a ro
 
 test("texts that share a row have the states that each has alone", async () => {
   const [one, other] = [rows[1]!.ids, rows[2]!.ids];
-  const shared = {
-    ids: Int32Array.of(...one, ...other),
-    starts: new Int32Array(one.length + other.length).fill(one.length, one.length),
-  };
-  const states = await statesOf(temporaryFolder(), Int32Array.of(0), { of: [shared] });
+  const ids = Int32Array.of(...one, ...other);
+  const starts = new Int32Array(ids.length).fill(one.length, one.length);
+  const states = await statesOf(temporaryFolder(), Int32Array.of(0), {
+    of: [{ ids, starts, shared: new Int32Array(ids.length) }],
+  });
   const alone = await statesOf(temporaryFolder());
   const own = (row: number, { length }: Int32Array) => alone.subarray(row * T * D, (row * T + length) * D);
-  expect(difference(states.subarray(0, shared.ids.length * D), [...own(1, one), ...own(2, other)])).toBeLessThan(
-    2 ** -10,
-  );
-  const joint = await statesOf(temporaryFolder(), Int32Array.of(0), { of: [{ ids: shared.ids }] });
+  expect(difference(states.subarray(0, ids.length * D), [...own(1, one), ...own(2, other)])).toBeLessThan(2 ** -10);
+  const joint = await statesOf(temporaryFolder(), Int32Array.of(0), { of: [{ ids }] });
   expect(difference(joint, states)).toBeGreaterThan(0.1);
 });
 
@@ -104,7 +102,10 @@ test("another teacher, other rows or another length use no states of these", asy
   const teacher = randomModel({ family: "llama" }, 2);
   expect(await statesOf(folder, all, { teacher })).not.toEqual(own);
   expect(await statesOf(folder, all, { of: rows.toReversed() })).not.toEqual(own);
-  const parted = rows.map(({ ids }, i) => ({ ids, ...(i === 0 && { starts: new Int32Array(12).fill(6, 6) }) }));
+  const parted = rows.map(({ ids }, i) => ({
+    ids,
+    ...(i === 0 && { starts: new Int32Array(12).fill(6, 6), shared: new Int32Array(12) }),
+  }));
   expect(await statesOf(folder, all, { of: parted })).not.toEqual(own);
   expect(readdirSync(folder)).toHaveLength(4);
   expect(await statesOf(folder)).toEqual(own);

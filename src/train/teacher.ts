@@ -19,10 +19,10 @@ import { OptionError } from "../errors.ts";
 import { asBytes, makeFolders, refuseLink, writeFully, writing } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
 import { decodeBlocks, encodeWeights } from "../formats/quantize.ts";
-import { Graph, type Tensor } from "../graph/graph.ts";
+import { Graph } from "../graph/graph.ts";
 import { compile, type Session, type SessionOptions } from "../graph/session.ts";
 import { decoder, parameterInputs } from "../net/decoder.ts";
-import { PREFIX, type TeacherHead } from "../net/step.ts";
+import { PREFIX, seesInputs, type TeacherHead } from "../net/step.ts";
 
 export interface TeacherOptions {
   /** Where states are kept; made if need be. */
@@ -35,10 +35,11 @@ export interface TeacherOptions {
 /** Rows that the teacher reads at a time: always as many, so that states do not depend on which rows are asked for together. */
 const BATCH = 4;
 
-/** Token ids, and the first token that each sees, where several texts share the row. Absent: the row's first. */
+/** Token ids, and what each sees where several texts share the row (`Sees` in `ops.ts`). Absent: all before it. */
 export interface TaughtRow {
   ids: Int32Array;
   starts?: Int32Array | undefined;
+  shared?: Int32Array | undefined;
 }
 
 export class Teacher implements AsyncDisposable {
@@ -143,14 +144,14 @@ export class Teacher implements AsyncDisposable {
     const { sequenceLength: T, session } = this.#options;
     const { config, weights } = this.#model;
     this.#session ??= await compile(statesGraph(config, BATCH, T), session);
-    const [ids, starts] = [new Int32Array(BATCH * T), new Int32Array(BATCH * T)];
+    const empty = () => new Int32Array(BATCH * T);
+    const feeds = { ids: empty(), starts: empty(), shared: empty() };
     for (const [row, place] of places.entries()) {
       const own = this.#rows[place]!;
-      ids.set(own.ids, row * T);
-      if (own.starts) starts.set(own.starts, row * T);
+      for (const [name, data] of Object.entries(feeds)) data.set(own[name as keyof TaughtRow] ?? [], row * T);
     }
     const parameters = Object.fromEntries([...weights].map(([name, { data }]) => [PREFIX.llm + name, data]));
-    const { states } = (await this.#session.run({ ...parameters, ids, starts })) as { states: Float32Array };
+    const { states } = (await this.#session.run({ ...parameters, ...feeds })) as { states: Float32Array };
     for (let row = 0; row < BATCH; row++) {
       const place = places[row];
       const length = place === undefined ? 0 : this.#rows[place]!.ids.length;
@@ -172,18 +173,18 @@ const checksum = (bytes: Uint8Array) => crc32(bytes) || 1;
 
 function statesGraph(config: Model["config"], B: number, T: number): Graph {
   const graph = new Graph(`teacher B=${B} T=${T}`);
-  const [ids, starts] = ["ids", "starts"].map((name) => graph.input(name, [B, T], "int32")) as [Tensor, Tensor];
+  const ids = graph.input("ids", [B, T], "int32");
   const parameters = parameterInputs(graph, config, PREFIX.llm);
-  graph.output("states", decoder(config, parameters, ids, undefined, undefined, starts));
+  graph.output("states", decoder(config, parameters, ids, undefined, undefined, seesInputs(graph, { B, T })));
   return graph;
 }
 
 function identity({ config, weights }: Model, rows: readonly TaughtRow[], sequenceLength: number): string {
   const hash = createHash("sha256").update(JSON.stringify({ config, sequenceLength }));
   for (const [name, { data }] of weights) hash.update(name).update(asBytes(data));
-  for (const { ids, starts } of rows) {
+  for (const { ids, starts, shared } of rows) {
     hash.update(`${ids.length}`).update(asBytes(ids));
-    if (starts?.some((start) => start > 0)) hash.update("starts").update(asBytes(starts));
+    if (starts && shared) for (const sees of [starts, shared]) hash.update(asBytes(sees));
   }
   return hash.digest("hex").slice(0, 32);
 }

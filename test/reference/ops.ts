@@ -162,15 +162,22 @@ export function softmax(x: Array64): Array64 {
   });
 }
 
-/** As complex numbers: (x_i, x_{i + C/2}) at position t is turned by t·inverse_i, and stretched. */
-export function rope(x: Array64, headWidth: number, inverse: ArrayLike<number>, magnitude: number): Array64 {
+/** As complex numbers: (x_i, x_{i + C/2}) at position t, of those that it sees, is turned by t·inverse_i, and stretched. */
+export function rope(
+  x: Array64,
+  headWidth: number,
+  inverse: ArrayLike<number>,
+  magnitude: number,
+  sees?: Sees,
+): Array64 {
   const half = headWidth / 2;
   return fill(x.shape, ([b, t, column]) => {
     const place = column! % headWidth;
     const i = place % half;
     const real = at(x, [b!, t!, column! - place + i]);
     const imaginary = at(x, [b!, t!, column! - place + i + half]);
-    const angle = t! * inverse[i]!;
+    const position = seenBy(sees, b! * x.shape[1]! + t!, t!).length - 1;
+    const angle = position * inverse[i]!;
     return (
       magnitude *
       (place < half
@@ -181,16 +188,16 @@ export function rope(x: Array64, headWidth: number, inverse: ArrayLike<number>, 
 }
 
 /**
- * Token t of query head h averages the values of tokens s in starts[t]..t with t − s < window, weighted by softmax(q·k·scale), of key/value head ⌊h·G/H⌋. Logits are
+ * Token t of query head h averages the values of tokens s that it sees (all s ≤ t, or those below shared[t] and from starts[t] on), of the last `window` of them, weighted by softmax(q·k·scale), of key/value head ⌊h·G/H⌋. Logits are
  * capped softly before the softmax.
  */
 export function attention(
   q: Array64,
   k: Array64,
   v: Array64,
-  options: { headWidth: number; scale?: number; window?: number; softCap?: number; starts?: ArrayLike<number> },
+  options: { headWidth: number; scale?: number; window?: number; softCap?: number; sees?: Sees },
 ): Array64 {
-  const { headWidth: C, scale = 1 / Math.sqrt(C), window = Number.POSITIVE_INFINITY, softCap, starts } = options;
+  const { headWidth: C, scale = 1 / Math.sqrt(C), window = Number.POSITIVE_INFINITY, softCap, sees } = options;
   const capped = (logit: number) => (softCap === undefined ? logit : softCap * Math.tanh(logit / softCap));
   const [B, T, width] = q.shape as [number, number, number];
   const [H, G] = [width / C, k.shape[2]! / C];
@@ -200,8 +207,9 @@ export function attention(
       const g = Math.floor((h * G) / H);
       for (let t = 0; t < T; t++) {
         const dot = (s: number) => total(C, (c) => at(q, [b, t, h * C + c]) * at(k, [b, s, g * C + c]));
+        const seen = seenBy(sees, b * T + t, t).slice(-window);
         const weights = Array.from({ length: t + 1 }, (_, s) =>
-          t - s < window && s >= (starts?.[b * T + t] ?? 0) ? Math.exp(capped(dot(s) * scale)) : 0,
+          seen.includes(s) ? Math.exp(capped(dot(s) * scale)) : 0,
         );
         const norm = total(t + 1, (s) => weights[s]!);
         for (let c = 0; c < C; c++) {
@@ -214,6 +222,18 @@ export function attention(
     }
   }
   return result;
+}
+
+/** What tokens of rows [B, T] see: `Sees` in `src/graph/ops.ts`. */
+export interface Sees {
+  starts: ArrayLike<number>;
+  shared: ArrayLike<number>;
+}
+
+/** Tokens of its row that the token at `place` of all, `t` of its row, sees, itself the last. */
+export function seenBy(sees: Sees | undefined, place: number, t: number): number[] {
+  const before = Array.from({ length: t + 1 }, (_, s) => s);
+  return sees ? before.filter((s) => s < sees.shared[place]! || s >= sees.starts[place]!) : before;
 }
 
 export function gatedFfn(
