@@ -41,8 +41,9 @@ export interface HealPlan extends TunePlan {
 
 /** Evaluations of the long run. */
 export const EVALUATIONS = 16;
-/** Of them, without gain, after which a run ends. */
+/** Of them, without gain, after which a run ends; but not before this share of its steps, as the loss falls most where the rate comes down. */
 export const PATIENCE = 3;
+const EARLIEST_END = 0.75;
 
 /** Of a model 576 wide, where it was found; Adam moves each weight alike, so a wider one is moved less. */
 const RATE = { llm: 3e-4, width: 576, most: 3e-3 } as const;
@@ -98,7 +99,7 @@ export interface Healed {
 }
 
 /**
- * Trains to the end of the plan, or until the held-out loss, which in healing is the divergence, has not fallen for {@link PATIENCE} evaluations, or training diverges. What it
+ * Trains to the end of the plan, or until in its last quarter the held-out loss, which in healing is the divergence, has not fallen for {@link PATIENCE} evaluations, or training diverges. What it
  * gives is the checkpoint at which that loss was lowest.
  *
  * @throws as `trainRecipe`; the reason of the signal where that stopped it, after a checkpoint
@@ -110,14 +111,15 @@ export async function* heal(
 ): AsyncGenerator<SpecializeEvent, Healed> {
   const enough = new AbortController();
   const stop = AbortSignal.any([enough.signal, ...(signal ? [signal] : [])]);
-  const { name } = file.recipe;
+  const { name, stages } = file.recipe;
+  const steps = stages.reduce((sum, stage) => sum + stage.steps, 0);
   const session = { ...(threads !== undefined && { threads }), spinning: false };
   try {
     for await (const event of trainRecipe(file, { runDir, signal: stop, ...session })) {
       if (event.kind === "saved" || event.kind === "resumed") keepBest(runDir);
-      if (event.kind === "resumed" && isStale(runDir)) break;
+      if (event.kind === "resumed" && isStale(runDir, steps)) break;
       if (event.kind !== "row") continue;
-      if (event.row.kind === "evaluation" && isStale(runDir)) enough.abort();
+      if (event.row.kind === "evaluation" && isStale(runDir, steps)) enough.abort();
       yield { kind: "row", run: name, row: event.row, totalSteps: event.totalSteps };
     }
   } catch (error) {
@@ -139,8 +141,9 @@ function evaluationsOf(runDir: string): StepLoss[] {
 const bestOf = (evaluations: readonly StepLoss[]): StepLoss | undefined =>
   evaluations.reduce<StepLoss | undefined>((best, one) => (best && best.loss <= one.loss ? best : one), undefined);
 
-function isStale(runDir: string): boolean {
+function isStale(runDir: string, steps: number): boolean {
   const evaluations = evaluationsOf(runDir);
+  if ((evaluations.at(-1)?.step ?? 0) < EARLIEST_END * steps) return false;
   return evaluations.indexOf(bestOf(evaluations)!) < evaluations.length - PATIENCE;
 }
 
