@@ -28,8 +28,8 @@ type Seeds = readonly [Result, ...Result[]];
 function overSeeds(results: readonly Result[]): Seeds[] {
   const groups = new Map<string, [Result, ...Result[]]>();
   for (const result of results) {
-    const { task, arm, weakRidge, keep, tokens } = result;
-    const key = [task, arm, weakRidge, keep, tokens].join();
+    const { task, arm, recipe, keep, tokens } = result;
+    const key = [task, arm, recipe, keep, tokens].join();
     const group = groups.get(key);
     if (group) group.push(result);
     else groups.set(key, [result]);
@@ -44,13 +44,18 @@ function tablesMarkdown(models: readonly Seeds[]): string {
   const table = (rows: readonly Seeds[]) => markdownTable(TITLES, rows.map(cells));
   const sections = tasks.flatMap((task) => {
     const own = models.filter(([one]) => one.task === task);
-    const weak = own.filter(([{ weakRidge }]) => weakRidge);
+    const recipes = [...new Set(own.map(([{ recipe }]) => recipe))].filter((recipe) => recipe !== undefined);
     return [
       `## ${task}`,
       "",
-      ...table(own.filter(([{ weakRidge }]) => !weakRidge)),
+      ...table(own.filter(([{ recipe }]) => !recipe)),
       "",
-      ...(weak.length > 0 ? ["With least squares as they were:", "", ...table(weak), ""] : []),
+      ...recipes.flatMap((recipe) => [
+        `As \`specialize\` was at ${recipe}:`,
+        "",
+        ...table(own.filter(([one]) => one.recipe === recipe)),
+        "",
+      ]),
     ];
   });
   return [
@@ -89,7 +94,7 @@ const words = ({ mean, std, n }: Estimate, digits: number) =>
 function klFigure(models: readonly Seeds[]): string {
   const shares = [0.75, 0.5, 0.25];
   const shown = models.filter(
-    ([{ arm, weakRidge, tokens }]) => !WHOLE.includes(arm) && !weakRidge && tokens === FIGURE_TOKENS,
+    ([{ arm, recipe, tokens }]) => !WHOLE.includes(arm) && !recipe && tokens === FIGURE_TOKENS,
   );
   const rows = [...new Set(shown.map(([{ task }]) => task))].flatMap((task): DotRow[] => {
     const own = shown.filter(([result]) => result.task === task);

@@ -25,8 +25,8 @@ const share = z.number().min(0).max(1);
 const result = z.strictObject({
   task: z.enum(TASK_NAMES),
   arm: z.enum(ARMS),
-  /** Of before least squares held on: README.md. */
-  weakRidge: z.literal(true).optional(),
+  /** Commit whose `specialize` healed it so. Absent: as it is. */
+  recipe: z.string().min(1).optional(),
   keep: share,
   seed: z.int(),
   /** Trained on, padding included: each of tuning and healing. */
@@ -50,9 +50,9 @@ export function readResults(folder: string): Result[] {
     if (!parsed.success) throw new FileError(path, `wanted a result of suite.ts, got: ${zodWords(parsed.error)}.`);
     return parsed.data;
   };
-  const places = ({ task, tokens, arm, weakRidge, keep, seed }: Result) => [
+  const places = ({ task, tokens, arm, recipe, keep, seed }: Result) => [
     TASK_NAMES.indexOf(task),
-    Number(weakRidge ?? false),
+    Number(recipe !== undefined),
     tokens,
     WHOLE.includes(arm) ? 0 : 1,
     -keep,
