@@ -390,12 +390,7 @@ function attention(
     n.reshape(n.transpose(n.reshape(x, [B, T, heads, C]), [0, 2, 1, 3]), [B, G, (heads / G) * T, C]);
   const join = (x: Tensor, heads: number) =>
     n.reshape(n.transpose(n.reshape(x, [B, heads, T, C]), [0, 2, 1, 3]), [B, T, heads * C]);
-  const late = () =>
-    Float32Array.from({ length: T * T }, (_, i) => {
-      const age = Math.floor(i / T) - (i % T); // of the key, in tokens
-      return age >= 0 && age < window ? 0 : -Infinity;
-    });
-  const hidden = sees ? hiddenKeys(sees, window) : graph.constant(late(), [1, 1, T, T]);
+  const hidden = sees ? unseenKeys(sees, window) : lateKeys(graph, T, window);
 
   const [qs, ks, vs] = [split(q, H), split(k, G), split(v, G)];
   const products = n.matmul(qs, ks, { transB: true, alpha: alpha / (cap ?? 1) }); // [B, G, R·T, T]
@@ -423,8 +418,17 @@ function attention(
   });
 }
 
-/** −∞ for keys that a query does not see, else 0: [B, 1, T, T]. */
-function hiddenKeys(sees: Sees, window: number): Tensor {
+/** −∞ for keys after a query or out of its window, else 0: [1, 1, T, T]. */
+function lateKeys(graph: Graph, T: number, window: number): Tensor {
+  const hidden = Float32Array.from({ length: T * T }, (_, i) => {
+    const age = Math.floor(i / T) - (i % T); // of the key, in tokens
+    return age >= 0 && age < window ? 0 : -Infinity;
+  });
+  return graph.constant(hidden, [1, 1, T, T]);
+}
+
+/** The same where a query does not see all before it: [B, 1, T, T]. */
+function unseenKeys(sees: Sees, window: number): Tensor {
   const { graph } = sees.starts;
   const [B, T] = sees.starts.shape as [number, number];
   const queries = (x: Tensor) => n.reshape(x, [x.shape[0]!, 1, T, 1]);
@@ -432,7 +436,7 @@ function hiddenKeys(sees: Sees, window: number): Tensor {
   const [none, seen] = [graph.scalar(-Infinity), graph.scalar(0)];
   const ofStart = n.where(n.less(keys, queries(sees.shared)), seen, none);
   const before = n.where(n.less(keys, queries(sees.starts)), ofStart, seen);
-  const causal = n.where(n.lessOrEqual(keys, queries(counting(graph, [1, T]))), before, none);
+  const causal = n.add(before, lateKeys(graph, T, T));
   if (window >= T) return causal;
   const positions = positionsOf(sees);
   const age = n.sub(queries(positions), n.reshape(positions, [B, 1, 1, T]));
