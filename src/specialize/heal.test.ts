@@ -10,7 +10,7 @@ import { heal, healRecipe, PATIENCE } from "./heal.ts";
 import type { SpecializeEvent } from "./specialization.ts";
 import { jsonLines } from "./taskPrompts.ts";
 
-/** A run in which each step leads further away, the more the higher its rate. */
+/** A run whose loss jumps, the more the higher its rate. */
 async function led(rate: number, { steps, every }: { steps: number; every: number }) {
   const folder = temporaryFolder();
   const at = (name: string) => join(folder, name);
@@ -38,7 +38,7 @@ async function led(rate: number, { steps, every }: { steps: number; every: numbe
   return { ...next.value, events, last: at("run") };
 }
 
-test("a run that only gets worse ends early, in its last quarter, and what it gives is its best checkpoint", {
+test("a run that gets no better in its last quarter ends, and what it gives is its best checkpoint", {
   timeout: 120_000,
 }, async () => {
   const { best, evaluations, steps, last } = await led(1, { steps: 40, every: 2 });
@@ -48,6 +48,13 @@ test("a run that only gets worse ends early, in its last quarter, and what it gi
   expect([steps, steps < 40, steps >= 30]).toEqual([2 * losses.length, true, true]);
   expect((await loadModel(best!.path)).llm.weights).not.toEqual((await loadModel(last)).llm.weights);
   expect(best!.step).toBe(2 * (losses.length - PATIENCE));
+});
+
+test("a loss that rises while the rate is high ends nothing", { timeout: 120_000 }, async () => {
+  const { evaluations, steps } = await led(10, { steps: 40, every: 2 });
+  const losses = evaluations.map(({ loss }) => loss);
+  expect(Math.min(...losses.slice(1, 6))).toBeGreaterThan(losses[0]!); // as many as would have ended it
+  expect(steps).toBeGreaterThanOrEqual(30);
 });
 
 test("a run that diverges ends, and says so; before its first evaluation nothing of it is the best", {
