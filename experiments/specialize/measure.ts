@@ -5,12 +5,9 @@
 import { rmSync } from "node:fs";
 import { generateAnswers } from "../../src/answer/generate.ts";
 import { InstructionModel } from "../../src/answer/instructionModel.ts";
-import { chooseMask, openMaskSource } from "../../src/answer/maskSource.ts";
-import type { PromptedModel } from "../../src/answer/promptedModel.ts";
 import { packBundle } from "../../src/bundle/packBundle.ts";
 import { type EvaluationOptions, evaluateTasks } from "../../src/eval/evaluate.ts";
 import { openModel } from "../../src/eval/load.ts";
-import type { Mask } from "../../src/mask/mask.ts";
 import { DivergenceMeter } from "../../src/net/divergenceMeter.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
 import { openDense } from "../../src/specialize/taskData.ts";
@@ -20,6 +17,7 @@ import { loadModel } from "../../src/train/checkpoint.ts";
 import { summarizeDivergence } from "../../src/train/diagnose.ts";
 import { heldOutExamples, taughtSequences } from "../../src/train/heldOut.ts";
 import { Teacher } from "../../src/train/teacher.ts";
+import { sourceMasks } from "../smollm2/sourceMasks.ts";
 import type { Measured } from "./results.ts";
 
 export interface MeasureHow {
@@ -53,7 +51,8 @@ export async function measure(path: string, how: MeasureHow): Promise<Measured> 
   await packBundle(path, bundle, { type: "F16" });
   try {
     await using served = await openModel(bundle, session);
-    const masks = griffin && (await griffinMasks(served.model, heldOut, { ...griffin, threads }));
+    const prompts = examples.map(({ prompt }) => prompt);
+    const masks = griffin && (await sourceMasks(served.model, prompts, { source: "griffin" }, { ...griffin, threads }));
     const { llm } = await loadModel(path);
     const head = { ...teacher.head, weight: teacher.headWeight };
     const meter = new DivergenceMeter(llm.config, parameterArrays({ llm: llm.weights }), head, session);
@@ -101,17 +100,3 @@ async function exactAnswers(
 
 const ANSWER_TOKENS = 96;
 const SLOTS = 16;
-
-/** The mask of each row's prompt. */
-async function griffinMasks(
-  model: PromptedModel,
-  heldOut: string,
-  { tFfn, cache, threads }: { tFfn: number; cache: string; threads: number },
-): Promise<Mask[]> {
-  const { ffnWidth } = model.weights.config;
-  await using source = await openMaskSource(model, { source: "griffin" }, { threads, cache: { root: cache } });
-  const masks: Mask[] = [];
-  for (const row of readRows(heldOut))
-    masks.push((await chooseMask(source, model.format.instruction(promptText(row)), { tFfn, ffnWidth })).mask);
-  return masks;
-}

@@ -13,7 +13,7 @@ import { makeTokenizer } from "./runStart.ts";
 
 const example = (file: string, domain: string): HeldOutExample => {
   const none = new Int32Array();
-  return { file, domain, ids: none, labels: none, predictorPrompt: none, predictorInstruction: none };
+  return { file, domain, prompt: "", ids: none, labels: none, predictorPrompt: none, predictorInstruction: none };
 };
 
 test("a file of many tasks weighs as much as a file of one; of a single file its tasks count", () => {

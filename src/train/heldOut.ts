@@ -18,6 +18,8 @@ export interface HeldOutExample extends LabelledSequence {
   domain: string;
   /** That it was read from. */
   file: string;
+  /** As it is asked, without the chat template. */
+  prompt: string;
   /** What the predictor reads, when it reads the whole prompt. */
   predictorPrompt: Int32Array;
   /** What the predictor reads, when it reads the instruction only. */
@@ -44,7 +46,7 @@ export async function heldOutExamples(
       const turn = { prompt: format.promptIds(text), answer: format.answerIds(row.answers[0]!) };
       if (exampleLength(turn) > maxTokens) continue;
       examples.push({
-        ...{ domain: row.task, file: path, ...labelledTurns([turn], IGNORED) },
+        ...{ domain: row.task, file: path, prompt: text, ...labelledTurns([turn], IGNORED) },
         predictorPrompt: predictorIds(format.tokenizer, text),
         predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
       });
