@@ -1,9 +1,11 @@
 /** The model that answers where none is named: whole, not too large for a repository, of permissive data, and it answers a first question. */
-import { readdirSync, statSync } from "node:fs";
+import { readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { DEFAULT_MODEL } from "../src/bundle/pulledModels.ts";
+import { evaluateTasks } from "../src/eval/evaluate.ts";
+import { openModel } from "../src/eval/load.ts";
 import { ChatTemplate } from "../src/text/chatTemplate.ts";
 import { temporaryFolder } from "./support/models.ts";
 
@@ -33,6 +35,15 @@ describe("the default model", () => {
     expect(model.defaultSource).toBe("predictor");
     expect(model.manifest.tFfn).toBeLessThan(model.bundle.ffnWidth);
     expect(model.format.template).toBeInstanceOf(ChatTemplate);
+  });
+
+  test("is held against masks of as many blocks at random, in its resident form", async () => {
+    process.env.XDG_CACHE_HOME = temporaryFolder();
+    const questions = join(temporaryFolder(), "questions.jsonl");
+    writeFileSync(questions, '{"task": "capitals", "instruction": "Name a town.", "output": "Paris"}');
+    await using opened = await openModel(DEFAULT_MODEL, { threads: 1 }, "resident");
+    const report = await evaluateTasks(opened, questions, { control: "random" });
+    expect(report.mean.loss).toBeGreaterThan(0);
   });
 
   test("knows the capital of France", async () => {

@@ -173,6 +173,28 @@ test("a row that cannot be asked is named", async () => {
   await expect(evaluateTasks(opened, bad, {})).rejects.toThrow(/bad\.jsonl: line 2: .+\{input\.2\}/);
 });
 
+test.each(["bundle", "checkpoint"])(
+  "the longest row that a %s has room for is scored, a longer one counted",
+  async (name) => {
+    await using opened = await openModel(at(name), session);
+    const { contextLength } = opened.model.weights.config;
+    const [instruction, letter] = ["say a a lot of times", " a"];
+    const { format } = opened.model;
+    const lengthOf = (output: string) => format.promptIds(instruction).length + format.answerIds(output).length;
+    const path = at("long.jsonl");
+    for (const more of [0, 1]) {
+      const output = "a".concat(letter.repeat(contextLength));
+      let text = output;
+      while (lengthOf(text) > contextLength + more) text = text.slice(0, -1);
+      expect(lengthOf(text)).toBe(contextLength + more);
+      const long = { task: "long", instruction, output: text };
+      writeFileSync(path, [rows[2], long].map((row) => JSON.stringify(row)).join("\n"));
+      const report = await evaluateTasks(opened, path, { mask: "dense" });
+      expect([report.mean.count, report.numTooLong]).toEqual([2 - more, more]);
+    }
+  },
+);
+
 test("examples for all rows stand in the instructions of their task", async () => {
   const plain = at("plain.jsonl");
   writeFileSync(plain, rows.map(({ examples, ...row }) => JSON.stringify(row)).join("\n"));

@@ -85,7 +85,7 @@ export function tablesMarkdown({ tables, byStep }: Evidence): string {
     ...sections,
     "## While healing",
     "",
-    "As `train` measured it, on other held-out answers than above.",
+    "As `train` measured it, on held-out answers of the same files, some of them those above.",
     "",
     ...markdownTable(["run", "step", "answers", ...MASKS.map((mask) => MASK_NAMES[mask])], steps),
     "",

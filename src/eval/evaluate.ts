@@ -200,7 +200,7 @@ async function readCases(
     const read = madeOfRow(path, line, () => format.instruction(composePrompt(row.instruction, row.input, shown)));
     const { ids } = read;
     const answer = format.answerIds(row.answers[0]!);
-    if (ids.length + answer.length - 1 > contextLength) {
+    if (ids.length + answer.length > contextLength) {
       numTooLong++;
       continue;
     }
@@ -269,8 +269,12 @@ async function chooseMasks(
       const generic = maskOf(meanScores(scores));
       return { masks: prompts.map(() => generic) };
     }
-    case "random":
-      return { masks: scores.map((own, i) => maskOf(shuffledScores(own, dFfn, seed ?? 0, prompts[i]!.text))) };
+    case "random": {
+      const block = open.name === "predictor" ? model.block : model.manifest.block;
+      const shuffled = (own: Float32Array, label: string) =>
+        shuffledScores(own, dFfn, { block, seed: seed ?? 0, label });
+      return { masks: scores.map((own, i) => maskOf(shuffled(own, prompts[i]!.text))) };
+    }
     default:
       return control satisfies never;
   }

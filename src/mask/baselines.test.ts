@@ -5,14 +5,29 @@ import type { ModelConfig, Weights } from "../model/config.ts";
 import { meanRanks, randomMask, shuffledScores, weightNorms } from "./baselines.ts";
 import { checkMask, maskFromScores } from "./mask.ts";
 
-test("shuffled scores are each layer's own in another order, the same for the same seed and label", () => {
+describe("shuffled scores", () => {
   const scores = Float32Array.from({ length: 60 }, (_, i) => i);
-  const shuffled = shuffledScores(scores, 20, 1, "a");
-  expect(shuffledScores(scores, 20, 1, "a")).toEqual(shuffled);
-  for (const other of [scores, shuffledScores(scores, 20, 2, "a"), shuffledScores(scores, 20, 1, "b")])
-    expect(shuffled).not.toEqual(other);
-  for (const start of [0, 20, 40])
-    expect(shuffled.slice(start, start + 20).sort()).toEqual(scores.slice(start, start + 20));
+  const shuffledBy = (seed: number, label: string, block?: number) =>
+    shuffledScores(scores, 20, { seed, label, ...(block && { block }) });
+
+  test("are each layer's own in another order, the same for the same seed and label", () => {
+    const shuffled = shuffledBy(1, "a");
+    expect(shuffledBy(1, "a")).toEqual(shuffled);
+    for (const other of [scores, shuffledBy(2, "a"), shuffledBy(1, "b")]) expect(shuffled).not.toEqual(other);
+    for (const start of [0, 20, 40])
+      expect(shuffled.slice(start, start + 20).sort()).toEqual(scores.slice(start, start + 20));
+  });
+
+  test("of blocks stay together", () => {
+    const shuffled = shuffledBy(1, "a", 4);
+    expect(shuffled).not.toEqual(scores);
+    expect(shuffled.toSorted()).toEqual(scores);
+    for (let start = 0; start < 60; start += 4) {
+      expect(shuffled[start]! % 4).toBe(0);
+      expect([...shuffled.subarray(start, start + 4)]).toEqual([0, 1, 2, 3].map((i) => shuffled[start]! + i));
+      expect(Math.floor(shuffled[start]! / 20)).toBe(Math.floor(start / 20)); // of the same layer
+    }
+  });
 });
 
 describe("mean ranks", () => {

@@ -110,14 +110,21 @@ export function meanRanks(views: readonly Float32Array[], dFfn: number): Float32
 }
 
 /**
- * The scores of each layer in a random order: they keep as many channels, with the same weights λ, of no choice. The same seed and label give
+ * The scores of each layer's blocks in a random order: they keep as many blocks, with the same weights λ, of no choice. The same seed and label give
  * the same order.
  */
-export function shuffledScores(scores: Float32Array, dFfn: number, seed: number, label: string): Float32Array {
+export function shuffledScores(
+  scores: Float32Array,
+  dFfn: number,
+  { block = 1, seed, label }: { block?: number | undefined; seed: number; label: string },
+): Float32Array {
   const random = new Random(`${seed}/shuffled/${label}`);
   const shuffled = new Float32Array(scores.length);
   for (let layer = 0; layer < scores.length; layer += dFfn) {
-    for (const [i, place] of random.permutation(dFfn).entries()) shuffled[layer + i] = scores[layer + place]!;
+    for (const [i, place] of random.permutation(dFfn / block).entries()) {
+      const from = layer + place * block;
+      shuffled.set(scores.subarray(from, from + block), layer + i * block);
+    }
   }
   return shuffled;
 }

@@ -14,7 +14,11 @@ const tokenizer = {
 const T = 64;
 
 /** Domains of so many questions, each with an input and answer of its own, some in two wordings. */
-function dataOf(counts: readonly number[], weights: readonly number[] = counts.map(() => 1)) {
+function dataOf(
+  counts: readonly number[],
+  weights: readonly number[] = counts.map(() => 1),
+  predictorInput?: "prompt" | "instruction" | "both",
+) {
   const questions = counts.flatMap((count, d) =>
     Array.from({ length: count }, (_, i): Question => {
       const answer = `${d}-${i}-${"y".repeat((i * 7) % 30)}`;
@@ -28,7 +32,7 @@ function dataOf(counts: readonly number[], weights: readonly number[] = counts.m
     }),
   );
   return encodeQuestions(questions, new PromptFormat(tokenizer, "{prompt}\n"), {
-    predictorInput: "prompt",
+    predictorInput,
     maxTokens: T,
   });
 }
@@ -64,7 +68,6 @@ describe("packed rows", () => {
         expect(wordings.map((wording) => `\u0000${wording} Input: ${input}\n${answer}`)).toContain(text); // BOS first, no EOS
       }
       expect(row.question.input).toBe(asked(row)[0]);
-      expect(textOf(row.predictorIds!)).toBe(/^.*/.exec(textsOf(row)[0]!)![0]);
     }
     expect(rows.length).toBeLessThan(50);
     // a further question would not have fitted
@@ -95,6 +98,27 @@ describe("packed rows", () => {
     expect(rows.flatMap(asked).toSorted()).toEqual(all.map(({ input }) => input!).toSorted());
     for (const row of rows) for (const input of asked(row)) expect(maskOf.get(input)).toBe(row.mask);
     expect(rows.some((row) => asked(row).length > 1)).toBe(true);
+  });
+
+  test("of masks that learn are of what the predictor reads", () => {
+    const read = (row: TextRow) => row.predictorIds && textOf(row.predictorIds);
+    const inputs = new Set<boolean>();
+    for (const predictorInput of ["prompt", "instruction", "both"] as const) {
+      const questions = questionRows(dataOf([40, 1, 9], undefined, predictorInput), "a");
+      const readOf = new Map(questions.map((row) => [asked(row)[0], read(row)]));
+      for (const [input, text] of readOf) {
+        expect(text).toMatch(/^\u0000(or )?do( Input: |$)/);
+        expect(text!.includes("Input")).toBe(
+          predictorInput === "both" ? text!.includes(input!) : predictorInput === "prompt",
+        );
+        if (predictorInput === "both") inputs.add(text!.includes("Input"));
+      }
+      const rows = packRows(questions, T);
+      expect(rows.flatMap(asked).toSorted()).toEqual(all.map(({ input }) => input!).toSorted());
+      for (const row of rows) for (const input of asked(row)) expect(readOf.get(input)).toBe(read(row));
+      expect(rows.some((row) => asked(row).length > 1)).toBe(predictorInput !== "prompt"); // no two are asked alike
+    }
+    expect(inputs.size).toBe(2); // both are drawn
   });
 
   test("are the same for the same seed, others for another", () => {

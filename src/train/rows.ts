@@ -1,7 +1,7 @@
 /**
  * Rows of text that are the same in every epoch, so that what a teacher makes of them can be kept: questions of one domain with their answers, packed to a
- * length. None sees another, so each is learned as it will be asked; what all begin with, as a template's system turn, stands in a row once. A batch may be asked to
- * hold rows of one mask only.
+ * length. None sees another, so each is learned as it will be asked; what all begin with, as a template's system turn, stands in a row once. A row is of one mask: where
+ * masks learn, of questions that the predictor reads alike. A batch may be asked to hold rows of one mask only.
  *
  * Shapes: B rows of a batch · T tokens of a row
  */
@@ -32,14 +32,16 @@ export function questionRows(data: SftData, seed: string): TextRow[] {
       const question = questions[item]!;
       const example = data.encode(question, question.wordings[random.int(question.wordings.length)]!);
       const { ids } = labelledTurns([example], IGNORED);
+      const input = data.numPredictorInputs > 1 ? random.int(data.numPredictorInputs) : 0;
       const [starts, shared] = [new Int32Array(ids.length), new Int32Array(ids.length)];
-      return { domain, question, predictorIds: example.predictorInputs[0], ids, starts, shared };
+      return { domain, question, predictorIds: example.predictorInputs[input], ids, starts, shared };
     });
   });
 }
 
 /**
- * Rows of up to T tokens: each question joins the fullest row of its domain and mask that has room for it (best fit), or begins another.
+ * Rows of up to T tokens: each question joins the fullest row of its domain and mask that has room for it (best fit), or begins another. Questions without a mask have that of what the predictor
+ * reads of them; without a predictor all share one.
  *
  * @param questions of {@link questionRows}
  */
@@ -48,7 +50,7 @@ export function packRows(questions: readonly TextRow[], T: number): TextRow[] {
   const packed: TextRow[] = [];
   const ofKind = new Map<string, number[]>();
   for (const question of questions) {
-    const kind = `${question.domain}/${question.mask}`;
+    const kind = `${question.domain}/${question.mask ?? question.predictorIds}`;
     const places = ofKind.get(kind) ?? [];
     ofKind.set(kind, places);
     const added = question.ids.length - beginning;
