@@ -9,8 +9,10 @@ import { InstructionModel } from "../src/answer/instructionModel.ts";
 import { TINY_MODEL } from "../src/bundle/pulledModels.ts";
 import { openSubnetwork } from "../src/bundle/subnetworkCache.ts";
 import { llamaCpp } from "../src/engine/llamaCpp.ts";
+import { exportSubnetwork } from "../src/export/export.ts";
 import type { Model } from "../src/formats/huggingface.ts";
 import { parameterShapes } from "../src/model/config.ts";
+import { ChatTemplate, chatIds } from "../src/text/chatTemplate.ts";
 import { channelWeights, forward } from "./reference/decoder.ts";
 import { temporaryFolder } from "./support/models.ts";
 
@@ -24,6 +26,17 @@ test("is whole, at most 10 MB, and of permissive data", async () => {
   expect(bytes).toBeLessThan(10e6);
   const licences = new Set(bundle.manifest.provenance.data.map(({ licence }) => licence));
   expect([...licences].filter((name) => !/^(Apache-2\.0|MIT|BSD-3-Clause|public domain)$/.test(name))).toEqual([]);
+});
+
+test("exported, its chat template writes what it was trained to read: BOS too, which transformers leaves to templates", async () => {
+  const out = join(temporaryFolder(), "export");
+  const prompt = "Write the plural form of the word";
+  await exportSubnetwork(bundle, (await model.mask(prompt)).mask, out, { instruction: prompt, formats: ["hf"] });
+  const path = join(out, "chat_template.jinja");
+  const template = new ChatTemplate(readFileSync(path, "utf8"), path);
+  const ids = chatIds(model.tokenizer, template, [{ role: "user", content: prompt }]);
+  expect(ids).toEqual(model.promptIds(prompt));
+  expect(ids[0]).toBe(bundle.manifest.bosId);
 });
 
 /**

@@ -42,11 +42,12 @@ export function smallFiles(bundle: Bundle): Map<string, string> {
 
 /** The bundle's; of a model that was trained on prompts of our format that format as a template, so that tools which know none prompt it rightly. */
 export function chatTemplate(bundle: Bundle): string | undefined {
-  const { promptTemplate } = bundle.manifest;
+  const { promptTemplate, bosId } = bundle.manifest;
   const own = bundle.text("chat_template.jinja");
   if (own !== undefined || promptTemplate === "{prompt}") return own;
   const [before, after] = promptTemplate.split("{prompt}").map((text) => JSON.stringify(text));
   return [
+    ...(bosId === undefined ? [] : ["{{ bos_token }}"]), // transformers adds none to what a template wrote
     "{% for message in messages %}",
     "{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}",
     `{% else %}{{ ${before} + message['content'] + ${after} }}{% endif %}`,
