@@ -25,10 +25,10 @@ export class ServedMasks {
 
   /** The mask of an instruction, remembered or made. */
   async of(instruction: ReadPrompt["instruction"], tFfn: number, signal: AbortSignal): Promise<NamedMask> {
-    const { ids, text } = instruction;
+    const { ids, text, user } = instruction;
     const bytes = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
     const key = createHash("sha256")
-      .update(JSON.stringify([text, tFfn]))
+      .update(JSON.stringify([text, tFfn, user]))
       .update(bytes)
       .digest("base64");
     const make = async () => {

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Interpreter, Template } from "@huggingface/jinja";
@@ -7,7 +7,7 @@ import { Tokenizer as NativeTokenizer } from "tokenizers";
 import { afterAll, describe, expect, test, vi } from "vitest";
 import { FileError, InputError } from "../errors.ts";
 import { type ChatMessage, ChatTemplate, chatIds, readChatTemplate } from "./chatTemplate.ts";
-import { PromptFormat, withBos } from "./prompt.ts";
+import { chatInstruction, PromptFormat, withBos } from "./prompt.ts";
 import { byteTokens, createTokenizer, type TextPart } from "./tokenizer.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "ifprune-test-"));
@@ -324,6 +324,52 @@ test("blank contents are rendered: what is trimmed away together with them shows
   expect(say(" a ", " b ").map(({ text }) => text)).toEqual(["", "a ", " x ", " b", ""]);
   expect(joined(say("", "b"))).toBe("x b");
   expect(joined(say("a", " "))).toBe("a x");
+});
+
+describe("where the user's text is", () => {
+  const corpus = join(import.meta.dirname, "../../test/templates/corpus");
+  const variables = { enable_thinking: false, unknown: 1 };
+  const tool = {
+    type: "function",
+    function: { name: "add", description: "d", parameters: { type: "object", properties: {} } },
+  };
+  const system: ChatMessage = { role: "system", content: "x user assistant x" };
+
+  test.each(readdirSync(corpus))("%s: the same with variables, with tools and after a system message", (name) => {
+    const own = new ChatTemplate(readFileSync(join(corpus, name), "utf8"), name);
+    const spanOf = (messages: ChatMessage[], ...more: [object[]?, Record<string, unknown>?]) => {
+      const { ids, user } = chatInstruction(tokenizer, own, messages, ...more);
+      expect(ids).toEqual(withBos(tokenizer, chatIds(tokenizer, own, messages, ...more)));
+      return user && tokenizer.decode(ids.subarray(...user));
+    };
+    for (const content of ["x abc x", "xassistantx", "xuserx", "x</think>x", "x<|im_end|>x"]) {
+      const messages: ChatMessage[] = [{ role: "user", content }];
+      expect(spanOf(messages)).toBe(content);
+      expect(spanOf(messages, [], variables)).toBe(content);
+      if (own.hasTools) expect(spanOf(messages, [tool], variables)).toBe(content);
+    }
+    const messages: ChatMessage[] = [system, { role: "user", content: "x abc x" }];
+    try {
+      own.render(messages, tokenizer);
+    } catch {
+      return; // it takes no system messages
+    }
+    expect(spanOf(messages, [], variables)).toBe("x abc x");
+  });
+
+  test("is told where a template changes it, not where it writes it twice", () => {
+    const user: ChatMessage[] = [{ role: "user", content: "x abc x" }];
+    const spanOf = (source: string) => {
+      const own = new ChatTemplate(source, "x.jinja");
+      const { ids, user: span } = chatInstruction(tokenizer, own, user, [], variables);
+      return span && tokenizer.decode(ids.subarray(...span));
+    };
+    expect(spanOf("[{{ messages[0].content | upper }}]")).toBe("X ABC X");
+    expect(spanOf("{{ messages[0].content }} {{ messages[0].content }}")).toBeUndefined();
+    expect(
+      spanOf("{% if 'x' not in messages[0].content %}{{ raise_exception('no') }}{% endif %}{{ messages[0].content }}"),
+    ).toBeUndefined();
+  });
 });
 
 describe("refuses", () => {

@@ -146,8 +146,8 @@ export class ChatTemplate {
       throw new InputError(
         `chat template: wanted variables beside those that it has anyway, got "${taken}". Leave it out.`,
       );
-    const plainTools: object[] = JSON.parse(JSON.stringify(tools)); // Jinja knows no undefined fields
-    const messages = this.source.includes("tool_calls") ? given : callsAsText(given);
+    const plainTools = withoutUndefined(tools);
+    const messages = this.#known(given);
     const isMore = ({ role, calls, thoughts }: ChatMessage) => role === "tool" || calls || thoughts;
     if (Object.keys(variables).length > 0 || messages.some(isMore))
       return this.#renderChanged(messages, ends, plainTools, variables);
@@ -169,6 +169,31 @@ export class ChatTemplate {
     if (isPlain && contents.every((content) => content.trim() !== "")) return parts;
     const text = this.#written(messages, ends, plainTools);
     return parts.map((part) => part.text).join("") === text ? parts : this.#renderChanged(messages, ends, plainTools);
+  }
+
+  /**
+   * What it writes before and after the content of the last message, a user's, whatever that is. Undefined where it writes it not once, or has something against what stands for it.
+   */
+  around(
+    given: readonly ChatMessage[],
+    ends: Ends,
+    tools: readonly object[] = [],
+    variables: TemplateVariables = {},
+  ): readonly [before: string, after: string] | undefined {
+    const messages = this.#known(given);
+    const marked = [...messages.slice(0, -1), { ...messages.at(-1)!, content: MARKED }];
+    try {
+      const { text } = this.#run(marked, ends, withoutUndefined(tools), { variables });
+      const [before, after, ...more] = text.split(MARKED);
+      return after === undefined || more.length > 0 ? undefined : [before!, after];
+    } catch (error) {
+      if (error instanceof IfpruneError) return undefined;
+      throw error;
+    }
+  }
+
+  #known(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+    return this.source.includes("tool_calls") ? messages : callsAsText(messages);
   }
 
   /**
@@ -331,6 +356,9 @@ const HIDDEN = 0xf0100;
 /** One more, which ends the beginning of an answer. */
 const BEGUN = "\u{f0002}";
 
+/** One more, which stands for a content. */
+const MARKED = "\u{f0003}";
+
 /** The date on every day, which Llama's templates have where there is none. */
 const TODAY = new Date(Date.UTC(2024, 6, 26));
 
@@ -353,6 +381,9 @@ function directives(): Record<string, string> {
   };
   return directivesOfToday;
 }
+
+/** As JSON has it: Jinja knows no undefined fields. */
+const withoutUndefined = (tools: readonly object[]): object[] => JSON.parse(JSON.stringify(tools));
 
 /** What a template writes around contents. */
 interface Frame {

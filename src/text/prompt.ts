@@ -116,10 +116,37 @@ export function chatInstruction(
 ): Instruction {
   const parts = template.render(messages, tokenizer, tools, variables);
   const { content } = messages.at(-1)!;
+  const around =
+    aroundPart(parts, content) ?? aroundText(parts, template.around(messages, tokenizer, tools, variables));
+  const [ids, before] = [parts, around?.[0] ?? []].map((some) => withBos(tokenizer, tokenizer.encodeParts(some)));
+  return { text: content, ids: ids!, user: around && userSpan(ids!, before!, tokenizer.encodeParts(around[1])) };
+}
+
+type Around = readonly [before: TextPart[], after: TextPart[]] | undefined;
+
+/** What is around the part that is a content, where one is. */
+function aroundPart(parts: readonly TextPart[], content: string): Around {
   const at = parts.findLastIndex(({ text, isTrusted }) => !isTrusted && text.trim() === content.trim());
-  const [ids, before] = [parts, parts.slice(0, at)].map((some) => withBos(tokenizer, tokenizer.encodeParts(some)));
-  const after = tokenizer.encodeParts(parts.slice(at + 1));
-  return { text: content, ids: ids!, user: at < 0 ? undefined : userSpan(ids!, before!, after) };
+  return at < 0 ? undefined : [parts.slice(0, at), parts.slice(at + 1)];
+}
+
+/** What is around a content that is written among the template's own text. */
+function aroundText(parts: readonly TextPart[], around: ReturnType<ChatTemplate["around"]>): Around {
+  if (!around) return undefined;
+  const [before, after] = around;
+  const text = parts.map((part) => part.text).join("");
+  const isThere = text.length > before.length + after.length && text.startsWith(before) && text.endsWith(after);
+  return isThere ? [cut(parts, 0, before.length), cut(parts, text.length - after.length, text.length)] : undefined;
+}
+
+/** The parts of a text from one character up to another. */
+function cut(parts: readonly TextPart[], from: number, end: number): TextPart[] {
+  let at = 0;
+  return parts.flatMap(({ text, isTrusted }) => {
+    const own = text.slice(Math.max(0, from - at), Math.max(0, end - at));
+    at += text.length;
+    return own === "" ? [] : [{ text: own, isTrusted }];
+  });
 }
 
 /** Where the user's text is, given what is before and after it alone. A token that has some of it and some of those is none of theirs. */
