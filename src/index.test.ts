@@ -136,6 +136,7 @@ test("the surface is what it was", () => {
     type MaskDiagnostics
     type MaskForm
     type MaskInfo
+    type MaskMaking
     type MaskOptions
     type MaskQuality
     type MaskRequest

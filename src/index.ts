@@ -75,6 +75,7 @@ export type {
   InferenceService,
   LoadedSubnetwork,
   MaskInfo,
+  MaskMaking,
   MaskRequest,
   Prompt,
   PromptToken,

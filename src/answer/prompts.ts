@@ -103,14 +103,18 @@ export function decoderAfter(ids: Int32Array, tokenizer: Tokenizer): StreamDecod
   return decoder;
 }
 
+/** Whether it is the beginning of an answer: a blank one only keeps a place for it. */
+export function isBegun(last: ChatMessage | undefined): boolean {
+  return last?.role === "assistant" && last.content.trim() !== "";
+}
+
 function readChat(model: PromptReading, { messages: given, tools, variables }: ChatPrompt): ReadPrompt {
   const { format } = model;
   const { tokenizer, template } = format;
   const isChat = template instanceof ChatTemplate;
   const shown = isChat ? given : callsAsText(given).filter(({ role }) => role !== "system"); // which nothing here was trained to read
   if (given.at(-1)?.calls) throw new InputError("messages: wanted what its calls gave after the last one.");
-  const last = shown.at(-1);
-  const messages = last?.role === "assistant" && last.content.trim() === "" ? shown.slice(0, -1) : shown;
+  const messages = shown.at(-1)?.role === "assistant" && !isBegun(shown.at(-1)) ? shown.slice(0, -1) : shown;
   const first = messages.findIndex(({ role }) => role === "user");
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");

@@ -90,6 +90,48 @@ test("the part that answers can be chosen, saved and asked for", async () => {
   expect(written).toContain('"share" must be a number above 0, at most 1, got NaN');
 });
 
+test("its mask is of what the model is told, too; what answers as a whole or as a task is not saved again", async () => {
+  const service = new FakeService();
+  const commands = [
+    "/keep 75%",
+    "wolf",
+    "/mask",
+    "/remember a",
+    "/system",
+    "/mask",
+    "/dense",
+    "/remember b",
+    "/task a",
+    "/remember c",
+  ];
+  const written = await typed(service, ...commands);
+  expect(service.masked).toEqual([
+    { instruction: "wolf", kind: "auto", keep: 0.75, system: "Be brief." },
+    { instruction: "wolf", kind: "auto", keep: 0.75, system: "Be brief." },
+    { instruction: "wolf", kind: "auto", keep: 0.75, system: undefined },
+  ]);
+  expect(service.tasks().map(({ name }) => name)).toEqual(["a"]);
+  expect(written).toContain("the whole model answers now");
+  expect(written).toContain("nothing to save: a, which answers now, is saved");
+});
+
+test("an answer that is asked for again stays until there is another", async () => {
+  const service = new FakeService();
+  const path = join(temporaryFolder(), "talk.json");
+  let asked = 0;
+  service.answer = () => {
+    asked++;
+    if (asked === 2) throw new InputError("no room");
+    return `answer ${asked}`;
+  };
+  const written = await typed(service, "first", "/retry", `/save ${path}`, "second", "/retry");
+  expect(written).toContain("no room");
+  const said = (messages: readonly { content: string }[]) => messages.map(({ content }) => content);
+  expect(said(JSON.parse(readFileSync(path, "utf8")).messages)).toEqual(["Be brief.", "first", "answer 1"]);
+  const { prompt } = service.requests.at(-1)!;
+  expect(prompt.kind === "chat" && said(prompt.messages)).toEqual(["Be brief.", "first", "answer 1", "second"]);
+});
+
 test("an error is said and the conversation goes on without the message; a fault of ours is not hidden", async () => {
   const service = new FakeService();
   service.failure = { error: new InputError("prompt: wanted fewer tokens."), afterWords: 1 };

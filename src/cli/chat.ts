@@ -114,6 +114,7 @@ export async function converse(
 
   /** The message that makes the conversation's mask. */
   const instruction = () => said[0]?.content;
+  const making = () => ({ ...(mask.kind === "auto" && mask), system: told[0]?.content });
 
   const obey = async (command: string, rest: string): Promise<void> => {
     switch (command) {
@@ -147,15 +148,17 @@ export async function converse(
         return;
       case "/remember": {
         const text = instruction();
-        if (text !== undefined) await service.saveTask(model, rest, text, mask.kind === "auto" ? mask : {});
-        say(text === undefined ? "  nothing to save yet: a task is made of a first message" : `  saved: /task ${rest}`);
-        return;
+        if (mask.kind === "task") return void say(`  nothing to save: ${mask.name}, which answers now, is saved`);
+        if (mask.kind !== "auto") return void say("  nothing to save: the whole model answers now. /auto or /keep 75%");
+        if (text === undefined) return void say("  nothing to save yet: a task is made of a first message");
+        await service.saveTask(model, rest, text, making());
+        return void say(`  saved: /task ${rest}`);
       }
       case "/mask": {
         const text = instruction();
         if (mask.kind !== "auto") return void say(mask.kind === "task" ? `  task ${mask.name}` : "  the whole model");
         if (text === undefined) return void say("  the part that your first message will ask for");
-        const { info } = await service.mask(model, text, mask);
+        const { info } = await service.mask(model, text, making());
         say(`  ${info.id}: ${info.tFfn} of ${info.dFfn} channels in each layer, by ${info.source}`);
         return;
       }
@@ -164,8 +167,13 @@ export async function converse(
         return;
       case "/retry": {
         if (last === undefined) return void say("  nothing to ask again yet");
+        const before = { said, last };
         if (last.isAnswered) said = said.slice(0, -2);
-        return await answer(last.text, last.retries + 1);
+        try {
+          return await answer(last.text, last.retries + 1);
+        } finally {
+          if (!last.isAnswered) ({ said, last } = before); // the answer before stays
+        }
       }
       case "/save":
         saveConversation(rest, { model, messages: [...told, ...said] });

@@ -44,7 +44,7 @@ import { addQuality, IMPORT_RECIPE, readManifest } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { countParameters } from "../model/config.ts";
 import { type Complete, checkNumber, type Given, readNumbers } from "../options.ts";
-import { ChatTemplate } from "../text/chatTemplate.ts";
+import { type ChatMessage, ChatTemplate } from "../text/chatTemplate.ts";
 import { composePrompt, type TaskExample } from "../text/prompt.ts";
 import { answerEvents, type EngineTurn, type Times } from "./answerEvents.ts";
 import { AnswerText } from "./answerText.ts";
@@ -61,6 +61,7 @@ import type {
   GenerationRequest,
   InferenceService,
   MaskInfo,
+  MaskMaking,
   MaskRequest,
   PromptToken,
   ServedModel,
@@ -414,13 +415,19 @@ export class LocalService implements InferenceService {
     });
   }
 
+  decode(id: string, ids: Int32Array): string {
+    return this.#find(id).model.tokenizer.decode(ids);
+  }
+
   async mask(
     id: string,
     instruction: string,
-    { signal, ...budget }: Budget & { signal?: AbortSignal } = {},
+    { signal, system, ...budget }: MaskMaking & { signal?: AbortSignal } = {},
   ): Promise<{ info: MaskInfo; mask: Mask }> {
     const served = this.#find(id);
-    const read = await this.#read(served, { kind: "chat", messages: [{ role: "user", content: instruction }] }, signal);
+    const told: ChatMessage[] = system === undefined ? [] : [{ role: "system", content: system }];
+    const messages = [...told, { role: "user" as const, content: instruction }];
+    const read = await this.#read(served, { kind: "chat", messages }, signal);
     const named = await this.#stoppable(signal, async (either) => {
       using _ = await this.#queue.enter(either);
       return await this.#maskOf(served, read.instruction, budget, either);
@@ -444,12 +451,12 @@ export class LocalService implements InferenceService {
     id: string,
     name: string,
     instruction: string,
-    { examples = [], ...budget }: Budget & { examples?: readonly TaskExample[] | undefined } = {},
+    { examples = [], ...making }: MaskMaking & { examples?: readonly TaskExample[] | undefined } = {},
   ) {
     const served = this.#find(id);
     const { tasks } = served.masks;
     tasks.checkName(name); // before anything is made
-    const { info, mask } = await this.mask(id, composePrompt(instruction, undefined, examples), budget);
+    const { info, mask } = await this.mask(id, composePrompt(instruction, undefined, examples), making);
     if (mask.tFfn === served.info.dFfn)
       throw new InputError(
         `task: wanted a mask to save, got all of "${id}". Say what share it is to keep, as keep = 0.75, or /keep 75% in a chat.`,

@@ -205,6 +205,12 @@ export interface ServiceState {
   memoryLimit: number;
 }
 
+/** What the mask of an instruction depends on, beside it. */
+export interface MaskMaking extends Budget {
+  /** What the model is told before it, which masks of its activations depend on. */
+  system?: string | undefined;
+}
+
 /**
  * Every method that names a model throws {InputError} `unknown model` for one that is not served, and for an unknown task or mask.
  * A full queue throws {BusyError}, and so does what comes after `drain`. A prompt longer than the model reads throws {ContextLengthError}, options out
@@ -238,11 +244,13 @@ export interface InferenceService extends AsyncDisposable {
     inputs: readonly (string | Int32Array)[],
     signal: AbortSignal,
   ): Promise<{ features: Float32Array[]; numTokens: number }>;
+  /** Text of token ids; special tokens are silent. */
+  decode(model: string, ids: Int32Array): string;
   /** The mask of an instruction, made or remembered. */
   mask(
     model: string,
     instruction: string,
-    options?: Budget & { signal?: AbortSignal },
+    options?: MaskMaking & { signal?: AbortSignal },
   ): Promise<{ info: MaskInfo; mask: Mask }>;
   /** A mask by its id, as long as it is remembered: the latest ones, and those of tasks. */
   maskById(model: string, id: string): Mask;
@@ -253,7 +261,7 @@ export interface InferenceService extends AsyncDisposable {
     model: string,
     name: string,
     instruction: string,
-    options?: Budget & { examples?: readonly TaskExample[] | undefined },
+    options?: MaskMaking & { examples?: readonly TaskExample[] | undefined },
   ): Promise<SavedTask>;
   /** Forgets a saved task. */
   deleteTask(model: string, name: string): void;

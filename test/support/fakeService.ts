@@ -23,6 +23,8 @@ export const MASK_ID = "abc123";
 
 export class FakeService implements InferenceService {
   readonly requests: (GenerationRequest & { model: string })[] = [];
+  /** What masks were asked for. */
+  readonly masked: object[] = [];
   running = 0;
   isDraining = false;
   /** What is thrown instead of an answer, or after some words of it. */
@@ -135,7 +137,12 @@ export class FakeService implements InferenceService {
     return { features, numTokens: 2 * inputs.length };
   }
 
-  async mask(_: string, instruction: string) {
+  decode(_: string, ids: Int32Array) {
+    return Array.from(ids, (id) => ` ${id}`).join("");
+  }
+
+  async mask(_: string, instruction: string, options: Parameters<InferenceService["mask"]>[2] = {}) {
+    this.masked.push({ instruction, ...options });
     const scores = Float64Array.from({ length: 40 }, (_, i) => Math.sin(i + instruction.length));
     const mask = maskFromScores(scores, { dFfn: 20, tFfn: 6, epsilon: 0.5 });
     return {
@@ -168,8 +175,9 @@ export class FakeService implements InferenceService {
     _: string,
     name: string,
     instruction: string,
-    { examples }: { examples?: SavedTask["examples"] | undefined } = {},
+    { examples, ...making }: Parameters<InferenceService["saveTask"]>[3] = {},
   ): Promise<SavedTask> {
+    this.masked.push({ instruction, ...making });
     const task = { name, instruction, ...(examples && { examples }), maskId: MASK_ID };
     this.#tasks.set(name, task);
     return task;

@@ -181,6 +181,10 @@ export class FakeService implements InferenceService {
     throw new InputError("the fake service scores nothing");
   }
 
+  decode(): never {
+    throw new InputError("the fake service has no tokens");
+  }
+
   async features(): Promise<never> {
     throw new InputError("the fake service has no features");
   }

@@ -401,6 +401,13 @@ test("echo with log-probabilities scores the prompt, as evaluation harnesses ask
   expect((await complete({ prompt: "a b", echo: true })).choices[0].text).toBe("a bone two three");
 });
 
+test("tokens that are echoed are decoded together: one alone may be a part of a character", async () => {
+  service.decode = (_, ids) => "日".repeat(ids.length - 1);
+  const asked = { prompt: [[4, 5]], max_tokens: 0, logprobs: 0, echo: true };
+  const { text, logprobs } = (await complete(asked)).choices[0];
+  expect([text, logprobs.tokens]).toEqual(["日", [" 4", " 5"]]);
+});
+
 test("log-probabilities of completions have an entry for the token that ends the answer, as harnesses leave out the last one", async () => {
   service.hasEnd = true;
   service.answer = () => "";
@@ -1177,6 +1184,21 @@ test("half a surrogate pair is refused wherever it stands", async () => {
     const response = await app().request("/v1/completions", { method: "POST", body, headers });
     expect(((await response.json()) as Json).error.code).toBe("invalid_utf8");
   }
+});
+
+test("a blank answer at the end keeps a place for one, which may think; one that is begun goes on", async () => {
+  service.thoughts = "open";
+  service.answer = () => "<think>Hm.</think>Yes.";
+  const user = { role: "user", content: "Q" };
+  const said = async (...last: object[]) => {
+    const { choices } = await chat({ messages: [user, ...last] });
+    const { content, reasoning_content } = choices[0].message;
+    return [content, reasoning_content];
+  };
+  expect(await said()).toEqual(["Yes.", "Hm."]);
+  for (const content of ["", " \n", null, []])
+    expect(await said({ role: "assistant", content })).toEqual(["Yes.", "Hm."]);
+  expect(await said({ role: "assistant", content: "So" })).toEqual(["<think>Hm.</think>Yes.", undefined]);
 });
 
 test("variables of the chat template are given to it, and thoughts told apart as it then has them", async () => {

@@ -1,4 +1,5 @@
 /** What the routes of conversations share (chat, responses, Ollama's): from what is asked to an answer's text, thoughts and calls as they come. */
+import { isBegun } from "../../answer/prompts.ts";
 import type { TemplateVariables } from "../../text/chatTemplate.ts";
 import type { AnswerStage, GenerationEvent, Prompt, ServedModel, TokenLogprob } from "../service.ts";
 import { ApiError, invalid } from "./apiErrors.ts";
@@ -66,8 +67,7 @@ export function openAnswers(
   };
   const answers = new Answers(c, model, prefix);
   const events = answers.run(samplings(asked, n).map((sampling) => () => answers.generate({ ...request, sampling })));
-  const isContinued = typeof messages === "string" || messages.at(-1)!.role === "assistant";
-  const mayThink = !schema && !isContinued;
+  const mayThink = !schema && prompt.kind === "chat" && !isBegun(prompt.messages.at(-1));
   const readers = Array.from({ length: n }, () => new AnswerReader(use, mayThink, model.thoughts));
   return { answers, frames: readFrames(events, readers) };
 }

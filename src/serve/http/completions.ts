@@ -8,6 +8,8 @@ import { type CompletionBody, parseCompletion } from "./schemas.ts";
 
 const DEFAULT_MAX_TOKENS = 16; // OpenAI's
 
+type Given = Extract<Prompt, { kind: "text" | "ids" }>;
+
 /** The prompt, given back before its continuation. */
 interface EchoEvent {
   type: "echo";
@@ -31,9 +33,9 @@ export async function completions(c: Handled): Promise<Response> {
   const mask = maskOf(service, model, body, c.var.mask);
   const answers = new Answers<EchoEvent>(c, model, "cmpl-");
 
-  async function* answer(prompt: Prompt, sampling: Sampling): AsyncGenerator<GenerationEvent | EchoEvent, void, void> {
+  async function* answer(prompt: Given, sampling: Sampling): AsyncGenerator<GenerationEvent | EchoEvent, void, void> {
     const echoOf = (tokens: readonly PromptToken[]): EchoEvent => {
-      const text = prompt.kind === "text" ? prompt.text : tokens.map((token) => token.text).join("");
+      const text = prompt.kind === "text" ? prompt.text : service.decode(model.id, prompt.ids);
       return { type: "echo", text, numTokens: tokens.length, ...(logprobs !== undefined && { tokens }) };
     };
     const score = () => service.score(model.id, { prompt, mask, signal: answers.signal, top: logprobs ?? 0 });
@@ -57,7 +59,7 @@ export async function completions(c: Handled): Promise<Response> {
   }
 
   const prompts = body.prompt.map(
-    (one): Prompt =>
+    (one): Given =>
       typeof one === "string" ? { kind: "text", text: one } : { kind: "ids", ids: Int32Array.from(one) },
   );
   const sources = prompts.flatMap((prompt) => samplings(body, n).map((sampling) => () => answer(prompt, sampling)));

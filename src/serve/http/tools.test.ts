@@ -48,6 +48,12 @@ test("a call is whole at its mark, or at the end of an answer that ended by itse
   expect(shown(read([open], false))).toBe(open);
 });
 
+test("a call whose arguments have another name stays text: they would be lost", () => {
+  const call = '<tool_call>{"name": "f", "args": {"a": 1}}</tool_call>';
+  expect(shown(read([call], true))).toBe(call);
+  expect(shown(read(['<tool_call>{"name": "f", "id": 1, "arguments": {}}</tool_call>'], true))).toBe("[{}]");
+});
+
 test("numbers of a call keep their digits, on the way to a client and back", () => {
   const given = '{"id": 1234567890123456789, "x": 1e999}';
   expect(shown(read([`<tool_call>{"arguments": ${given}, "name": "f"}</tool_call>`], true))).toBe(`[${given}]`);

@@ -159,8 +159,11 @@ export class CallReader {
 /** Arguments are given out as the model wrote them. @returns undefined if the text is no call of one of the functions */
 export function readCall(json: string, names: ReadonlySet<string>): ToolCall | undefined {
   try {
-    const { name, arguments: given = {} } = JSON.parse(json) as { name: unknown; arguments?: unknown };
-    if (typeof name !== "string" || !names.has(name) || typeof given !== "object" || given === null) return undefined;
+    const { name, arguments: given, ...others } = JSON.parse(json) as { name: unknown; arguments?: unknown };
+    if (typeof name !== "string" || !names.has(name)) return undefined;
+    // What has its arguments under another name has some that would be lost.
+    if (given === undefined ? Object.keys(others).length > 0 : typeof given !== "object" || given === null)
+      return undefined;
     const id = `call_${randomUUID().replaceAll("-", "").slice(0, 24)}`;
     return { id, type: "function", function: { name, arguments: valueText(json, "arguments") ?? "{}" } };
   } catch {
