@@ -11,7 +11,8 @@ import {
   writeFileSync,
 } from "node:fs";
 import { hostname } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../test/support/models.ts";
@@ -99,13 +100,29 @@ test("what dead processes left half-written goes before the same is written agai
   ];
   for (const name of [left, ...kept]) mkdirSync(join(parent, name));
   for (const [i, name] of kept.entries()) utimesSync(join(parent, name), i % 2 === 0 ? 0 : 4e9, i % 2 === 0 ? 0 : 4e9);
-  await makeFolder(join(parent, "out"), "test", async () => {
-    const own = `out.partial-${ownTag()}`;
+  await makeFolder(join(parent, "out"), "test", async (partial) => {
+    const own = basename(partial);
+    expect(own.endsWith(`.partial-${ownTag()}`)).toBe(true);
     utimesSync(join(parent, own), 0, 0); // a clock that is wrong
     removePartials(parent, "out.");
     expect(readdirSync(parent).sort()).toEqual([...kept, own].sort());
   });
   expect(readdirSync(parent).sort()).toEqual([...kept, "out"].sort());
+});
+
+test("of two that make the same folder at a time one makes it, and the other is refused", async () => {
+  const parent = temporaryFolder();
+  const making = ["a", "b"].map((text) =>
+    makeFolder(join(parent, "out"), "test", async (partial) => {
+      writeFileSync(join(partial, "text"), text);
+      await wait(20);
+      writeFileSync(join(partial, "more"), text);
+    }),
+  );
+  const [first, second] = await Promise.allSettled(making);
+  expect([first!.status, second!.status]).toEqual(["fulfilled", "rejected"]);
+  expect(readdirSync(parent)).toEqual(["out"]);
+  for (const name of ["text", "more"]) expect(readFileSync(join(parent, "out", name), "utf8")).toBe("a");
 });
 
 test("a file is replaced whole, not what a link in its place leads to", () => {

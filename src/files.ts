@@ -2,6 +2,7 @@
  * Positioned reads from files that may be hostile, and whole writes. Both are synchronous: a gather makes thousands of small
  * reads, which the page cache serves faster than the thread pool hands them over.
  */
+import { randomUUID } from "node:crypto";
 import {
   closeSync,
   existsSync,
@@ -160,7 +161,7 @@ export async function makeFolder(
   checkNewFolder(path, operation);
   const whole = resolve(path); // should it end in a slash
   removePartials(dirname(whole), `${basename(whole)}.`);
-  const partial = `${whole}.${ownPartial()}`;
+  const partial = partialOf(whole);
   try {
     writing(path, () => mkdirSync(partial));
     await write(partial);
@@ -179,7 +180,7 @@ export async function makeFolder(
  */
 export function makeFile(path: string, write: (partial: string) => void, hint?: string): void {
   removePartials(dirname(path), `${basename(path)}.`);
-  const partial = `${path}.${ownPartial()}`;
+  const partial = partialOf(path);
   try {
     writing(
       path,
@@ -198,6 +199,9 @@ const partialMark = "partial-";
 
 /** The end of a name under which this process writes what is not whole yet. */
 export const ownPartial = (): string => partialMark + ownTag();
+
+/** A name for what is not whole yet, of this call alone: threads of a process may make the same. */
+export const partialOf = (path: string): string => `${path}.${randomUUID()}.${ownPartial()}`;
 
 /** Whether a name is one of those, of any process. */
 export const isPartial = (name: string): boolean => partialTag(name) !== undefined;

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { temporaryFolder } from "../../test/support/models.ts";
@@ -18,6 +18,24 @@ function warnings(): unknown[] {
   onTestFinished(() => said.mockRestore());
   return said.mock.calls;
 }
+
+test("of a folder that holds other things too, only entries go", async () => {
+  const root = temporaryFolder();
+  const old = new Date(Date.now() - 3_600_000);
+  const others = [join(root, "photos/2024"), join(root, "1".repeat(32), "notes")];
+  const entry = async (name: string) =>
+    (await openEntry(bundle, name, { root, maxBytes: 1 }, buildBeside("/none"))).folder;
+  for (const folder of others) {
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, "a.jpg"), "mine");
+    utimesSync(folder, old, old);
+  }
+  const first = await entry("one");
+  utimesSync(first, old, old);
+  utimesSync(join(first, "model.gguf"), old, old);
+  const second = await entry("two");
+  expect([first, second, ...others].map((path) => existsSync(path))).toEqual([false, true, true, true]);
+});
 
 /** Fills an entry, unless it is in a folder whose disk is full. */
 const buildBeside = (full: string) => async (folder: string) => {

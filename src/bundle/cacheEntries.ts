@@ -8,7 +8,6 @@
  * Entries unused for the longest time go first when the cache outgrows its limit; those used within the last minute stay, as someone may be opening them. (An
  * opened one may go: engines keep what they have read.)
  */
-import { randomUUID } from "node:crypto";
 import {
   copyFileSync,
   type Dirent,
@@ -29,7 +28,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { isPartial, ownPartial, readJson, removePartials } from "../files.ts";
+import { isPartial, partialOf, readJson, removePartials } from "../files.ts";
 import type { Bundle } from "./bundle.ts";
 import { cacheRoot, lastUsedMs, makeCacheFolder } from "./cacheFolder.ts";
 import { type FileSum, fileSumSchema, sumFile } from "./fletcher.ts";
@@ -168,7 +167,7 @@ async function findEntry(bundle: Origin, name: string, root: string): Promise<st
 
 async function makeEntry(bundle: Origin, name: string, root: string, build: Build, maxBytes: number): Promise<string> {
   const entry = folderIn(root, bundle, name);
-  const partial = partialName(entry);
+  const partial = partialOf(entry);
   try {
     makeCacheFolder(partial);
     const sums = new Map<string, FileSum>();
@@ -198,7 +197,7 @@ async function publish(bundle: Origin, name: string, partial: string, entry: str
       if (refusal(error) !== undefined || left === 0) throw error;
     }
     if (await isWhole(bundle, name, entry)) return;
-    const damaged = partialName(entry);
+    const damaged = partialOf(entry);
     try {
       renameSync(entry, damaged);
     } catch (error) {
@@ -245,15 +244,16 @@ export function linkOrCopy(target: string, path: string): void {
   }
 }
 
-/** A name of its own for each build. */
-const partialName = (entry: string) => `${entry}.${randomUUID()}.${ownPartial()}`;
+/** In the cache, which may lie among other things. */
+const bundleFolder = /^[0-9a-f]{32}$/;
 
 /** Removes what processes that have ended left half-built, then the entries that were unused for the longest time, until `maxBytes` suffice. */
 function evict(root: string, maxBytes: number): void {
-  const bundles = folders(root);
+  const bundles = folders(root).filter((path) => bundleFolder.test(basename(path)));
   for (const folder of bundles) removePartials(folder);
   const entries = bundles
     .flatMap(folders)
+    .filter((path) => existsSync(join(path, aboutName)) || isPartial(basename(path)))
     .flatMap((path) => {
       const usedMs = lastUsedMs(path);
       return usedMs === undefined ? [] : [{ path, idleMs: Date.now() - usedMs, bytes: ownBytes(path) }];

@@ -11,20 +11,21 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import { FakeHub, type FakeRepository, setEnvironment } from "../../test/support/hub.ts";
 import { temporaryFolder } from "../../test/support/models.ts";
 import { FileError, HubError, OptionError } from "../errors.ts";
 import { HubSnapshot, isHubId, type SnapshotOptions } from "./hubSnapshot.ts";
 
-const disk = vi.hoisted(() => ({ isFull: false, isFaster: false }));
+const disk = vi.hoisted(() => ({ isFull: false, isFaster: false, hasRoom: true }));
 vi.mock("node:fs", async (original) => {
   const fs = await original<typeof import("node:fs")>();
   const symlinkSync: typeof fs.symlinkSync = (...args) => {
     fs.symlinkSync(...args);
     if (disk.isFaster) fs.symlinkSync(...args); // as if another process had made it
   };
-  return { ...fs, symlinkSync };
+  const statfsSync = (path: string) => ({ ...fs.statfsSync(path), ...(!disk.hasRoom && { bavail: 0 }) });
+  return { ...fs, symlinkSync, statfsSync };
 });
 vi.mock("../files.ts", async (original) => {
   const files = await original<typeof import("../files.ts")>();
@@ -100,9 +101,15 @@ describe("the cache", () => {
     mkdirSync(join(cache, "blobs"), { recursive: true });
     writeFileSync(join(cache, "blobs", sha256), weights);
     const snapshot = await open();
-    await snapshot.bring(["sub/model.safetensors"]);
+    disk.hasRoom = false; // none is needed
+    onTestFinished(() => {
+      disk.hasRoom = true;
+    });
+    const progress: number[][] = [];
+    await snapshot.bring(["sub/model.safetensors"], (...at) => progress.push(at));
     expectWeights(snapshot);
     expect(downloads()).toEqual([]);
+    expect(progress).toEqual([[weights.length, weights.length]]);
   });
 
   test("is all there is offline: what it has is found without a word to the Hub, what it lacks is said", async () => {

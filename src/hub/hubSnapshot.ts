@@ -181,10 +181,12 @@ export class HubSnapshot {
     throw new FileError(this.#blobs, `${words} ${roomHint}`);
   }
 
-  /** Bytes of a file that came before. */
+  /** Bytes of a file that came before, perhaps with another commit. */
   #begun(name: string): number {
+    const { bytes, hash } = this.#file(name);
+    if (sizeOf(join(this.#blobs, hash)) === bytes) return bytes;
     const size = sizeOf(this.#incomplete(name)) ?? 0;
-    if (size <= this.#file(name).bytes) return size;
+    if (size <= bytes) return size;
     rmSync(this.#incomplete(name)); // of no use
     return 0;
   }
@@ -193,8 +195,7 @@ export class HubSnapshot {
   async #download(name: string, onBytes: (bytes: number) => void): Promise<void> {
     const { bytes, hash } = this.#file(name);
     const blob = join(this.#blobs, hash);
-    if (sizeOf(blob) === bytes) onBytes(bytes - this.#begun(name));
-    else await this.#complete(name, blob, onBytes);
+    if (sizeOf(blob) !== bytes) await this.#complete(name, blob, onBytes);
     const path = join(this.folder, name);
     refuseLinks(this.#root, dirname(path));
     makeFolders(dirname(path), roomHint);
