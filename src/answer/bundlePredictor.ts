@@ -66,9 +66,45 @@ async function openReader(
   options: PredictorOptions,
 ): Promise<FeatureEngine> {
   const pooling = bundle.predictor ? bundle.manifest.predictorPooling : "mean";
-  if (backbone !== undefined) return await openFeature(engines, backbone, pooling, { ...options, contextLength });
+  if (backbone !== undefined) {
+    const open = (length: number) => openFeature(engines, backbone, pooling, { ...options, contextLength: length });
+    return await asLongAsNeeded(open, contextLength);
+  }
   const feature = embeddingFeature(bundle, pooling);
   return { feature: async (ids) => feature(ids), [Symbol.asyncDispose]: async () => {} };
+}
+
+/** Tokens of a reader's first context: beside each of them llama.cpp keeps a row of logits, which with a large vocabulary is a megabyte. */
+const FIRST_CONTEXT = 512;
+
+/** An engine whose context grows with the texts that it reads. @param open an engine for so many tokens @param most of them */
+async function asLongAsNeeded(open: (contextLength: number) => Promise<FeatureEngine>, most: number) {
+  let contextLength = Math.min(FIRST_CONTEXT, most);
+  let engine = await open(contextLength);
+  let reading: Promise<unknown> = Promise.resolve();
+  const read = async (ids: Int32Array): Promise<Float32Array> => {
+    if (ids.length >= most) throw new ContextLengthError(ids.length, most);
+    if (ids.length >= contextLength && contextLength < most) {
+      const longer = Math.min(most, 2 ** Math.ceil(Math.log2(ids.length + 1)));
+      const short = engine;
+      engine = await open(longer);
+      contextLength = longer;
+      await short[Symbol.asyncDispose]();
+    }
+    return await engine.feature(ids);
+  };
+  const own: FeatureEngine = {
+    feature(ids) {
+      const feature = reading.then(() => read(ids));
+      reading = feature.catch(() => {});
+      return feature;
+    },
+    async [Symbol.asyncDispose]() {
+      await reading;
+      await engine[Symbol.asyncDispose]();
+    },
+  };
+  return own;
 }
 
 function headerOf(path: string): { width: number; contextLength: number } {

@@ -51,12 +51,16 @@ export const llamaCpp: EngineProvider = {
   },
   openModel: openLlama,
   async openFeature(path, options) {
-    const { contextLength, signal } = options;
-    const file = await loadLlama(path, options);
+    const { contextLength, force = false, signal } = options;
+    const file = await loadLlama(path, options, true);
     try {
       const { model, threads, budget } = file;
       const create = () =>
-        model.createEmbeddingContext({ contextSize: contextLength, batchSize: contextLength, threads });
+        model.createEmbeddingContext({
+          ...{ contextSize: contextLength, batchSize: contextLength, threads },
+          ignoreMemorySafetyChecks: force,
+          ...(signal && { createSignal: signal }),
+        });
       const context = await asOurs(path, signal, () => budget.run({ threads, yields: false }, create));
       return new LlamaFeatureEngine(file, context, contextLength);
     } catch (error) {

@@ -105,14 +105,17 @@ export interface LlamaFile {
   dispose(): Promise<void>;
 }
 
+/** @param isFeature its contexts keep the logits of every token, and copy them */
 export async function loadLlama(
   path: string,
   { kvType = DEFAULT_KV_TYPE, gpu = false, force = false, steady = false, signal, pooling, ...given }: FeatureOptions,
+  isFeature = false,
 ): Promise<LlamaFile> {
   const { contextLength } = given;
   checkNumber("engine", "contextLength", contextLength, ENGINE_OPTIONS.contextLength);
   const { sequences, threads = defaultThreads(path) } = readNumbers("engine", ENGINE_OPTIONS, given);
-  const { vocabSize, weights, context } = inspect(path, { contextLength, sequences, kvType });
+  const { vocabSize, weights, context: withoutLogits } = inspect(path, { contextLength, sequences, kvType });
+  const context = withoutLogits + (isFeature ? 2 * Float32Array.BYTES_PER_ELEMENT * vocabSize * contextLength : 0);
   if (!force && !gpu) checkMemory(weights + context, `the model and ${sequences * contextLength} tokens`);
   const llama = await startBackend(gpu);
   const model = await asOurs(path, signal, () =>
