@@ -17,6 +17,11 @@ function file(content: string): string {
   return path;
 }
 
+test("a BOM before JSON is none of it", () => {
+  expect(readJson(file('\uFEFF{"a": 1}'))).toEqual({ a: 1 });
+  expect(readText(file("\uFEFFa"))).toBe("\uFEFFa"); // bytes are compared
+});
+
 test("what JSON.parse reads is read, whatever its strings hold (seed 6)", () => {
   fc.assert(
     fc.property(fc.json(), (text) => {

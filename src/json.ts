@@ -46,7 +46,7 @@ export function readJson(path: string, most = maxTextBytes): unknown {
   const text = readText(path, most);
   try {
     checkDepth(text);
-    return JSON.parse(text);
+    return JSON.parse(text.replace(/^\uFEFF/, "")); // some editors begin with a BOM
   } catch (cause) {
     throw new FileError(path, `wanted JSON, got ${oneLine((cause as Error).message)}.`, { cause });
   }

@@ -18,5 +18,8 @@ export function oneLine(text: string): string {
   return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
 }
 
+/** A path in a command that is to be copied. */
+export const shellWord = (path: string): string => (/^[\w./@+:~-]+$/.test(path) ? path : JSON.stringify(path));
+
 /** A regular expression's source that matches this text. */
 export const asPattern = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");

@@ -670,6 +670,16 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
     /wanted .*L=2.*F=64.*, got .*5.*172/,
   ],
   [
+    "evaluation onto its questions",
+    () => [...evalOn(questions), "--out", questions],
+    /--out: wanted another file than those that are read, got ".*"\. Name a new one\./,
+  ],
+  [
+    "a report onto a run's log",
+    () => ["report", at("runs/tiny"), "--out", at("runs/tiny/metrics.jsonl")],
+    /--out: wanted another file than those that are read/,
+  ],
+  [
     "a report of nothing",
     () => ["report", at("nowhere"), "--out", at("out")],
     /nowhere: wanted a run folder, its metrics\.jsonl or an evaluation's \.json, got nothing of that name/,

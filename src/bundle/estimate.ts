@@ -137,7 +137,11 @@ export function estimate(model: StoredModel, options: EstimateOptions = {}): Est
   const { config, ffn, predictorBytes } = model;
   const { ffnWidth: F } = config;
   const { contextLength = defaultContextLength(config), kvType = DEFAULT_KV_TYPE } = options;
-  const told = budgetTFfn(options, { ...model, ffnWidth: F, source: "griffin" });
+  const told = budgetTFfn(options, {
+    ...model,
+    ffnWidth: F,
+    source: model.tFfn === undefined ? "griffin" : "predictor",
+  });
   const tFfn = told ?? model.tFfn ?? defaultTFfn(F, model.block);
   if (!Number.isInteger(tFfn) || tFfn < 1 || tFfn > F)
     throw new OptionError(`estimate: t_ffn must be an integer in 1..${F}, the FFN width, got ${tFfn}.`);

@@ -27,6 +27,7 @@ import { ChatTemplate, chatTemplateName, readChatTemplate } from "../text/chatTe
 import { checkBoundary, readTokenizerFile } from "../text/tokenizerFile.ts";
 import { Bundle } from "./bundle.ts";
 import { defaultType, type PackOptions, writeBundle } from "./packBundle.ts";
+import { modelFolder } from "./pulledModels.ts";
 import { WeightCheck } from "./weightCheck.ts";
 
 /** How {@link importModel} writes a model. */
@@ -156,7 +157,8 @@ async function writeCheckpoint(
   writeManifest(folder, { ...manifest, format: "ifprune-checkpoint", files });
 }
 
-function open(source: string, options: ImportOptions): Opened {
+function open(given: string, options: ImportOptions): Opened {
+  const source = options.as === "checkpoint" && !existsSync(given) ? modelFolder(given) : given;
   const stat = statSync(source, { throwIfNoEntry: false });
   if (!stat) {
     const next = isHubId(source) ? `Check the path, or run: ifprune pull ${source}` : "Check the path.";

@@ -30,7 +30,7 @@ interface Options extends MaskFlags {
 /** `ifprune eval` */
 export async function evalAction(path: string, data: string, options: Options): Promise<void> {
   const { seed, per, control, dense, mask, form, threads, out, json } = options;
-  checkOut(out);
+  checkOut(out, [data, mask, options.text, options.examples]);
   const signal = interruption();
   using waiting = new Waiting("loading", { isQuiet: json, since: 0 });
   await using opened = await openModel(path, { threads, spinning: false }, form);

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { importModel } from "../bundle/importModel.ts";
 import type { PackOptions } from "../bundle/packBundle.ts";
 import { FileError, OptionError } from "../errors.ts";
+import { shellWord } from "../words.ts";
 import { makeInBlocks } from "./grouping.ts";
 import { interruption } from "./interruption.ts";
 import { measureBundle } from "./measuring.ts";
@@ -45,6 +46,6 @@ export async function importAction(
   process.stderr.write(
     checkpoint
       ? `${out}: checkpoint. Name it in a recipe as "init": {"run": "${resolve(out)}"}, or by its path from the recipe's folder.\n`
-      : `${out}: bundle. It has no trained masks: \`ifprune run --model ${out} "…"\` answers with the whole model, with --keep 90% by what the prompt activates.\n`,
+      : `${out}: bundle. It has no trained masks: \`ifprune run --model ${shellWord(out)} "…"\` answers with the whole model, with --keep 90% by what the prompt activates.\n`,
   );
 }

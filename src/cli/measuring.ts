@@ -2,9 +2,10 @@
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { measureQuality } from "../answer/measure.ts";
 import { Bundle } from "../bundle/bundle.ts";
-import { IfpruneError, OptionError } from "../errors.ts";
+import { IfpruneError, InputError, OptionError } from "../errors.ts";
 import { readText } from "../files.ts";
 import { addQuality, type Quality } from "../manifest.ts";
+import { shellWord } from "../words.ts";
 import { interruption } from "./interruption.ts";
 import { MUCH_LOST, percent } from "./options.ts";
 import { Progress } from "./progress.ts";
@@ -21,29 +22,38 @@ export async function measureAction(model: string, options: Options): Promise<vo
     throw new OptionError(
       "measure: wanted a model whose masks were not trained, got one that has a predictor. `ifprune eval` scores what that chooses.",
     );
-  await measureBundle(bundle.path, options);
+  await measureBundle(bundle.path, options, { isAll: true });
 }
 
-/** Measures a bundle, writes it down there, and says it. What keeps it from that, Ctrl-C too, leaves the bundle as it was. */
-export async function measureBundle(path: string, { text: textPath, threads }: Options = {}): Promise<void> {
-  const signal = interruption(`stopped. Later: ifprune measure ${path}`);
+/**
+ * Measures a bundle, writes it down there, and says it. What keeps it from that, Ctrl-C too, leaves the bundle as it was.
+ *
+ * @param how `isAll`: nothing else was asked for, so that what keeps it from that is thrown
+ */
+export async function measureBundle(
+  path: string,
+  { text: textPath, threads }: Options = {},
+  { isAll = false } = {},
+): Promise<void> {
+  const signal = interruption(`stopped. Later: ifprune measure ${shellWord(path)}`);
   const text = textPath === undefined ? undefined : readText(textPath);
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number) => {
     progress ??= new Progress({ label: "measure", total });
     progress.update(done);
   };
-  process.stderr.write(`Measuring what masks cost it. ${path} can be used already; Ctrl-C leaves that out.\n`);
+  if (!isAll)
+    process.stderr.write(`Measuring what masks cost it. ${path} can be used already; Ctrl-C leaves that out.\n`);
   try {
     using model = new InstructionModel(path);
     const quality = await measureQuality(model, { text, threads, signal, onProgress }).finally(() =>
       progress?.finish(),
     );
     if (quality) addQuality(path, quality);
-    const nothing = "Not measured what masks cost: the model answers nothing, or has no room for the prompts.\n";
-    process.stderr.write(quality ? table(quality, model.bundle.ffnWidth) : nothing);
+    if (!quality) throw new InputError("measure: the model answers nothing, or has no room for the prompts.");
+    process.stderr.write(table(quality, model.bundle.ffnWidth));
   } catch (error) {
-    if (!(error instanceof IfpruneError || signal.aborted)) throw error;
+    if (isAll || !(error instanceof IfpruneError || signal.aborted)) throw error;
     process.stderr.write(`Not measured what masks cost: ${(error as Error).message}\n`);
   }
 }

@@ -1,6 +1,6 @@
 /** What actions share: masks and how they are made, words about them, files that they write. */
 
-import { accessSync, constants, existsSync, statSync } from "node:fs";
+import { accessSync, constants, existsSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import type { StageTimes } from "../answer/answer.ts";
 import type { MaskOptions } from "../answer/instructionModel.ts";
@@ -154,11 +154,16 @@ export function milliseconds(what: string, ms: number): string {
 /**
  * A file to write at the end: better to say before the work that it cannot be.
  *
- * @throws {OptionError} if its folder is not there, or it is a folder itself
+ * @param inputs files that are read, of which it is none
+ * @throws {OptionError} if its folder is not there, or it is a folder itself, or an input
  * @throws {FileError} if the system would refuse it
  */
-export function checkOut(out: string | undefined): void {
+export function checkOut(out: string | undefined, inputs: readonly (string | undefined)[]): void {
   if (out === undefined) return;
+  const isOut = (path: string | undefined) =>
+    path !== undefined && existsSync(path) && realpathSync(path) === realpathSync(out);
+  if (existsSync(out) && inputs.some(isOut))
+    throw new OptionError(`--out: wanted another file than those that are read, got "${out}". Name a new one.`);
   if (!isFolder(dirname(resolve(out))))
     throw new OptionError(`--out: wanted a file in a folder that exists, got "${out}". Make the folder first.`);
   if (isFolder(out)) throw new OptionError(`--out: wanted a file, got the folder "${out}". Name a file in it.`);

@@ -1,5 +1,6 @@
 import { pullModel } from "../bundle/pullModel.ts";
 import { readManifest } from "../manifest.ts";
+import { shellWord } from "../words.ts";
 import { interruption } from "./interruption.ts";
 import { measureBundle } from "./measuring.ts";
 import { Progress } from "./progress.ts";
@@ -27,5 +28,5 @@ export async function pullAction(id: string, { measure, ...options }: Options): 
   for (const note of notes) process.stderr.write(`${note}\n`);
   if (isImported && measure && readManifest(path, "ifprune-bundle").quality === undefined) await measureBundle(path);
   const name = options.out ?? id;
-  process.stderr.write(`${path}: bundle. Ask it: ifprune run --model ${name} "Name three rivers."\n`);
+  process.stderr.write(`${path}: bundle. Ask it: ifprune run --model ${shellWord(name)} "Name three rivers."\n`);
 }

@@ -8,6 +8,7 @@ import {
 } from "../specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
 import { duration, shownPrompt } from "../specialize/taskCard.ts";
+import { shellWord } from "../words.ts";
 import { isConfirmed } from "./confirmation.ts";
 import { interruption } from "./interruption.ts";
 import { percent, printJson } from "./options.ts";
@@ -156,7 +157,7 @@ function summary(result: Specialization, path: string): string {
     ...(gold
       ? [`right answers: whole model ${percent(gold.dense.contains)}, this one ${percent(gold.small.contains)}`]
       : []),
-    `${path}: card in README.md. Ask it: ifprune run --model ${path} "${shownPrompt(result)}"`,
+    `${path}: card in README.md. Ask it: ifprune run --model ${shellWord(path)} "${shownPrompt(result)}"`,
     "",
   ].join("\n");
 }

@@ -23,6 +23,6 @@ export async function verifyAction(
   process.stdout.write(
     compared
       ? `${compared.tensors} tensors equal, byte for byte, to those made anew of ${compared.path}\n`
-      : "weights not compared: the source's bundle is not where it was; give it with --source\n",
+      : "weights not compared: the source's bundle is not where the export expects it, seen from its own folder; give it with --source\n",
   );
 }

@@ -104,7 +104,10 @@ function section(
 }
 
 function nameOf({ model, mask }: Evaluation): string {
-  return `${basename(model)} · ${basename(mask)}`;
+  return `${basename(model)} · ${mask
+    .split(", ")
+    .map((part) => basename(part))
+    .join(", ")}`;
 }
 
 function percent(value: number | undefined): string {

@@ -166,6 +166,13 @@ describe("evaluations", () => {
     expect(html).toContain('<th scope="row">overlap of masks within a task</th><td>–</td><td>80.0</td>');
     expect(html).toContain('<th scope="row">source · dense</th><td>12.35</td><td>40.0</td><td>99</td>');
   });
+
+  test("have all of what made the masks over their columns, of files the name", () => {
+    const masks = ["text, sub/short.txt", "glass, sub/short.txt", "sub/mask.json", "own, random"];
+    const html = report(...masks.map((mask, i) => writeJson(`mask-${i}.json`, tasks("models/m", mask, 0.5))));
+    for (const label of ["text, short.txt", "glass, short.txt", "mask.json", "own, random"])
+      expect(html).toContain(`m · ${label}<`);
+  });
 });
 
 describe("bad input is a typed error that names the file, and writes nothing", () => {

@@ -102,6 +102,7 @@ export async function* specialize(
   checkOptions(options);
   checkNewFolder(out, "specialize");
   const source = existsSync(model) ? model : modelFolder(model);
+  const name = source === model ? basename(source) : model;
   if (!existsSync(source)) throw new FileError(model, "wanted a model, got nothing of that name. Check the path.");
   const file = options.prompts ?? options.examples;
   const hasGold = options.examples !== undefined;
@@ -155,7 +156,7 @@ export async function* specialize(
   for (const one of [answered, train])
     if (one.unanswered + one.looping > 0) yield { kind: "note", text: `left out: ${leftOut(one)}` };
 
-  const byModel = `prompts that ${basename(source)} drafted`;
+  const byModel = `prompts that ${name} drafted`;
   const sources = [...(file === undefined ? [] : [basename(file)]), ...(more.length > 0 ? [byModel] : [])];
   const data = { name: sources.join(" and "), licence };
   const learned = await job.madeJson("rows.json", async () => {
@@ -216,7 +217,7 @@ export async function* specialize(
     created: new Date().toISOString(),
     seconds: job.seconds,
     options: asked,
-    model: { name: basename(source), data: readManifest(dense, "ifprune-checkpoint").provenance.data },
+    model: { name, data: readManifest(dense, "ifprune-checkpoint").provenance.data },
     data: {
       ...data,
       prompts: { given: read?.length ?? 0, drafted: more.length },

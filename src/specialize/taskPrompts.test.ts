@@ -46,6 +46,21 @@ test("lines are inputs of the task, or whole prompts where there is none; rows m
   expect(asked.map(({ output }) => output)).toEqual([undefined, undefined]); // the model answers
 });
 
+test("lines that happen to be JSON are text, unless they are objects", async () => {
+  for (const lines of [
+    ["[1, 3, 7]", "[2]"],
+    ["null", "1"],
+    ['"a"', "b"],
+  ]) {
+    const read = await readTaskPrompts(file("lines.txt", lines.join("\n")), "Sort:", false);
+    expect(read).toEqual(lines.map((input) => ({ instruction: "Sort:", input })));
+  }
+  const objects = file("objects.txt", '{"a": 1}\n{"a": 2}\n');
+  await expect(readTaskPrompts(objects, "As YAML:", false)).rejects.toThrow(
+    /got "a".*Where the line itself is an input: /,
+  );
+});
+
 test.each([
   [
     "other fields",

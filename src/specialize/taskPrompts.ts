@@ -50,7 +50,7 @@ export async function readTaskPrompts(path: string, task: string | undefined, ha
   const prompts: TaskPrompt[] = [];
   for await (const { line, row: read } of readJsonLines(path, row)) {
     const { instruction = task, input, output, answers } = read;
-    const wrong = (wanted: string, hint = "Name the fields so.") => {
+    const wrong = (wanted: string, hint = 'Name the fields so. Where the line itself is an input: {"input": "…"}.') => {
       const fields = Object.keys(read).map((name) => `"${name}"`);
       return new FileError(path, `line ${line}: wanted ${wanted}, got ${fields.join(", ") || "no fields"}. ${hint}`);
     };
@@ -70,7 +70,8 @@ function isJsonLines(path: string): boolean {
   const text = readText(path).trim();
   if (text === "[" || /^\[\s*\{/.test(text)) return true; // a list, which is told to be none
   try {
-    return typeof JSON.parse(text.split(/\r?\n/, 1)[0]!) === "object";
+    const first: unknown = JSON.parse(text.split(/\r?\n/, 1)[0]!);
+    return typeof first === "object" && first !== null && !Array.isArray(first);
   } catch {
     return false;
   }
