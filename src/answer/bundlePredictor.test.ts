@@ -18,7 +18,8 @@ test("a predictor's context grows with the texts that it reads, up to its model'
   await writeGguf(backbone, metadata, [], []);
   const said: string[] = [];
   const engines = {
-    async openFeature(_, { contextLength }) {
+    async openFeature(_, { contextLength, signal }) {
+      signal?.throwIfAborted();
       said.push(`open ${contextLength}`);
       return {
         async feature(ids) {
@@ -34,7 +35,9 @@ test("a predictor's context grows with the texts that it reads, up to its model'
   } as Pick<EngineProvider, "openFeature"> as EngineProvider;
   const bundle = { predictor: { backbone }, manifest: { predictorPooling: "last" } } as Bundle;
   {
-    await using feature = await openBundleFeature(engines, bundle, {});
+    const opening = new AbortController();
+    await using feature = await openBundleFeature(engines, bundle, { signal: opening.signal });
+    opening.abort(); // whoever opened it may be gone
     const lengths = [511, 512, 20, 2999]; // all at a time
     const features = await Promise.all(lengths.map((length) => feature.feature(new Int32Array(length))));
     expect(features.map(([length]) => length)).toEqual(lengths);

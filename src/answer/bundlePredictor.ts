@@ -67,8 +67,10 @@ async function openReader(
 ): Promise<FeatureEngine> {
   const pooling = bundle.predictor ? bundle.manifest.predictorPooling : "mean";
   if (backbone !== undefined) {
-    const open = (length: number) => openFeature(engines, backbone, pooling, { ...options, contextLength: length });
-    return await asLongAsNeeded(open, contextLength);
+    const { signal, ...engine } = options;
+    const open = (length: number, signal?: AbortSignal) =>
+      openFeature(engines, backbone, pooling, { ...engine, signal, contextLength: length });
+    return await asLongAsNeeded(open, contextLength, signal);
   }
   const feature = embeddingFeature(bundle, pooling);
   return { feature: async (ids) => feature(ids), [Symbol.asyncDispose]: async () => {} };
@@ -77,10 +79,14 @@ async function openReader(
 /** Tokens of a reader's first context: beside each of them llama.cpp keeps a row of logits, which with a large vocabulary is a megabyte. */
 const FIRST_CONTEXT = 512;
 
-/** An engine whose context grows with the texts that it reads. @param open an engine for so many tokens @param most of them */
-async function asLongAsNeeded(open: (contextLength: number) => Promise<FeatureEngine>, most: number) {
+/** An engine whose context grows with the texts that it reads. @param open an engine for so many tokens @param most of them @param signal of opening it, not of what it does later */
+async function asLongAsNeeded(
+  open: (contextLength: number, signal?: AbortSignal) => Promise<FeatureEngine>,
+  most: number,
+  signal: AbortSignal | undefined,
+): Promise<FeatureEngine> {
   let contextLength = Math.min(FIRST_CONTEXT, most);
-  let engine = await open(contextLength);
+  let engine = await open(contextLength, signal);
   let reading: Promise<unknown> = Promise.resolve();
   const read = async (ids: Int32Array): Promise<Float32Array> => {
     if (ids.length >= most) throw new ContextLengthError(ids.length, most);
@@ -93,7 +99,7 @@ async function asLongAsNeeded(open: (contextLength: number) => Promise<FeatureEn
     }
     return await engine.feature(ids);
   };
-  const own: FeatureEngine = {
+  return {
     feature(ids) {
       const feature = reading.then(() => read(ids));
       reading = feature.catch(() => {});
@@ -104,7 +110,6 @@ async function asLongAsNeeded(open: (contextLength: number) => Promise<FeatureEn
       await engine[Symbol.asyncDispose]();
     },
   };
-  return own;
 }
 
 function headerOf(path: string): { width: number; contextLength: number } {
