@@ -19,7 +19,7 @@ export interface ReconstructionError {
 
 /**
  * What holds weights to those they had: this share of the mean of ‖m⊙u‖² over the tokens, so that it says the less the more of them there are. Where it is weaker, `down` is fitted to its tokens
- * rather than to their kind: with a twentieth of it and less held-out answers lost up to four times as much (docs/log.md, 2026-11-30, "least squares that hold on").
+ * rather than to their kind: with a hundredth of it held-out answers lost up to four times as much (docs/log.md, 2026-11-30, "least squares that hold on").
  */
 const RIDGE = 0.2;
 
