@@ -1,9 +1,10 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import fs, { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeEach, expect, test, vi } from "vitest";
 import { FileError } from "./errors.ts";
 import { lockRun } from "./runLock.ts";
 
@@ -35,6 +36,23 @@ test("a lock of another host is respected, one that no trainer wrote is not", ()
     writeFileSync(path, text);
     lockRun(folder)[Symbol.dispose]();
     expect(existsSync(path)).toBe(false);
+  }
+});
+
+test("without hard links a run is locked all the same", () => {
+  const link = vi.spyOn(fs, "linkSync").mockImplementation(() => {
+    throw Object.assign(new Error("no links here"), { code: "EPERM" });
+  });
+  syncBuiltinESMExports();
+  try {
+    const lock = lockRun(folder);
+    expect(() => lockRun(folder)).toThrow(`held by process ${process.pid}`);
+    lock[Symbol.dispose]();
+    expect(link).toHaveBeenCalled();
+    expect(readdirSync(folder)).toEqual([]);
+  } finally {
+    link.mockRestore();
+    syncBuiltinESMExports();
   }
 });
 

@@ -1,11 +1,12 @@
 /** A lock file that keeps two trainers out of one run's folder, and that a trainer killed in any way does not leave locked. */
-import { linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { constants, copyFileSync, linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "./errors.ts";
 import { ownPartial, removePartials, writing } from "./files.ts";
 import { isAlive, ownProcess, type ProcessMark, processSchema } from "./processes.ts";
 
-const lockName = "trainer.lock";
+/** Of the lock's file in the run's folder. */
+export const lockName = "trainer.lock";
 
 /**
  * Locks a run's folder for this process until disposed. A lock whose process is gone is taken over.
@@ -32,16 +33,21 @@ export function lockHolder(runDir: string): ProcessMark | undefined {
   return holder && isAlive(holder) ? holder : undefined;
 }
 
-/** Puts a whole file at `path` in one step. @returns false if there is one */
+/** Puts a whole file at `path` in one step, or nearly so where the file system has no links (FAT, some of the network's). @returns false if there is one */
 function linkIfAbsent(file: string, path: string): boolean {
-  try {
-    linkSync(file, path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
-    throw error;
-  }
+  for (const put of [linkSync, copyIfAbsent])
+    try {
+      put(file, path);
+      return true;
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EEXIST") return false;
+      if (put === copyIfAbsent || !["EPERM", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"].includes(code!)) throw error;
+    }
+  return true;
 }
+
+const copyIfAbsent = (file: string, path: string): void => copyFileSync(file, path, constants.COPYFILE_EXCL);
 
 function removeIfStale(path: string): void {
   const stale = readIfPresent(path);

@@ -57,7 +57,8 @@ export type JobEvaluation = StepLoss & { run: string };
 /** A job as a page shows it. Times are seconds. */
 export interface SpecializeJob {
   asked: JobAsked;
-  state: "running" | "asks" | "stopped" | "failed" | "done";
+  /** `stopping`: it was told to stop, and saves what it has; `elsewhere`: another process is at it. */
+  state: "running" | "stopping" | "elsewhere" | "asks" | "stopped" | "failed" | "done";
   /** Of all that was worked on it. */
   seconds: number;
   estimate?: JobEstimate | undefined;

@@ -8,6 +8,7 @@ import { specialize } from "./specialize.ts";
 const stop = new AbortController();
 process.once("disconnect", () => stop.abort());
 process.on("SIGINT", () => {}); // a terminal sends it to all: the server says when to stop
+for (const signal of ["SIGTERM", "SIGHUP"] as const) process.on(signal, () => stop.abort()); // a system that ends the server sends it to all, and means it
 process.once("message", (task: JobTask) => void work(task));
 
 /** Answers go first. */

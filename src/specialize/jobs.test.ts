@@ -120,7 +120,9 @@ test("one at a time; stopped, or with its server, it goes on with what it has", 
   expect(() => jobs.begin(asked("other"), "/models/whole", "one")).toThrow(BusyError);
   expect(() => jobs.goOn("sql")).toThrow(BusyError);
   expect(() => jobs.remove("sql")).toThrow(BusyError);
-  await jobs.stop("sql");
+  const stopped = jobs.stop("sql");
+  expect(jobs.list()[0]!.state).toBe("stopping");
+  await stopped;
   await jobs.stop("sql"); // once more says nothing
   expect(jobs.list()[0]).toMatchObject({ state: "stopped", error: undefined });
   jobs.goOn("sql");
@@ -145,9 +147,9 @@ test("what fails says why without saying where; its name is free unless somethin
   expect(() => jobs.begin(asked(), "/models/whole", "one")).toThrow(/Go on with it/);
 });
 
-test("what another server on the same folder has begun or runs is neither written over, gone on with nor removed", async () => {
+test("what another server on the same folder has begun or runs is neither written over, gone on with, stopped nor removed", async () => {
   const root = temporaryFolder();
-  const before = open(root); // knows none of it
+  const before = open(root);
   const { jobs, becomes } = open(root);
   jobs.begin({ ...asked(), task: "endless" }, "/models/whole", "one");
   await becomes("asks");
@@ -157,6 +159,8 @@ test("what another server on the same folder has begun or runs is neither writte
   mkdirSync(path);
   {
     using _ = lockRun(path);
+    expect(after.jobs.list()[0]!.state).toBe("elsewhere");
+    await expect(after.jobs.stop("sql")).rejects.toThrow(/delete sql\/sql\.job\/trainer\.lock/);
     for (const attempt of [
       () => before.jobs.begin(asked(), "/models/whole", "two"),
       () => after.jobs.goOn("sql"),
@@ -171,6 +175,44 @@ test("what another server on the same folder has begun or runs is neither writte
   await jobs.stop("sql");
   after.jobs.remove("sql");
   expect(existsSync(path)).toBe(false);
+});
+
+test("two servers on a folder see what the other has done, and write nothing over it", async () => {
+  const root = temporaryFolder();
+  const [one, other] = [open(root), open(root)];
+  one.jobs.begin(asked(), "/models/whole", "one");
+  await one.becomes("asks");
+  expect(other.jobs.list()).toMatchObject([{ asked: asked(), state: "asks" }]);
+  other.jobs.goOn("sql");
+  await other.becomes("done");
+  expect(one.jobs.list()).toEqual(other.jobs.list());
+  expect(one.jobs.list()[0]!.evaluations.length).toBe(2);
+  one.jobs.remove("sql");
+  expect(other.jobs.list()).toEqual([]);
+});
+
+test.each([
+  ["asked.json", ""],
+  ["asked.json", '{"name": "sql", "model": "whole", "source": "/models/whole", "newer": 1}'],
+  ["events.json", '[{"kind": "begun", "at": 1}'],
+  ["events.json", "{}"],
+  ["sql/specialize.json", "{"],
+])("a damaged %s (%j) takes its own job alone, which says so and can be removed", async (file, text) => {
+  const root = temporaryFolder();
+  const { jobs, becomes } = open(root);
+  jobs.begin(asked(), "/models/whole", "one");
+  await becomes("asks");
+  jobs.begin(asked("whole"), "/models/whole", "one");
+  await vi.waitFor(() => expect(jobs.list()[1]!.state).toBe("asks"));
+  mkdirSync(join(root, "sql/sql"), { recursive: true });
+  writeFileSync(join(root, "sql", file), text);
+  const later = open(root).jobs;
+  const damaged = later.list().find(({ asked: { name } }) => name === "sql");
+  const words = expect.stringMatching(new RegExp(`^${file}: wanted .* Delete the job`, "s"));
+  expect(damaged).toMatchObject({ state: "failed", error: words });
+  expect(() => later.goOn("sql")).toThrow(InputError);
+  later.remove("sql");
+  expect(later.list()).toMatchObject([{ asked: asked("whole"), state: "asks" }]);
 });
 
 test.each(["", "../up", "a/b", ".hidden", "a".repeat(65)])("a name that is none: %j", (name) => {

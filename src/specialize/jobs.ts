@@ -7,12 +7,14 @@
  *     NAME/events.json  what it has told
  *     NAME/NAME.job     what is being made; in the end NAME/NAME
  */
-import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { z } from "zod";
 import { dataRoot } from "../bundle/cacheFolder.ts";
-import { BusyError, FileError, InputError } from "../errors.ts";
+import { BusyError, FileError, IfpruneError, InputError } from "../errors.ts";
 import { makeFile, makeFolders, readJson, writing } from "../files.ts";
-import { lockHolder } from "../runLock.ts";
+import type { ProcessMark } from "../processes.ts";
+import { lockHolder, lockName } from "../runLock.ts";
 import { zodWords } from "../words.ts";
 import { jobApart } from "./jobApart.ts";
 import {
@@ -55,6 +57,7 @@ export const jobName = /^[A-Za-z0-9][\w.-]{0,63}$/;
 export const jobNameWords = "up to 64 letters, digits, dots, hyphens and underscores, a letter or digit first";
 
 const storedSchema = askedSchema.extend({ source: askedSchema.shape.name });
+const eventsSchema = z.array(z.looseObject({ kind: z.string() }));
 
 interface Job {
   asked: JobAsked;
@@ -62,6 +65,10 @@ interface Job {
   source: string;
   events: JobEvent[];
   result: Specialization | undefined;
+  /** Why it cannot be gone on with: a file of it is damaged. */
+  damage?: string;
+  /** Of its files, when they were read: another server may have written others since. */
+  stamp?: string;
 }
 
 /** The one that runs. */
@@ -88,28 +95,31 @@ export class SpecializeJobs implements AsyncDisposable {
   readonly #jobs = new Map<string, Job>();
   #running: Running | undefined;
 
-  /** @throws {FileError} if what is kept of a job is damaged */
   constructor({ root = dataRoot("specialized"), threads, work = jobApart }: SpecializeJobsOptions = {}) {
     this.#root = root;
     this.#threads = threads;
     this.#work = work;
-    const names = existsSync(root) ? readdirSync(root) : [];
-    const jobs = names.filter((name) => existsSync(this.#at(name, "asked.json"))).map((name) => this.#read(name));
-    for (const job of jobs.sort((a, b) => begunAt(a) - begunAt(b))) this.#jobs.set(job.asked.name, job);
   }
 
-  /** In the order in which they were begun. */
+  /** In the order in which they were begun; those of another server on the same folder too. */
   list(): SpecializeJob[] {
-    return [...this.#jobs.values()].map((job) => {
-      const running = this.#running?.job === job ? this.#running : undefined;
-      const { asked, events, result } = job;
-      return {
-        asked,
-        ...jobState(events, running !== undefined, Date.now()),
-        progress: running?.part?.progress,
-        ...(result && { state: "done", result }),
-      };
-    });
+    this.#readChanged();
+    return [...this.#jobs.values()].sort((a, b) => begunAt(a) - begunAt(b)).map((job) => this.#stateOf(job));
+  }
+
+  #stateOf(job: Job): SpecializeJob {
+    const { asked, events, result, damage } = job;
+    const running = this.#running?.job === job ? this.#running : undefined;
+    const isElsewhere = !running && this.#holder(asked.name) !== undefined;
+    return {
+      asked,
+      ...jobState(events, running !== undefined || isElsewhere, Date.now()),
+      progress: running?.part?.progress,
+      ...(running?.stop.signal.aborted && { state: "stopping" }),
+      ...(isElsewhere && { state: "elsewhere" }),
+      ...(damage !== undefined && { state: "failed", error: damage }),
+      ...(result && { state: "done", result }),
+    };
   }
 
   /**
@@ -135,7 +145,6 @@ export class SpecializeJobs implements AsyncDisposable {
     if (rows !== undefined) this.#write(name, "prompts.txt", rows);
     const job: Job = { asked, source, events: [], result: undefined };
     this.#write(name, "asked.json", `${JSON.stringify({ ...asked, source })}\n`);
-    this.#jobs.delete(name);
     this.#jobs.set(name, job);
     this.#run(job);
   }
@@ -143,20 +152,26 @@ export class SpecializeJobs implements AsyncDisposable {
   /**
    * Goes on with a job: with what it waits for an answer to, or where it was stopped.
    *
-   * @throws {BusyError} if one runs, or another process has it at work @throws {InputError} if there is none of the name, or it is done
+   * @throws {BusyError} if one runs, or another process has it at work @throws {InputError} if there is none of the name, or it is done or damaged
    */
   goOn(name: string): void {
     const job = this.#find(name);
     this.#checkIdle();
     this.#checkFree(name);
     if (job.result) throw new InputError(`specialize: wanted a job to go on with, got "${name}", which is done.`);
+    if (job.damage !== undefined) throw new InputError(job.damage);
     this.#run(job);
   }
 
-  /** Stops a job, if it runs; what it has made stays. Resolves once that is safe. @throws {InputError} if there is none of the name */
+  /**
+   * Stops a job, if it runs; what it has made stays. Resolves once that is safe.
+   *
+   * @throws {BusyError} if another process has it at work @throws {InputError} if there is none of the name
+   */
   async stop(name: string): Promise<void> {
     const job = this.#find(name);
     if (this.#running?.job === job) await this.#stopRunning(this.#running);
+    else this.#checkFree(name);
   }
 
   /** Removes a job and all that it has made. @throws {BusyError} if it runs, here or in another process @throws {InputError} if there is none of the name */
@@ -194,15 +209,20 @@ export class SpecializeJobs implements AsyncDisposable {
 
   /** Another server may have the same folder, or a process still end whose server was killed. */
   #checkFree(name: string): void {
-    const holder = lockHolder(this.#at(name, `${name}.job`));
+    const holder = this.#holder(name);
     if (holder)
       throw new BusyError(
-        `specialize: wanted a job that no other process runs, got "${name}", at which process ${holder.pid} on ${holder.host} is. Wait for it, or stop it where it was begun.`,
+        `specialize: wanted a job that no other process runs, got "${name}", at which process ${holder.pid} on ${holder.host} is. Wait for it, or stop it where it was begun; if it is surely gone, delete ${name}/${name}.job/${lockName} in the folder of jobs.`,
         RETRY_SECONDS,
       );
   }
 
+  #holder(name: string): ProcessMark | undefined {
+    return lockHolder(this.#at(name, `${name}.job`));
+  }
+
   #find(name: string): Job {
+    this.#readChanged();
     const job = this.#jobs.get(name);
     if (!job) throw new InputError(`unknown job: "${name.slice(0, 100)}".`);
     return job;
@@ -220,7 +240,7 @@ export class SpecializeJobs implements AsyncDisposable {
       try {
         this.#keep(job, job.result ? { ...event, reason: "done" } : event);
       } catch {
-        // a full disk: it is told until the server ends
+        job.events = [...job.events, event]; // a full disk: it is told until the server ends
       }
     });
   }
@@ -271,8 +291,9 @@ export class SpecializeJobs implements AsyncDisposable {
   }
 
   #keep(job: Job, event: JobEvent): void {
-    job.events.push(event);
-    this.#write(job.asked.name, "events.json", `${JSON.stringify(job.events)}\n`);
+    const events = [...job.events, event];
+    this.#write(job.asked.name, "events.json", `${JSON.stringify(events)}\n`);
+    job.events = events;
   }
 
   /** Who asks knows the job's and the model's names, not where they lie. */
@@ -285,29 +306,61 @@ export class SpecializeJobs implements AsyncDisposable {
   }
 
   #write(name: string, file: string, text: string): void {
-    makeFile(this.#at(name, file), (partial) => writeFileSync(partial, text));
+    makeFile(this.#at(name, file), (partial) => writeFileSync(partial, text, { flush: true }));
   }
 
+  /** Takes in what other servers on the folder have begun, written and removed. */
+  #readChanged(): void {
+    const names = existsSync(this.#root) ? readdirSync(this.#root) : [];
+    const own = this.#running?.job.asked.name;
+    const there = new Set(names.filter((name) => jobName.test(name) && existsSync(this.#at(name, "asked.json"))));
+    for (const name of this.#jobs.keys()) if (name !== own && !there.has(name)) this.#jobs.delete(name);
+    for (const name of there) {
+      if (name === own) continue;
+      const files = [this.#at(name, "asked.json"), this.#at(name, "events.json"), this.#madeAt(name)];
+      const stamp = files.map(stampOf).join(" ");
+      if (this.#jobs.get(name)?.stamp !== stamp) this.#jobs.set(name, { ...this.#read(name), stamp });
+    }
+  }
+
+  /** A damaged one can be looked at and removed. */
   #read(name: string): Job {
-    const path = this.#at(name, "asked.json");
-    const parsed = storedSchema.safeParse(readJson(path));
-    if (!parsed.success)
-      throw new FileError(path, `wanted what a job was asked, got: ${zodWords(parsed.error)}. Remove its folder.`);
-    const { source, ...asked } = parsed.data;
-    const events = this.#at(name, "events.json");
-    return {
-      asked,
-      source,
-      events: existsSync(events) ? (readJson(events) as JobEvent[]) : [],
-      result: this.#made(name),
-    };
+    const job: Job = { asked: { name, model: "unknown model" }, source: this.out(name), events: [], result: undefined };
+    try {
+      const path = this.#at(name, "asked.json");
+      const { source, ...asked } = checked(storedSchema, path);
+      Object.assign(job, { asked, source });
+      const events = this.#at(name, "events.json");
+      if (existsSync(events)) job.events = checked(eventsSchema, events) as unknown as JobEvent[];
+      job.result = this.#made(name);
+    } catch (error) {
+      if (!(error instanceof IfpruneError)) throw error;
+      job.damage = `${this.#words(job, error)} Delete the job, and begin it anew.`;
+    }
+    return job;
   }
 
   /** What a job has found, once its model is there. */
   #made(name: string): Specialization | undefined {
-    const path = join(this.out(name), "specialize.json");
+    const path = this.#madeAt(name);
     return existsSync(path) ? (readJson(path) as Specialization) : undefined;
   }
+
+  #madeAt(name: string): string {
+    return join(this.out(name), "specialize.json");
+  }
+}
+
+/** Tells a file from one that took its place. */
+function stampOf(path: string): string {
+  const file = statSync(path, { throwIfNoEntry: false });
+  return file === undefined ? "" : `${file.ino}-${file.mtimeMs}-${file.size}`;
+}
+
+function checked<T>(schema: z.ZodType<T>, path: string): T {
+  const parsed = schema.safeParse(readJson(path));
+  if (!parsed.success) throw new FileError(path, `wanted what a job has written, got: ${zodWords(parsed.error)}.`);
+  return parsed.data;
 }
 
 function begunAt({ events: [first] }: Job): number {

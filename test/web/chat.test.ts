@@ -84,8 +84,9 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await button("Copied").waitFor();
     expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("You said: plural of wolf");
 
-    await button("Retry").click();
+    await button("Retry").press("Enter");
     await answered(1);
+    await expect.poll(() => page.evaluate(() => document.activeElement?.role)).toBe("log"); // its button was another's
     await page.getByText("Details").click();
     await page.getByText("from memory").waitFor();
     expect(await answers().count()).toBe(1);
@@ -94,10 +95,14 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await ask("number of wolves");
     await page.getByText("shared with 1 recent prompt").waitFor();
 
+    const message = page.getByRole("textbox", { name: "Message" });
+    await message.fill("not sent");
     await page.reload();
+    await page.getByText("You said: number of wolves").waitFor();
+    expect(await message.inputValue()).toBe("not sent");
     await choose("plural of wolf");
     await page.getByText("You said: plural of wolf").waitFor();
-    await button("Delete conversation plural of wolf").click();
+    await button("Delete conversation plural of wolf").dblclick();
     await button("Delete conversation plural of wolf: sure?").click();
     await page.getByText("You said: plural of wolf").waitFor({ state: "detached" });
     await page.reload();
@@ -588,6 +593,20 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
     await expect.poll(() => titles()).toEqual(["renamed", "first of all"]);
   });
 
+  test("what is written where another tab deletes the conversation goes on as a new one", async () => {
+    await open();
+    await ask("first");
+    await answered(1);
+    const other = await newPage();
+    await open(other);
+    const message = page.getByRole("textbox", { name: "Message" });
+    await message.fill("half written");
+    await button("Delete conversation first", other).click();
+    await button("Delete conversation first: sure?", other).click();
+    await page.getByText("You said: first").waitFor({ state: "detached" });
+    expect(await message.inputValue()).toBe("half written");
+  });
+
   test("two tabs that answer in one conversation: what each got stays, one of them as a branch", async () => {
     await open();
     await ask("first");
@@ -659,6 +678,8 @@ describe.skipIf(isChromiumMissing)("the chat", () => {
       .toEqual(["first", "You said: first", "endless", "Not answered.", "second", "You said: second"]);
     await choose("renamed");
     await page.getByText("Stopped by you.").waitFor();
+    expect(await edited.inputValue()).toBe("changed"); // what is typed outlives the page
+    await button("Cancel").click();
     await expect
       .poll(() => said())
       .toEqual(["first", "You said: first", "endless", expect.stringMatching(/^word word/), "Stopped by you."]);

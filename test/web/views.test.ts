@@ -180,7 +180,8 @@ describe.skipIf(isChromiumMissing)("views", () => {
     await page.goto(`${making.url}/#/tasks`);
     await page.getByText("default is none to begin with").waitFor(); // its channels were trained under masks
     await button("Take other").click();
-    await textbox(/^Task in words/).fill("endless");
+    const task = textbox(/^Task in words/);
+    await task.fill("endless");
     await page.getByLabel("File of prompts").setInputFiles({
       ...{ name: "prompts.txt", mimeType: "text/plain" },
       buffer: Buffer.from("one\ntwo\n"),
@@ -190,13 +191,15 @@ describe.skipIf(isChromiumMissing)("views", () => {
     await button("Estimate").click();
     await page.getByText(/^about 25\smin \(answers 4\smin/).waitFor();
     await page.getByText("prompts given, 40 more drafted").waitFor();
-    await button("Start").click();
+    await button("Start").dblclick();
     await button("Use these").click();
     await page.getByText(/63 of 96.*KL 0\.430.*about 25\smin in all/).waitFor();
     await page.getByRole("img", { name: /^Held-out KL/ }).waitFor();
     await button("Stop").click();
     await page.getByText("stopped", { exact: true }).waitFor();
+    await task.fill("written later");
     await page.reload();
+    expect(await task.inputValue()).toBe("written later");
     await button("Go on").click();
     await page.getByText("at work", { exact: true }).waitFor();
     await jobs.stop("endless");

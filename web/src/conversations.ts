@@ -93,7 +93,7 @@ const latestFirst = (a: Conversation, b: Conversation): number => b.changed - a.
 /** Latest first. */
 export const conversations = new Store<Conversation[]>(readAll());
 /** Of the conversation that is shown; empty: a new one. */
-export const currentId = new Store("");
+export const currentId = keptStore("conversation", "");
 
 /** An answer on its way. */
 export interface Running {
@@ -112,7 +112,8 @@ export const running = new Store<ReadonlyMap<string, Running>>(new Map());
 /** What is written in a conversation and not sent: the next message, and by their indices questions that are being changed. */
 export const draftOf = (id: string): Store<string> => keptStore(`draft.${id}`, "");
 export type Edits = Readonly<Record<number, string>>;
-export const editsOf = (id: string): Store<Edits> => keptStore(`edits.${id}`, {});
+const noEdits: Edits = {};
+export const editsOf = (id: string): Store<Edits> => keptStore(`edits.${id}`, noEdits);
 /** Why the last answer of a conversation failed. */
 export const failures = new Store<ReadonlyMap<string, unknown>>(new Map());
 
@@ -127,7 +128,12 @@ onStored((key, written) => {
       continue;
     }
     const theirs = readConversation(id, text);
-    if (!theirs) known.delete(id);
+    if (!theirs) {
+      known.delete(id);
+      const written = draftOf(id).value; // goes on as a new conversation, which is shown now
+      if (currentId.value === id && draftOf("").value === "") draftOf("").set(written);
+      forgetTyped(id);
+    }
     const others = conversations.value.filter((other) => other.id !== id);
     conversations.set([...others, ...(theirs ? [theirs] : [])].sort(latestFirst));
   }
@@ -192,9 +198,8 @@ function save(id: string): string {
     put(branch);
     if (now) now.id = branch.id;
     draftOf(branch.id).set(draftOf(id).value);
-    draftOf(id).set("");
     editsOf(branch.id).set(editsOf(id).value);
-    editsOf(id).set({});
+    forgetTyped(id);
     for (const store of [running, failures] as Store<ReadonlyMap<string, unknown>>[]) {
       const moved = store.value.get(id);
       setIn(store, id, undefined);
@@ -237,7 +242,13 @@ export function deleteConversation(id: string): void {
   setIn(failures, id, undefined);
   if (currentId.value === id) currentId.set("");
   known.delete(id);
+  forgetTyped(id);
   removeStored(keyOf(id));
+}
+
+function forgetTyped(id: string): void {
+  draftOf(id).set("");
+  editsOf(id).set(noEdits);
 }
 
 export function stop(id: string): void {

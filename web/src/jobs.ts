@@ -15,7 +15,8 @@ export async function loadJobs(): Promise<void> {
 }
 
 const [SOON_MS, LATER_MS] = [2000, 8000];
-const isRunning = () => jobs.value.list.some(({ state }) => state === "running");
+const moving: readonly SpecializeJob["state"][] = ["running", "stopping", "elsewhere"];
+const isRunning = () => jobs.value.list.some(({ state }) => moving.includes(state));
 
 /** Asks every two seconds while one runs, and now and then for what others begin. */
 export function watchJobs(): () => void {

@@ -16,7 +16,7 @@ import {
   theme,
   watchServer,
 } from "./session.ts";
-import { storageTrouble, useStore, writeStored } from "./store.ts";
+import { keepForTab, storageTrouble, useStore, writeStored } from "./store.ts";
 import { Chat } from "./views/Chat.tsx";
 import { Compare } from "./views/Compare.tsx";
 import { Models } from "./views/Models.tsx";
@@ -225,4 +225,5 @@ function KeyDialog() {
 }
 
 setTheme(theme.value);
+keepForTab();
 render(<App />, document.getElementById("app")!);

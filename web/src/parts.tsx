@@ -113,7 +113,7 @@ export function CopyButton({ text, label }: { text: string; label: string }) {
 /** Of a button that stands where the one was that began what it stops, and turns into that one again. */
 export const stopOnClick = (stop: () => void) => (event: MouseEvent) => {
   event.preventDefault(); // it may be that one before the browser is done with the click, and submit
-  if (event.detail !== 2) stop(); // the second click of a double one was for that one
+  if (event.detail < 2) stop(); // the second click of a double one was for that one
 };
 
 interface SureButtonProps {
@@ -143,9 +143,12 @@ export function SureButton({ label, title, question, isSure = false, onSure, chi
       class="quiet danger"
       ref={(button) => button?.focus()}
       aria-label={`${label}: sure?`}
-      onClick={onSure}
+      onClick={({ detail }) => detail < 2 && onSure()} // the second click of a double one knew of no question
       onBlur={() => setAsks(false)}
-      onKeyDown={(event) => event.key === "Escape" && setAsks(false)}
+      onKeyDown={(event) => {
+        if (event.key === "Escape") setAsks(false);
+        else if (event.repeat) event.preventDefault(); // of a key that was held down on the first button
+      }}
     >
       {question}
     </button>

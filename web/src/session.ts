@@ -50,6 +50,7 @@ export function addServed(model: ServedModel): void {
 export function chooseModel(id: string): void {
   modelId.set(id);
   writeStored("model", id);
+  tasks.set({ state: "loading" }); // not those of another model meanwhile
   void loadTasks();
 }
 

@@ -27,12 +27,54 @@ export function useStore<T>(store: Store<T>): T {
   return store.value;
 }
 
-const kept = new Map<string, Store<unknown>>();
+const prefix = "ifprune.";
 
-/** State that outlives the view, though not the page. */
+const kept = new Map<string, { store: Store<unknown>; initial: unknown }>();
+
+/** State that outlives the view, and for its tab the page: it is there after a reload, and when a phone brings back a tab that it had let go. */
 export function keptStore<T>(name: string, initial: T): Store<T> {
-  if (!kept.has(name)) kept.set(name, new Store<unknown>(initial));
-  return kept.get(name) as Store<T>;
+  let own = kept.get(name);
+  if (!own) {
+    const isLikeIt = (value: unknown): value is T => isLike(initial, value);
+    const store = new Store<unknown>(parseStored(sessionText(keptKey(name)), isLikeIt) ?? initial);
+    own = { store, initial };
+    kept.set(name, own);
+  }
+  return own.store as Store<T>;
+}
+
+const keptKey = (name: string): string => `${prefix}kept.${name}`;
+
+function sessionText(key: string): string | null {
+  try {
+    return sessionStorage.getItem(key);
+  } catch {
+    return null;
+  }
+}
+
+/** Has what is to outlive the page written once that may go: not at each key that is pressed, as what is typed may be megabytes. */
+export function keepForTab(): void {
+  addEventListener("pagehide", writeKept);
+  document.addEventListener("visibilitychange", writeKept);
+}
+
+function writeKept(): void {
+  for (const [name, { store, initial }] of kept)
+    try {
+      if (store.value === initial) sessionStorage.removeItem(keptKey(name));
+      else sessionStorage.setItem(keptKey(name), JSON.stringify(store.value));
+    } catch {
+      // full or switched off: it goes with the page, as it did
+    }
+}
+
+/** Whether a value has the form of another, all of whose entries it has: an older page may have written it. */
+function isLike(form: unknown, value: unknown): boolean {
+  if (form === undefined) return true;
+  if (Array.isArray(form)) return Array.isArray(value) && value.every((one) => isLike(form[0], one));
+  if (isObject(form)) return isObject(value) && Object.keys(form).every((key) => isLike(form[key], value[key]));
+  return typeof value === typeof form;
 }
 
 export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
@@ -42,8 +84,6 @@ export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
 
 /** What is wrong with the browser's storage, for people; empty when nothing is. */
 export const storageTrouble = new Store("");
-
-const prefix = "ifprune.";
 
 /** Keys under which something is kept, of those that begin so. */
 export function storedKeys(start: string): string[] {

@@ -93,8 +93,10 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
   };
   const last = messages.length - 1;
+  const log = useRef<HTMLDivElement>(null);
   const retry = (question: number) => {
     isAtEnd.current = true;
+    if (log.current!.contains(document.activeElement)) log.current!.focus({ preventScroll: true }); // its button goes
     askAgain(id, question);
   };
   const actions = (question: number) =>
@@ -117,7 +119,7 @@ function Thread({ model, conversation, origin, input, openSettings }: ThreadProp
       onKeyDown={(event) => event.key === "Escape" && isRunning && stop(id)}
     >
       <ThreadHead conversation={conversation} origin={origin} />
-      <div class="messages" role="log" aria-live="polite" aria-label="Conversation">
+      <div ref={log} tabIndex={-1} class="messages" role="log" aria-live="polite" aria-label="Conversation">
         {messages.length === 0 && <Welcome model={model} onChoose={(text) => send("", model.id, text)} />}
         {messages.map((message, i) =>
           message.role === "user" ? (
@@ -194,6 +196,12 @@ const select = (input: HTMLInputElement | null) => input?.select();
 /** The title, and what can be done with all of a conversation. */
 function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" | "origin">) {
   const [isRenaming, setIsRenaming] = useState(false);
+  const begin = useRef<HTMLButtonElement>(null);
+  const wasRenaming = useRef(false);
+  useEffect(() => {
+    if (wasRenaming.current && !isRenaming) begin.current!.focus();
+    wasRenaming.current = isRenaming;
+  }, [isRenaming]);
   if (!conversation) return null;
   const title = titleOf(conversation);
   const rename = (event: Event) => {
@@ -227,7 +235,7 @@ function ThreadHead({ conversation, origin }: Pick<ThreadProps, "conversation" |
         </form>
       ) : (
         <div class="thread-actions">
-          <button type="button" class="quiet" onClick={() => setIsRenaming(true)}>
+          <button ref={begin} type="button" class="quiet" onClick={() => setIsRenaming(true)}>
             <Icon name="edit" /> Rename
           </button>
           <button type="button" class="quiet" aria-label="Save as Markdown" onClick={() => download("markdown")}>

@@ -42,7 +42,7 @@ interface Run {
 
 export function Race({ model }: { model: ServedModel }) {
   const [prompt, setPrompt] = useKept("race.prompt", "");
-  const [mask, setMask] = useKept("race.mask", "auto");
+  const [mask, setMask] = useKept(`race.mask.${model.id}`, "auto");
   const [isAtOnce, setIsAtOnce] = useKept("race.order", false);
   const [chosen, setChosen] = useKept("race.other", "");
   const served = useStore(models);

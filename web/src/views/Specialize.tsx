@@ -16,7 +16,7 @@ import { bytes, count, duration, milliseconds, percent, plural } from "../format
 import { Icon } from "../icons.tsx";
 import { jobs, loadJobs, watchJobs } from "../jobs.ts";
 import { LineChart } from "../LineChart.tsx";
-import { Commands, DeleteButton, Failure } from "../parts.tsx";
+import { Commands, DeleteButton, Failure, stopOnClick } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { addServed, chooseModel, models, serviceState } from "../session.ts";
 import { fileName, shellWord } from "../shell.ts";
@@ -61,7 +61,7 @@ function HowToSpecialize({ model: { id, location = id } }: { model: ServedModel 
 function Jobs({ model }: { model: ServedModel }) {
   useEffect(watchJobs, []);
   const { list, error } = useStore(jobs);
-  const running = list.find(({ state }) => state === "running");
+  const running = list.find(({ state }) => state === "running" || state === "stopping");
   return (
     <>
       {error !== undefined && <Failure error={error} retry={loadJobs} />}
@@ -141,7 +141,7 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
   useEffect(() => {
     const job = list.find(({ asked }) => asked.name === sent?.name);
     if (!sent || !(job?.estimate || job?.drafts)) return;
-    if (fields === sent.fields) setFields(emptyForm);
+    if (JSON.stringify(fields) === JSON.stringify(sent.fields)) setFields(emptyForm);
     setSent(undefined);
   }, [list, sent]);
   const [isSending, setIsSending] = useState(false);
@@ -267,9 +267,16 @@ function JobForm({ model, running }: { model: ServedModel; running: SpecializeJo
 /** Reads a file of the reader's into the form. */
 function RowsFile({ onRead }: { onRead: (text: string) => void }) {
   const input = useRef<HTMLInputElement>(null);
+  const [refused, setRefused] = useState("");
   const read = async () => {
     const [file] = input.current!.files ?? [];
-    if (file) onRead(await file.text());
+    const isTooLarge = file !== undefined && file.size > MAX_FILE_BYTES;
+    setRefused(
+      isTooLarge
+        ? `${file.name} has ${bytes(file.size)}, more than the ${bytes(MAX_FILE_BYTES)} that fit here: ifprune specialize takes it.`
+        : "",
+    );
+    if (file && !isTooLarge) onRead(await file.text());
     input.current!.value = ""; // the same may be read again
   };
   return (
@@ -285,12 +292,20 @@ function RowsFile({ onRead }: { onRead: (text: string) => void }) {
       <button type="button" class="button" onClick={() => input.current!.click()}>
         Read a file …
       </button>
+      <p class="failure" role="status" hidden={refused === ""}>
+        {refused}
+      </p>
     </div>
   );
 }
 
+/** A request's body may have 4 MiB, in which what is quoted takes more. */
+const MAX_FILE_BYTES = 3.5e6;
+
 const stateWords: Record<SpecializeJob["state"], string> = {
   running: "at work",
+  stopping: "stopping",
+  elsewhere: "at work elsewhere",
   asks: "waits for you",
   stopped: "stopped",
   failed: "failed",
@@ -303,7 +318,11 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
   const served = useStore(models);
   const isServed = served.state === "ready" && served.value.some(({ id }) => id === name);
   const [error, setError] = useState<unknown>();
+  useEffect(() => setError(undefined), [state]); // of what it was before
+  const [isPending, setIsPending] = useState(false);
   const attempt = (action: (name: string) => Promise<unknown>) => async () => {
+    if (isPending) return;
+    setIsPending(true);
     setError(undefined);
     try {
       await action(name);
@@ -311,10 +330,13 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
     } catch (failure) {
       setError(failure);
     }
+    setIsPending(false);
   };
+  const isAtWork = state === "running" || state === "stopping";
+  const stops = state === "stopping" || isPending;
   const asksAboutDrafts = state === "asks" && drafts !== undefined;
   const goOn = (label: string) => (
-    <button type="button" class="button primary" disabled={isBusy} onClick={attempt(goOnWithJob)}>
+    <button type="button" class="button primary" disabled={isBusy || isPending} onClick={attempt(goOnWithJob)}>
       {label}
     </button>
   );
@@ -326,9 +348,9 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
           <h3 id={`job-${name}`}>{name}</h3>
           <p>{askedWords(job)}</p>
         </div>
-        <span class={`tag ${state === "running" || state === "asks" ? "trained" : ""}`}>{stateWords[state]}</span>
+        <span class={`tag ${isAtWork || state === "asks" ? "trained" : ""}`}>{stateWords[state]}</span>
       </div>
-      {state === "running" && <JobProgress job={job} />}
+      {isAtWork && <JobProgress job={job} />}
       {state === "failed" && <p class="failure">{job.error}</p>}
       {estimate && !result && <EstimateFigures estimate={estimate} />}
       {asksAboutDrafts && <Drafts prompts={drafts} />}
@@ -355,18 +377,23 @@ function JobCard({ job, isBusy }: { job: SpecializeJob; isBusy: boolean }) {
         </details>
       )}
       <div class="job-actions">
-        {state === "running" && (
-          <button type="button" class="button" onClick={attempt(stopJob)}>
-            <Icon name="stop" /> Stop
+        {isAtWork && (
+          <button type="button" class="button" disabled={stops} onClick={stopOnClick(attempt(stopJob))}>
+            <Icon name="stop" /> {stops ? "Stopping …" : "Stop"}
           </button>
         )}
         {state === "asks" && goOn(asksAboutDrafts ? "Use these" : "Start")}
         {(state === "stopped" || state === "failed") && goOn("Go on")}
         {result && <TryIt job={job} attempt={attempt} />}
-        {state !== "running" && !isServed && <DeleteButton what={`job ${name}`} onDelete={attempt(deleteJob)} />}
+        {!isAtWork && state !== "elsewhere" && !isServed && (
+          <DeleteButton what={`job ${name}`} onDelete={attempt(deleteJob)} />
+        )}
       </div>
       {(state === "stopped" || state === "failed") && (
         <p class="note">What it has made is kept: it goes on from there.</p>
+      )}
+      {state === "elsewhere" && (
+        <p class="note">Another server or command on this folder is at it: it can be stopped there.</p>
       )}
       {error !== undefined && <Failure error={error} />}
     </article>

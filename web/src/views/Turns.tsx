@@ -26,8 +26,15 @@ interface QuestionProps {
 
 export function Question({ conversation, index, edit, setEdit, actions, isUnanswered }: QuestionProps) {
   const { content } = conversation.messages[index]!;
+  const article = useRef<HTMLElement>(null);
+  const wasEdited = useRef(false);
+  useEffect(() => {
+    if (wasEdited.current && edit === undefined && document.activeElement === document.body)
+      (article.current!.querySelector("button") ?? article.current!.closest<HTMLElement>(".messages"))?.focus();
+    wasEdited.current = edit !== undefined;
+  }, [edit]);
   return (
-    <article class="question" aria-label="You">
+    <article ref={article} class="question" aria-label="You">
       {edit !== undefined ? (
         <QuestionForm
           conversation={conversation}
