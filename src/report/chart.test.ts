@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { escapeHtml, lineChart, type Point, short, ticks } from "./chart.ts";
+import { escapeHtml, lineChart, type Point, short, tickLabels, ticks } from "./chart.ts";
 
 test("ticks are few round numbers within the range, seed 1", () => {
   fc.assert(
@@ -24,7 +24,7 @@ test("ticks are few round numbers within the range, seed 1", () => {
 });
 
 test("numbers are short", () => {
-  expect([0, 0.00012345, 1.2345, 999.6, 5954.3, 12_345, 1_254_000, -0.5].map(short)).toEqual([
+  expect([0, 0.00012345, 1.2345, 999.6, 5954.3, 12_345, 1_254_000, -0.5].map((value) => short(value))).toEqual([
     "0",
     "0.000123",
     "1.23",
@@ -50,6 +50,13 @@ test("whatever the points, no coordinate is NaN or infinite, seed 2", () => {
 test("a chart without a point is left out", () => {
   expect(lineChart({ title: "t", xLabel: "step", series: [] })).toBe("");
   expect(lineChart({ title: "t", xLabel: "step", series: [{ name: "a", points: [[1, Number.NaN]] }] })).toBe("");
+});
+
+test("labels of ticks tell them apart", () => {
+  expect(tickLabels([2.342, 2.344, 2.346])).toEqual(["2.342", "2.344", "2.346"]);
+  expect(tickLabels([0, 0.2, 0.4])).toEqual(["0", "0.2", "0.4"]);
+  expect(tickLabels([12_000, 12_001])).toEqual(["12k", "12.001k"]);
+  expect(tickLabels([1234, 12_345])).toEqual(["1234", "12.3k"]);
 });
 
 test("a long series is drawn as means with a band of its range, a short one point by point", () => {

@@ -41,17 +41,19 @@ export function lineChart({ title, xLabel, series, marks = [], fromZero = false,
     EDGE.top,
   ]);
 
-  const grid = ticks(y.domain, 5).map(
-    (value) =>
+  const yTicks = ticks(y.domain, 5);
+  const yLabels = tickLabels(yTicks);
+  const grid = yTicks.map(
+    (value, i) =>
       `<line class="grid" x1="${EDGE.left}" x2="${width - EDGE.right}" y1="${y(value)}" y2="${y(value)}"/>` +
-      `<text class="tick" text-anchor="end" x="${EDGE.left - 6}" y="${y(value)}" dy="0.32em">${short(value)}</text>`,
+      `<text class="tick" text-anchor="end" x="${EDGE.left - 6}" y="${y(value)}" dy="0.32em">${yLabels[i]}</text>`,
   );
-  const xTicks = ticks(x.domain, 6)
-    .filter(Number.isInteger)
-    .map(
-      (value) =>
-        `<text class="tick" text-anchor="middle" x="${x(value)}" y="${HEIGHT - EDGE.bottom + 15}">${short(value)}</text>`,
-    );
+  const xSteps = ticks(x.domain, 6).filter(Number.isInteger);
+  const xLabels = tickLabels(xSteps);
+  const xTicks = xSteps.map(
+    (value, i) =>
+      `<text class="tick" text-anchor="middle" x="${x(value)}" y="${HEIGHT - EDGE.bottom + 15}">${xLabels[i]}</text>`,
+  );
   const verticals = marks
     .filter((mark) => mark.x >= x.domain[0] && mark.x <= x.domain[1])
     .map(
@@ -134,11 +136,19 @@ export function ticks([low, high]: Range, count: number): number[] {
   );
 }
 
+/** As short as tells them apart. */
+export function tickLabels(values: readonly number[]): string[] {
+  for (let digits = 3; ; digits++) {
+    const labels = values.map((value) => short(value, digits));
+    if (digits > 12 || new Set(labels).size === values.length) return labels;
+  }
+}
+
 /** Three significant digits, thousands as k and millions as M. */
-export function short(value: number): string {
+export function short(value: number, digits = 3): string {
   const [divisor, unit] = Math.abs(value) >= 1e6 ? [1e6, "M"] : Math.abs(value) >= 1e4 ? [1e3, "k"] : [1, ""];
   const scaled = value / divisor;
-  return `${Math.abs(scaled) >= 1000 ? Math.round(scaled) : Number(scaled.toPrecision(3))}${unit}`;
+  return `${Math.abs(scaled) >= 10 ** digits ? Math.round(scaled) : Number(scaled.toPrecision(digits))}${unit}`;
 }
 
 export function escapeHtml(text: string): string {

@@ -49,7 +49,8 @@ export function evaluationSections(evaluations: readonly Evaluation[]): string[]
 
 function taskSection(data: string, evaluations: readonly TaskEvaluation[]): string {
   const tasks = [...new Set(evaluations.flatMap((evaluation) => evaluation.tasks.map(({ task }) => task)))].sort();
-  const counts = evaluations[0]!.mean.count;
+  const counts = evaluations.map(({ mean }) => mean.count);
+  const isOneCount = new Set(counts).size === 1;
   const rows = tasks.map(
     (name): Row => [
       name,
@@ -57,6 +58,7 @@ function taskSection(data: string, evaluations: readonly TaskEvaluation[]): stri
     ],
   );
   const footer: Row[] = [["mean over tasks", evaluations.map(({ mean }) => percent(mean.accuracy))]];
+  if (!isOneCount) footer.push(["questions", counts.map(String)]);
   if (evaluations.some(({ masks }) => masks)) {
     const overlaps = (f: (masks: z.infer<typeof overlap>) => number) =>
       evaluations.map(({ masks }) => percent(masks && f(masks)));
@@ -68,7 +70,7 @@ function taskSection(data: string, evaluations: readonly TaskEvaluation[]): stri
   }
   return section(
     data,
-    `Correct answers in percent, greedy decoding, ${counts} questions.`,
+    `Correct answers in percent, greedy decoding${isOneCount ? `, ${counts[0]} questions` : ""}.`,
     evaluations.map(nameOf),
     rows,
     footer,

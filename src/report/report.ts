@@ -86,7 +86,7 @@ function facts(run: Extract<MetricsRow, { kind: "run" }> | undefined, steps: rea
       ["steps", String(steps.at(-1)!.step)],
       ["tokens", short(tokens)],
       ["training time", duration(ms)],
-      ["tokens per second", short((tokens / ms) * 1000)],
+      ["tokens per second", ms > 0 ? short((tokens / ms) * 1000) : "–"],
       ["padding", `${short(100 * (1 - tokens / positions))} %`],
     );
   }
@@ -216,7 +216,7 @@ function heatmap(title: string, names: readonly string[], values: readonly (read
     row.map((value) =>
       value === null
         ? "<td>–</td>"
-        : `<td style="--share:${value.toFixed(3)}">${value.toFixed(2).slice(value < 1 ? 1 : 0)}</td>`,
+        : `<td style="--share:${value.toFixed(3)}">${value.toFixed(2).replace(/^0/, "")}</td>`,
     );
   const head = names.map((name) => `<th scope="col"><span>${escapeHtml(name)}</span></th>`).join("");
   const body = values
