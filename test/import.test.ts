@@ -176,11 +176,15 @@ describe("a GGUF file of several types, kept as they are", () => {
   });
 });
 
-test("a chat template that is none is left out, and that is said", async () => {
-  const [source, bundle] = [join(folder, "no-jinja"), join(folder, "no-jinja-bundle")];
-  await writeCheckpointFolder(source, { ...shapes.SmolLM2!, chatTemplate: "{{ if .System }}{{ .System }}{{ end }}" });
+test.each([
+  ["chat_template.jinja", "{{ if .System }}{{ .System }}{{ end }}"],
+  ["chat_template.json", '{"chat_template": [{"name": "tool_use", "template": "{{ messages[0].content }}"}]}'],
+])("a chat template that is none, in %s, is left out, and that is said", async (name, text) => {
+  const [source, bundle] = [join(folder, `no-template-${name}`), join(folder, `no-template-${name}-bundle`)];
+  await writeCheckpointFolder(source, shapes.SmolLM2!);
+  writeFileSync(join(source, name), text);
   const { notes } = await importModel(source, bundle, { type: "F16" });
-  expect(notes.join()).toContain("chat template");
+  expect(notes.join()).toContain("The chat template is left out");
   using model = new InstructionModel(bundle);
   expect(model.promptIds("abc").length).toBeGreaterThan(0);
 });

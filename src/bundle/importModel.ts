@@ -251,14 +251,14 @@ function openFolder(folder: string): Opened {
   return reading(new ModelFolder(folder), (llm) => {
     const tokens = readSequenceTokens(folder);
     const notes = [...llm.notes];
-    const template = usableTemplate(readChatTemplate(folder), folder, notes);
+    const template = usableTemplate(() => readChatTemplate(folder), folder, notes);
     const addBos = opensWithBos(tokens, template);
     const { eosIds } = tokens;
     const ids = { bosId: addBos ? tokens.bosId : undefined, eosIds };
     const along = takenAlong.filter((name) => existsSync(join(folder, name)));
     return {
       type: defaultType(llm.config),
-      tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template }),
+      tokenizer: tokenizerMetadata(path, llm.config, { ...ids, addBos, chatTemplate: template, notes }),
       bosId: ids.bosId,
       eosId: eosIds[0],
       texts: textsOf([
@@ -272,10 +272,10 @@ function openFolder(folder: string): Opened {
 }
 
 /** A template that is none would keep the bundle from opening; other tools leave it out too. */
-function usableTemplate(source: string | undefined, where: string, notes: string[]): string | undefined {
-  if (source === undefined) return undefined;
+function usableTemplate(read: () => string | undefined, where: string, notes: string[]): string | undefined {
   try {
-    new ChatTemplate(source, where);
+    const source = read();
+    if (source !== undefined) new ChatTemplate(source, where);
     return source;
   } catch (error) {
     if (!(error instanceof FileError)) throw error;
@@ -310,7 +310,7 @@ function openGguf(path: string): Opened {
   return reading(new GgufModel(path), ({ metadata }) => {
     const { tokenizerJson, bosId, eosIds, addBos: addsBos, chatTemplate: found } = tokenizerFromGguf(metadata, path);
     const notes: string[] = [];
-    const chatTemplate = usableTemplate(found, path, notes);
+    const chatTemplate = usableTemplate(() => found, path, notes);
     const addBos = opensWithBos({ bosId, addsBos }, chatTemplate);
     const licence = metadata.get("general.license")?.value;
     return {

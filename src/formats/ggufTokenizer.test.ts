@@ -182,6 +182,20 @@ describe.each(kinds)("%s", (name, make, isAlike) => {
       expect(tokenize(text), JSON.stringify(text)).toEqual([...tokenizer.encode(text)]);
   });
 
+  test("of the tokens that end an answer three are written, and what is left out is said", () => {
+    const ends = [1, 2, 3, 4].map((at) => ({
+      id: tokenizer.vocabSize + at - 1,
+      content: `<end ${at}>`,
+      special: true,
+    }));
+    const more = { ...json, added_tokens: [...json.added_tokens, ...ends] };
+    const notes: string[] = [];
+    const eosIds = ends.map(({ id }) => id);
+    const written3 = tokenizerMetadata(written(more), { vocabSize: V }, { eosIds, addBos: false, notes });
+    expect(tokenizerFromGguf(written3, "test").eosIds.slice(0, 3)).toEqual(eosIds.slice(0, 3)); // and those known by name
+    expect(notes).toEqual(["Of the tokens that end an answer these are left out: <end 4>."]);
+  });
+
   test("decode undoes encode (seed 3)", () => {
     fc.assert(
       fc.property(anyText, (text) => {

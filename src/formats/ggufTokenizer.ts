@@ -63,6 +63,7 @@ export function withoutMerges(metadata: GgufMetadata): GgufMetadata {
  * @param config.vocabSize V of the model; ids that the tokenizer does not have become unused tokens
  * @param options.bosId absent: sequences begin without
  * @param options.eosIds tokens that end an answer, *the* EOS first
+ * @param options.notes takes a line where more tokens end an answer than it can say
  * @param options.addBos whether llama.cpp puts BOS before what it reads; without, it takes token ids as they are
  * @throws {FileError} if it is of a kind that llama.cpp cuts otherwise or not at all, or larger than the model's vocabulary
  */
@@ -74,9 +75,10 @@ export function tokenizerMetadata(
     eosIds: readonly number[];
     addBos: boolean;
     chatTemplate?: string | undefined;
+    notes?: string[];
   },
 ): GgufMetadata {
-  const { bosId, eosIds, addBos, chatTemplate } = options;
+  const { bosId, eosIds, addBos, chatTemplate, notes } = options;
   const { path, json } = typeof source === "string" ? { path: source, json: readJson(source) } : source;
   const file = readTokenizerFile(json, path, vocabSize);
   if (file.tokens.length > vocabSize) {
@@ -128,6 +130,10 @@ export function tokenizerMetadata(
   if (eosId !== undefined) metadata.set("tokenizer.ggml.eos_token_id", uint32(eosId));
   const endOfTurn = others.find((id) => turnEnds.includes(tokens[id]!) && tokens[id] !== "<|eom_id|>") ?? others[0];
   if (endOfTurn !== undefined) metadata.set("tokenizer.ggml.eot_token_id", uint32(endOfTurn));
+  const [endOfMessage, ...left] = others.filter((id) => id !== endOfTurn && !turnEnds.includes(tokens[id]!)); // the others are known by name
+  if (endOfMessage !== undefined) metadata.set("tokenizer.ggml.eom_token_id", uint32(endOfMessage));
+  if (left.length > 0)
+    notes?.push(`Of the tokens that end an answer these are left out: ${left.map((id) => tokens[id]).join(" ")}.`);
   metadata.set("tokenizer.ggml.add_bos_token", bool(addBos && bosId !== undefined));
   metadata.set("tokenizer.ggml.add_eos_token", bool(false));
   if (chatTemplate !== undefined) metadata.set("tokenizer.chat_template", string(chatTemplate));

@@ -461,6 +461,8 @@ describe("a folder's template", () => {
     expect(readChatTemplate(folder)).toBe("default");
     put("chat_template.json", JSON.stringify({ chat_template: "b" }));
     expect(readChatTemplate(folder)).toBe("b");
+    put("chat_template.json", `\ufeff${JSON.stringify({ chat_template: "b" })}`);
+    expect(readChatTemplate(folder)).toBe("b");
     put("chat_template.jinja", "c");
     expect(readChatTemplate(folder)).toBe("c");
   });
@@ -578,3 +580,14 @@ test.each([
   const said = { role: "user" as const, content: "abc ab" };
   expect(joined(new ChatTemplate(source, "x.jinja").render([said], tokenizer))).toBe(wanted);
 });
+
+test.each(["{{ messages[0].content | trim }}", "{{ messages[0].content.strip() }}"])(
+  "%s takes away what is white space to Python",
+  (source) => {
+    const content = "\x1f\u2003\ufeffas pasted\ufeff\n\x85";
+    for (const text of [source, `{% if 'x' in messages[0].content %}{% endif %}${source}`])
+      expect(joined(new ChatTemplate(text, "x.jinja").render([{ role: "user", content }], tokenizer))).toBe(
+        "\ufeffas pasted\ufeff",
+      );
+  },
+);

@@ -10,10 +10,10 @@ import { join } from "node:path";
 import { createContext, Script } from "node:vm";
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FileError, IfpruneError, InputError } from "../errors.ts";
-import { readText } from "../json.ts";
-import { asPattern, oneLine } from "../words.ts";
+import { readJson, readText } from "../json.ts";
+import { asPattern } from "../words.ts";
 import { watchContents } from "./contentUse.ts";
-import { doAsPython } from "./likePython.ts";
+import { doAsPython, stripped, whiteSpace } from "./likePython.ts";
 import { limitWork } from "./templateWork.ts";
 import type { TextPart, Tokenizer } from "./tokenizer.ts";
 import { CALL_OPEN, callsAsText } from "./toolMarks.ts";
@@ -162,8 +162,7 @@ export class ChatTemplate {
       parts.push({ text: text!, isTrusted: true });
       if (index === undefined) break;
       let content = contents[Number(index)] ?? "";
-      if (!before) content = content.trimStart();
-      if (!after) content = content.trimEnd();
+      content = stripped(content, whiteSpace, { start: !before, end: !after });
       parts.push({ text: content, isTrusted: false });
     }
     if (isPlain && contents.every((content) => content.trim() !== "")) return parts;
@@ -475,13 +474,7 @@ export function readChatTemplate(folder: string): string | undefined {
   for (const name of ["chat_template.json", "tokenizer_config.json"]) {
     const path = join(folder, name);
     if (!existsSync(path)) continue;
-    let json: { chat_template?: unknown } | null;
-    try {
-      json = JSON.parse(readText(path, MAX_CONFIG_BYTES));
-    } catch (cause) {
-      if (cause instanceof FileError) throw cause;
-      throw new FileError(path, `wanted JSON, got: ${oneLine((cause as Error).message)}.`, { cause });
-    }
+    const json = readJson(path, MAX_CONFIG_BYTES) as { chat_template?: unknown } | null;
     const found = json?.chat_template ?? undefined;
     const template = Array.isArray(found) ? found.find((entry) => entry?.name === "default")?.template : found;
     if (typeof template === "string") return template;

@@ -15,6 +15,8 @@ interface Node {
   test?: { value?: string };
   property?: { value?: unknown };
   computed?: boolean;
+  callee?: Node;
+  args?: Node[];
   body?: Node[];
   alternate?: Node[];
   defaultBlock?: Node[];
@@ -81,6 +83,8 @@ function looksInto(node: Node, operands: readonly Operand[], holds: (value: Valu
     case "Ternary":
     case "SelectExpression":
       return false; // they ask whether a text is empty
+    case "CallExpression":
+      return holding.length > 0 && !(node.args?.length === 0 && STRIPS.includes(node.callee?.property?.value));
     case "MemberExpression":
       return texts.length > 0 && (node.computed === true || !STRIPS.includes(node.property?.value));
     case "TestExpression":

@@ -32,6 +32,17 @@ describe("isCorrect", () => {
     ["contains", "C++ is one", ["C++"], true],
     ["contains", "(1-2) or 3/4", ["1-2"], true],
     ["contains", "", ["Rome"], false],
+    ...["It is 2.5.", "It is 5.2", "The answer is -5.", "−5", "= -5", "1,500 and 5,000", "55", "5th"].map(
+      (output): [ScorerName, string, string[], boolean] => ["contains", output, ["5"], false],
+    ),
+    ...["It is 5.", "5, or so", "2,4,5,6", "in 2,5 and", "3-5", "(5)", "5%", "5,00 and 5", "x=5"].map(
+      (output): [ScorerName, string, string[], boolean] => ["contains", output, ["5"], true],
+    ),
+    ["contains", "About 1,500 people", ["500"], false],
+    ["contains", "1,500 people", ["1,500"], true],
+    ["contains", "12,500 people", ["500 people"], false],
+    ["contains", "a score of -5", ["-5"], true],
+    ["contains", "यह नदी है", ["नद"], false], // a vowel sign is a part of its word
   ];
   test.each(cases)("%s: %j for %j is %s", (scorer, output, answers, wanted) => {
     expect(isCorrect(scorer, output, answers)).toBe(wanted);

@@ -7,7 +7,7 @@ import { taskExample } from "./examples.ts";
  * - `any`: the output is one of the answers
  * - `comma-set`: the output's comma-separated items are those of an answer, in any order
  * - `word-set`: the output's words are those of an answer, in any order
- * - `contains`: an answer stands in the output, as whole words and in any case: for models that answer in sentences
+ * - `contains`: an answer stands in the output, as whole words and numbers (5 not in 2.5, -5 or 1,500) and in any case: for models that answer in sentences
  */
 const scorerName = z.enum(["any", "comma-set", "word-set", "contains"]);
 export type ScorerName = z.infer<typeof scorerName>;
@@ -53,9 +53,17 @@ function unordered(text: string, separator: string): string {
 
 function holdsWords(text: string, words: string): boolean {
   const fold = (one: string) => normalise(one).toLowerCase();
-  const pattern = asPattern(fold(words));
-  return new RegExp(`(?<![\\p{L}\\p{N}])${pattern}(?![\\p{L}\\p{N}])`, "u").test(fold(text));
+  const wanted = fold(words);
+  const before = [/^\p{N}/u.test(wanted) && minusOrPoint, /^\p{N}{3}(?!\p{N})/u.test(wanted) && "(?<!\\p{N},)"];
+  const after = /\p{N}$/u.test(wanted) && fraction;
+  const parts = ["(?<![\\p{L}\\p{M}\\p{N}])", ...before, asPattern(wanted), "(?![\\p{L}\\p{M}\\p{N}])", after];
+  return new RegExp(parts.filter(Boolean).join(""), "u").test(fold(text));
 }
+
+/** What no number begins after: a minus, which stands after no word, or the point of another number. */
+const minusOrPoint = "(?<!(?<![\\p{L}\\p{N}])[-−]|\\p{N}\\.)";
+/** What no number ends before: digits after a point, or thousands. */
+const fraction = "(?!\\.\\p{N}|,\\p{N}{3}(?!\\p{N}))";
 
 /** Outputs with equal keys are the same answer. */
 const KEYS: Record<Exclude<ScorerName, "contains">, (text: string) => string> = {

@@ -247,13 +247,28 @@ describe("imported files", () => {
       expect(() => createTokenizer(json, "test", { eosIds })).toThrow(FileError);
   });
 
-  test("tokens that look like a template's are not read from user text though the file does not call them special", () => {
+  test.each(["<start_of_turn>", "<|im_end|>", "<｜Assistant｜>"])(
+    "%s looks like a template's: it is not read from user text though the file does not call it special, and silent in an answer",
+    (content) => {
+      const json = sentencePiece();
+      const id = Object.keys(json.model.vocab).length;
+      const added_tokens = [...json.added_tokens, { id, content, special: false }];
+      const gemma = createTokenizer({ ...json, added_tokens }, "test");
+      expect(gemma.encode(content)).not.toContain(id);
+      expect(gemma.encodeParts([{ text: content, isTrusted: true }])).toEqual(Int32Array.of(id));
+      expect(gemma.decode([id])).toBe("");
+    },
+  );
+
+  test("tokens that are to be cut out of text as single words alone are refused", () => {
     const json = sentencePiece();
-    const id = Object.keys(json.model.vocab).length;
-    const added_tokens = [...json.added_tokens, { id, content: "<start_of_turn>", special: false }];
-    const gemma = createTokenizer({ ...json, added_tokens }, "test");
-    expect(gemma.encode("<start_of_turn>")).not.toContain(id);
-    expect(gemma.encodeParts([{ text: "<start_of_turn>", isTrusted: true }])).toEqual(Int32Array.of(id));
+    const added = { id: Object.keys(json.model.vocab).length, content: "[M]", special: false };
+    const withWord = (single_word: boolean) => ({
+      ...json,
+      added_tokens: [...json.added_tokens, { ...added, single_word }],
+    });
+    expect(() => createTokenizer(withWord(false), "test")).not.toThrow();
+    expect(() => createTokenizer(withWord(true), "test")).toThrow(FileError);
   });
 
   test("tokens that are added but not special are read from any text and shown as they are", () => {

@@ -22,6 +22,7 @@ const addedToken = z.object({
   normalized: z.boolean().default(false),
   lstrip: z.boolean().default(false),
   rstrip: z.boolean().default(false),
+  single_word: z.literal(false).default(false), // another cut than ours
 });
 const none = z.literal(["", 0]).nullish();
 const schema = z.object({
@@ -128,8 +129,8 @@ function isPair(value: unknown): value is [string, string] {
   return Array.isArray(value) && value.length === 2 && value.every((part) => typeof part === "string");
 }
 
-/** Tokens that some files do not mark as special, though nothing but a chat template may write them. */
-const controlLook = /^<(\|.*\||(start|end)_of_turn)>$/;
+/** Tokens that some files do not mark as special, though nothing but a chat template may write them. DeepSeek's have bars of full width. */
+const controlLook = /^<([|｜].*[|｜]|(start|end)_of_turn)>$/;
 
 /** Whether a token is read from a chat template alone, never from a user's text, and is silent in an answer. */
 export function isControl({ special, content }: Pick<AddedToken, "special" | "content">): boolean {
