@@ -53,7 +53,7 @@ export async function prepareDistil(
   }: { file: RecipeFile; format: PromptFormat; parts: Parts; session: SessionOptions; runDir: string },
 ): Promise<PreparedDistil> {
   const { recipe, pathOf } = file;
-  const { sequenceLength, tokensPerBatch, accumulate } = stage;
+  const { sequenceLength, tokensPerBatch } = stage;
   const data = await stageQuestions(file, stage, format);
   const run = pathOf((stage.teacher ?? recipe.init!).run);
   const teacher = await loadInit(run);
@@ -79,7 +79,7 @@ export async function prepareDistil(
   const rows = packRows(asked, sequenceLength);
   const states = statesOf(rows);
   const masks: StageMasks = fixed ? { kind: "none" } : stageMasks(recipe, stage, vocabSize, data.domains);
-  const stream = new RowStream(data, rows, { seed, tokensPerBatch, sequenceLength, accumulate });
+  const stream = new RowStream(data, rows, { seed, tokensPerBatch, sequenceLength });
   return {
     config: {
       masks,

@@ -69,6 +69,32 @@ export class KeptWeights {
   }
 }
 
+/** Adds the gradients of a mask's channels, and of all other parameters, to those of the whole model. @param part by the names in `total` */
+export function addKept(
+  total: Readonly<Record<string, Float32Array>>,
+  part: Readonly<Record<string, Float32Array>>,
+  { layers, dFfn }: Mask,
+): void {
+  for (const [name, sum] of Object.entries(total)) {
+    const more = part[name]!;
+    const [, layer, matrix] = MATRIX.exec(name.replace(PREFIX.llm, "")) ?? [];
+    if (layer === undefined) for (let i = 0; i < sum.length; i++) sum[i]! += more[i]!;
+    else if (matrix === "down") addColumns(more, sum, layers[Number(layer)]!, dFfn);
+    else addRows(more, sum, layers[Number(layer)]!, sum.length / dFfn);
+  }
+}
+
+function addRows(kept: Float32Array, all: Float32Array, channels: Int32Array, D: number): void {
+  for (const [i, channel] of channels.entries())
+    for (let from = i * D, to = channel * D, end = from + D; from < end; from++, to++) all[to]! += kept[from]!;
+}
+
+function addColumns(kept: Float32Array, all: Float32Array, channels: Int32Array, F: number): void {
+  const K = channels.length;
+  for (let from = 0, to = 0; to < all.length; from += K, to += F)
+    for (let i = 0; i < K; i++) all[to + channels[i]!]! += kept[from + i]!;
+}
+
 /** Calls `each` for runs of neighbouring channels: from place `at` among the kept ones, `count` channels from `channel` on. */
 function forRuns(channels: Int32Array, each: (at: number, channel: number, count: number) => void): void {
   for (let at = 0; at < channels.length; ) {

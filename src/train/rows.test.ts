@@ -131,7 +131,7 @@ const masked = (rows: readonly TextRow[], maskOf?: (row: TextRow, i: number) => 
   maskOf ? rows.map((row, i) => ({ ...row, mask: maskOf(row, i) })) : rows;
 
 describe("a stream of rows", () => {
-  const options: RowStreamOptions = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T, accumulate: 1 };
+  const options: RowStreamOptions = { seed: 1, tokensPerBatch: 4 * T, sequenceLength: T };
   const open = (
     counts: readonly number[],
     maskOf?: (row: TextRow) => number,
@@ -185,19 +185,19 @@ describe("a stream of rows", () => {
     expect(counts).toEqual([50, 150]);
   });
 
-  test.each([1, 3])("batches of a step of %i are of one mask, and of rows that are its own", (accumulate) => {
+  test("a batch is of one mask, and of rows that are its own", () => {
     const maskOf = ({ ids, domain }: TextRow) => (ids.length % 2) + 2 * domain;
-    const { rows, stream } = open([60, 20], maskOf, { accumulate });
-    const seen = new Set<number>();
-    for (let step = 0; step < 40; step++) {
-      const batches = take(stream, accumulate);
-      for (const { mask, rows: places } of batches) {
-        expect(mask).toBe(batches[0]!.mask);
-        for (const place of places!) expect(maskOf(rows[place]!)).toBe(mask);
-      }
-      seen.add(batches[0]!.mask!);
-    }
-    expect(seen).toEqual(new Set(rows.map(maskOf)));
+    const { rows, stream } = open([60, 20], maskOf);
+    const batches = take(stream, 40);
+    for (const { mask, rows: places } of batches) for (const place of places!) expect(maskOf(rows[place]!)).toBe(mask);
+    expect(new Set(batches.map(({ mask }) => mask))).toEqual(new Set(rows.map(maskOf)));
+  });
+
+  test("batches of one row come in the order in which rows are drawn, whatever their masks", () => {
+    const one = { tokensPerBatch: T };
+    const [plain, masks] = [open([60, 20], undefined, one), open([60, 20], ({ ids }) => ids.length % 3, one)];
+    const placesOf = (stream: RowStream) => take(stream, 50).map(({ rows }) => [...rows!]);
+    expect(placesOf(masks.stream)).toEqual(placesOf(plain.stream));
   });
 
   test("a mask of one row comes too, filled over epochs, about as often as its row is drawn; others do not wait for it", () => {
@@ -213,18 +213,11 @@ describe("a stream of rows", () => {
     expect(rare).toHaveLength(3);
     expect(rare[0]).toBeLessThanOrEqual(rows.length); // its fourth draw
     for (const i of rare) expect([...batches[i]!.rows!]).toEqual([5, 5, 5, 5]);
-    // as many draws as masks times rows of a step fill some batch, so asking for one ends
-    const many = new RowStream(
-      data,
-      masked(rows, (_, i) => i),
-      { ...options, accumulate: 8 },
-    );
-    expect(new Set(take(many, 8).map(({ mask }) => mask)).size).toBe(1);
   });
 
   test.each([0, 1, 7, 50])("skip(%i) is as many times next, with and without masks", (count) => {
     for (const maskOf of [undefined, ({ domain }: TextRow) => domain]) {
-      const [walked, skipped] = [open([30, 12], maskOf, { accumulate: 2 }), open([30, 12], maskOf, { accumulate: 2 })];
+      const [walked, skipped] = [open([30, 12], maskOf), open([30, 12], maskOf)];
       take(walked.stream, count);
       skipped.stream.skip(count);
       expect(take(skipped.stream, 5)).toEqual(take(walked.stream, 5));

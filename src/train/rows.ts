@@ -90,8 +90,6 @@ export interface RowStreamOptions {
   tokensPerBatch: number;
   /** T */
   sequenceLength: number;
-  /** Consecutive batches that share a mask too: those of a step. */
-  accumulate: number;
 }
 
 /**
@@ -107,8 +105,6 @@ export class RowStream implements BatchStream {
   readonly #ofDomain: number[][];
   /** Rows that wait, by mask. */
   readonly #waiting = new Map<number, number[]>();
-  /** Batches that are complete. */
-  #ready: number[][] = [];
 
   constructor(data: Pick<SftData, "domains" | "weights">, rows: readonly TextRow[], options: RowStreamOptions) {
     this.#rows = rows;
@@ -155,19 +151,15 @@ export class RowStream implements BatchStream {
   }
 
   #nextPlaces(): number[] {
-    const size = this.#B * this.#options.accumulate; // rows of a step
-    while (this.#ready.length === 0) {
+    for (;;) {
       const { domain, item } = this.#draws.next();
       const place = this.#ofDomain[domain]![item]!;
       const mask = this.#rows[place]!.mask ?? 0;
       const waiting = this.#waiting.get(mask) ?? [];
       this.#waiting.set(mask, waiting);
       waiting.push(place);
-      if (waiting.length < size) continue;
-      for (let i = 0; i < size; i += this.#B) this.#ready.push(waiting.slice(i, i + this.#B));
-      waiting.length = 0;
+      if (waiting.length === this.#B) return waiting.splice(0);
     }
-    return this.#ready.shift()!;
   }
 }
 

@@ -191,7 +191,9 @@ const stageShape = {
     .optional()
     .describe("JSON file with the wordings of each task's instruction. Absent: the rows carry their own."),
   tokensPerBatch: integer(2).describe("Of a micro-batch, padding included."),
-  accumulate: integer(1).default(1).describe("Micro-batches per step."),
+  accumulate: integer(1)
+    .default(1)
+    .describe("Batches per step, whose gradients add up. Where masks do not change, each batch is of one mask."),
   train: oneOf(["llm", "predictor", "both"])
     .optional()
     .describe(
