@@ -74,6 +74,9 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
   else process.stderr.write(summary(pruned, report, out));
 }
 
+/** Share of importance below which masks of their own are as good as one for all. */
+const LITTLE = 0.01;
+
 function summary(model: SavedModel, report: PruneReport, out: string): string {
   const { prompts, entries, routed, kept, reconstruction } = report;
   const share = (value: number) => `${(100 * value).toFixed(1)} %`;
@@ -83,7 +86,12 @@ function summary(model: SavedModel, report: PruneReport, out: string): string {
   });
   return [
     ...rows,
-    `importance kept, mean of ${prompts} prompts: own mask ${share(kept.own)}, one for all ${share(kept.generic)}, another's ${share(kept.foreign)}`,
+    `importance kept, mean of ${prompts} prompts: own mask ${share(kept.own)}, one for all ${share(kept.generic)}, another's ${share(kept.foreign)}; a mask for each prompt alone would keep ${share(kept.most)}`,
+    ...(entries.length > 1 && kept.own - kept.generic < LITTLE
+      ? [
+          `Masks of their own keep hardly more than one for all: try --masks 1${kept.most - kept.generic < LITTLE ? "; no other masks of this size of blocks can do better" : ""}.`,
+        ]
+      : []),
     ...(routed === undefined ? [] : [`the router finds the group of ${share(routed)} of prompts that it has not seen`]),
     ...(reconstruction
       ? [

@@ -68,7 +68,8 @@ describe("groups of prompts", () => {
       { prompts: 8, domains: { many: 8 } },
       { prompts: 8, domains: { more: 8 } },
     ]);
-    const { own, generic, foreign } = report.kept;
+    const { own, generic, foreign, most } = report.kept;
+    expect(most).toBeGreaterThanOrEqual(own);
     expect(own).toBeGreaterThan(generic);
     expect(generic).toBeGreaterThan(foreign);
     expect(report.routed).toBe(1); // their letters are all different
@@ -82,7 +83,8 @@ describe("groups of prompts", () => {
     expect(report.entries.reduce((sum, { prompts }) => sum + prompts, 0)).toBe(report.prompts);
     const one = (await pruned({ masks: 1 })).report;
     expect(one.entries).toHaveLength(1);
-    expect(one.kept).toEqual({ own: one.kept.generic, generic: one.kept.generic, foreign: one.kept.generic });
+    const { generic, most } = one.kept;
+    expect(one.kept).toEqual({ own: generic, generic, foreign: generic, most });
   });
 
   test("may not be more than prompts, nor blocks other than whole ones", async () => {
@@ -141,6 +143,13 @@ test("the same seed gives the same model; the random control has the same groups
   expect(random.model.predictor!.head.get("router.weight")).toEqual(own.model.predictor!.head.get("router.weight"));
   expect(codebookOf(random.model)).not.toEqual(codebookOf(own.model));
   expect(random.report.kept.own).toBeLessThan(own.report.kept.generic);
+});
+
+test("what a group keeps of a prompt is what the others make of it: a group of one keeps what one mask for all the others does", async () => {
+  const { report } = await pruned({}, dataOf({ a: 1, b: 1, c: 1 }));
+  expect(report.entries.map(({ prompts }) => prompts)).toEqual([1, 1, 1]);
+  expect(report.kept.own).toBeCloseTo(report.kept.generic, 12);
+  expect(report.kept.most).toBeGreaterThan(report.kept.own);
 });
 
 test("single channels stay in their order, and the embedding is the predictor's too", async () => {

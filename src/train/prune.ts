@@ -70,8 +70,11 @@ export interface PruneReport {
   entries: readonly { prompts: number; domains: Readonly<Record<string, number>> }[];
   /** Share of a fifth of the prompts, which the router has not learned from, whose group it finds. Absent: there are fewer than five. */
   routed?: number;
-  /** Share of its own importance that a prompt's entry keeps, mean over prompts; that one mask for all would, and that of another group. */
-  kept: { own: number; generic: number; foreign: number };
+  /**
+   * Share of its own importance that a prompt's entry keeps, as the other prompts of its group would make it; that one mask for all the others would, and the entry of another group; and the most, a
+   * mask of that prompt alone: more than that no choice of masks can give. Means over prompts.
+   */
+  kept: { own: number; generic: number; foreign: number; most: number };
   /** Of FFN outputs, each prompt and answer under its group's mask. */
   reconstruction?: ReconstructionError;
 }
@@ -107,7 +110,7 @@ export async function prune(
   const order = block === 1 ? storedOrder(L, F) : groupChannels(profiles, { dFfn: F, block });
   const perBlock = perChannel.map((scores) => blockSums(scores, order, block));
   const groupOf = groups(perBlock, domainOf, options.masks);
-  const entries = codebookEntries(perBlock, groupOf, L, options);
+  const { entries, without } = codebook(perBlock, groupOf, L, options);
   const permuted = block === 1 ? model.llm : { config, weights: permuteChannels(model.llm.weights, order) };
   const reconstructed = options.reconstruct
     ? await reconstruct(permuted, sequencesOf(data, questions), groupOf, entries, options)
@@ -122,7 +125,7 @@ export async function prune(
       prompts: questions.length,
       entries: entries.map((_, group) => membersOf(group, groupOf, domainOf, data.domains)),
       ...router,
-      kept: keptImportance(perBlock, groupOf, entries, { L, count: tFfn / block }),
+      kept: keptImportance(perBlock, groupOf, { entries, without }, { L, count: tFfn / block }),
       ...(reconstructed && { reconstruction: reconstructed.error }),
     },
   };
@@ -132,31 +135,50 @@ export async function prune(
  * Scores of the blocks [L, k] for each group: logarithms, which have the same order and a spread that is not that of a few blocks, of the mean importance to its prompts;
  * the blocks of the core come before all others, in their own order.
  */
-function codebookEntries(
+function codebook(
   perBlock: readonly Float64Array[],
   groupOf: Int32Array,
   L: number,
   { block, tFfn, core = 0, random: isRandom, seed }: PruneOptions,
-): Float64Array[] {
-  const general = meanImportance(perBlock);
+): Codebook {
+  const general = means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
   const shared = bestBlocks(general, L).flatMap((layer) => layer.slice(0, Math.round(core * (tFfn / block))));
   const random = new Random(`prune/${seed}/random`);
-  return means(perBlock, groupOf, Math.max(...groupOf) + 1).map((mean, group) => {
-    const own = groupOf.filter((of) => of === group).length;
-    const scores = mean.map((value, i) => {
-      if (isRandom) return random.normal();
-      return Math.log((own * value + PRIOR * general[i]!) / (own + PRIOR) + TINY);
-    });
+  const sums = means(perBlock, groupOf, Math.max(...groupOf) + 1).map((mean, group) => {
+    const count = groupOf.filter((of) => of === group).length;
+    return { mean, count };
+  });
+  const coreFirst = (scores: Float64Array) => {
     const highest = scores.reduce((most, score) => Math.max(most, score));
     const lowest = scores.reduce((least, score) => Math.min(least, score));
     for (const i of shared) scores[i]! += highest - lowest + 1;
     return scores;
-  });
+  };
+  const ofGroup = (group: number, all: Float64Array, left?: Float64Array) => {
+    const { mean, count } = sums[group]!;
+    const own = left ? count - 1 : count;
+    return mean.map((value, i) => {
+      const sum = count * value - (left ? left[i]! : 0);
+      return Math.log((sum + PRIOR * all[i]!) / (own + PRIOR) + TINY);
+    });
+  };
+  const entries = sums.map(({ mean }, group) =>
+    coreFirst(isRandom ? mean.map(() => random.normal()) : ofGroup(group, general)),
+  );
+  const without = (prompt: number) => {
+    const left = perBlock[prompt]!;
+    const others = Math.max(1, perBlock.length - 1);
+    const generic = general.map((value, i) => (perBlock.length * value - left[i]!) / others);
+    const group = groupOf[prompt]!;
+    return { generic, own: isRandom ? entries[group]! : coreFirst(ofGroup(group, generic, left)) };
+  };
+  return { entries, without };
 }
 
-/** Over all prompts, [L, k]. */
-function meanImportance(perBlock: readonly Float64Array[]): Float64Array {
-  return means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
+interface Codebook {
+  entries: Float64Array[];
+  /** The entry of a prompt's group, and one for all, as they are made without that prompt. */
+  without(prompt: number): { own: Float64Array; generic: Float64Array };
 }
 
 /** What a model says of itself once it has masks. */
@@ -193,21 +215,21 @@ function membersOf(
   return { prompts: sorted.reduce((sum, [, count]) => sum + count, 0), domains: Object.fromEntries(sorted) };
 }
 
-/** What entries keep of prompts' importance: of their own groups, of none, and of half the number of groups on. */
+/** What masks keep of prompts' importance; `foreign` is the entry of half the number of groups on. */
 function keptImportance(
   perBlock: readonly Float64Array[],
   groupOf: Int32Array,
-  entries: readonly Float64Array[],
+  { entries, without }: Codebook,
   size: { L: number; count: number },
 ): PruneReport["kept"] {
-  const general = meanImportance(perBlock);
-  const mean = (scoresOf: (group: number) => Float64Array) =>
-    perBlock.reduce((sum, own, i) => sum + keptShare(own, scoresOf(groupOf[i]!), size), 0) / perBlock.length;
-  return {
-    own: mean((group) => entries[group]!),
-    generic: mean(() => general),
-    foreign: mean((group) => entries[(group + (entries.length >> 1)) % entries.length]!),
-  };
+  const sums = { own: 0, generic: 0, foreign: 0, most: 0 };
+  for (const [prompt, important] of perBlock.entries()) {
+    const foreign = entries[(groupOf[prompt]! + (entries.length >> 1)) % entries.length]!;
+    const scores = { ...without(prompt), foreign: entries.length > 1 ? foreign : without(prompt).own, most: important };
+    for (const key of Object.keys(sums) as (keyof typeof sums)[]) sums[key] += keptShare(important, scores[key], size);
+  }
+  const mean = (sum: number) => sum / perBlock.length;
+  return { own: mean(sums.own), generic: mean(sums.generic), foreign: mean(sums.foreign), most: mean(sums.most) };
 }
 
 /** `down` fitted to the masks of the entries, blocks of which are as many channels each. */
