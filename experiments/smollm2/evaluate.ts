@@ -102,15 +102,17 @@ const add = (model: string, mask: Evaluation["rows"][number]["mask"], keep: numb
 async function measure(meter: DivergenceMeter, masks?: readonly Mask[]): Promise<Scores> {
   const measured = await meter.measure(sequences, masks);
   const byKind: Scores["byKind"] = {};
+  const byPrompt: NonNullable<Scores["byPrompt"]> = {};
   for (const kind of kinds) {
     const own = measured.filter((_, i) => kindOf[i] === kind);
+    byPrompt[kind] = own.map(({ kl, positions }) => [Number(kl.toFixed(4)), positions]);
     const sum = (f: (one: (typeof own)[number]) => number) => own.reduce((total, one) => total + f(one), 0);
     const positions = sum((one) => one.positions);
     byKind[kind] = { kl: sum((one) => one.kl) / positions, agreement: sum((one) => one.agreed) / positions };
   }
   const mean = (key: "kl" | "agreement") =>
     Object.values(byKind).reduce((total, one) => total + one[key], 0) / Object.keys(byKind).length;
-  return { kl: mean("kl"), agreement: mean("agreement"), byKind };
+  return { kl: mean("kl"), agreement: mean("agreement"), byKind, byPrompt };
 }
 
 const meterOf = (config: ModelConfig, parameters: Record<string, Float32Array>) =>

@@ -37,6 +37,36 @@ const evaluation = {
   prompts: 4,
   rows: [row("dense", 1, 0.1), row("own", 0.5, 0.25), row("foreign", 0.5, 0.5)],
 };
+const byPrompt = (...kls: number[]) => ({
+  sql: kls.map((kl) => [kl, 2] as const),
+  "a|b": kls.map((kl, i) => [kl * (i + 1), i + 1] as const),
+});
+
+test("arms are held against each other prompt by prompt; other prompts are refused", () => {
+  const arm = (file: string, own: object, kl: number) =>
+    write(`results/${file}`, { ...evaluation, rows: [{ ...row("own", 0.5, kl), byPrompt: own }] });
+  arm("a.json", byPrompt(1, 2, 3, 4), 2.125);
+  arm("b.json", byPrompt(2, 3, 4, 5), 2.875);
+  const arms = ["a", "b"].map((name) => ({ name, file: `${name}.json` }));
+  const pairs = [
+    { name: "A and B", file: "a.json", against: "b.json" },
+    { name: "A and later", file: "a.json", against: "later.json" },
+  ];
+  const all = {
+    ...experiments,
+    tables: [{ title: "T", arms: [...arms, { name: "later", file: "later.json" }] }],
+    pairs,
+  };
+  write("experiments.json", all);
+  // a half of each sql answer's KL a token, one of a|b's: no spread, whatever their lengths
+  expect(tables()).toContain("| A and B | 0.74 | −0.750 (−0.750 to −0.750) | 2 of 2 |");
+  expect(tables()).toContain("| A and later | not run |");
+  arm("b.json", byPrompt(2, 3, 4, 6), 2.5);
+  expect(tables()).toMatch(/\| A and B \| 0\.74 \| −0\.750 \(−1\.\d+ to −0\.\d+\)/);
+  arm("b.json", byPrompt(2, 3, 4), 2.5);
+  expect(tables).toThrow(/wanted arms that were measured on the same prompts/);
+});
+
 const experiments = {
   tables: [
     {

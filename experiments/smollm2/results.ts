@@ -17,7 +17,12 @@ const maskName = z.enum(["own", "foreign", "generic", "dense"]);
 export type MaskName = z.infer<typeof maskName>;
 
 /** Means over kinds, and each kind. */
-const scores = z.strictObject({ ...score.shape, byKind: z.record(words, score) });
+const scores = z.strictObject({
+  ...score.shape,
+  byKind: z.record(words, score),
+  /** Of each prompt of a kind the sum of its KL and how many tokens that is over. Absent of results that are older. */
+  byPrompt: z.record(words, z.array(z.tuple([kl, count]))).optional(),
+});
 export type Scores = z.infer<typeof scores>;
 
 const matrix = z
@@ -96,6 +101,8 @@ const armSchema = z.strictObject({
 });
 const experiments = z.strictObject({
   tables: z.array(z.strictObject({ title: words, note: words.optional(), arms: z.array(armSchema).min(1) })),
+  /** Files of arms that were measured on the same prompts, the one against the other under its own masks. */
+  pairs: z.array(z.strictObject({ name: words, file: words, against: words })).default([]),
   /** File of held-out answers while healing. */
   byStep: words,
   /** File of the arm that figures and the card are of, at the first share that it holds. */
@@ -117,6 +124,8 @@ type Matrix = z.infer<typeof matrix>;
 
 export interface Evidence {
   tables: { title: string; note?: string | undefined; arms: Arm[] }[];
+  /** Under own masks; nothing where one was not run. */
+  pairs: { name: string; own: Scores | undefined; against: Scores | undefined }[];
   byStep: ByStep;
   best: Arm;
   questions: { name: string; result: Questions | undefined }[];
@@ -162,10 +171,16 @@ export function readEvidence(folder: string): Evidence {
     if (!existsSync(file)) return [about];
     return resultsOf(file, arm.model).map((result) => ({ ...about, result }));
   };
+  const ownOf = (file: string) => {
+    const arm = listed.find((one) => one.file === file);
+    if (!arm) throw new FileError(path, `"pairs": wanted files of arms, got "${file}".`);
+    return armsOf(arm)[0]!.result?.scores.own;
+  };
   const best = listed.find(({ file }) => file === plan.best);
   if (!best) throw new FileError(path, `"best": wanted the file of an arm, got "${plan.best}".`);
   return {
     tables: plan.tables.map((table) => ({ ...table, arms: table.arms.flatMap(armsOf) })),
+    pairs: plan.pairs.map(({ name, file, against }) => ({ name, own: ownOf(file), against: ownOf(against) })),
     byStep: steps,
     best: armsOf(best)[0]!,
     questions: plan.questions.map(({ name, file }) => {
@@ -188,7 +203,7 @@ function resultsOf(path: string, wanted: string | undefined): NonNullable<Arm["r
   return [...(keeps.size > 0 ? keeps : [1])].map((keep) => {
     const shown = own.filter((row) => row.mask === "dense" || row.keep === keep);
     const scores = Object.fromEntries(
-      shown.map(({ mask, kl, agreement, byKind }) => [mask, { kl, agreement, byKind }]),
+      shown.map(({ mask, kl, agreement, byKind, byPrompt }) => [mask, { kl, agreement, byKind, byPrompt }]),
     );
     return {
       keep,

@@ -1,8 +1,10 @@
 /** The evidence as tables: arms, kinds of prompts, questions. */
+import { OptionError } from "../../src/errors.ts";
 import { NOT_RUN } from "../report/experiments.ts";
 import { escapeMarkdown, markdownTable } from "../report/markdown.ts";
+import { itemsInterval, mean } from "../report/statistics.ts";
 import { meanCell, taskCell } from "../report/tinyModel.ts";
-import type { Arm, Evidence, MaskName } from "./results.ts";
+import type { Arm, Evidence, MaskName, Scores } from "./results.ts";
 
 /** Names of masks in tables and figures, in their order. */
 export const MASK_NAMES: Readonly<Record<MaskName, string>> = {
@@ -58,7 +60,7 @@ function kindColumns(arms: readonly Arm[]): Column[] {
 }
 
 /** All of it, for `results/tables.md`. */
-export function tablesMarkdown({ tables, byStep }: Evidence): string {
+export function tablesMarkdown({ tables, pairs, byStep }: Evidence): string {
   const sections = tables.flatMap(({ title, note, arms }) => [
     `## ${escapeMarkdown(title)}`,
     "",
@@ -83,6 +85,7 @@ export function tablesMarkdown({ tables, byStep }: Evidence): string {
     "Made by `npx tsx experiments/smollm2/report.ts` from the results beside it. KL(dense ‖ pruned) in nats a token / share of tokens of which both find the same one likeliest, over held-out answers, mean over kinds of prompts. A row is one run of one seed.",
     "",
     ...sections,
+    ...pairsSection(pairs),
     "## While healing",
     "",
     "As `train` measured it, on held-out answers of the same files, some of them those above.",
@@ -91,6 +94,44 @@ export function tablesMarkdown({ tables, byStep }: Evidence): string {
     "",
   ].join("\n");
 }
+
+/** How far one arm's KL is above another's, with what other prompts might have given. */
+function pairsSection(pairs: Evidence["pairs"]): string[] {
+  if (pairs.length === 0) return [];
+  const rows = pairs.map(({ name, own, against }) => {
+    const title = escapeMarkdown(name);
+    if (!own?.byPrompt || !against?.byPrompt) return [title, NOT_RUN, "", ""];
+    const kinds = differencesOf(own.byPrompt, against.byPrompt);
+    const [low, high] = itemsInterval(kinds);
+    const difference = own.kl - against.kl;
+    const signed = (value: number) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+    const range = `${signed(difference)} (${signed(low)} to ${signed(high)})`;
+    const lower = kinds.filter((items) => mean(items) < 0).length;
+    return [title, (own.kl / against.kl).toFixed(2), range, `${lower} of ${kinds.length}`];
+  });
+  return [
+    "## One against the other",
+    "",
+    "KL under own masks on the same prompts, mean over kinds: ratio, difference with 95 % over the prompts (one seed of each: another training run is not in it), and the kinds where the first is lower.",
+    "",
+    ...markdownTable(["arms", "ratio", "difference", "lower in"], rows),
+    "",
+  ];
+}
+
+/** Per kind a value of each prompt whose mean is the difference of the kind's KL a token, and whose spread is that of this ratio of sums. */
+function differencesOf(own: ByPrompt, against: ByPrompt): number[][] {
+  return Object.entries(own).map(([kind, prompts]) => {
+    const others = against[kind] ?? [];
+    if (prompts.length !== others.length || prompts.some(([, tokens], i) => tokens !== others[i]![1]))
+      throw new OptionError(`pairs: wanted arms that were measured on the same prompts, got others of "${kind}".`);
+    const differences = prompts.map(([kl], i) => kl - others[i]![0]);
+    const tokens = prompts.reduce((sum, [, count]) => sum + count, 0);
+    const ratio = differences.reduce((sum, value) => sum + value, 0) / tokens;
+    return differences.map((value, i) => ratio + ((value - ratio * prompts[i]![1]) * prompts.length) / tokens);
+  });
+}
+type ByPrompt = NonNullable<Scores["byPrompt"]>;
 
 /** Tables that documents may show, by name. */
 export function cardTables({ best, questions }: Evidence): Map<string, string[]> {
