@@ -63,13 +63,26 @@ function run(program: string, args: readonly string[]): void {
 }
 const ifprune = (...args: readonly string[]) => run(join(root, "bin/ifprune.js"), args);
 
+/** Last commit of what `prune` is made of: what an older one has pruned is not taken for the same. */
+const { stdout: madeBy } = spawnSync(
+  "git",
+  [
+    "log",
+    "-1",
+    "--format=%h",
+    "--",
+    ...["train/prune.ts", "train/reconstruct.ts", "net", "mask"].map((name) => join(root, "src", name)),
+  ],
+  { cwd: here, encoding: "utf8" },
+);
+
 /** Entries of a pruned model's codebook. */
 const entriesOf = (pruned: string) =>
   readSafetensors(join(pruned, "predictor/head.safetensors")).get("router.weight")!.shape[0]!;
 
 mkdirSync(join(here, "results"), { recursive: true });
 for (const arm of positionals.length > 0 ? positionals : Object.keys(ARMS)) {
-  const pruned = join(runs, `pruned-${arm}-${keep}-s${seed}`);
+  const pruned = join(runs, `pruned-${arm}-${keep}-s${seed}-${madeBy.trim()}`);
   const files = KINDS.map((kind) => `data/train/${kind}.jsonl.gz`);
   const importance = ["--prompts", "513", "--importance", join(runs, "importance"), "--threads", threads];
   if (!existsSync(pruned))
