@@ -1,4 +1,7 @@
-/** Activation norms in place of importance: channels that contribute most, whether or not the answers need it; all else of the cut is the same. */
+/**
+ * Activation norms in place of importance: channels that contribute most, whether or not the answers need it; all else of the cut is the same. Counted are the tokens after what all rows begin with,
+ * which a template writes. The first token has a massive activation in one channel of some layers, which others' attention rests on: the strongest there always stays.
+ */
 import { maskFromScores } from "../../src/mask/mask.ts";
 import { inMemory } from "../../src/model/source.ts";
 import { contributionScores } from "../../src/net/activations.ts";
@@ -6,6 +9,7 @@ import { CUT_PROMPTS, type cutModel, narrowed } from "../../src/specialize/cut.t
 import { IGNORED } from "../../src/train/batches.ts";
 import { labelledTurns } from "../../src/train/data.ts";
 import { reconstructDown } from "../../src/train/reconstruct.ts";
+import { commonBeginning } from "../../src/train/rows.ts";
 
 export const cutByActivations: typeof cutModel = async (dense, data, { tFfn, threads, signal }) => {
   const session = { ...(threads !== undefined && { threads }), spinning: false, signal };
@@ -13,9 +17,19 @@ export const cutByActivations: typeof cutModel = async (dense, data, { tFfn, thr
     .flat()
     .slice(0, CUT_PROMPTS)
     .map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
-  // The first token has massive activations, of every channel alike in every text.
-  const windows = sequences.map(({ ids }) => ({ ids, skipped: 1 }));
-  const scores = await contributionScores(inMemory("dense", dense.llm), windows, session);
+  const skipped = commonBeginning(sequences.map(({ ids }) => ids));
+  const source = inMemory("dense", dense.llm);
+  const scores = await contributionScores(
+    source,
+    sequences.map(({ ids }) => ({ ids, skipped })),
+    session,
+  );
+  const first = await contributionScores(source, [{ ids: sequences[0]!.ids.subarray(0, 1), skipped: 0 }], session);
+  const F = dense.llm.config.ffnWidth;
+  for (let start = 0; start < scores.length; start += F) {
+    const layer = first.subarray(start, start + F);
+    scores[start + layer.indexOf(Math.max(...layer))] = Number.POSITIVE_INFINITY;
+  }
   const mask = maskFromScores(scores, { dFfn: dense.llm.config.ffnWidth, tFfn });
   const masked = sequences.map(({ ids }) => ({ ids, mask: 0 }));
   const { weights, error } = await reconstructDown(dense.llm, masked, [mask], session);

@@ -66,7 +66,7 @@ export function packRows(questions: readonly TextRow[], T: number): TextRow[] {
 }
 
 /** How many tokens all begin with, of each at least the last one left out. */
-function commonBeginning(texts: readonly Int32Array[]): number {
+export function commonBeginning(texts: readonly Int32Array[]): number {
   const first = texts[0] ?? new Int32Array();
   const most = Math.min(...texts.map(({ length }) => length - 1));
   let length = 0;
