@@ -11,6 +11,9 @@ import { labelledTurns } from "../../src/train/data.ts";
 import { reconstructDown } from "../../src/train/reconstruct.ts";
 import { commonBeginning } from "../../src/train/rows.ts";
 
+/** A score above any contribution. */
+const ALWAYS = 1e30;
+
 export const cutByActivations: typeof cutModel = async (dense, data, { tFfn, threads, signal }) => {
   const session = { ...(threads !== undefined && { threads }), spinning: false, signal };
   const sequences = data.questions
@@ -28,7 +31,7 @@ export const cutByActivations: typeof cutModel = async (dense, data, { tFfn, thr
   const F = dense.llm.config.ffnWidth;
   for (let start = 0; start < scores.length; start += F) {
     const layer = first.subarray(start, start + F);
-    scores[start + layer.indexOf(Math.max(...layer))] = Number.POSITIVE_INFINITY;
+    scores[start + layer.indexOf(Math.max(...layer))] = ALWAYS;
   }
   const mask = maskFromScores(scores, { dFfn: dense.llm.config.ffnWidth, tFfn });
   const masked = sequences.map(({ ids }) => ({ ids, mask: 0 }));
