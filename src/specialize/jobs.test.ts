@@ -1,5 +1,5 @@
 /** Jobs of a server: one at a time, each up to where someone is asked; what was stopped, failed or outlived its server goes on. The work itself is a stub's. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
@@ -175,6 +175,20 @@ test("what another server on the same folder has begun or runs is neither writte
   await jobs.stop("sql");
   after.jobs.remove("sql");
   expect(existsSync(path)).toBe(false);
+});
+
+test("how a job ended is told though it cannot be written", async () => {
+  const root = temporaryFolder();
+  const { jobs, becomes } = open(root, async function* () {
+    yield { kind: "note", text: "begins" };
+    const events = join(root, "sql/events.json");
+    rmSync(events);
+    mkdirSync(join(events, "in the way"), { recursive: true });
+    throw new Error("The disk is full.");
+  });
+  jobs.begin(asked(), "/models/whole", "one");
+  await becomes("failed");
+  expect(jobs.list()[0]!.error).toBe("The disk is full.");
 });
 
 test("two servers on a folder see what the other has done, and write nothing over it", async () => {

@@ -241,6 +241,7 @@ export class SpecializeJobs implements AsyncDisposable {
         this.#keep(job, job.result ? { ...event, reason: "done" } : event);
       } catch {
         job.events = [...job.events, event]; // a full disk: it is told until the server ends
+        job.stamp = this.#stampOf(job.asked.name); // rather than what the files say
       }
     });
   }
@@ -317,10 +318,13 @@ export class SpecializeJobs implements AsyncDisposable {
     for (const name of this.#jobs.keys()) if (name !== own && !there.has(name)) this.#jobs.delete(name);
     for (const name of there) {
       if (name === own) continue;
-      const files = [this.#at(name, "asked.json"), this.#at(name, "events.json"), this.#madeAt(name)];
-      const stamp = files.map(stampOf).join(" ");
+      const stamp = this.#stampOf(name);
       if (this.#jobs.get(name)?.stamp !== stamp) this.#jobs.set(name, { ...this.#read(name), stamp });
     }
+  }
+
+  #stampOf(name: string): string {
+    return [this.#at(name, "asked.json"), this.#at(name, "events.json"), this.#madeAt(name)].map(stampOf).join(" ");
   }
 
   /** A damaged one can be looked at and removed. */
