@@ -16,6 +16,7 @@ import type { Instruction } from "../text/prompt.ts";
 import type { InstructionModel } from "./instructionModel.ts";
 import { chooseMask, openMaskSource, type SourceChoice } from "./maskSource.ts";
 import { OneEngine } from "./oneEngine.ts";
+import { textWindows } from "./windows.ts";
 
 /** How {@link measureQuality} asks. */
 export interface MeasureOptions {
@@ -52,6 +53,7 @@ interface Answered {
  * Measures a model under masks of every source that needs no training: `griffin` where ONNX Runtime is installed, `weights`, and `glass` and `text` with a text.
  *
  * @returns undefined of a model that answers nothing, or has no room for the prompts
+ * @throws {InputError} if the text is empty
  * @throws {MemoryError} if the dense model does not fit into memory
  */
 export async function measureQuality(
@@ -60,6 +62,7 @@ export async function measureQuality(
 ): Promise<Quality | undefined> {
   const { text, threads, signal, onProgress } = options;
   const { numLayers, ffnWidth, contextLength: longest } = model.bundle;
+  if (text !== undefined) textWindows(model.bundle.config, model.format.tokenizer, text); // an empty one says so before minutes of work
   const prompts = PLAIN_PROMPTS.map((prompt) => model.format.instruction(prompt)).filter(
     ({ ids }) => ids.length + ANSWER_TOKENS < longest,
   );

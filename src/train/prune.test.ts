@@ -93,7 +93,7 @@ describe("groups of prompts", () => {
       [{ block: 5 }, /wanted blocks that divide 32 channels and t_ffn = 16 of them, got blocks of 5/],
       [{ block: 32 }, /got blocks of 32/],
       [{ tFfn: 0 }, /t_ffn = 0/],
-      [{ tFfn: 36 }, /t_ffn = 36/],
+      [{ tFfn: 36 }, /wanted t_ffn of at most 32 channels, got 36/],
     ] as const) {
       await expect(pruned(changes)).rejects.toThrow(OptionError);
       await expect(pruned(changes)).rejects.toThrow(message);

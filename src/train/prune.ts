@@ -37,7 +37,7 @@ import { type ReconstructionError, reconstructDown } from "./reconstruct.ts";
 import { mostLikely, softmaxRegression } from "./softmaxRegression.ts";
 
 export interface PruneOptions extends SessionOptions {
-  /** Prompts whose answers importance is taken over, in all; of each domain its weight's share. */
+  /** Prompts whose answers importance is taken over, in all; of each domain its weight's share, rounded up. */
   prompts: number;
   /** Channels that are kept or dropped together. */
   block: number;
@@ -100,7 +100,8 @@ export async function prune(
   const { config } = model.llm;
   const { numLayers: L, ffnWidth: F } = config;
   const { block, tFfn, seed } = options;
-  if (F % block !== 0 || tFfn % block !== 0 || tFfn < block || tFfn > F)
+  if (tFfn > F) throw new OptionError(`prune: wanted t_ffn of at most ${F} channels, got ${tFfn}.`);
+  if (F % block !== 0 || tFfn % block !== 0 || tFfn < block)
     throw new OptionError(
       `prune: wanted blocks that divide ${F} channels and t_ffn = ${tFfn} of them, got blocks of ${block}.`,
     );

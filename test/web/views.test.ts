@@ -102,6 +102,9 @@ describe.skipIf(isChromiumMissing)("views", () => {
     expect(second).toEqual({ kind: "id", id: expect.stringMatching(/^[0-9a-f]{16}$/) });
     await button("The same again").click();
     await page.getByRole("row", { name: /^All 3/ }).waitFor();
+    await page.getByRole("link", { name: "Tasks" }).click();
+    await page.getByRole("link", { name: "Race" }).click();
+    await page.getByRole("row", { name: /^All 3/ }).waitFor(); // what was seen is there when the reader is back
     await button("Start").click(); // another race begins anew
     await expect.poll(() => page.getByRole("row", { name: /^All/ }).count()).toBe(0);
   });
@@ -284,6 +287,14 @@ describe.skipIf(isChromiumMissing)("views", () => {
     await cards.nth(1).getByRole("button", { name: "Use" }).click();
     expect(await page.getByRole("combobox", { name: "Model" }).inputValue()).toBe("other");
     await page.getByText("ifprune serve --allow-models").waitFor(); // this server does not
+  });
+
+  test("a model that came to the server by another way is shown without a reload", async () => {
+    await open("models");
+    await page.getByRole("heading", { name: "other" }).waitFor();
+    service.served.push({ ...service.served[0]!, id: "newcomer" });
+    await page.getByRole("heading", { name: "newcomer" }).waitFor(); // the page asks every four seconds
+    expect(await page.getByRole("combobox", { name: "Model" }).innerText()).toContain("newcomer");
   });
 
   test("a model is added with its progress where the server allows it; stopping stops it there", async () => {

@@ -65,7 +65,7 @@ export async function loadTasks(): Promise<void> {
   }
 }
 
-/** Asks how the server is. One that came back gets its models asked again. */
+/** Asks how the server is. One that came back, or has other models than are shown, gets them asked again. */
 export async function askServer(): Promise<void> {
   if (document.hidden || keyState.value !== "given") return;
   try {
@@ -73,11 +73,16 @@ export async function askServer(): Promise<void> {
     const wasAway = serviceState.value === null; // it may be another one now
     serviceState.set(state);
     if (models.value.state === "failed") await loadModels();
-    else if (wasAway) await loadModels(true);
+    else if (wasAway || !isShown(state.models)) await loadModels(true);
   } catch (error) {
     // A server that answers with an error is there; a request that ran out of time is not answered.
     if (!(error instanceof ApiError) || error.status === "unreachable") serviceState.set(null);
   }
+}
+
+function isShown(ids: readonly string[]): boolean {
+  const shown = models.value;
+  return shown.state !== "ready" || shown.value.map(({ id }) => id).join(" ") === ids.join(" ");
 }
 
 /** Asks every few seconds while the page is seen. */

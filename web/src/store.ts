@@ -82,6 +82,15 @@ export function useKept<T>(name: string, initial: T): [T, (value: T) => void] {
   return [useStore(store), (value) => store.set(value)];
 }
 
+const held = new Map<string, Store<unknown>>();
+
+/** State that outlives the view but not the page: results, which a server would give again. */
+export function useHeld<T>(name: string): [T | undefined, (value: T | undefined) => void] {
+  if (!held.has(name)) held.set(name, new Store<unknown>(undefined));
+  const store = held.get(name) as Store<T | undefined>;
+  return [useStore(store), (value) => store.set(value)];
+}
+
 /** What is wrong with the browser's storage, for people; empty when nothing is. */
 export const storageTrouble = new Store("");
 

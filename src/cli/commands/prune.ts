@@ -34,7 +34,7 @@ export function pruneCommand(): Command {
     )
     .option(
       "--prompts <n>",
-      "prompts whose answers importance is taken over, in all; files alike, and the tasks of each",
+      "prompts whose answers importance is taken over, in all; files alike, and the tasks of each (rounded up)",
       integer(2),
       480,
     )

@@ -473,6 +473,7 @@ test("models, one model, health, state", async () => {
   expect(await (await send("/ifprune/models")).json()).toEqual(service.models());
   expect(await (await send("/ifprune/state")).json()).toEqual({
     ...service.state(),
+    models: ["tiny", "plain/model"],
     allowsModels: false,
     allowsSpecialize: false,
   });

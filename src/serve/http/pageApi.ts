@@ -41,6 +41,8 @@ export type { AddStage, AnswerStage, MaskInfo, SavedTask, SpecializeJob };
 export type PageModel = Omit<ServedModel, "location"> & Partial<Pick<ServedModel, "location">>;
 
 export interface PageState extends ServiceState {
+  /** Ids of those that are served. */
+  models: readonly string[];
   /** Whether `POST /ifprune/models` is. */
   allowsModels: boolean;
   /** Whether models are made. */

@@ -28,7 +28,9 @@ export function pageRoutes(): Hono<Env> {
   });
   app.get("/state", (c) => {
     const { service, allowModels: allowsModels, jobs } = c.var;
-    return c.json({ ...service.state(), allowsModels, allowsSpecialize: jobs !== undefined } satisfies PageState);
+    const models = service.models().map(({ id }) => id);
+    const state: PageState = { ...service.state(), models, allowsModels, allowsSpecialize: jobs !== undefined };
+    return c.json(state);
   });
 
   app.post("/mask", async (c) => {

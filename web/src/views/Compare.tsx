@@ -8,7 +8,7 @@ import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
 import { keptShareOf, OverlapMatrix } from "../OverlapMatrix.tsx";
 import { Empty, Failure, KeepChoice } from "../parts.tsx";
 import { keptShare } from "../settings.ts";
-import { useKept } from "../store.ts";
+import { useHeld, useKept } from "../store.ts";
 
 /** More would be a matrix that nobody reads. */
 const maxInstructions = 8;
@@ -20,7 +20,7 @@ interface Compared {
 
 export function Compare({ model }: { model: ServedModel }) {
   const [texts, setTexts] = useKept<string[]>("compare", ["", ""]);
-  const [result, setResult] = useState<Compared>();
+  const [result, setResult] = useHeld<Compared>(`compared.${model.id}`);
   const [error, setError] = useState<unknown>();
   const [isWaiting, setIsWaiting] = useState(false);
   const latest = useRef(0);

@@ -12,7 +12,7 @@ import { answerFacts, Empty, Failure, KeepChoice, Markdown, MaskChoice, stages, 
 import { Scroll } from "../Scroll.tsx";
 import { askServer, models } from "../session.ts";
 import { keptShare, settings } from "../settings.ts";
-import { useKept, useStore } from "../store.ts";
+import { useHeld, useKept, useStore } from "../store.ts";
 import { answerMs, readyMs, type Timed, verdict } from "../verdict.ts";
 
 type LaneName = "dense" | "subnetwork";
@@ -51,9 +51,9 @@ export function Race({ model }: { model: ServedModel }) {
   const other = others.includes(chosen) ? chosen : "";
   const titles = other ? { dense: model.id, subnetwork: other } : usualTitles;
   const { maxTokens } = useStore(settings);
-  const [lanes, setLanes] = useState<Record<LaneName, Lane>>();
+  const [lanes, setLanes] = useHeld<Record<LaneName, Lane>>(`race.lanes.${model.id}`);
   /** Those that ended, under one mask. */
-  const [runs, setRuns] = useState<Run[]>([]);
+  const [runs = [], setRuns] = useHeld<Run[]>(`race.runs.${model.id}`);
   const abort = useRef<AbortController>();
   const [isRunning, setIsRunning] = useState(false);
   useEffect(() => () => abort.current?.abort(), []);
