@@ -20,6 +20,7 @@ import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { type ChannelOrder, groupChannels, storedOrder } from "../mask/blocks.ts";
 import { maskFromScores } from "../mask/mask.ts";
+import { topK } from "../mask/softTopK.ts";
 import { spreadBlocks } from "../mask/standardize.ts";
 import { firstLayers, firstLayersConfig } from "../model/backbone.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
@@ -143,7 +144,7 @@ function codebook(
   { block, tFfn, core = 0, random: isRandom, seed }: PruneOptions,
 ): Codebook {
   const general = means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
-  const shared = bestBlocks(general, L).flatMap((layer) => layer.slice(0, Math.round(core * (tFfn / block))));
+  const shared = bestBlocks(general, { L, count: Math.round(core * (tFfn / block)) });
   const random = new Random(`prune/${seed}/random`);
   const sums = means(perBlock, groupOf, Math.max(...groupOf) + 1).map((mean, group) => {
     const count = groupOf.filter((of) => of === group).length;
@@ -426,17 +427,16 @@ function meanRow(table: Float32Array, ids: Int32Array, D: number): Float32Array 
   return Float32Array.from(sum, (value) => value / ids.length);
 }
 
-/** Blocks of each layer, the highest score first, equal ones by their place. */
-function bestBlocks(scores: Float64Array, L: number): number[][] {
+/** The `count` blocks of highest score of each layer, by their place in `scores`. */
+function bestBlocks(scores: Float64Array, { L, count }: { L: number; count: number }): number[] {
   const k = scores.length / L;
+  if (count === 0) return [];
   return Array.from({ length: L }, (_, layer) =>
-    Array.from({ length: k }, (_, i) => layer * k + i).sort((a, b) => scores[b]! - scores[a]! || a - b),
-  );
+    Array.from(topK(scores.subarray(layer * k, (layer + 1) * k), count), (i) => layer * k + i),
+  ).flat();
 }
 
 /** Share of a prompt's importance in the blocks that the highest scores of each layer keep, layers alike. */
-function keptShare(importance: Float64Array, scores: Float64Array, { L, count }: { L: number; count: number }): number {
-  let share = 0;
-  for (const layer of bestBlocks(scores, L)) share += layer.slice(0, count).reduce((sum, i) => sum + importance[i]!, 0);
-  return share / L;
+function keptShare(importance: Float64Array, scores: Float64Array, size: { L: number; count: number }): number {
+  return bestBlocks(scores, size).reduce((sum, i) => sum + importance[i]!, 0) / size.L;
 }
