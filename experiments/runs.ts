@@ -5,7 +5,7 @@
 import { dirname, join, relative } from "node:path";
 import { z } from "zod";
 import { FileError, OptionError } from "../src/errors.ts";
-import { readJson } from "../src/files.ts";
+import { readJson } from "../src/json.ts";
 import { type RecipeFile, readRecipe } from "../src/train/recipe/read.ts";
 
 const text = z.string().min(1);

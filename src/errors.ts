@@ -49,14 +49,14 @@ export class FileError extends IfpruneError {
 
 /** Text that cannot be run as given: empty, longer than the context, or of another tokenizer. */
 export class InputError extends IfpruneError {
-  override readonly name = "InputError";
-  constructor(message: string, options?: ErrorOptions) {
-    super("bad_input", message, options);
+  override readonly name: string = "InputError";
+  constructor(message: string, { code = "bad_input", ...options }: ErrorOptions & { code?: string } = {}) {
+    super(code, message, options);
   }
 }
 
-/** More tokens than the model reads. */
-export class ContextLengthError extends IfpruneError {
+/** More tokens than the model, or its predictor, reads. */
+export class ContextLengthError extends InputError {
   override readonly name = "ContextLengthError";
   constructor(
     /** Of the prompt. */
@@ -67,8 +67,8 @@ export class ContextLengthError extends IfpruneError {
     readonly isCounted = true,
   ) {
     super(
-      "context_length",
       `prompt: wanted fewer than ${contextLength} tokens, the context length, got ${isCounted ? "" : "at least "}${tokens}. Shorten it.`,
+      { code: "context_length" },
     );
   }
 }

@@ -24,8 +24,6 @@ import { openToRead } from "./json.ts";
 import { isLeftBy, ownTag } from "./processes.ts";
 import { isNoPlace, refused, unreadable } from "./refusals.ts";
 
-export { readJson, readText } from "./json.ts";
-
 /** Node takes at most 2^31 - 1 bytes in a call; tensors may be larger. */
 const maxCallBytes = 1 << 30;
 

@@ -53,7 +53,6 @@ test("the surface is what it was", () => {
     function fullMask
     function generateAnswers
     function importModel
-    function jaccard
     function listen
     function maskDiagnostics
     function maskFromJson

@@ -101,7 +101,7 @@ export type { ModelSource } from "./model/source.ts";
 
 export { fullMask, type Mask, maskFromScores } from "./mask/mask.ts";
 export { maskFromJson, maskToJson } from "./mask/maskFile.ts";
-export { jaccard, type MaskDiagnostics, maskDiagnostics, overlap } from "./mask/overlap.ts";
+export { type MaskDiagnostics, maskDiagnostics, overlap } from "./mask/overlap.ts";
 export { type SoftTopK, softTopK, softTopKGradient } from "./mask/softTopK.ts";
 
 // Train

@@ -7,7 +7,8 @@ import { closeSync, createReadStream, existsSync, fsyncSync, openSync, statSync 
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "./errors.ts";
-import { makeFile, readJson, writeFully } from "./files.ts";
+import { makeFile, writeFully } from "./files.ts";
+import { readJson } from "./json.ts";
 import { unreadable } from "./refusals.ts";
 import { zodWords } from "./words.ts";
 

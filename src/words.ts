@@ -18,8 +18,9 @@ export function oneLine(text: string): string {
   return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
 }
 
-/** A path in a command that is to be copied. */
-export const shellWord = (path: string): string => (/^[\w./@+:~-]+$/.test(path) ? path : JSON.stringify(path));
+/** A word of a POSIX shell, in a command that is to be copied. */
+export const shellWord = (text: string): string =>
+  /^[\w@%+:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 /** A regular expression's source that matches this text. */
 export const asPattern = (text: string): string => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");

@@ -369,7 +369,7 @@ const refused: [what: string, args: () => string[] | Promise<string[]>, message:
   [
     "an instruction longer than the context",
     () => ["run", "cat ".repeat(99), "--model", at("F32")],
-    /wanted fewer than 64 tokens, got \d+/,
+    /wanted fewer than 64 tokens, the context length, got \d+/,
   ],
   [
     "an instruction longer than the predictor reads",

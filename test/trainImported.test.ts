@@ -12,10 +12,11 @@ import { importModel } from "../src/bundle/importModel.ts";
 import { evaluateTasks } from "../src/eval/evaluate.ts";
 import { openModel } from "../src/eval/load.ts";
 import { readModelFolder } from "../src/formats/huggingface.ts";
+import { labelledTurns } from "../src/net/labels.ts";
 import type { ChatTemplate } from "../src/text/chatTemplate.ts";
 import { withBos } from "../src/text/prompt.ts";
 import { checkpointFolders, formatOf, loadModel } from "../src/train/checkpoint.ts";
-import { encodeQuestions, labelledTurns } from "../src/train/data.ts";
+import { encodeQuestions } from "../src/train/data.ts";
 import { heldOutExamples } from "../src/train/heldOut.ts";
 import { readRecipe } from "../src/train/recipe/read.ts";
 import { shapes, writeCheckpointFolder } from "./support/checkpoints.ts";
@@ -89,7 +90,7 @@ test.each(["SmolLM2", "Gemma 2"])("%s", { timeout: 300_000 }, async (name) => {
   expect(tokenizer.decode(row.answer)).toBe("yes");
   expect(row.answer.at(-1)).toBe(4);
   const turns = [row, data.encodeTurn(second!)!, data.encodeTurn(third!)!];
-  const { ids, labels } = labelledTurns(turns, -100);
+  const { ids, labels } = labelledTurns(turns);
   const messages = [
     { role: "user", content: "Say it. Input: cab" },
     { role: "assistant", content: "yes" },

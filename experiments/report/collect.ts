@@ -10,7 +10,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { FileError } from "../../src/errors.ts";
-import { readJson } from "../../src/files.ts";
+import { readJson } from "../../src/json.ts";
 import { composePrompt } from "../../src/text/prompt.ts";
 import { type EvalRow, evalRow } from "../../src/text/scorers.ts";
 import { readExperiments } from "./experiments.ts";

@@ -5,7 +5,7 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../../src/errors.ts";
-import { readJson } from "../../src/files.ts";
+import { readJson } from "../../src/json.ts";
 import { readJsonLines } from "../../src/text/jsonl.ts";
 import { mean } from "./statistics.ts";
 

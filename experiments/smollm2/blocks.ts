@@ -17,11 +17,11 @@ import { OptionError } from "../../src/errors.ts";
 import { type ChannelOrder, groupChannels, keptImportance, storedOrder } from "../../src/mask/blocks.ts";
 import type { LabelledSequence } from "../../src/net/evaluator.ts";
 import { importanceScores } from "../../src/net/importance.ts";
+import { labelledTurns } from "../../src/net/labels.ts";
 import { parameterArrays } from "../../src/net/parameters.ts";
 import { Random } from "../../src/random.ts";
 import { composePrompt } from "../../src/text/prompt.ts";
 import { loadModel, savedFormat } from "../../src/train/checkpoint.ts";
-import { labelledTurns } from "../../src/train/data.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -104,7 +104,7 @@ function sequencesOf(kind: string): LabelledSequence[] {
   const pairs = kinds[kind]!;
   const encoded = Array.from(new Random(`${seed}/${kind}`).permutation(pairs.length), (i) => {
     const { prompt, answer } = pairs[i]!;
-    return labelledTurns([{ prompt: format.promptIds(prompt), answer: format.answerIds(answer) }], -100);
+    return labelledTurns([{ prompt: format.promptIds(prompt), answer: format.answerIds(answer) }]);
   });
   return encoded.filter(({ ids }) => ids.length <= MAX_TOKENS).slice(0, numPrompts);
 }

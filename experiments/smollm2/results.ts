@@ -6,7 +6,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../../src/errors.ts";
-import { readJson } from "../../src/files.ts";
+import { readJson } from "../../src/json.ts";
 
 const words = z.string().min(1);
 const count = z.int().positive();

@@ -5,9 +5,8 @@
 import { maskFromScores } from "../../src/mask/mask.ts";
 import { inMemory } from "../../src/model/source.ts";
 import { contributionScores } from "../../src/net/activations.ts";
+import { labelledTurns } from "../../src/net/labels.ts";
 import { CUT_PROMPTS, type cutModel, narrowed } from "../../src/specialize/cut.ts";
-import { IGNORED } from "../../src/train/batches.ts";
-import { labelledTurns } from "../../src/train/data.ts";
 import { reconstructDown } from "../../src/train/reconstruct.ts";
 import { commonBeginning } from "../../src/train/rows.ts";
 
@@ -19,7 +18,7 @@ export const cutByActivations: typeof cutModel = async (dense, data, { tFfn, thr
   const sequences = data.questions
     .flat()
     .slice(0, CUT_PROMPTS)
-    .map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
+    .map((question) => labelledTurns([data.encode(question, question.wordings[0]!)]));
   const skipped = commonBeginning(sequences.map(({ ids }) => ids));
   const source = inMemory("dense", dense.llm);
   const scores = await contributionScores(

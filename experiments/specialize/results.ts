@@ -3,7 +3,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../../src/errors.ts";
-import { readJson } from "../../src/files.ts";
+import { readJson } from "../../src/json.ts";
 import { zodWords } from "../../src/words.ts";
 
 /** Tasks and arms in the order of tables; what they are says `README.md`. */

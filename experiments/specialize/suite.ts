@@ -12,7 +12,7 @@ import { parseArgs } from "node:util";
 import { z } from "zod";
 import { keptChannels } from "../../src/bundle/budget.ts";
 import { OptionError } from "../../src/errors.ts";
-import { readModelConfig } from "../../src/formats/huggingface.ts";
+import { readModelConfig } from "../../src/formats/huggingfaceConfig.ts";
 import { Random } from "../../src/random.ts";
 import { cutModel } from "../../src/specialize/cut.ts";
 import { JobFolder } from "../../src/specialize/jobFolder.ts";

@@ -15,7 +15,7 @@ import { chooseMask, modelTFfn, openMaskSource } from "../../src/answer/maskSour
 import { OptionError } from "../../src/errors.ts";
 import { type EvaluatedMasks, evaluateTasks, type OpenedModel, type TaskReport } from "../../src/eval/evaluate.ts";
 import { openModel } from "../../src/eval/load.ts";
-import { readJson } from "../../src/files.ts";
+import { readJson } from "../../src/json.ts";
 import { readManifest } from "../../src/manifest.ts";
 import { overlap } from "../../src/mask/overlap.ts";
 import { checkpointFolders } from "../../src/train/checkpoint.ts";

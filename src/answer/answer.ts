@@ -10,7 +10,7 @@ import { DEFAULT_FORM, type WantedForm } from "../bundle/formOptions.ts";
 import { chooseForm, formsOnDisk, type MaskForm, openMaskModel } from "../bundle/maskModel.ts";
 import { availableBytes, DEFAULT_KV_TYPE } from "../bundle/memory.ts";
 import type { EngineOptions, EngineProvider, GenerateOptions } from "../engine/engine.ts";
-import { InputError } from "../errors.ts";
+import { ContextLengthError } from "../errors.ts";
 import type { Mask } from "../mask/mask.ts";
 
 /** Milliseconds of each stage; `predict` is that of making the mask. Starting the engine itself, once per process, is in none of them. */
@@ -47,7 +47,7 @@ export interface Answer extends MaskForm, AsyncDisposable {
  *
  * @param promptIds what the LLM reads
  * @param choice the mask, or what makes it: the time of that is `predict`
- * @throws {InputError} if the prompt is longer than the model reads
+ * @throws {ContextLengthError} if the prompt is longer than the model reads
  * @throws {FileError} if the bundle is damaged
  */
 export async function answer(
@@ -60,11 +60,7 @@ export async function answer(
   const { form: wanted = DEFAULT_FORM, cache, onStage, ...rest } = options;
   const { threads, kvType = DEFAULT_KV_TYPE, gpu, force, ...asked } = rest;
   const { maxTokens, signal } = asked;
-  if (promptIds.length >= bundle.contextLength) {
-    throw new InputError(
-      `prompt: wanted fewer than ${bundle.contextLength} tokens, got ${promptIds.length}. Shorten it.`,
-    );
-  }
+  if (promptIds.length >= bundle.contextLength) throw new ContextLengthError(promptIds.length, bundle.contextLength);
   const ms: StageTimes = { predict: 0, gather: 0, load: 0, prefill: 0, decode: 0 };
   const timed = async <T>(stage: keyof StageTimes, work: () => Promise<T>): Promise<T> => {
     signal?.throwIfAborted();

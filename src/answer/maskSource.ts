@@ -10,7 +10,7 @@ import { FileError, OptionError } from "../errors.ts";
 import type { BundleManifest, Quality } from "../manifest.ts";
 import { meanRanks, randomScores, weightNorms } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
-import { blockMeans } from "../mask/standardize.ts";
+import { blockMeans, spreadBlocks } from "../mask/standardize.ts";
 import type { Window } from "../net/activations.ts";
 import { type Instruction, instructionOf, predictorIds } from "../text/prompt.ts";
 import type { PredictorOptions, PromptedModel } from "./promptedModel.ts";
@@ -108,7 +108,7 @@ export async function openMaskSource(
   if (choice.source === "predictor" || block === 1) return source;
   const scores: MaskSource["scores"] = async (prompt, how) => {
     const { scores: ofChannels, cached } = await source.scores(prompt, how);
-    return { scores: blockMeans(ofChannels, block), cached };
+    return { scores: spreadBlocks(blockMeans(ofChannels, block), block), cached };
   };
   return { name: source.name, scores, [Symbol.asyncDispose]: () => source[Symbol.asyncDispose]() };
 }

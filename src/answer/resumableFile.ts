@@ -15,7 +15,8 @@ import {
 } from "node:fs";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
-import { makeFile, readJson, writeFully, writing } from "../files.ts";
+import { makeFile, writeFully, writing } from "../files.ts";
+import { readJson } from "../json.ts";
 
 /** All that the text depends on, by name. Long values are given by their hashes. */
 type Job = Readonly<Record<string, string | number>>;

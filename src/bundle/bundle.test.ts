@@ -19,7 +19,7 @@ import {
 } from "../../test/support/models.ts";
 import { FileError, OptionError } from "../errors.ts";
 import { tensorBytes, writeGguf } from "../formats/gguf.ts";
-import type { WeightType } from "../formats/ggufModel.ts";
+import type { WeightType } from "../formats/quantize.ts";
 import { manifestName } from "../manifest.ts";
 import { Bundle } from "./bundle.ts";
 import { channelMetadata, channelTensors } from "./channels.ts";

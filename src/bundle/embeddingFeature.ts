@@ -3,7 +3,7 @@
  *
  * Shapes: D model width · V vocabulary
  */
-import { InputError } from "../errors.ts";
+import { ContextLengthError, InputError } from "../errors.ts";
 import { ggufName } from "../formats/ggufModel.ts";
 import { type BlockType, decodeBlocks } from "../formats/quantize.ts";
 import { featureWidth, type Pooling } from "../model/predictorConfig.ts";
@@ -37,10 +37,7 @@ export function embeddingFeature(bundle: Bundle, pooling: Pooling): (ids: Int32A
   };
   return (ids) => {
     if (ids.length === 0) throw new InputError("predictor: wanted at least one token, got none.");
-    if (ids.length >= contextLength)
-      throw new InputError(
-        `predictor: wanted fewer than ${contextLength} tokens, the context length, got ${ids.length}. Shorten the text.`,
-      );
+    if (ids.length >= contextLength) throw new ContextLengthError(ids.length, contextLength);
     const stranger = ids.find((id) => id < 0 || id >= V);
     if (stranger !== undefined)
       throw new InputError(`predictor: wanted token ids below ${V}, got ${stranger}. Is the tokenizer the model's?`);

@@ -11,8 +11,15 @@ import {
 } from "../../test/support/models.ts";
 import { OptionError, ShapeError } from "../errors.ts";
 import { GgufFile, writeGguf } from "../formats/gguf.ts";
-import { encodeWeights, type WeightType } from "../formats/ggufModel.ts";
-import { type BlockType, blockTypes, decodeBlocks, rowBytes, scaleBlocks } from "../formats/quantize.ts";
+import {
+  type BlockType,
+  blockTypes,
+  decodeBlocks,
+  encodeWeights,
+  rowBytes,
+  scaleBlocks,
+  type WeightType,
+} from "../formats/quantize.ts";
 import { fullMask, type Mask } from "../mask/mask.ts";
 import { Bundle } from "./bundle.ts";
 import { type ChannelTypes, channelLayout, channelTensors, columnBytes, layerData } from "./channels.ts";

@@ -6,7 +6,7 @@
  */
 import { ShapeError } from "../errors.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
-import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
+import { channelScores } from "../mask/standardize.ts";
 import { HEAD_MATRICES, headConfig, type PredictorConfig } from "../model/predictorConfig.ts";
 
 export interface PredictorHead extends Pick<PredictorConfig, "head" | "rank" | "block" | "numLayers"> {
@@ -67,9 +67,7 @@ export function scoreFeature(
   const centred = Float64Array.from(feature, (value, i) => (value - featureMean[i]!) / featureStd[i]!);
   const logits = matVec(inner, centred);
   const z = head === "codebook" ? column(outer, rank, logits.indexOf(Math.max(...logits))) : matVec(outer, logits);
-  const scores = standardizeScores(z, z.length / numLayers);
-  const own = importance ? scores.map((score, i) => score + importance[i]!) : scores;
-  return spreadBlocks(own, block);
+  return channelScores(z, { ffnWidth: (z.length / numLayers) * block, block, importance });
 }
 
 /** One of a matrix of so many columns. */

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, realpathSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
-import { checkWithin, makeFolder, readText } from "../files.ts";
+import { checkNewFolder, checkWithin, makeFolder } from "../files.ts";
 import type { GgufMetadata } from "../formats/gguf.ts";
 import { GgufModel, llamaCppFlaw } from "../formats/ggufModel.ts";
 import { tokenizerFromGguf, tokenizerMetadata } from "../formats/ggufTokenizer.ts";
@@ -13,6 +13,7 @@ import { ModelFolder, writeModel } from "../formats/huggingface.ts";
 import { readSequenceTokens, type SequenceTokens } from "../formats/huggingfaceTokens.ts";
 import { llama2cIds, readLlama2c, readLlama2cTokenizer } from "../formats/llama2c.ts";
 import { isHubId } from "../hub/hubSnapshot.ts";
+import { readText } from "../json.ts";
 import {
   type BundleManifest,
   describeFiles,
@@ -75,8 +76,7 @@ interface Opened {
 export async function importModel(source: string, outFolder: string, options: ImportOptions = {}): Promise<Imported> {
   if (options.as === "checkpoint" && options.type !== undefined)
     throw new OptionError(`import: wanted no type of a checkpoint, whose weights are F32, got ${options.type}.`);
-  if (existsSync(outFolder))
-    throw new OptionError(`import: wanted a new folder, got "${outFolder}", which exists. Remove it first.`);
+  checkNewFolder(outFolder, "import");
   const opened = open(source, options);
   using llm = opened.llm;
   const { texts, notes, bosId } = opened;

@@ -6,22 +6,14 @@
 import { copyFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
-import { makeFolder, readText } from "../files.ts";
+import { makeFolder } from "../files.ts";
 import { type GgufMetadata, type GgufTensor, tensorBytes, writeGguf } from "../formats/gguf.ts";
-import {
-  encodeParameter,
-  encodeWeights,
-  extraTensors,
-  GgufModel,
-  ggufName,
-  modelMetadata,
-  storedType,
-  type WeightType,
-} from "../formats/ggufModel.ts";
+import { encodeParameter, extraTensors, GgufModel, ggufName, modelMetadata, storedType } from "../formats/ggufModel.ts";
 import { tokenizerMetadata, withoutMerges } from "../formats/ggufTokenizer.ts";
 import { ModelFolder } from "../formats/huggingface.ts";
-import { blockLength } from "../formats/quantize.ts";
+import { blockLength, encodeWeights, type WeightType } from "../formats/quantize.ts";
 import { SafetensorsFile } from "../formats/safetensors.ts";
+import { readText } from "../json.ts";
 import {
   type BundleManifest,
   boundaryOf,

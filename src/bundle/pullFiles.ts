@@ -1,13 +1,11 @@
 /** Which files of a repository on the Hugging Face Hub a bundle is made of: no more than these are downloaded. */
 import { join } from "node:path";
-import { z } from "zod";
-import { FileError, HubError, OptionError } from "../errors.ts";
-import { maxIndexBytes, readModelConfig } from "../formats/huggingface.ts";
+import { HubError, OptionError } from "../errors.ts";
+import { isPickle, NO_PICKLES, readWeightsIndex, WEIGHTS_FILE, WEIGHTS_INDEX } from "../formats/huggingface.ts";
+import { readModelConfig } from "../formats/huggingfaceConfig.ts";
 import type { HubSnapshot } from "../hub/hubSnapshot.ts";
-import { readJson } from "../json.ts";
 import { manifestName, parseManifest } from "../manifest.ts";
 import { chatTemplateName } from "../text/chatTemplate.ts";
-import { zodWords } from "../words.ts";
 
 /** What is taken of a repository. */
 export interface PullFiles {
@@ -34,19 +32,17 @@ export async function choosePullFiles(snapshot: HubSnapshot, file: string | unde
     const { files } = parseManifest(folder, "ifprune-bundle");
     return { names: [manifestName, ...Object.keys(files)], kind: "bundle", notes: [] };
   }
-  if (names.has("config.json") && (names.has(single) || names.has(index))) return await chooseCheckpoint(snapshot);
+  if (names.has("config.json") && (names.has(WEIGHTS_FILE) || names.has(WEIGHTS_INDEX)))
+    return await chooseCheckpoint(snapshot);
   if (list.some((name) => name.endsWith(".gguf"))) return chooseGguf(snapshot, undefined);
-  const pickle = list.find((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
-  if (pickle === undefined) throw snapshot.lacks(`an ifprune bundle, config.json with ${single}, or a .gguf file`);
+  const pickle = list.find(isPickle);
+  if (pickle === undefined)
+    throw snapshot.lacks(`an ifprune bundle, config.json with ${WEIGHTS_FILE}, or a .gguf file`);
   throw new HubError(
-    `${id}: wanted weights as .safetensors or .gguf, got "${pickle}". Such files are Python pickles, which can run code when they are ` +
-      "opened, so they are never read: look for a conversion of the model.",
+    `${id}: wanted weights as .safetensors or .gguf, got "${pickle}". ${NO_PICKLES}: look for a conversion of the model.`,
   );
 }
 
-const single = "model.safetensors";
-const index = `${single}.index.json`;
-const indexSchema = z.object({ weight_map: z.record(z.string(), z.string()) });
 /** What an import reads beside config, tokenizer and weights, where it is there. */
 const beside = [
   "generation_config.json",
@@ -61,17 +57,13 @@ async function chooseCheckpoint(snapshot: HubSnapshot): Promise<PullFiles> {
   const { names, folder } = snapshot;
   if (!names.has("tokenizer.json")) throw snapshot.lacks("a tokenizer.json");
   const small = ["config.json", "tokenizer.json", ...beside.filter((name) => names.has(name))];
-  if (!names.has(single)) small.push(index);
+  if (!names.has(WEIGHTS_FILE)) small.push(WEIGHTS_INDEX);
   await snapshot.bring(small);
   readModelConfig(folder); // before gigabytes of a model that we do not compute
-  const shards = names.has(single) ? [single] : shardsOf(join(folder, index));
+  const shards = names.has(WEIGHTS_FILE)
+    ? [WEIGHTS_FILE]
+    : new Set(readWeightsIndex(join(folder, WEIGHTS_INDEX)).map(([, file]) => file));
   return { names: [...small, ...shards], kind: "checkpoint", notes: [] };
-}
-
-function shardsOf(path: string): string[] {
-  const { data, error } = indexSchema.safeParse(readJson(path, maxIndexBytes));
-  if (error) throw new FileError(path, `wanted where each tensor is, got: ${zodWords(error)}.`);
-  return [...new Set(Object.values(data.weight_map))];
 }
 
 /** Types of GGUF files as their names say them, the default first: what an import stores a checkpoint in, then less, then more than needed. */

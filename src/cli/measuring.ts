@@ -3,7 +3,7 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { measureQuality } from "../answer/measure.ts";
 import { Bundle } from "../bundle/bundle.ts";
 import { IfpruneError, InputError, OptionError } from "../errors.ts";
-import { readText } from "../files.ts";
+import { readText } from "../json.ts";
 import { addQuality, type Quality } from "../manifest.ts";
 import { shellWord } from "../words.ts";
 import { interruption } from "./interruption.ts";

@@ -1,4 +1,4 @@
-import { budgetTFfn } from "../bundle/budget.ts";
+import { budgetTFfn, defaultTFfn } from "../bundle/budget.ts";
 import { OptionError } from "../errors.ts";
 import { checkNewFolder, makeFolders } from "../files.ts";
 import { loadModel, type SavedModel, savedFormat, saveModel } from "../train/checkpoint.ts";
@@ -62,7 +62,7 @@ export async function pruneAction(checkpoint: string, out: string, options: Opti
   };
   const { model: pruned, report } = await prune(model, data, {
     ...rest,
-    tFfn: budgetTFfn({ keep, tFfn }, { ffnWidth, block: rest.block }) ?? ffnWidth / 2,
+    tFfn: budgetTFfn({ keep, tFfn }, { ffnWidth, block: rest.block }) ?? defaultTFfn(ffnWidth, rest.block),
     data: paths.map((name) => ({ name, licence })),
     ...(threads !== undefined && { threads }),
     spinning: false,

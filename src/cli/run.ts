@@ -6,7 +6,7 @@ import { byteSize } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isTiny, namesBundle } from "../bundle/pulledModels.ts";
 import { checkResident, hasResident, residentBytes } from "../bundle/residentModel.ts";
 import { OptionError } from "../errors.ts";
-import { readText } from "../files.ts";
+import { readText } from "../json.ts";
 import { IMPORT_RECIPE } from "../manifest.ts";
 import { hasInputSlot } from "../text/prompt.ts";
 import { TINY_NOTE } from "./commands/flags.ts";

@@ -4,7 +4,7 @@ import type { WantedForm } from "../bundle/formOptions.ts";
 import type { KvType } from "../bundle/memory.ts";
 import { isTiny } from "../bundle/pulledModels.ts";
 import { OptionError } from "../errors.ts";
-import { readText } from "../files.ts";
+import { readText } from "../json.ts";
 import { checkPeer } from "../package.ts";
 import { createApp } from "../serve/http/app.ts";
 import { openPage } from "../serve/http/page.ts";

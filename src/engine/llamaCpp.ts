@@ -5,7 +5,7 @@
  */
 import type { ControlledEvaluateInputItem, LlamaEmbeddingContext, Token } from "node-llama-cpp";
 import { checkMemory } from "../bundle/memory.ts";
-import { InputError } from "../errors.ts";
+import { ContextLengthError, InputError } from "../errors.ts";
 import { checkNumber } from "../options.ts";
 import { Random } from "../random.ts";
 import type {
@@ -304,11 +304,7 @@ function toArray(logits: ReadonlyMap<Token, number>, vocabSize: number): Float32
 /** @param numRead of `ids`: the last may be only asked about */
 function checkIds(ids: Int32Array, numRead: number, contextLength: number, vocabSize: number): void {
   if (ids.length === 0) throw new InputError("engine: wanted at least one token, got none.");
-  if (numRead >= contextLength) {
-    throw new InputError(
-      `engine: wanted fewer than ${contextLength} tokens, the context length, got ${numRead}. Shorten the text.`,
-    );
-  }
+  if (numRead >= contextLength) throw new ContextLengthError(numRead, contextLength);
   const stranger = ids.find((id) => id < 0 || id >= vocabSize);
   if (stranger !== undefined) {
     throw new InputError(`engine: wanted token ids below ${vocabSize}, got ${stranger}. Is the tokenizer the model's?`);

@@ -16,12 +16,13 @@ import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import { SOURCE_NAMES } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
 import { FileError, OptionError } from "../errors.ts";
-import { readText } from "../files.ts";
 import { joinedIds } from "../ids.ts";
+import { readText } from "../json.ts";
 import { foreignPartners, meanScores, shuffledScores } from "../mask/baselines.ts";
 import { checkMask, type Mask, maskFromScores } from "../mask/mask.ts";
 import { type MaskDiagnostics, maskDiagnostics } from "../mask/overlap.ts";
 import type { LabelledSequence, SequenceScore } from "../net/evaluator.ts";
+import { IGNORED, labelledTurns } from "../net/labels.ts";
 import { madeOfRow, readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, type Instruction, instructionOf, type TaskExample } from "../text/prompt.ts";
 import { type EvalRow, evalRow, isCorrect } from "../text/scorers.ts";
@@ -204,8 +205,7 @@ async function readCases(
       numTooLong++;
       continue;
     }
-    const labels = joinedIds(new Int32Array(ids.length - 1).fill(-100), answer);
-    cases.push({ row, read, sequence: { ids: joinedIds(ids, answer.subarray(0, -1)), labels } });
+    cases.push({ row, read, sequence: labelledTurns([{ prompt: ids, answer }]) });
   }
   if (cases.length === 0) throw new FileError(path, `wanted questions of at most ${contextLength} tokens, got none.`);
   return { cases, numTooLong };
@@ -349,7 +349,7 @@ export async function evaluateText(
   const sequences: LabelledSequence[] = [];
   for (let start = 0; start + 2 * half <= ids.length; start += half) {
     const window = ids.subarray(start, start + 2 * half);
-    const labels = window.map((id, i) => (i < half ? -100 : id));
+    const labels = window.map((id, i) => (i < half ? IGNORED : id));
     const input = window.subarray(0, -1);
     sequences.push(
       tokenizer.bosId === undefined

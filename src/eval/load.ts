@@ -5,13 +5,13 @@ import { InstructionModel } from "../answer/instructionModel.ts";
 import { isMasked } from "../answer/maskSource.ts";
 import type { Form } from "../bundle/formOptions.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
-import { FileError, InputError, OptionError } from "../errors.ts";
+import { ContextLengthError, FileError, OptionError } from "../errors.ts";
 import { readSafetensors } from "../formats/safetensors.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { formatOfFolder, IMPORT_RECIPE, manifestHash, manifestName, whatIs } from "../manifest.ts";
 import { randomMask } from "../mask/baselines.ts";
 import { type DenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
+import { channelScores } from "../mask/standardize.ts";
 import { inMemory } from "../model/source.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
@@ -104,10 +104,7 @@ async function openCheckpoint(path: string, session: SessionOptions): Promise<Op
 }
 
 async function predictedScores(evaluator: Evaluator, ids: Int32Array, contextLength: number): Promise<Float32Array> {
-  if (ids.length >= contextLength)
-    throw new InputError(
-      `predictor: wanted fewer than ${contextLength} tokens, its context length, got ${ids.length}. Shorten the text.`,
-    );
+  if (ids.length >= contextLength) throw new ContextLengthError(ids.length, contextLength);
   const [predicted] = await evaluator.predict([ids], { batch: 1 });
   return predicted!.scores;
 }
@@ -149,8 +146,7 @@ async function ownMasks(folder: string, { card, llm, predictor }: SavedModel): P
   if (mask?.kind === "learned-static") {
     const scores = readSafetensors(join(folder, "static.safetensors")).get("scores");
     if (!scores) throw new FileError(join(folder, "static.safetensors"), 'wanted the tensor "scores", got none.');
-    const scoresOf = (own: Float32Array) => spreadBlocks(standardizeScores(own, dFfn / mask.block), mask.block);
-    return maskFromScores(scoresOf(scores.data), { dFfn, ...mask });
+    return maskFromScores(channelScores(scores.data, { ffnWidth: dFfn, block: mask.block }), { dFfn, ...mask });
   }
   if (mask?.kind === "random-per-domain") {
     const masks = new Map<string, Mask>();

@@ -9,7 +9,7 @@ import { makeFolder } from "../files.ts";
 import { writeGguf } from "../formats/gguf.ts";
 import { writeModel } from "../formats/huggingface.ts";
 import { blockLength, blockTypes } from "../formats/quantize.ts";
-import { describeFiles } from "../manifest.ts";
+import { describeFiles, IMPORT_RECIPE } from "../manifest.ts";
 import type { Mask } from "../mask/mask.ts";
 import { maskToJson } from "../mask/maskFile.ts";
 import { version } from "../package.ts";
@@ -143,5 +143,5 @@ async function writeWeights(
 
 /** What an imported model was called, or the recipe that trained it. */
 function sourceName({ manifest: { provenance } }: Bundle): string {
-  return (provenance.recipe === "import" && provenance.data[0]?.name) || provenance.recipe;
+  return (provenance.recipe === IMPORT_RECIPE && provenance.data[0]?.name) || provenance.recipe;
 }

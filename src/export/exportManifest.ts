@@ -6,7 +6,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import { checkSizes, filesSchema } from "../manifest.ts";
 import { zodWords } from "../words.ts";
 import { EXPORT_TYPES, type ExportType } from "./exportTypes.ts";

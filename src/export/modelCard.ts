@@ -1,5 +1,5 @@
 /** The model card of an export: what it is, where it comes from, how to load it, what to check. Every number in it is counted. */
-import type { BundleManifest } from "../manifest.ts";
+import { type BundleManifest, IMPORT_RECIPE } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { type ExportManifest, exportManifestName, ggufFileName } from "./exportManifest.ts";
 import { describe, title } from "./weights.ts";
@@ -9,7 +9,7 @@ export function modelCard(about: ExportManifest, source: { config: ModelConfig; 
   const { task, instruction, maskSource, tFfn, dFfn, hf, gguf, files } = about;
   const { config, manifest } = source;
   const { recipe, data } = manifest.provenance;
-  const isImported = recipe === "import";
+  const isImported = recipe === IMPORT_RECIPE;
   const licences = [...new Set(data.map(({ licence }) => licence))];
   const [before, after] = [dFfn, tFfn].map((ffnWidth) => countParameters({ ...config, ffnWidth }));
   const bytesOf = (ending: string) =>

@@ -1,8 +1,8 @@
 /** What transformers and other tools read beside the weights: tokenizer, chat template, generation. Made of the bundle alone. */
 import { join } from "node:path";
 import type { Bundle } from "../bundle/bundle.ts";
-import { readJson } from "../files.ts";
 import { tokenizerFromGguf } from "../formats/ggufTokenizer.ts";
+import { readJson } from "../json.ts";
 
 /**
  * The small files that transformers reads beside the weights: the bundle's, or made from its tokenizer. Code of others is never referred to.

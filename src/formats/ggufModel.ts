@@ -15,8 +15,6 @@ import { type BlockType, blockTypes, decodeBlocks, encodeWeights, isBlockType, t
 import { halvesToPairs, pairsToHalves } from "./ropeOrder.ts";
 import { checkTensorNames } from "./tensorNames.ts";
 
-export { encodeWeights, type WeightType } from "./quantize.ts";
-
 /** llama.cpp's, whatever the file says. */
 const yarnBetas = { betaFast: 32, betaSlow: 1 };
 /** The tensor of what llama3 scaling divides each pair's frequency by, [C/2]. */

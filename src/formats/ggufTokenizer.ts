@@ -9,7 +9,7 @@
  * - SentencePiece with Metaspace: the text begins with a space (llama.cpp puts another before it), or text follows special tokens.
  */
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import type { ModelConfig } from "../model/config.ts";
 import {
   type ByteLevelName,

@@ -6,8 +6,8 @@ import { families, fixtures, goldenModel, randomModel, temporaryFolder } from ".
 import { FileError, OptionError } from "../errors.ts";
 import type { ModelConfig, RopeScaling, Weights } from "../model/config.ts";
 import { MODEL_FAMILIES } from "../model/families.ts";
-import { ModelFolder, readModelConfig, readModelFolder, writeModel, writeModelFolder } from "./huggingface.ts";
-import { readGenerationConfig, writeModelConfig } from "./huggingfaceConfig.ts";
+import { ModelFolder, readModelFolder, writeModel, writeModelFolder } from "./huggingface.ts";
+import { readGenerationConfig, readModelConfig, writeModelConfig } from "./huggingfaceConfig.ts";
 import { decodeBlocks, encodeWeights } from "./quantize.ts";
 import { writeSafetensors } from "./safetensors.ts";
 

@@ -7,7 +7,8 @@ import { basename, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { makeFolders, readJson } from "../files.ts";
+import { makeFolders } from "../files.ts";
+import { readJson } from "../json.ts";
 import { type ModelConfig, parameterShapes, type Weight, type Weights } from "../model/config.ts";
 import type { ModelSource } from "../model/source.ts";
 import { zodWords } from "../words.ts";
@@ -16,15 +17,14 @@ import { encodeWeights } from "./quantize.ts";
 import { type ElementType, SafetensorsFile, shapeBytes, writeTensors } from "./safetensors.ts";
 import { checkTensorNames } from "./tensorNames.ts";
 
-export { readModelConfig } from "./huggingfaceConfig.ts";
-
 export interface Model {
   config: ModelConfig;
   weights: Weights;
 }
 
-const single = "model.safetensors";
-const index = `${single}.index.json`;
+/** Where a model's weights are: in one file, or in those that an index names. */
+export const WEIGHTS_FILE = "model.safetensors";
+export const WEIGHTS_INDEX = `${WEIGHTS_FILE}.index.json`;
 
 /** A model folder whose weights are read one by one. Holds file descriptors until disposed. */
 export class ModelFolder implements ModelSource {
@@ -81,8 +81,8 @@ interface Place {
   name: string;
 }
 
-/** Of {@link index}, which names every tensor: 10 times that of the largest models that we compute. */
-export const maxIndexBytes = 1 << 22;
+/** Of {@link WEIGHTS_INDEX}, which names every tensor: 10 times that of the largest models that we compute. */
+const maxIndexBytes = 1 << 22;
 
 const indexSchema = z.object({
   // zod leaves a key of this name out of records, which would hide it
@@ -95,6 +95,22 @@ const indexSchema = z.object({
   ),
 });
 
+/** The file of each tensor, as an index says. @throws {FileError} if it is none, or names files of other folders or kinds */
+export function readWeightsIndex(path: string): [tensor: string, file: string][] {
+  const parsed = indexSchema.safeParse(readJson(path, maxIndexBytes));
+  if (!parsed.success) throw new FileError(path, `${zodWords(parsed.error)}. Is the download complete?`);
+  const places = Object.entries(parsed.data.weight_map);
+  for (const [name, file] of places)
+    if (file !== basename(file) || !/^[^\\/]+\.safetensors$/.test(file))
+      throw new FileError(path, `tensor "${name}": wanted a .safetensors file of this folder, got "${file}".`);
+  return places;
+}
+
+export const isPickle = (name: string): boolean => /\.(bin|pt|pth|ckpt)$/.test(name);
+
+export const NO_PICKLES =
+  "Such files are Python pickles, which can run code when they are opened, so they are never read";
+
 /** Opens a folder's weight files into `files`. @returns where each tensor is, in the order of the files */
 function openWeights(folder: string, files: Map<string, SafetensorsFile>): Map<string, Place> {
   const open = (name: string) => {
@@ -102,33 +118,26 @@ function openWeights(folder: string, files: Map<string, SafetensorsFile>): Map<s
     files.set(name, file);
     return file;
   };
-  if (existsSync(join(folder, single))) {
-    const file = open(single);
+  if (existsSync(join(folder, WEIGHTS_FILE))) {
+    const file = open(WEIGHTS_FILE);
     return new Map([...file.shapes.keys()].map((name) => [name, { file, name }]));
   }
-  const path = join(folder, index);
+  const path = join(folder, WEIGHTS_INDEX);
   if (!existsSync(path)) throw new FileError(folder, withoutSafetensors(folder));
-  const parsed = indexSchema.safeParse(readJson(path, maxIndexBytes));
-  if (!parsed.success) throw new FileError(path, `${zodWords(parsed.error)}. Is the download complete?`);
   const places = new Map<string, Place>();
-  for (const [name, fileName] of Object.entries(parsed.data.weight_map)) {
-    if (fileName !== basename(fileName) || !/^[^\\/]+\.safetensors$/.test(fileName))
-      throw new FileError(path, `tensor "${name}": wanted a .safetensors file of this folder, got "${fileName}".`);
+  for (const [name, fileName] of readWeightsIndex(path)) {
     const file = open(fileName);
     if (!file.shapes.has(name))
-      throw new FileError(file.path, `wanted tensor "${name}", as ${index} says, got none of that name.`);
+      throw new FileError(file.path, `wanted tensor "${name}", as ${WEIGHTS_INDEX} says, got none of that name.`);
     places.set(name, { file, name });
   }
   return places;
 }
 
 function withoutSafetensors(folder: string): string {
-  const pickle = existsSync(folder) && readdirSync(folder).find((name) => /\.(bin|pt|pth|ckpt)$/.test(name));
-  if (!pickle) return `wanted ${single} or ${index}, got neither. Is the download complete?`;
-  return (
-    `wanted weights as .safetensors, got "${pickle}". Such files are Python pickles, which can run code when they are opened, so they are ` +
-    "never read: get the model's safetensors, or save it with transformers' save_pretrained."
-  );
+  const pickle = existsSync(folder) && readdirSync(folder).find(isPickle);
+  if (!pickle) return `wanted ${WEIGHTS_FILE} or ${WEIGHTS_INDEX}, got neither. Is the download complete?`;
+  return `wanted weights as .safetensors, got "${pickle}". ${NO_PICKLES}: get the model's safetensors, or save it with transformers' save_pretrained.`;
 }
 
 const isVision = /^(model\.)?(vision_tower|multi_modal_projector)\./;
@@ -227,8 +236,12 @@ function modelFiles(
   }
   const digits = (n: number) => String(n).padStart(5, "0");
   const fileName = (shard: number) =>
-    shards.length === 1 ? single : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`;
-  const names = ["config.json", ...shards.map((_, shard) => fileName(shard)), ...(shards.length > 1 ? [index] : [])];
+    shards.length === 1 ? WEIGHTS_FILE : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`;
+  const names = [
+    "config.json",
+    ...shards.map((_, shard) => fileName(shard)),
+    ...(shards.length > 1 ? [WEIGHTS_INDEX] : []),
+  ];
   function* steps() {
     makeFolders(folder);
     writeModelConfig(folder, config, torchTypes[type]);
@@ -239,7 +252,7 @@ function modelFiles(
       shards.flatMap((tensors, shard) => tensors.map(({ name }) => [name, fileName(shard)])),
     );
     const json = { metadata: { total_size: total }, weight_map: map };
-    writeFileSync(join(folder, index), `${JSON.stringify(json, null, 2)}\n`);
+    writeFileSync(join(folder, WEIGHTS_INDEX), `${JSON.stringify(json, null, 2)}\n`);
   }
   return { names, steps: steps() };
 }

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import { checkModelConfig, type ModelConfig, type RopeScaling } from "../model/config.ts";
 import { familyOf, isLocalLayer, MODEL_FAMILIES, type ModelFamily } from "../model/families.ts";
 import { zodWords } from "../words.ts";

@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import { readGenerationConfig } from "./huggingfaceConfig.ts";
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { ShapeError } from "../errors.ts";
 import { randomMask } from "./baselines.ts";
 import { type Mask, maskFromScores } from "./mask.ts";
-import { jaccard, maskDiagnostics, overlap } from "./overlap.ts";
+import { maskDiagnostics, overlap } from "./overlap.ts";
 
 const average = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 /** As `toBeCloseTo`, for numbers that are NaN where there is no pair to average over. */
@@ -28,7 +28,6 @@ test("overlap and Jaccard count common channels per layer", () => {
     ],
   ) as [Mask, Mask];
   expect(overlap(a, b)).toEqual([1, 0.5, 0]);
-  expect(jaccard(a, b)).toEqual([1, 1 / 3, 0]);
   expect(() => overlap(a, { ...b, dFfn: 8 })).toThrow(ShapeError);
 });
 

@@ -20,11 +20,6 @@ export function overlap(a: Mask, b: Mask): number[] {
   });
 }
 
-/** |a ∩ b| / |a ∪ b|, per layer. @throws {ShapeError} if the masks differ in shape */
-export function jaccard(a: Mask, b: Mask): number[] {
-  return overlap(a, b).map((share) => share / (2 - share)); // both keep K channels
-}
-
 /** Plain numbers, for the training log. NaN, in JSON null, where there is nothing to average over. */
 export interface MaskDiagnostics {
   /** Domains in the order of `matrix`. */

@@ -12,16 +12,26 @@ export function spreadBlocks(scores: Float32Array, block: number): Float32Array 
   return spread;
 }
 
-/** Scores of channels [L, F] with the mean of its block in place of each. */
-export function blockMeans(scores: Float32Array, block: number): Float32Array {
-  if (block === 1) return scores;
-  const means = new Float32Array(scores.length);
-  for (let start = 0; start < scores.length; start += block) {
-    let sum = 0;
-    for (let i = start; i < start + block; i++) sum += scores[i]!;
-    means.fill(sum / block, start, start + block);
-  }
-  return means;
+/** Means of blocks [L, F/block] of channels [L, F]. */
+export function blockMeans(channels: Float32Array, block: number): Float32Array {
+  if (block === 1) return channels;
+  return Float32Array.from({ length: channels.length / block }, (_, i) => {
+    return channels.subarray(i * block, (i + 1) * block).reduce((sum, value) => sum + value, 0) / block;
+  });
+}
+
+/**
+ * Masking scores [L, F] of what a head, or a static mask, gives of blocks [L, F/block], as `predictScores` makes them in the graph: standardised per layer, plus what no prompt changes.
+ *
+ * @param importance [L, F/block]
+ */
+export function channelScores(
+  ofBlocks: ArrayLike<number>,
+  { ffnWidth, block, importance }: { ffnWidth: number; block: number; importance?: ArrayLike<number> | undefined },
+): Float32Array {
+  const scores = standardizeScores(ofBlocks, ffnWidth / block);
+  if (importance) for (let i = 0; i < scores.length; i++) scores[i]! += importance[i]!;
+  return spreadBlocks(scores, block);
 }
 
 /** Added to the variance when scores are standardised, in the graph and outside it. */

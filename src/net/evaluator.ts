@@ -12,7 +12,8 @@ import type { DenseMask } from "../mask/mask.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { featureWidth, type PredictorConfig } from "../model/predictorConfig.ts";
 import { decoder, logits, parameterInputs } from "./decoder.ts";
-import { BATCH, batches, padded } from "./padding.ts";
+import { IGNORED } from "./labels.ts";
+import { BATCH, batches, padded, rowsWithin } from "./padding.ts";
 import { masksPerLayer } from "./predictor.ts";
 import { activations, griffinShares } from "./statistics.ts";
 import { PREFIX, predictorGraph } from "./step.ts";
@@ -40,10 +41,8 @@ export interface SequenceScore {
   correctTokens: number;
 }
 
-/** Positions of a batch, unless one sequence alone has more: what the memory of a pass grows with. */
-const POSITIONS = 2048;
-/** Rows of a batch of sequences of T tokens. */
-const rowsFor = (T: number) => Math.max(1, Math.min(BATCH, Math.floor(POSITIONS / T)));
+/** Rows of a batch of sequences of T tokens: of 2,048 positions, unless one sequence alone has more, which is what the memory of a pass grows with. */
+const rowsFor = rowsWithin(2048, BATCH);
 
 /** Size of a batch when few answers are still being written. */
 const FEW = 8;
@@ -132,10 +131,11 @@ export class Evaluator {
     const lengths = sequences.map(({ ids }) => ids.length);
     for (const { indices, T } of batches(lengths, rowsFor)) {
       signal?.throwIfAborted();
-      const labels = new Int32Array(rowsFor(T) * T).fill(-100);
-      for (const [row, i] of indices.entries()) labels.set(sequences[i]!.labels, row * T);
+      const rows = indices.map((i) => sequences[i]!);
+      const ownLabels = rows.map(({ labels }) => labels);
+      const labels = padded(ownLabels, T, rowsFor(T), IGNORED);
       const { nll, best } = await this.forward(
-        indices.map((i) => sequences[i]!.ids),
+        rows.map(({ ids }) => ids),
         labels,
         T,
         masks && indices.map((i) => masks[i]!),
@@ -184,7 +184,7 @@ export class Evaluator {
         const indices = places.map((place) => open[place]!);
         const { best } = await this.forward(
           indices.map(drafted),
-          new Int32Array(rowsFor(T) * T).fill(-100),
+          padded([], T, rowsFor(T), IGNORED),
           T,
           masks && indices.map((i) => masks[i]!),
         );

@@ -13,7 +13,7 @@ import type { TensorData } from "../graph/session.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { Random } from "../random.ts";
-import { IGNORED } from "../train/batches.ts";
+import { IGNORED } from "./labels.ts";
 import { parameterArrays, randomDecoder, randomHead, randomStatic } from "./parameters.ts";
 import { type StepConfig, type StepShape, trainingGraph } from "./step.ts";
 

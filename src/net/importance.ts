@@ -12,13 +12,12 @@ import { SessionCache, type SessionOptions } from "../graph/session.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { decoder, logits, parameterInputs } from "./decoder.ts";
 import type { EvaluatedModel, LabelledSequence } from "./evaluator.ts";
-import { batches, padded } from "./padding.ts";
+import { IGNORED } from "./labels.ts";
+import { batches, padded, rowsWithin } from "./padding.ts";
 import { PREFIX } from "./step.ts";
 
-/** Positions of a batch, unless one sequence alone has more: what the memory of a run grows with. */
-const POSITIONS = 512;
-
-const rowsFor = (T: number) => Math.max(1, Math.floor(POSITIONS / T));
+/** Of 512 positions, unless one sequence alone has more: what the memory of a run grows with. */
+const rowsFor = rowsWithin(512);
 
 export interface ImportanceOptions extends SessionOptions {
   /** Stops between two batches. */
@@ -54,14 +53,10 @@ export async function importanceScores(
       signal?.throwIfAborted();
       const B = rowsFor(T);
       const session = await sessions.get(String(T), () => importanceGraph(llm, B, T));
-      const labels = new Int32Array(B * T).fill(-100);
-      for (const [row, i] of indices.entries()) labels.set(sequences[i]!.labels, row * T);
-      const ids = padded(
-        indices.map((i) => sequences[i]!.ids),
-        T,
-        B,
-      );
-      const { importance } = (await session.run({ ...parameters, ids, labels, one: ONE })) as {
+      const rows = indices.map((i) => sequences[i]!);
+      const [ownIds, ownLabels] = [rows.map(({ ids }) => ids), rows.map(({ labels }) => labels)];
+      const feeds = { ids: padded(ownIds, T, B), labels: padded(ownLabels, T, B, IGNORED), one: ONE };
+      const { importance } = (await session.run({ ...parameters, ...feeds })) as {
         importance: Float32Array;
       };
       for (const [row, i] of indices.entries()) results[i] = importance.slice(row * LF, (row + 1) * LF);

@@ -8,13 +8,11 @@ import * as n from "../graph/nodes.ts";
 import type { DenseMask } from "../mask/mask.ts";
 import type { ModelSource } from "../model/source.ts";
 import { type LayerOptions, layerByLayer } from "./layerByLayer.ts";
-import { batches, padded } from "./padding.ts";
+import { batches, padded, rowsWithin } from "./padding.ts";
 import { activations } from "./statistics.ts";
 
-/** Positions of a batch, unless one sequence alone has more. More of them, and sums over tokens are less often read from the graph. */
-const POSITIONS = 1024;
-
-const rowsFor = (T: number) => Math.max(1, Math.floor(POSITIONS / T));
+/** Of 1,024 positions, unless one sequence alone has more. More of them, and sums over tokens are less often read from the graph. */
+const rowsFor = rowsWithin(1024);
 
 /**
  * Sums over tokens, of activations u [N, F] and the mask m of each token's sequence. In float32 within a batch, in float64 over batches; arrays are

@@ -30,9 +30,15 @@ export function batches(
   return result;
 }
 
-/** Rows of token ids [B, T], zeros where there is none. */
-export function padded(rows: readonly Int32Array[], T: number, B = BATCH): Int32Array {
-  const all = new Int32Array(B * T);
+/** How many sequences of T tokens so many positions have room for, at least one. */
+export const rowsWithin =
+  (positions: number, most = Infinity) =>
+  (T: number): number =>
+    Math.max(1, Math.min(most, Math.floor(positions / T)));
+
+/** Rows of token ids or labels [B, T]. @param filler where there is none */
+export function padded(rows: readonly Int32Array[], T: number, B = BATCH, filler = 0): Int32Array {
+  const all = new Int32Array(B * T).fill(filler);
   for (const [row, ids] of rows.entries()) all.set(ids, row * T);
   return all;
 }

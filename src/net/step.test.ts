@@ -12,7 +12,8 @@ import { size } from "../graph/graph.ts";
 import { compile, type TensorData } from "../graph/session.ts";
 import { maskFromScores, toDenseMask } from "../mask/mask.ts";
 import { headShapes, type PredictorConfig } from "../model/predictorConfig.ts";
-import { type Batch, IGNORED, TextStream } from "../train/batches.ts";
+import { type Batch, TextStream } from "../train/batches.ts";
+import { IGNORED } from "./labels.ts";
 import {
   type MaskConfig,
   type PredictorMasks,

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import { escapeHtml } from "./chart.ts";
 
 const share = z.number();

@@ -2,6 +2,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
+import { writing } from "../files.ts";
 import { type EvaluationRow, type MaskRow, type MetricsRow, readRunLog, type TrainRow } from "../train/runLog.ts";
 import { type Chart, escapeHtml, lineChart, type Point, type Series, short } from "./chart.ts";
 import { type Evaluation, evaluationSections, mean, readEvaluation } from "./evaluations.ts";
@@ -42,13 +43,7 @@ export function writeReport(inputs: readonly string[], output: string, more?: Re
     `<section><h2>${escapeHtml(more.title)}</h2><div class="charts">${more.charts.map(lineChart).join("")}</div></section>`,
   ];
   const html = page([...(first ?? []), ...evaluationSections(evaluations), ...runs]);
-  try {
-    writeFileSync(output, html);
-  } catch (cause) {
-    throw new FileError(output, `wanted a file that can be written, got ${(cause as NodeJS.ErrnoException).code}.`, {
-      cause,
-    });
-  }
+  writing(output, () => writeFileSync(output, html));
 }
 
 function page(sections: readonly string[]): string {

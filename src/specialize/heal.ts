@@ -5,7 +5,7 @@
 import { existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { DivergenceError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { checkpointFolder } from "../train/checkpoint.ts";
 import { parseRecipe, type RecipeFile } from "../train/recipe/read.ts";

@@ -6,7 +6,8 @@ import { copyFileSync, existsSync, linkSync, readdirSync, renameSync, rmSync, wr
 import { basename, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { makeFile, makeFolders, readJson, removePartials } from "../files.ts";
+import { makeFile, makeFolders, removePartials } from "../files.ts";
+import { readJson } from "../json.ts";
 import { isNoPlace, refused } from "../refusals.ts";
 import { lockRun } from "../runLock.ts";
 import { zodWords } from "../words.ts";

@@ -2,7 +2,7 @@
 import { rmSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { makeFolders } from "../files.ts";
-import { readModelConfig } from "../formats/huggingface.ts";
+import { readModelConfig } from "../formats/huggingfaceConfig.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { parameterArrays } from "../net/parameters.ts";
 import { writeReport } from "../report/report.ts";

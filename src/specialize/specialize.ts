@@ -12,7 +12,7 @@ import { packBundle } from "../bundle/packBundle.ts";
 import { modelFolder } from "../bundle/pulledModels.ts";
 import { FileError, IfpruneError, InputError, OptionError } from "../errors.ts";
 import { checkNewFolder } from "../files.ts";
-import { readModelConfig } from "../formats/huggingface.ts";
+import { readModelConfig } from "../formats/huggingfaceConfig.ts";
 import { formatOfFolder, manifestHash, readManifest, writeManifest } from "../manifest.ts";
 import { countParameters } from "../model/config.ts";
 import { type Complete, type Given, readNumbers } from "../options.ts";

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
 import { FileError, InputError } from "../errors.ts";
-import { readText } from "../files.ts";
+import { readText } from "../json.ts";
 import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt } from "../text/prompt.ts";
 import { SPECIALIZE_OPTIONS } from "./specializeOptions.ts";

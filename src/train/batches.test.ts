@@ -1,9 +1,10 @@
 import { describe, expect, test } from "vitest";
 import { OptionError } from "../errors.ts";
+import { IGNORED } from "../net/labels.ts";
 import { Random } from "../random.ts";
 import { PromptFormat } from "../text/prompt.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
-import { type Batch, type BatchStream, ConversationStream, IGNORED, SftStream, TextStream } from "./batches.ts";
+import { type Batch, type BatchStream, ConversationStream, SftStream, TextStream } from "./batches.ts";
 import { encodeQuestions, type PredictorInput, type Question, type SftData, type TextData } from "./data.ts";
 
 /** One id per character: its code; BOS 0, EOS 1. */

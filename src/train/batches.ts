@@ -5,20 +5,10 @@
  * Shapes: B examples · T tokens of an example · P predictor inputs · Tp tokens of a predictor input
  */
 import { OptionError } from "../errors.ts";
+import { IGNORED, labelledTurns } from "../net/labels.ts";
 import { Random } from "../random.ts";
 import { planBuckets } from "./buckets.ts";
-import {
-  exampleLength,
-  labelledTurns,
-  type Question,
-  rowLength,
-  type SftData,
-  type TextData,
-  type Turn,
-} from "./data.ts";
-
-/** Label of a position without loss. */
-export const IGNORED = -100;
+import { exampleLength, type Question, rowLength, type SftData, type TextData, type Turn } from "./data.ts";
 
 export interface Batch {
   B: number;
@@ -259,7 +249,7 @@ function questionBatch(bucket: Bucket, rows: readonly Row[]): Batch {
   const batch = emptyBatch(bucket, rows);
   const { T } = bucket;
   for (const [row, { turns }] of rows.entries()) {
-    const { ids, labels } = labelledTurns(turns, IGNORED);
+    const { ids, labels } = labelledTurns(turns);
     batch.ids.set(ids, row * T);
     batch.labels.set(labels, row * T);
     batch.tokens += ids.length;

@@ -25,9 +25,10 @@ import {
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { FileError } from "../errors.ts";
-import { makeFolder, makeFolders, ReadableFile, readJson, readText, refuseLink } from "../files.ts";
+import { makeFolder, makeFolders, ReadableFile, refuseLink } from "../files.ts";
 import { type Model, readModelFolder, writeModelFolder } from "../formats/huggingface.ts";
 import { readSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { readJson, readText } from "../json.ts";
 import {
   boundaryOf,
   type CheckpointManifest,

@@ -200,6 +200,10 @@ function squaredDistance(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return sum;
 }
 
+/** Mean of all points. */
+export const meanOf = (points: readonly ArrayLike<number>[]): Float64Array =>
+  means(points, new Int32Array(points.length), 1)[0]!;
+
 /** Means of the points of each cluster. */
 export function means(points: readonly ArrayLike<number>[], clusterOf: Int32Array, count: number): Float64Array[] {
   const { length } = points[0]!;

@@ -3,7 +3,7 @@
  */
 import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
-import { readJson } from "../files.ts";
+import { readJson } from "../json.ts";
 import { Random } from "../random.ts";
 import { madeOfRow, readJsonLines } from "../text/jsonl.ts";
 import {
@@ -248,25 +248,6 @@ export function rowLength(turns: readonly Turn[]): number {
 
 /** A human message and the answer to it. */
 export type Turn = Pick<Example, "prompt" | "answer">;
-
-/**
- * What the LLM learns of a conversation: ids [T], the last EOS left out, and the label of each position, the next token in answers and
- * `ignored` elsewhere.
- */
-export function labelledTurns(turns: readonly Turn[], ignored: number): { ids: Int32Array; labels: Int32Array } {
-  const length = turns.reduce((sum, { prompt, answer }) => sum + prompt.length + answer.length, 0);
-  const ids = new Int32Array(length);
-  const labels = new Int32Array(length).fill(ignored);
-  let at = 0;
-  for (const { prompt, answer } of turns) {
-    ids.set(prompt, at);
-    at += prompt.length;
-    ids.set(answer, at);
-    labels.set(answer, at - 1);
-    at += answer.length;
-  }
-  return { ids: ids.subarray(0, -1), labels: labels.subarray(0, -1) };
-}
 
 /** @throws {OptionError} when nothing is left */
 export function encodeQuestions(questions: readonly Question[], format: PromptFormat, options: EncodeOptions): SftData {

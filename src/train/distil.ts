@@ -5,11 +5,11 @@
 import { dirname, join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
-import { readJson } from "../files.ts";
 import type { SessionOptions } from "../graph/session.ts";
+import { readJson } from "../json.ts";
 import { randomMask } from "../mask/baselines.ts";
 import { type Mask, maskFromScores } from "../mask/mask.ts";
-import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
+import { channelScores } from "../mask/standardize.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type Parts, parameterArrays } from "../net/parameters.ts";
@@ -186,8 +186,5 @@ function entryScores(predictor: PredictorConfig, { predictor: own }: Parts, entr
   const { rank, block, ffnWidth } = predictor;
   const codebook = own!.head.get("codebook.weight")!.data;
   const column = Float32Array.from({ length: codebook.length / rank }, (_, i) => codebook[i * rank + entry]!);
-  const scores = standardizeScores(column, ffnWidth / block);
-  const importance = own!.head.get("importance")?.data;
-  if (importance) for (const [i, value] of importance.entries()) scores[i]! += value;
-  return spreadBlocks(scores, block);
+  return channelScores(column, { ffnWidth, block, importance: own!.head.get("importance")?.data });
 }

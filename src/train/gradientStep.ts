@@ -5,8 +5,9 @@
  */
 import type { Graph } from "../graph/graph.ts";
 import { SessionCache, type SessionOptions, type TensorData } from "../graph/session.ts";
+import { IGNORED } from "../net/labels.ts";
 import { type StepShape, TEACHER_HEAD, trainingGraph, warmStartGraph } from "../net/step.ts";
-import { type Batch, type BatchStream, IGNORED } from "./batches.ts";
+import type { Batch, BatchStream } from "./batches.ts";
 import { followFeature } from "./featureStatistics.ts";
 import { type StageConfig, type StageMasks, trainsPredictor } from "./stage.ts";
 import { warmStartTargets } from "./warmStart.ts";

@@ -4,12 +4,12 @@ import type { Model } from "../formats/huggingface.ts";
 import type { SessionOptions } from "../graph/session.ts";
 import { DivergenceMeter, type TaughtSequence } from "../net/divergenceMeter.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
+import { labelledTurns } from "../net/labels.ts";
 import { parameterArrays } from "../net/parameters.ts";
 import { madeOfRow, readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, instructionOf, type PromptFormat, predictorIds } from "../text/prompt.ts";
 import { evalRow } from "../text/scorers.ts";
-import { IGNORED } from "./batches.ts";
-import { exampleLength, labelledTurns } from "./data.ts";
+import { exampleLength } from "./data.ts";
 import { type Score, summarizeDivergence } from "./diagnose.ts";
 import type { Teacher } from "./teacher.ts";
 
@@ -46,7 +46,7 @@ export async function heldOutExamples(
       const turn = { prompt: format.promptIds(text), answer: format.answerIds(row.answers[0]!) };
       if (exampleLength(turn) > maxTokens) continue;
       examples.push({
-        ...{ domain: row.task, file: path, prompt: text, ...labelledTurns([turn], IGNORED) },
+        ...{ domain: row.task, file: path, prompt: text, ...labelledTurns([turn]) },
         predictorPrompt: predictorIds(format.tokenizer, text),
         predictorInstruction: predictorIds(format.tokenizer, instructionOf(text)),
       });

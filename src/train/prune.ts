@@ -27,12 +27,12 @@ import type { ModelConfig, Weights } from "../model/config.ts";
 import { permuteChannels } from "../model/permute.ts";
 import type { LabelledSequence } from "../net/evaluator.ts";
 import { importanceScores } from "../net/importance.ts";
+import { labelledTurns } from "../net/labels.ts";
 import { parameterArrays } from "../net/parameters.ts";
 import { Random } from "../random.ts";
-import { IGNORED } from "./batches.ts";
 import type { SavedModel } from "./checkpoint.ts";
-import { means, wardClusters } from "./cluster.ts";
-import { labelledTurns, type Question, type SftData } from "./data.ts";
+import { meanOf, means, wardClusters } from "./cluster.ts";
+import type { Question, SftData } from "./data.ts";
 import { STD_FLOOR } from "./featureStatistics.ts";
 import { type ReconstructionError, reconstructDown } from "./reconstruct.ts";
 import { mostLikely, softmaxRegression } from "./softmaxRegression.ts";
@@ -127,7 +127,7 @@ export async function prune(
       prompts: questions.length,
       entries: entries.map((_, group) => membersOf(group, groupOf, domainOf, data.domains)),
       ...router,
-      kept: keptImportance(perBlock, groupOf, { entries, without }, { L, count: tFfn / block }),
+      kept: keptByMasks(perBlock, groupOf, { entries, without }, { L, count: tFfn / block }),
       ...(reconstructed && { reconstruction: reconstructed.error }),
     },
   };
@@ -143,7 +143,7 @@ function codebook(
   L: number,
   { block, tFfn, core = 0, random: isRandom, seed }: PruneOptions,
 ): Codebook {
-  const general = means(perBlock, new Int32Array(perBlock.length), 1)[0]!;
+  const general = meanOf(perBlock);
   const shared = bestBlocks(general, { L, count: Math.round(core * (tFfn / block)) });
   const random = new Random(`prune/${seed}/random`);
   const sums = means(perBlock, groupOf, Math.max(...groupOf) + 1).map((mean, group) => {
@@ -218,7 +218,7 @@ function membersOf(
 }
 
 /** What masks keep of prompts' importance; `foreign` is the entry of half the number of groups on. */
-function keptImportance(
+function keptByMasks(
   perBlock: readonly Float64Array[],
   groupOf: Int32Array,
   { entries, without }: Codebook,
@@ -258,7 +258,7 @@ function reconstruct(
 
 /** Prompts, in the first wording of their questions, with their answers. */
 function sequencesOf(data: SftData, questions: readonly Question[]): LabelledSequence[] {
-  return questions.map((question) => labelledTurns([data.encode(question, question.wordings[0]!)], IGNORED));
+  return questions.map((question) => labelledTurns([data.encode(question, question.wordings[0]!)]));
 }
 
 /** Keeps logarithms finite. */
@@ -391,7 +391,7 @@ function learnRouter(
     })),
   );
   const all = points.map(({ feature }) => feature);
-  const mean = Float32Array.from(means(all, new Int32Array(all.length), 1)[0]!);
+  const mean = Float32Array.from(meanOf(all));
   const std = mean.map((centre, d) => {
     const variance = all.reduce((sum, feature) => sum + (feature[d]! - centre) ** 2, 0) / all.length;
     return Math.max(STD_FLOOR, Math.sqrt(variance));

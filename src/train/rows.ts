@@ -6,9 +6,10 @@
  * Shapes: B rows of a batch · T tokens of a row
  */
 import { OptionError } from "../errors.ts";
+import { labelledTurns } from "../net/labels.ts";
 import { Random } from "../random.ts";
-import { type Batch, type BatchStream, DomainDraws, emptyBatch, IGNORED } from "./batches.ts";
-import { labelledTurns, type Question, type SftData } from "./data.ts";
+import { type Batch, type BatchStream, DomainDraws, emptyBatch } from "./batches.ts";
+import type { Question, SftData } from "./data.ts";
 
 export interface TextRow {
   domain: number;
@@ -31,7 +32,7 @@ export function questionRows(data: SftData, seed: string): TextRow[] {
     return Array.from(random.permutation(questions.length), (item): TextRow => {
       const question = questions[item]!;
       const example = data.encode(question, question.wordings[random.int(question.wordings.length)]!);
-      const { ids } = labelledTurns([example], IGNORED);
+      const { ids } = labelledTurns([example]);
       const input = data.numPredictorInputs > 1 ? random.int(data.numPredictorInputs) : 0;
       const [starts, shared] = [new Int32Array(ids.length), new Int32Array(ids.length)];
       return { domain, question, predictorIds: example.predictorInputs[input], ids, starts, shared };

@@ -2,8 +2,9 @@
 import { copyFileSync, writeFileSync } from "node:fs";
 import { isDeepStrictEqual } from "node:util";
 import { OptionError } from "../errors.ts";
-import { makeFile, readJson } from "../files.ts";
+import { makeFile } from "../files.ts";
 import type { Model } from "../formats/huggingface.ts";
+import { readJson } from "../json.ts";
 import { boundaryOf } from "../manifest.ts";
 import { firstLayers } from "../model/backbone.ts";
 import type { ModelConfig, Weights } from "../model/config.ts";

@@ -2,7 +2,7 @@
 import type { SessionOptions } from "../graph/session.ts";
 import { foreignPartners } from "../mask/baselines.ts";
 import { type DenseMask, fromDenseMask, type Mask, maskFromScores, toDenseMask } from "../mask/mask.ts";
-import { spreadBlocks, standardizeScores } from "../mask/standardize.ts";
+import { channelScores } from "../mask/standardize.ts";
 import { DivergenceMeter } from "../net/divergenceMeter.ts";
 import { Evaluator } from "../net/evaluator.ts";
 import { type LearnedStaticMask, PREFIX } from "../net/step.ts";
@@ -82,8 +82,8 @@ export class StageEvaluation {
 
   #staticMask({ block, softTopK }: LearnedStaticMask): Mask {
     const dFfn = this.#stage.llm.ffnWidth;
-    const ofBlocks = standardizeScores(this.#parameters[`${PREFIX.static}scores`]!, dFfn / block);
-    return maskFromScores(spreadBlocks(ofBlocks, block), { dFfn, ...softTopK });
+    const ofBlocks = this.#parameters[`${PREFIX.static}scores`]!;
+    return maskFromScores(channelScores(ofBlocks, { ffnWidth: dFfn, block }), { dFfn, ...softTopK });
   }
 
   /** Scores under the mask in use and its controls; with a predictor also how its masks differ. */

@@ -8,13 +8,14 @@
  * Shapes: L layers · F channels of a layer, in F/block blocks of one score · R entries of the codebook
  */
 
-import { standardizeScores } from "../mask/standardize.ts";
+import { blockMeans, standardizeScores } from "../mask/standardize.ts";
 import type { PredictorConfig } from "../model/predictorConfig.ts";
 import type { Evaluator } from "../net/evaluator.ts";
+import { labelledTurns } from "../net/labels.ts";
 import { Random } from "../random.ts";
-import { addTurns, IGNORED } from "./batches.ts";
-import { kMeans, means, wardClusters } from "./cluster.ts";
-import { labelledTurns, type Question, type SftData, type Turn } from "./data.ts";
+import { addTurns } from "./batches.ts";
+import { kMeans, meanOf, means, wardClusters } from "./cluster.ts";
+import type { Question, SftData, Turn } from "./data.ts";
 
 /** What the predictor shall say of each of the sampled questions: of a codebook the entry, of a linear head the scores [L·F/block]. */
 export type WarmStart =
@@ -71,7 +72,7 @@ export async function prepareWarmStart(
       const turns: Turn[] = [data.encode(question, question.wordings[0]!)];
       if (sequenceLength)
         addTurns(turns, sequenceLength, () => data.encodeTurn(ofDomain[random.int(ofDomain.length)]!));
-      return labelledTurns(turns, IGNORED);
+      return labelledTurns(turns);
     }),
   );
   const perChannel = await evaluator.statistics(sequences);
@@ -109,13 +110,6 @@ export function warmStartTargets(targets: WarmStart, questions: readonly Questio
   return scores;
 }
 
-function blockMeans(channels: Float32Array, block: number): Float32Array {
-  if (block === 1) return channels;
-  return Float32Array.from({ length: channels.length / block }, (_, i) => {
-    return channels.subarray(i * block, (i + 1) * block).reduce((sum, value) => sum + value, 0) / block;
-  });
-}
-
 /** So that a long answer is not far from a short one. */
 function unitLength(point: Float32Array): Float32Array {
   const length = Math.sqrt(point.reduce((sum, value) => sum + value * value, 0)) || 1;
@@ -125,7 +119,7 @@ function unitLength(point: Float32Array): Float32Array {
 /** (x − mean)/std of each column over the rows: what is special about a row, not what all have in common. */
 function deviationsFromMean(rows: readonly ArrayLike<number>[]): Float32Array[] {
   const columns = rows[0]!.length;
-  const mean = means(rows, new Int32Array(rows.length), 1)[0]!;
+  const mean = meanOf(rows);
   const variance = new Float64Array(columns);
   for (const row of rows) for (let i = 0; i < columns; i++) variance[i]! += (row[i]! - mean[i]!) ** 2 / rows.length;
   return rows.map((row) => Float32Array.from(row, (x, i) => (x - mean[i]!) / Math.sqrt(variance[i]! + 1e-12)));
@@ -152,7 +146,7 @@ function firstEntries(
       codebook[i * R + entry] = scale * (contrast?.[entry]?.[i] ?? random.normal());
   }
   const numCore = Math.round((core * tFfn) / block);
-  const overall = means(statistics, new Int32Array(statistics.length), 1)[0]!;
+  const overall = meanOf(statistics);
   for (let layer = 0; layer < rows; layer += numBlocks) {
     const order = Array.from({ length: numBlocks }, (_, i) => layer + i).sort((a, b) => overall[b]! - overall[a]!);
     for (const i of order.slice(0, numCore)) codebook.fill(scale * CORE_SCORE, i * R, (i + 1) * R);

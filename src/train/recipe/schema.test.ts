@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 import { z } from "zod";
 import { base, changed } from "../../../test/support/recipe.ts";
 import { FileError, OptionError } from "../../errors.ts";
-import { readJson } from "../../files.ts";
+import { readJson } from "../../json.ts";
 import { parseRecipe } from "./read.ts";
 import { llmConfig, predictorConfig, recipeJsonSchema } from "./schema.ts";
 

@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { lossWords } from "../../../src/specialize/specialization.ts";
+import { shellWord } from "../../../src/words.ts";
 import {
   beginJob,
   deleteJob,
@@ -12,6 +13,7 @@ import {
   serveJob,
   stopJob,
 } from "../api.ts";
+import { fileName } from "../fileName.ts";
 import { bytes, count, duration, milliseconds, percent, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { jobs, loadJobs, watchJobs } from "../jobs.ts";
@@ -19,7 +21,6 @@ import { LineChart } from "../LineChart.tsx";
 import { Commands, DeleteButton, Failure, stopOnClick } from "../parts.tsx";
 import { Scroll } from "../Scroll.tsx";
 import { addServed, chooseModel, models, serviceState } from "../session.ts";
-import { fileName, shellWord } from "../shell.ts";
 import { keptStore, useKept, useStore } from "../store.ts";
 
 export function Specialize({ model }: { model: ServedModel }) {

@@ -1,7 +1,9 @@
 /** Saved masks of kinds of tasks: add, change, delete, export, and how far they overlap; and models for one task. */
 import { useMemo, useState } from "preact/hooks";
+import { shellWord } from "../../../src/words.ts";
 import { deleteTask, getMaskFile, type SavedTask, type ServedModel, saveTask } from "../api.ts";
 import { type Bits, decodeLayers, fits, shareKeeping } from "../channels.ts";
+import { fileName } from "../fileName.ts";
 import { percent, plural } from "../format.ts";
 import { Icon } from "../icons.tsx";
 import { MaskStrip, StripLegend } from "../MaskStrip.tsx";
@@ -10,7 +12,6 @@ import { OverlapMatrix } from "../OverlapMatrix.tsx";
 import { CopyButton, DeleteButton, Empty, Failure, KeepChoice, SureButton, useLoaded } from "../parts.tsx";
 import { loadTasks, tasks } from "../session.ts";
 import { keptShare } from "../settings.ts";
-import { fileName, shellWord } from "../shell.ts";
 import { Store, useStore } from "../store.ts";
 import { Specialize } from "./Specialize.tsx";
 
