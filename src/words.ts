@@ -1,4 +1,4 @@
-/** What others found wrong, as a part of our messages, on one line. */
+/** Words of our messages: what others found wrong, on one line; times; what is to be copied. */
 import type { z } from "zod";
 
 /** Flaws of one value that a message names. */
@@ -16,6 +16,13 @@ export function zodWords({ issues }: z.ZodError): string {
 /** Text of elsewhere in a message of ours: `JSON.parse` quotes what it could not read, with its newlines. */
 export function oneLine(text: string): string {
   return text.replace(/[\s\p{Cc}]+/gu, " ").trim();
+}
+
+/** "1 h 5 min", "12 min", "40 s". */
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** A word of a POSIX shell, in a command that is to be copied. */

@@ -20,7 +20,7 @@ import { readJsonLines } from "../text/jsonl.ts";
 import { composePrompt, type Instruction, type TaskExample, withBos } from "../text/prompt.ts";
 import { GENERATE_OPTIONS } from "./generateOptions.ts";
 import type { InstructionModel } from "./instructionModel.ts";
-import { chooseMask, modelTFfn, openFlaggedSource, type SourceFlags } from "./maskSource.ts";
+import { chooseMask, modelTFfn, openFlaggedSource, type SourceFlags, saysHow } from "./maskSource.ts";
 import { OneEngine } from "./oneEngine.ts";
 import { ResumableFile } from "./resumableFile.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
@@ -260,7 +260,7 @@ interface Masks extends AsyncDisposable {
 async function openMasks(model: InstructionModel, options: GenerateAnswersOptions, seed: number): Promise<Masks> {
   const { mask, source, keep, maxLoss, tFfn, text, threads, kvType, gpu, scoreCache: cache, signal } = options;
   const { numLayers, ffnWidth } = model.bundle;
-  const isMade = [source, keep, maxLoss, tFfn, text].some((option) => option !== undefined);
+  const isMade = saysHow(options);
   if (isMade && mask !== undefined) throw new OptionError("generate: wanted a mask, or how to make one, got both.");
   if (!isMade) {
     const one = mask === undefined || mask === "dense" ? fullMask(numLayers, ffnWidth) : mask;

@@ -38,6 +38,7 @@ import {
   type SourceChoice,
   type SourceFlags,
   type SourceOptions,
+  saysHow,
 } from "./maskSource.ts";
 import type { OpenPredictor, PredictorOptions, PromptedModel } from "./promptedModel.ts";
 import type { ScoreCacheOptions } from "./scoreCache.ts";
@@ -233,7 +234,7 @@ export class InstructionModel implements PromptedModel, Disposable {
     const { input, examples, mask, source, keep, maxLoss, tFfn, text, scoreCache, onProgress, ...rest } = options;
     const { maxTokens = MAX_TOKENS.fallback, ...engine } = rest;
     checkNumber("ask", "maxTokens", maxTokens, MAX_TOKENS);
-    if (mask !== undefined && [source, keep, maxLoss, tFfn, text].some((option) => option !== undefined))
+    if (mask !== undefined && saysHow(options))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
     const prompt = composePrompt(instruction, input, examples);
     const ids = this.promptIds(prompt);

@@ -5,7 +5,7 @@
  * Shapes: L layers · F FFN channels
  */
 import { createHash } from "node:crypto";
-import { type Budget, budgetTFfn, defaultTFfn } from "../bundle/budget.ts";
+import { type Budget, budgetTFfn, defaultTFfn, hasBudget } from "../bundle/budget.ts";
 import { FileError, OptionError } from "../errors.ts";
 import type { BundleManifest, Quality } from "../manifest.ts";
 import { meanRanks, randomScores, weightNorms } from "../mask/baselines.ts";
@@ -245,10 +245,14 @@ export async function openFlaggedSource(
 /** What says how the masks of prompts are made. */
 type MaskFlags = Pick<SourceFlags, "source" | "text"> & Budget;
 
+/** Whether anything was said of how to make them. */
+export function saysHow({ source, text, ...budget }: MaskFlags): boolean {
+  return source !== undefined || text !== undefined || hasBudget(budget);
+}
+
 /** Whether prompts get masks: unless told how, only those of a model that was trained under masks. Others would answer nonsense. */
 export function isMasked({ hasPredictor }: Pick<PromptedModel, "hasPredictor">, flags: MaskFlags): boolean {
-  const { source, text, keep, maxLoss, tFfn } = flags;
-  return hasPredictor || [source, text, keep, maxLoss, tFfn].some((option) => option !== undefined);
+  return hasPredictor || saysHow(flags);
 }
 
 /** For what is of no use without a mask. @throws {OptionError} unless prompts get masks */

@@ -42,6 +42,10 @@ export interface Budget {
   tFfn?: number | undefined;
 }
 
+/** Whether one was asked for. */
+export const hasBudget = ({ keep, maxLoss, tFfn }: Budget): boolean =>
+  [keep, maxLoss, tFfn].some((option) => option !== undefined);
+
 /** A share as someone writes it: "75%", "0.75"; NaN of all else. */
 export function parseShare(text: string): number {
   const [, digits, percent] = /^(\d+\.?\d*|\.\d+) ?(%?)$/.exec(text.trim()) ?? [];

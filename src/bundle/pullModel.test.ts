@@ -174,7 +174,11 @@ describe("a checkpoint", () => {
     hub.add(id, {
       files: { ...whole, "model.safetensors.index.json": '{"weight_map": {"a": "../../evil.safetensors"}}' },
     });
-    await refused(undefined, HubError, /may lie outside their folder/);
+    await refused(
+      undefined,
+      FileError,
+      /wanted a \.safetensors file of this folder, got "\.\.\/\.\.\/evil\.safetensors"/,
+    );
   });
 });
 

@@ -1,6 +1,6 @@
 import { writeFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
-import { type Budget, KEEP, parseShare } from "../bundle/budget.ts";
+import { type Budget, hasBudget, KEEP, parseShare } from "../bundle/budget.ts";
 import type { WantedForm } from "../bundle/formOptions.ts";
 import { isTiny } from "../bundle/pulledModels.ts";
 import { greedySampling } from "../engine/sampling.ts";
@@ -93,7 +93,7 @@ export async function converse(
         waiting.end();
         if (event.type === "start") {
           empty = noAnswer(event.mask);
-          const wanted = mask.kind !== "auto" ? {} : isTold(mask) ? mask : budget;
+          const wanted = mask.kind !== "auto" ? {} : hasBudget(mask) ? mask : budget;
           kept = `${keptLine(event.mask, wanted)}, ${sourceWords(event.mask.source)}${qualityWords(event.mask.quality)}`;
         } else if (event.type === "end") end = event;
         else if (event.type === "text") {
@@ -200,8 +200,6 @@ export async function converse(
   }
   lines.close();
 }
-
-const isTold = ({ keep, maxLoss, tFfn }: Budget) => [keep, maxLoss, tFfn].some((option) => option !== undefined);
 
 /** @throws {InputError} without a name or messages @throws {FileError} if the file exists, or cannot be written */
 function saveConversation(path: string, conversation: { model: string; messages: readonly ChatMessage[] }): void {

@@ -7,8 +7,8 @@ import {
   type SpecializeEvent,
 } from "../specialize/specialization.ts";
 import { type SpecializeOptions, specialize } from "../specialize/specialize.ts";
-import { duration, shownPrompt } from "../specialize/taskCard.ts";
-import { shellWord } from "../words.ts";
+import { shownPrompt } from "../specialize/taskCard.ts";
+import { duration, shellWord } from "../words.ts";
 import { isConfirmed } from "./confirmation.ts";
 import { interruption } from "./interruption.ts";
 import { percent, printJson } from "./options.ts";

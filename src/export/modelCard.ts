@@ -1,7 +1,9 @@
 /** The model card of an export: what it is, where it comes from, how to load it, what to check. Every number in it is counted. */
+
 import { type BundleManifest, IMPORT_RECIPE } from "../manifest.ts";
 import { countParameters, type ModelConfig } from "../model/config.ts";
 import { type ExportManifest, exportManifestName, ggufFileName } from "./exportManifest.ts";
+import { plain, row, thousands } from "./markdown.ts";
 import { describe, title } from "./weights.ts";
 
 /** @param source the whole model's shape and manifest */
@@ -78,15 +80,4 @@ export function modelCard(about: ExportManifest, source: { config: ModelConfig; 
 function promptFormat({ promptTemplate }: BundleManifest): string {
   if (promptTemplate === "{prompt}") return "Prompts are written in its chat template, where it has one.";
   return `A prompt is given as ${plain(JSON.stringify(promptTemplate))}, with the text in place of \`{prompt}\`, as its chat template does.`;
-}
-
-const thousands = (value: number) => value.toLocaleString("en-US");
-const row = (name: string, value: string) => `| ${plain(name)} | ${plain(value)} |`;
-
-/** Text of others on one line, without what Markdown or HTML would take for its own. */
-function plain(text: string): string {
-  return text
-    .replace(/\s+/g, " ")
-    .trim()
-    .replace(/[\\|<>[\]`*_#]/g, "\\$&");
 }

@@ -1,9 +1,11 @@
 /** Reports: one self-contained HTML file from the logs of training runs and the results of evaluations. */
+
 import { existsSync, writeFileSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
 import { writing } from "../files.ts";
 import { type EvaluationRow, type MaskRow, type MetricsRow, readRunLog, type TrainRow } from "../train/runLog.ts";
+import { duration } from "../words.ts";
 import { type Chart, escapeHtml, lineChart, type Point, type Series, short } from "./chart.ts";
 import { type Evaluation, evaluationSections, mean, readEvaluation } from "./evaluations.ts";
 import { style } from "./style.ts";
@@ -80,21 +82,12 @@ function facts(run: Extract<MetricsRow, { kind: "run" }> | undefined, steps: rea
     list.push(
       ["steps", String(steps.at(-1)!.step)],
       ["tokens", short(tokens)],
-      ["training time", duration(ms)],
+      ["training time", duration(ms / 1000)],
       ["tokens per second", ms > 0 ? short((tokens / ms) * 1000) : "–"],
       ["padding", `${short(100 * (1 - tokens / positions))} %`],
     );
   }
   return `<dl>${list.map(([name, value]) => `<div><dt>${escapeHtml(name)}</dt><dd>${value}</dd></div>`).join("")}</dl>`;
-}
-
-function duration(ms: number): string {
-  const minutes = Math.round(ms / 60_000);
-  return minutes < 1
-    ? `${Math.round(ms / 1000)} s`
-    : minutes < 60
-      ? `${minutes} min`
-      : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 interface StepChart {

@@ -6,6 +6,7 @@
  *
  * Shapes: F FFN channels of a layer · K kept ones (t_ffn)
  */
+
 import { existsSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
@@ -24,6 +25,7 @@ import type { ReadPrompt } from "../answer/prompts.ts";
 import type { ScoreCacheOptions } from "../answer/scoreCache.ts";
 import type { SourceName } from "../answer/sourceNames.ts";
 import type { Budget } from "../bundle/budget.ts";
+import { hasBudget } from "../bundle/budget.ts";
 import type { Bundle } from "../bundle/bundle.ts";
 import type { CacheOptions } from "../bundle/cacheEntries.ts";
 import { defaultContextLength, estimate, readStoredModel, type StoredModel } from "../bundle/estimate.ts";
@@ -554,9 +556,7 @@ export class LocalService implements InferenceService {
     request: Budget,
     signal: AbortSignal,
   ): Promise<NamedMask> {
-    const budget = budgetIn(request);
-    const isTold = Object.values(budget).some((one) => one !== undefined);
-    const kept = isTold ? modelTFfn(model, budget, source) : info.tFfn;
+    const kept = hasBudget(request) ? modelTFfn(model, budgetIn(request), source) : info.tFfn;
     return kept === info.dFfn ? masks.dense() : await masks.of(instruction, kept, signal);
   }
 

@@ -1,5 +1,8 @@
 /** The card of a specialised model: what it is for, what it is made of, what it lost and gained. Every number in it was measured. */
+
 import { byteSize } from "../bundle/memory.ts";
+import { plain, row, thousands } from "../export/markdown.ts";
+import { duration } from "../words.ts";
 import type { Distance, Specialization } from "./specialization.ts";
 
 /** Paths in it are those of the result's folder. */
@@ -126,28 +129,11 @@ function promptsWords({ model, data: { prompts } }: Specialization): string {
 
 const distance = ({ kl, agreement }: Distance) =>
   `a KL of ${kl.toFixed(3)} nats and ${share(agreement)} the same token`;
-const row = (...cells: string[]) => `| ${cells.map(plain).join(" | ")} |`;
 const share = (value: number) => `${(100 * value).toFixed(1)} %`;
-const thousands = (value: number) => value.toLocaleString("en-US");
 const milliseconds = (ms: number) => `${ms.toFixed(ms < 10 ? 1 : 0)} ms`;
 const rate = (value: number | undefined) => value?.toFixed(1) ?? "–";
 
 /** A prompt in the form that was learned, which stands between quotes in a shell. */
 export function shownPrompt({ answers }: Specialization): string {
   return answers.map(({ prompt }) => prompt).find((prompt) => /^[^"\\`$!\n\p{Cc}]{1,200}$/u.test(prompt)) ?? "…";
-}
-
-/** "1 h 5 min", "12 min", "40 s". */
-export function duration(seconds: number): string {
-  if (seconds < 90) return `${Math.ceil(seconds)} s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-}
-
-/** Text of others on one line, without what Markdown or HTML would take for its own. */
-function plain(text: string): string {
-  return text
-    .replace(/\s+/g, " ")
-    .trim()
-    .replace(/[\\|<>[\]`*_#]/g, "\\$&");
 }

@@ -1,4 +1,5 @@
 /** Numbers as text. A unit stays on the line of its number. */
+import { duration as spoken } from "../../src/words.ts";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const oneDigit = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
@@ -8,11 +9,7 @@ export const percent = (share: number): string => `${(share < 0.2 ? oneDigit : w
 export const milliseconds = (ms: number): string =>
   ms >= 10_000 ? `${oneDigit.format(ms / 1000)}\u00a0s` : `${(ms < 10 ? oneDigit : whole).format(ms)}\u00a0ms`;
 /** As the command line says it: "40 s", "12 min", "1 h 5 min". */
-export function duration(seconds: number): string {
-  if (seconds < 90) return `${Math.ceil(seconds)}\u00a0s`;
-  const minutes = Math.round(seconds / 60);
-  return minutes < 60 ? `${minutes}\u00a0min` : `${Math.floor(minutes / 60)}\u00a0h ${minutes % 60}\u00a0min`;
-}
+export const duration = (seconds: number): string => spoken(seconds).replace(/(\d) /g, "$1\u00a0");
 export const perSecond = (tokens: number, ms: number): string =>
   tokens > 0 && ms > 0 ? `${count((tokens / ms) * 1000)}\u00a0tokens/s` : "–";
 export const bytes = (n: number): string =>

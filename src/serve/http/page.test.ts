@@ -72,7 +72,7 @@ test("of the sources outside its own the page has those alone that it is compare
       ([, path]) => path,
     ),
   );
-  expect([...new Set(outer)].sort()).toEqual(["report/chart.ts", "specialize/specialization.ts"]);
+  expect([...new Set(outer)].sort()).toEqual(["report/chart.ts", "specialize/specialization.ts", "words.ts"]);
   for (const name of outer)
     expect(readFileSync(join(folder, "../../src", name!), "utf8")).not.toMatch(/^import (?!type)/m);
 });

@@ -9,7 +9,7 @@ import { ownPartial, removePartials } from "../../files.ts";
 
 const web = fileURLToPath(new URL("../../../web", import.meta.url));
 /** What the page is built of, in a checkout; a package has it built. */
-const outer = ["report/chart.ts", "specialize/specialization.ts"].map((name) => `../src/${name}`);
+const outer = ["report/chart.ts", "specialize/specialization.ts", "words.ts"].map((name) => `../src/${name}`);
 const sources = ["index.html", "vite.config.ts", "public", "src", ...outer, "../package-lock.json"];
 const types: Record<string, string> = {
   ".html": "text/html; charset=utf-8",
