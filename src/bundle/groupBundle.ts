@@ -13,7 +13,7 @@ import { channelLayout, channelMetadata, channelsName, channelTensors, layerData
 export function checkGroupable({ predictor, block }: Bundle, operation: string): void {
   if (!predictor) return;
   throw new OptionError(
-    `${operation}: wanted a model without a predictor to put into blocks, got one whose predictor ${block === 1 ? "chooses single channels" : `was trained in blocks of ${block}`}. Leave --blocks out.`,
+    `${operation}: wanted a model without a predictor to put into blocks, got one whose predictor ${block === 1 ? "chooses single channels" : `was trained in blocks of ${block}`}. Leave --block out.`,
   );
 }
 

@@ -1,4 +1,4 @@
-/** `--blocks` of `import` and `pack`: a bundle whose channels are put into blocks once it is made. */
+/** `--block` of `import` and `pack`: a bundle whose channels are put into blocks once it is made. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";

@@ -12,7 +12,7 @@ import { Progress } from "./progress.ts";
 interface Options {
   type?: PackOptions["type"];
   checkpoint?: boolean;
-  blocks?: number;
+  block?: number;
   tokenizer?: string;
   licence?: string;
   text?: string;
@@ -24,7 +24,7 @@ interface Options {
 export async function importAction(
   source: string,
   out: string,
-  { checkpoint, blocks, text, threads, measure, ...options }: Options,
+  { checkpoint, block, text, threads, measure, ...options }: Options,
 ): Promise<void> {
   if (text !== undefined && (checkpoint || !measure))
     throw new OptionError("import: wanted no --text where nothing is measured, got one. Leave it out.");
@@ -37,11 +37,11 @@ export async function importAction(
   const as = checkpoint ? "checkpoint" : "bundle";
   const signal = interruption("import: stopped. Nothing was written.");
   const make = async (folder: string) => {
-    const importing = importModel(source, folder, { ...options, as, block: blocks, onProgress, signal });
+    const importing = importModel(source, folder, { ...options, as, block, onProgress, signal });
     const { notes } = await importing.finally(() => progress?.finish());
     for (const note of notes) process.stderr.write(`${note}\n`);
   };
-  await makeInBlocks("import", out, blocks, make, signal);
+  await makeInBlocks("import", out, block, make, signal);
   if (!checkpoint && measure) await measureBundle(out, { text, threads });
   process.stderr.write(
     checkpoint

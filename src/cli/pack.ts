@@ -7,19 +7,19 @@ import { interruption } from "./interruption.ts";
 interface Options {
   type: WeightType;
   ffnType?: WeightType;
-  blocks?: number;
+  block?: number;
 }
 
 /** `ifprune pack` */
-export async function packAction(checkpoint: string, out: string, { type, ffnType, blocks }: Options): Promise<void> {
+export async function packAction(checkpoint: string, out: string, { type, ffnType, block }: Options): Promise<void> {
   const make = async (folder: string) => {
     const notes = await packBundle(checkpointFolders(checkpoint)[0] ?? checkpoint, folder, {
       type,
       ffnType,
-      block: blocks,
+      block,
     });
     for (const note of notes) process.stderr.write(`${note}\n`);
   };
-  await makeInBlocks("pack", out, blocks, make, interruption("pack: stopped. Nothing was written."));
+  await makeInBlocks("pack", out, block, make, interruption("pack: stopped. Nothing was written."));
   process.stderr.write(`${out}: ${type} bundle${ffnType === undefined ? "" : `, gate and up in ${ffnType}`}\n`);
 }

@@ -72,8 +72,8 @@ export function formFlag(): Option {
     .default(DEFAULT_FORM);
 }
 
-export function blocksFlag(): Option {
-  return numberFlag("--blocks <n>", {
+export function blockFlag(): Option {
+  return numberFlag("--block <n>", {
     words:
       "put channels into blocks of n that matter for the same prompts, so that masks of blocks are run within one model (--form)",
     isInteger: true,

@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import type { PackOptions } from "../../bundle/packBundle.ts";
 import { ENGINE_OPTIONS } from "../../engine/engineOptions.ts";
-import { blocksFlag, late } from "./flags.ts";
+import { blockFlag, late } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 const TYPES = ["keep", "F32", "BF16", "F16", "Q8_0", "Q4_0"] as const satisfies PackOptions["type"][];
@@ -23,7 +23,7 @@ export function importCommand(): Command {
       "--checkpoint",
       "make a float32 checkpoint instead, which `ifprune train` starts from (4 bytes a parameter), also of a bundle",
     )
-    .addOption(blocksFlag().conflicts("checkpoint"))
+    .addOption(blockFlag().conflicts("checkpoint"))
     .option("--tokenizer <file>", "of a llama2.c checkpoint")
     .option("--licence <text>", "licence of the weights, for the provenance (default: what the model says)")
     .option("--text <file>", "measure what masks by --source glass and text cost too, made of this text")

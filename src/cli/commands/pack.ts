@@ -1,6 +1,6 @@
 import { Command, Option } from "commander";
 import type { WeightType } from "../../formats/quantize.ts";
-import { blocksFlag, late } from "./flags.ts";
+import { blockFlag, late } from "./flags.ts";
 
 export function packCommand(): Command {
   return new Command("pack")
@@ -18,6 +18,6 @@ export function packCommand(): Command {
         "type of the FFN's gate and up matrices, if another: they are most of a model",
       ).choices(["F32", "F16", "Q8_0", "Q4_0"] satisfies WeightType[]),
     )
-    .addOption(blocksFlag())
+    .addOption(blockFlag())
     .action(late(async () => (await import("../pack.ts")).packAction));
 }
