@@ -137,6 +137,8 @@ export class BusyError extends IfpruneError {
     message: string,
     /** Seconds after which it may be worth trying again. */
     readonly retryAfter: number,
+    /** Whether no more are taken at all, as the server ends. */
+    readonly isEnding = false,
   ) {
     super("busy", message);
   }

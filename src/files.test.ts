@@ -1,10 +1,15 @@
 import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
+  closeSync,
   existsSync,
+  fstatSync,
+  lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   truncateSync,
   utimesSync,
@@ -17,8 +22,57 @@ import { Worker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import { temporaryFolder } from "../test/support/models.ts";
 import { FileError, MemoryError } from "./errors.ts";
-import { checkWithin, makeFile, makeFolder, makeFolders, ReadableFile, removePartials, writing } from "./files.ts";
+import {
+  checkNewFolder,
+  checkWithin,
+  makeFile,
+  makeFolder,
+  makeFolders,
+  ReadableFile,
+  removePartials,
+  writeWhole,
+  writing,
+} from "./files.ts";
 import { ownTag } from "./processes.ts";
+
+test("a file that was closed is neither read nor closed again, whoever has its descriptor by then", () => {
+  const path = join(temporaryFolder(), "own.bin");
+  writeFileSync(path, "own");
+  const own = new ReadableFile(path);
+  own[Symbol.dispose]();
+  const others = openSync(path, "r"); // the number that was free
+  try {
+    expect(() => own.read(0, 3, "a tensor")).toThrow(
+      /wanted a tensor of a model that is open, got one that was disposed/,
+    );
+    own[Symbol.dispose]();
+    expect(fstatSync(others).size).toBe(3);
+  } finally {
+    closeSync(others);
+  }
+});
+
+test("a new folder has a name, and nothing in its place, not even a link that leads nowhere", () => {
+  const link = join(temporaryFolder(), "link");
+  symlinkSync("nowhere", link);
+  expect(() => checkNewFolder("", "test")).toThrow(/^test: wanted the name of a new folder, got an empty one\./);
+  expect(() => checkNewFolder(link, "test")).toThrow(/which exists/);
+});
+
+test("a text is written whole or not at all, through a link, and into what is no file", () => {
+  const folder = temporaryFolder();
+  const [path, link] = [join(folder, "out"), join(folder, "link")];
+  writeFileSync(path, "before");
+  symlinkSync("out", link);
+  writeWhole(link, "after");
+  expect([lstatSync(link).isSymbolicLink(), readFileSync(path, "utf8"), readdirSync(folder)]).toEqual([
+    true,
+    "after",
+    ["link", "out"],
+  ]);
+  writeWhole("/dev/null", "gone");
+  expect(statSync("/dev/null").isFile()).toBe(false);
+});
 
 test("more than a buffer can hold is a MemoryError", () => {
   const path = join(temporaryFolder(), "x.bin");

@@ -15,6 +15,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import type { FileHandle } from "node:fs/promises";
@@ -31,6 +32,7 @@ const maxCallBytes = 1 << 30;
 export class ReadableFile implements Disposable {
   readonly size: number;
   readonly #descriptor: number;
+  #isClosed = false;
 
   /** @throws {FileError} if `path` is not a file that can be read */
   constructor(readonly path: string) {
@@ -64,8 +66,10 @@ export class ReadableFile implements Disposable {
     return buffer;
   }
 
-  /** Fills `target` from `offset`. @throws {FileError} if the file ends before */
+  /** Fills `target` from `offset`. @throws {FileError} if the file ends before, or is closed: its descriptor may be another file's by now */
   readInto(target: Uint8Array, offset: number, what: string): void {
+    if (this.#isClosed)
+      throw new FileError(this.path, `wanted ${what} of a model that is open, got one that was disposed.`);
     for (let done = 0; done < target.length; ) {
       const count = readSync(
         this.#descriptor,
@@ -80,6 +84,8 @@ export class ReadableFile implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     closeSync(this.#descriptor);
   }
 }
@@ -114,9 +120,20 @@ export async function writeBeside(file: FileHandle, bytes: Uint8Array, position:
   }
 }
 
+/** Whether there is something of that name, if only a link that leads nowhere. */
+export function isTaken(path: string): boolean {
+  if (existsSync(path)) return true;
+  try {
+    return lstatSync(path).isSymbolicLink();
+  } catch {
+    return false;
+  }
+}
+
 /** @param operation for the message @throws {OptionError} if there is something of that name, or nothing to make it in */
 export function checkNewFolder(path: string, operation: string): void {
-  if (existsSync(path)) {
+  if (path === "") throw new OptionError(`${operation}: wanted the name of a new folder, got an empty one.`);
+  if (isTaken(path)) {
     throw new OptionError(`${operation}: wanted a new folder, got "${path}", which exists. Remove it first.`);
   }
   if (!existsSync(dirname(resolve(path))))
@@ -163,7 +180,7 @@ export async function makeFolder(
   try {
     writing(path, () => mkdirSync(partial));
     await write(partial);
-    renameSync(partial, path);
+    writing(path, () => renameSync(partial, whole));
   } catch (error) {
     rmSync(partial, { recursive: true, force: true });
     throw isNoPlace(error) ? refused(path, error, "Nothing of it is left.") : error;
@@ -191,6 +208,13 @@ export function makeFile(path: string, write: (partial: string) => void, hint?: 
   } finally {
     rmSync(partial, { force: true });
   }
+}
+
+/** Writes a text of the user's choice of place, as {@link makeFile}; through a link, and into what is no file, as `/dev/stdout`. @throws {FileError} if the system refuses */
+export function writeWhole(path: string, text: string): void {
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there?.isFile() === false) writing(path, () => writeFileSync(path, text));
+  else makeFile(there ? realpathSync(path) : path, (partial) => writeFileSync(partial, text));
 }
 
 const partialMark = "partial-";

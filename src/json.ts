@@ -34,6 +34,11 @@ export function readText(path: string, most = maxTextBytes): string {
     if (cause instanceof FileError) throw cause;
     throw unreadable(path, cause);
   }
+  return decodeText(bytes, path);
+}
+
+/** @param path what the bytes are from, for errors @throws {FileError} if they are not UTF-8 */
+export function decodeText(bytes: Uint8Array, path: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes); // a BOM stays, as bytes are compared
   } catch (cause) {

@@ -66,3 +66,14 @@ export function readNumbers<const Table extends Record<string, NumberOption>>(
   });
   return Object.fromEntries(entries) as Complete<Table>;
 }
+
+/** @throws {OptionError} if a value that is given is none of the choices */
+export function checkChoice<Choice>(
+  where: string,
+  name: string,
+  value: Choice | undefined,
+  choices: readonly Choice[],
+): void {
+  if (value === undefined || choices.includes(value)) return;
+  throw new OptionError(`${where}: wanted ${name} to be one of ${choices.join(", ")}, got ${value}.`);
+}

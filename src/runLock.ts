@@ -1,6 +1,6 @@
-/** A lock file that keeps two trainers out of one run's folder, and that a trainer killed in any way does not leave locked. */
+/** A lock file that keeps two processes out of one job, as two trainers of a run's folder, and that a process killed in any way does not leave locked. */
 import { constants, copyFileSync, linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { FileError } from "./errors.ts";
 import { ownPartial, removePartials, writing } from "./files.ts";
 import { isAlive, ownProcess, type ProcessMark, processSchema } from "./processes.ts";
@@ -14,12 +14,20 @@ export const lockName = "trainer.lock";
  * @throws {FileError} if another process holds it, or this one already does
  */
 export function lockRun(runDir: string): Disposable {
-  const path = join(runDir, lockName);
-  removePartials(runDir, `${lockName}.`);
+  return lockBy(join(runDir, lockName), "a run that nobody trains");
+}
+
+/**
+ * The same by a file of any name.
+ *
+ * @param wanted what is wanted, for the message
+ */
+export function lockBy(path: string, wanted: string): Disposable {
+  removePartials(dirname(path), `${basename(path)}.`);
   const own = `${path}.${ownPartial()}`;
   try {
     writing(own, () => writeFileSync(own, JSON.stringify(ownProcess()), { flag: "wx" }));
-    while (!linkIfAbsent(own, path)) removeIfStale(path);
+    while (!linkIfAbsent(own, path)) removeIfStale(path, wanted);
   } finally {
     rmSync(own, { force: true });
   }
@@ -49,14 +57,14 @@ function linkIfAbsent(file: string, path: string): boolean {
 
 const copyIfAbsent = (file: string, path: string): void => copyFileSync(file, path, constants.COPYFILE_EXCL);
 
-function removeIfStale(path: string): void {
+function removeIfStale(path: string, wanted: string): void {
   const stale = readIfPresent(path);
   if (stale === undefined) return;
   const holder = parseHolder(stale);
   if (holder && isAlive(holder)) {
     throw new FileError(
       path,
-      `wanted a run that nobody trains, got one held by process ${holder.pid} on ${holder.host}. ` +
+      `wanted ${wanted}, got one held by process ${holder.pid} on ${holder.host}. ` +
         "Wait for it or stop it; if it is surely gone, delete this file.",
     );
   }

@@ -1,15 +1,18 @@
 /** The path from prompt to answer, with text at both ends: a bundle, its tokenizer, its masks and the engine joined. */
+
 import { join } from "node:path";
 import type { Budget } from "../bundle/budget.ts";
 import { Bundle } from "../bundle/bundle.ts";
+import { WANTED_FORMS } from "../bundle/formOptions.ts";
 import type { MaskForm } from "../bundle/maskModel.ts";
+import { GPUS, KV_TYPES } from "../bundle/memory.ts";
 import { DEFAULT_MODEL } from "../bundle/pulledModels.ts";
 import type { EngineProvider, FeatureEngine } from "../engine/engine.ts";
 import { MAX_TOKENS } from "../engine/engineOptions.ts";
 import { OptionError } from "../errors.ts";
 import { boundaryOf, type VerifyFilesOptions } from "../manifest.ts";
 import { checkMask, fullMask, type Mask } from "../mask/mask.ts";
-import { checkNumber } from "../options.ts";
+import { checkChoice, checkNumber } from "../options.ts";
 import { atOnce, inTurns, type Steps } from "../steps.ts";
 import { chatTemplateName } from "../text/chatTemplate.ts";
 import {
@@ -234,6 +237,9 @@ export class InstructionModel implements PromptedModel, Disposable {
     const { input, examples, mask, source, keep, maxLoss, tFfn, text, scoreCache, onProgress, ...rest } = options;
     const { maxTokens = MAX_TOKENS.fallback, ...engine } = rest;
     checkNumber("ask", "maxTokens", maxTokens, MAX_TOKENS);
+    checkChoice("ask", "kvType", engine.kvType, KV_TYPES);
+    checkChoice("ask", "form", engine.form, WANTED_FORMS);
+    checkChoice("ask", "gpu", engine.gpu, GPUS);
     if (mask !== undefined && saysHow(options))
       throw new OptionError("ask: wanted a mask, or how to make one, got both.");
     const prompt = composePrompt(instruction, input, examples);
@@ -259,6 +265,7 @@ export class InstructionModel implements PromptedModel, Disposable {
         yield id;
       }
     }
+    let isRead = false;
     const told: TextAnswer = {
       mask: result.mask,
       form: result.form,
@@ -275,7 +282,12 @@ export class InstructionModel implements PromptedModel, Disposable {
         for await (const piece of told) text += piece;
         return text;
       },
-      [Symbol.asyncIterator]: () => textOf(told.tokens, this.tokenizer.stream()),
+      [Symbol.asyncIterator]: () => {
+        if (isRead)
+          throw new OptionError("answer: wanted to be read once, got asked for its text again. Keep what came.");
+        isRead = true;
+        return textOf(told.tokens, this.tokenizer.stream());
+      },
       [Symbol.asyncDispose]: () => result[Symbol.asyncDispose](),
     };
     return told;

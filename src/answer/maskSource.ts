@@ -291,6 +291,7 @@ export async function chooseMask(
 ): Promise<ChosenMask> {
   checkTFfn(tFfn, ffnWidth);
   const { scores, cached } = await source.scores(prompt, options);
+  options.signal?.throwIfAborted();
   const mask = maskFromScores(scores, { dFfn: ffnWidth, tFfn, epsilon: source.epsilon });
   return { mask, source: source.name, cached };
 }

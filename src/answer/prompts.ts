@@ -80,7 +80,7 @@ function encodePrompt(model: PromptReading, prompt: Prompt): ReadPrompt {
       const { bosToken } = tokenizer;
       const isOpened = bosToken !== undefined && prompt.text.startsWith(bosToken); // clients that decode ids have it
       const text = isOpened ? prompt.text.slice(bosToken.length) : prompt.text;
-      const ids = withBos(tokenizer, tokenizer.encode(text));
+      const ids = withBos(tokenizer, tokenizer.encodeParts([{ text, isTrusted: true }])); // with special tokens, as who writes a whole prompt means them
       return continued(ids, prompt.text, tokenizer);
     }
     case "ids":

@@ -18,10 +18,13 @@ test("a text whose writer is gone, also in the middle of a part, goes on after t
     writeFileSync(`${path}.partial`, "one\ntwo ☃\nthr"); // killed while it wrote
   }
   expect(existsSync(path)).toBe(false);
-  using second = new ResumableFile(path, job, none);
-  expect(second.counts).toEqual({ lines: 2 });
-  second.append("three\n", { lines: 3 });
-  second.finish();
+  {
+    using second = new ResumableFile(path, job, none);
+    expect(() => new ResumableFile(path, { ...job, seed: 2 }, none)).toThrow(/nobody writes, got one held by process/);
+    expect(second.counts).toEqual({ lines: 2 });
+    second.append("three\n", { lines: 3 });
+    second.finish();
+  }
   expect(readFileSync(path, "utf8")).toBe("one\ntwo ☃\nthree\n");
   expect(readdirSync(folder)).toEqual(["out"]);
 });

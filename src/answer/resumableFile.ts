@@ -17,6 +17,7 @@ import { z } from "zod";
 import { FileError, OptionError } from "../errors.ts";
 import { makeFile, writeFully, writing } from "../files.ts";
 import { readJson } from "../json.ts";
+import { lockBy } from "../runLock.ts";
 
 /** All that the text depends on, by name. Long values are given by their hashes. */
 type Job = Readonly<Record<string, string | number>>;
@@ -27,10 +28,11 @@ const progressSchema = z.strictObject({
   counts: z.record(z.string(), z.number().int().nonnegative()),
 });
 
-/** An open one. Two processes of one job write the same bytes to the same places. */
+/** An open one, which no other process writes meanwhile. */
 export class ResumableFile<Counts extends Record<string, number>> implements Disposable {
   readonly #path: string;
   readonly #job: Job;
+  readonly #lock: Disposable;
   readonly #descriptor: number;
   #bytes = 0;
   #counts: Counts;
@@ -38,7 +40,7 @@ export class ResumableFile<Counts extends Record<string, number>> implements Dis
   /**
    * @param counts of a job that begins; by them it knows where to go on
    * @throws {OptionError} if the file exists
-   * @throws {FileError} if what is there is of another job or damaged, or the system refuses to write
+   * @throws {FileError} if what is there is of another job or damaged, another process writes it, or the system refuses to write
    */
   constructor(path: string, job: Job, counts: Counts) {
     this.#path = path;
@@ -48,9 +50,15 @@ export class ResumableFile<Counts extends Record<string, number>> implements Dis
       throw new OptionError(
         `write: wanted a new file, got "${path}", which exists. Remove it, or choose another name.`,
       );
-    if (existsSync(this.#progressPath) && existsSync(this.#partialPath)) this.#readProgress();
-    else rmSync(this.#progressPath, { force: true }); // of a text that was removed
-    this.#descriptor = this.#written(() => openSync(this.#partialPath, this.#bytes === 0 ? "w" : "r+"));
+    this.#lock = lockBy(`${path}.lock`, "a file that nobody writes");
+    try {
+      if (existsSync(this.#progressPath) && existsSync(this.#partialPath)) this.#readProgress();
+      else rmSync(this.#progressPath, { force: true }); // of a text that was removed
+      this.#descriptor = this.#written(() => openSync(this.#partialPath, this.#bytes === 0 ? "w" : "r+"));
+    } catch (error) {
+      this.#lock[Symbol.dispose]();
+      throw error;
+    }
     const { size } = fstatSync(this.#descriptor);
     if (size < this.#bytes) {
       this[Symbol.dispose]();
@@ -85,6 +93,7 @@ export class ResumableFile<Counts extends Record<string, number>> implements Dis
 
   [Symbol.dispose](): void {
     closeSync(this.#descriptor);
+    this.#lock[Symbol.dispose]();
   }
 
   get #partialPath(): string {

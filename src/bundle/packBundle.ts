@@ -90,7 +90,7 @@ export async function packBundle(
   options: PackOptions & { type: WeightType },
 ): Promise<string[]> {
   const { files, format: _, ...manifest } = readManifest(checkpoint, "ifprune-checkpoint");
-  await verifyFiles(checkpoint, { files });
+  await verifyFiles(checkpoint, { files }, { signal: options.signal });
   const { tFfn, epsilon, bosId, eosId } = manifest;
   using llm = new ModelFolder(join(checkpoint, "llm"));
   const { ffnWidth, numLayers } = llm.config;

@@ -171,7 +171,7 @@ test("a conversation is saved in a new file, and only there", async () => {
   const service = new FakeService();
   const written = await typed(service, `/save ${path}`, "first", "/save", `/save ${path}`, `/save ${path}`);
   expect(written).toContain("wanted a file, got none");
-  expect(written).toContain(`${path}: wanted to write a new file, got EEXIST`);
+  expect(written).toContain(`${path}: wanted a new file, got one that exists. Choose another name.`);
   expect(existsSync(path)).toBe(true);
   expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({
     model: "tiny",

@@ -1,10 +1,10 @@
-import { writeFileSync } from "node:fs";
 import { createInterface, type Interface } from "node:readline";
 import { type Budget, hasBudget, KEEP, parseShare } from "../bundle/budget.ts";
 import type { WantedForm } from "../bundle/formOptions.ts";
 import { isTiny } from "../bundle/pulledModels.ts";
 import { greedySampling } from "../engine/sampling.ts";
 import { FileError, IfpruneError, InputError } from "../errors.ts";
+import { isTaken, writeWhole } from "../files.ts";
 import { checkNumber } from "../options.ts";
 import { openLocalService } from "../serve/localService.ts";
 import type { GenerationEvent, InferenceService, MaskRequest, ServedModel } from "../serve/service.ts";
@@ -206,12 +206,8 @@ function saveConversation(path: string, conversation: { model: string; messages:
   if (path === "") throw new InputError("/save: wanted a file, got none. As: /save talk.json");
   if (!conversation.messages.some(({ role }) => role === "user"))
     throw new InputError("/save: wanted a conversation, got none yet.");
-  try {
-    writeFileSync(path, `${JSON.stringify(conversation, null, 2)}\n`, { flag: "wx" });
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new FileError(path, `wanted to write a new file, got ${code}. Choose another name.`, { cause });
-  }
+  if (isTaken(path)) throw new FileError(path, "wanted a new file, got one that exists. Choose another name.");
+  writeWhole(path, `${JSON.stringify(conversation, null, 2)}\n`);
 }
 
 function speed({ completionTokens, ms }: Extract<GenerationEvent, { type: "end" }>): string {

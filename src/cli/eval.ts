@@ -1,4 +1,3 @@
-import { writeFileSync } from "node:fs";
 import type { Form } from "../bundle/formOptions.ts";
 import type { Control, Scope } from "../eval/controls.ts";
 import {
@@ -10,7 +9,7 @@ import {
   type TextReport,
 } from "../eval/evaluate.ts";
 import { openModel } from "../eval/load.ts";
-import { writing } from "../files.ts";
+import { writeWhole } from "../files.ts";
 import { interruption } from "./interruption.ts";
 import { checkOut, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
 import { Waiting } from "./progress.ts";
@@ -48,7 +47,7 @@ export async function evalAction(path: string, data: string, options: Options): 
   waiting.end();
   if (json) printJson({ ...header, ...report, answers: undefined });
   else process.stdout.write("tasks" in report ? table(report) : textLine(report));
-  if (out) writing(out, () => writeFileSync(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`));
+  if (out !== undefined) writeWhole(out, `${JSON.stringify({ ...header, ...report }, null, 2)}\n`);
 }
 
 const textLine = ({ perplexity, loss, tokenAccuracy, tokens }: TextReport) =>

@@ -2,7 +2,7 @@ import { type GeneratedAnswers, generateAnswers } from "../answer/generate.ts";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import type { Form } from "../bundle/formOptions.ts";
 import { interruption, stopped } from "./interruption.ts";
-import { type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
+import { checkOut, type MaskFlags, printJson, readMask, readMaskFlags } from "./options.ts";
 import { Progress } from "./progress.ts";
 
 interface Options extends MaskFlags {
@@ -22,6 +22,7 @@ interface Options extends MaskFlags {
 /** `ifprune generate` */
 export async function generateAction(path: string, prompts: string, out: string, options: Options): Promise<void> {
   const { mask, json, source, keep, maxLoss, tFfn, text, examples, ...rest } = options;
+  checkOut(out, [prompts]);
   const signal = interruption();
   using model = new InstructionModel(path);
   await Promise.all([model.bundle.verify(), model.engines.start()]);

@@ -28,6 +28,8 @@ export async function importAction(
 ): Promise<void> {
   if (text !== undefined && (checkpoint || !measure))
     throw new OptionError("import: wanted no --text where nothing is measured, got one. Leave it out.");
+  if (threads !== undefined && (checkpoint || !measure))
+    throw new OptionError("import: wanted no --threads where nothing is measured, got some. Leave it out.");
   if (text !== undefined && !existsSync(text)) throw new FileError(text, "wanted a text, got no file. Check the path.");
   let progress: Progress | undefined;
   const onProgress = (done: number, total: number) => {

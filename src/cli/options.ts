@@ -161,6 +161,7 @@ export function milliseconds(what: string, ms: number): string {
  */
 export function checkOut(out: string | undefined, inputs: readonly (string | undefined)[]): void {
   if (out === undefined) return;
+  if (out === "") throw new OptionError("--out: wanted the name of a file, got an empty one.");
   const isOut = (path: string | undefined) =>
     path !== undefined && existsSync(path) && realpathSync(path) === realpathSync(out);
   if (existsSync(out) && inputs.some(isOut))
@@ -178,6 +179,7 @@ export function checkOut(out: string | undefined, inputs: readonly (string | und
  * @throws {FileError} if the system would refuse it
  */
 export function checkOutFolder(out: string): void {
+  if (out === "") throw new OptionError("--out: wanted the name of a folder, got an empty one.");
   let there = resolve(out);
   while (!existsSync(there)) there = dirname(there);
   if (!isFolder(there)) throw new OptionError(`--out: wanted a folder, got "${out}", where a file is in the way.`);

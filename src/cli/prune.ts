@@ -32,14 +32,17 @@ interface Options {
 export async function pruneAction(checkpoint: string, out: string, options: Options): Promise<void> {
   const { data: paths, instructions, licence, maxTokens, keep, tFfn, json, threads, ...rest } = options;
   checkNewFolder(out, "prune"); // before minutes of work, not after
-  if (options.importance !== undefined) makeFolders(options.importance);
-  const signal = interruption("prune: stopped. Nothing was written.");
+  const { importance } = options;
+  const left =
+    importance === undefined ? "Nothing was written" : `No checkpoint was written; importance stays in "${importance}"`;
+  const signal = interruption(`prune: stopped. ${left}.`);
   const model = await loadModel(checkpoint);
   if (model.predictor)
     throw new OptionError(
       `prune: wanted a dense model, got "${checkpoint}", which has a predictor. Name the one that it was made from.`,
     );
   const files = await Promise.all(paths.map((path) => readQuestions([{ domain: path, path }], instructions)));
+  if (importance !== undefined) makeFolders(importance);
   // files alike, and the tasks of each: a file of many tasks has no more say than one of a single task
   const weights = new Map<string, number>();
   for (const rows of files) {

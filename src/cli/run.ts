@@ -6,7 +6,7 @@ import { byteSize } from "../bundle/memory.ts";
 import { DEFAULT_MODEL, isTiny, namesBundle } from "../bundle/pulledModels.ts";
 import { checkResident, hasResident, residentBytes } from "../bundle/residentModel.ts";
 import { OptionError } from "../errors.ts";
-import { readText } from "../json.ts";
+import { decodeText, readText } from "../json.ts";
 import { IMPORT_RECIPE } from "../manifest.ts";
 import { hasInputSlot } from "../text/prompt.ts";
 import { TINY_NOTE } from "./commands/flags.ts";
@@ -72,7 +72,7 @@ async function readAsked(words: readonly string[], input: string | undefined, fi
 async function standardInput(): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of process.stdin) chunks.push(Buffer.from(chunk));
-  return Buffer.concat(chunks).toString();
+  return decodeText(Buffer.concat(chunks), "standard input");
 }
 
 /** `ifprune run` */

@@ -1,9 +1,9 @@
 /** Reports: one self-contained HTML file from the logs of training runs and the results of evaluations. */
 
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { FileError, OptionError } from "../errors.ts";
-import { writing } from "../files.ts";
+import { writeWhole } from "../files.ts";
 import { type EvaluationRow, type MaskRow, type MetricsRow, readRunLog, type TrainRow } from "../train/runLog.ts";
 import { duration } from "../words.ts";
 import { type Chart, escapeHtml, lineChart, type Point, type Series, short } from "./chart.ts";
@@ -45,7 +45,7 @@ export function writeReport(inputs: readonly string[], output: string, more?: Re
     `<section><h2>${escapeHtml(more.title)}</h2><div class="charts">${more.charts.map(lineChart).join("")}</div></section>`,
   ];
   const html = page([...(first ?? []), ...evaluationSections(evaluations), ...runs]);
-  writing(output, () => writeFileSync(output, html));
+  writeWhole(output, html);
 }
 
 function page(sections: readonly string[]): string {

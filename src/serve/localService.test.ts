@@ -269,6 +269,8 @@ describe("answers", () => {
     const opened = { kind: "text", text: `<s>${prompt.text}` } as const; // BOS once, as clients that decode ids write it
     const { signal } = new AbortController();
     expect(await service.score("s", { prompt: opened, mask, top: 0, signal })).toEqual(read);
+    const turn = { kind: "text", text: "Once</s>" } as const; // a prompt that is written whole has its special tokens
+    expect((await service.score("s", { prompt: turn, mask, top: 0, signal })).at(-1)!.id).toBe(2);
     expect(start.echo!.map((token) => [token.id, token.text])).toEqual(read.map((token) => [token.id, token.text]));
     for (const [i, { logprob }] of start.echo!.entries()) if (i > 0) expect(logprob).toBeCloseTo(read[i]!.logprob!, 4);
     const ids = Int32Array.from([...read, ...tokens].map(({ id }) => id));

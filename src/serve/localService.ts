@@ -488,7 +488,7 @@ export class LocalService implements InferenceService {
   }
 
   async #close(): Promise<void> {
-    const closed = new BusyError("The service is closed.", 1);
+    const closed = new BusyError("The service is closed.", 1, true);
     this.#verifying.abort();
     for (const { model } of this.#served.values()) model.bundle.stopVerifying(closed);
     const drained = this.#queue.drain();

@@ -42,7 +42,7 @@ export class Queue {
   async enter(signal: AbortSignal): Promise<Disposable> {
     signal.throwIfAborted();
     const { maxRunning, maxQueued } = this.#options;
-    if (this.#isDraining) throw new BusyError("The server is shutting down.", leastRetrySeconds);
+    if (this.#isDraining) throw new BusyError("The server is shutting down.", leastRetrySeconds, true);
     if (this.#running >= maxRunning) {
       if (this.#waiting.size >= maxQueued) {
         const seconds = (this.#meanSeconds * (this.#waiting.size + 1)) / maxRunning;

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { basename, join, resolve, sep } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { InstructionModel } from "../answer/instructionModel.ts";
 import { keptChannels, MAX_LOSS } from "../bundle/budget.ts";
 import { importModel } from "../bundle/importModel.ts";
@@ -116,7 +116,7 @@ export async function* specialize(
   const draft = drafts > 0 ? drafts : undefined;
   const asked = JSON.parse(JSON.stringify({ task, keep, licence, ...lasting, draft, modelLicence }));
   const key: JobKey = {
-    model: identityOf(source, [resolve(out), jobPath]),
+    model: identityOf(source),
     ...(file !== undefined && { [hasGold ? "examples" : "prompts"]: hashOf(file) }),
     ...asked,
   };
@@ -480,17 +480,24 @@ function hashOf(path: string): string {
 /**
  * A model's place, and sizes and times of its files: their contents may be too much to read each time. Of our own folders the manifest, without what was measured.
  *
- * @param own folders of the job, which may lie in the model's
+ * @throws {FileError} if it is a folder without a model
  */
-function identityOf(path: string, own: readonly string[]): string {
+function identityOf(path: string): string {
   const hash = createHash("sha256").update(resolve(path));
   if (formatOfFolder(path) !== undefined) return hash.update(manifestHash(path)).digest("hex").slice(0, 32);
-  const names = statSync(path).isDirectory() ? readdirSync(path, { recursive: true, encoding: "utf8" }).sort() : [""];
-  for (const name of names) {
-    const file = join(path, name);
-    if (own.some((folder) => `${resolve(file)}${sep}`.startsWith(`${folder}${sep}`))) continue;
-    const stat = statSync(file);
-    if (stat.isFile()) hash.update(`${name} ${stat.size} ${stat.mtimeMs}\n`);
+  for (const name of statSync(path).isDirectory() ? namesOfModel(path) : [""]) {
+    const stat = statSync(join(path, name), { throwIfNoEntry: false });
+    if (stat?.isFile()) hash.update(`${name} ${stat.size} ${stat.mtimeMs}\n`);
   }
   return hash.digest("hex").slice(0, 32);
+}
+
+/** What tells a run's checkpoints, or a Hugging Face folder, from what they were: other folders in it, which may be many, are not the model. */
+function namesOfModel(folder: string): string[] {
+  if (existsSync(join(folder, "config.json"))) return readdirSync(folder).sort();
+  if (existsSync(join(folder, "checkpoints")))
+    return readdirSync(join(folder, "checkpoints"), { recursive: true, encoding: "utf8" })
+      .map((name) => join("checkpoints", name))
+      .sort();
+  throw new FileError(folder, "wanted a model, got a folder without config.json. Is it another folder?");
 }

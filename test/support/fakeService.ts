@@ -124,7 +124,7 @@ export class FakeService implements InferenceService {
       prompt.kind === "ids"
         ? Array.from(prompt.ids, (id) => ` ${id}`)
         : prompt.kind === "text"
-          ? [...(this.bos ? [this.bos] : []), ...(prompt.text.match(/\s*\S+/g) ?? [])]
+          ? [...(this.bos ? [this.bos] : []), ...(prompt.text.match(/\s*\S+/g) ?? []).flatMap(inTokens)]
           : [];
     const others = Array.from({ length: top }, (_, i) => ({ id: i, text: `t${i}`, logprob: -i - 1 }));
     return texts.map((text, i) => ({ id: i, text, logprob: i === 0 ? null : -0.25, top: i === 0 ? [] : others }));
@@ -200,4 +200,16 @@ export class FakeService implements InferenceService {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** The feature of an input of that length as an embedding, which is of length 1. */
+export function fakeEmbedding(inputLength: number): number[] {
+  const feature = [inputLength, 0.5, -1];
+  return feature.map((value) => Math.fround(value / Math.hypot(...feature)));
+}
+
+/** Of a word: what is not ASCII comes as its bytes, none of which is a text. */
+function inTokens(word: string): string[] {
+  const parts = word.match(/\p{ASCII}+|\P{ASCII}/gu)!;
+  return parts.flatMap((part) => (/^\p{ASCII}/u.test(part) ? [part] : Array.from(Buffer.from(part), () => "\ufffd")));
 }

@@ -100,3 +100,8 @@ export function budgetFlags(): Option[] {
     numberFlag("--t-ffn <n>", T_FFN),
   ];
 }
+
+/** Of an option that may be given more than once. */
+export function appended(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
+}

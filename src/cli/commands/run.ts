@@ -1,7 +1,7 @@
 import { Command, Option } from "commander";
 import { ENGINE_OPTIONS, MAX_TOKENS } from "../../engine/engineOptions.ts";
 import { SAMPLING_OPTIONS } from "../../engine/sampling.ts";
-import { addMaskFlags, formFlag, lateWithEngine, MODEL_HELP, TINY_NOTE } from "./flags.ts";
+import { addMaskFlags, appended, formFlag, lateWithEngine, MODEL_HELP, TINY_NOTE } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 export function runCommand(): Command {
@@ -49,8 +49,4 @@ export function runCommand(): Command {
     .addHelpText("after", `\n--model tiny: ${TINY_NOTE}`)
     .action(lateWithEngine(async () => (await import("../run.ts")).runAction));
   return addMaskFlags(command);
-}
-
-function appended(path: string, before: readonly string[] = []): string[] {
-  return [...before, path];
 }

@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_KV_TYPE, KV_TYPES } from "../../bundle/memory.ts";
 import { SERVICE_OPTIONS } from "../../serve/serviceOptions.ts";
-import { budgetFlags, formFlag, late, sourceFlags } from "./flags.ts";
+import { appended, budgetFlags, formFlag, late, sourceFlags } from "./flags.ts";
 import { numberFlag } from "./numberFlag.ts";
 
 const PORT = { words: "port to listen on; 0: any free one", isInteger: true, min: 0, max: 65_535, fallback: 8080 };
@@ -45,7 +45,12 @@ export function serveCommand(): Command {
         .default(DEFAULT_KV_TYPE),
     )
     .option("--mask <mask>", "mask of requests that name none: auto, dense, task:NAME or id:ID", "auto")
-    .option("--allow-host <name...>", "other names by which clients reach this server; with --api-key any will do", [])
+    .option(
+      "--allow-host <name>",
+      "another name by which clients reach this server, may be given more than once; with --api-key any will do",
+      appended,
+      [],
+    )
     .option("--cors <origin>", "let pages of this origin ask, as https://chat.example or app://obsidian.md", origin)
     .option(
       "--allow-models",

@@ -51,6 +51,8 @@ const table: Record<string, { status: ContentfulStatusCode; code: string; type?:
   engine: { status: 503, code: "model_unavailable" },
 };
 
+const ENDING: (typeof table)[string] = { status: 503, code: "server_ending" };
+
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
   const row = error instanceof IfpruneError ? table[error.code] : undefined;
@@ -59,7 +61,8 @@ export function toApiError(error: unknown): ApiError {
     return new ApiError(507, "insufficient_storage", "The server's disk is full, or cannot be written.", {
       cause: error,
     });
-  const { status, code, type } = row;
+  const isEnding = error instanceof BusyError && error.isEnding; // others may answer: no word of limits
+  const { status, code, type } = isEnding ? ENDING : row;
   const headers = error instanceof BusyError ? { "retry-after": String(Math.ceil(error.retryAfter)) } : undefined;
   // A client is not told where files are.
   const message =

@@ -76,7 +76,7 @@ test("a chat completion has OpenAI's fields, and which part of the model answere
     object: "chat.completion",
     created: expect.any(Number),
     model: "tiny",
-    system_fingerprint: `ifprune-${MASK_ID}`,
+    system_fingerprint: `ifprune-${MASK_ID}-gathered`,
     choices: [
       {
         index: 0,
@@ -399,6 +399,10 @@ test("echo with log-probabilities scores the prompt, as evaluation harnesses ask
   const { text, logprobs } = (await complete({ prompt: "a b", max_tokens: 1, logprobs: 0, echo: true })).choices[0];
   expect([text, logprobs.tokens, logprobs.text_offset]).toEqual(["a bone", ["<s>", "a", " b", "one"], [0, 0, 1, 3]]);
   expect((await complete({ prompt: "a b", echo: true })).choices[0].text).toBe("a bone two three");
+  service.bos = undefined;
+  const foreign = await complete({ prompt: "你好 👩 and cats", max_tokens: 0, logprobs: 0, echo: true });
+  const places = foreign.choices[0].logprobs.text_offset; // in characters, though they come in three or four tokens
+  expect(places).toEqual([...Array(6).fill(0), 2, ...Array(4).fill(3), 4, 8]);
 });
 
 test("tokens that are echoed are decoded together: one alone may be a part of a character", async () => {

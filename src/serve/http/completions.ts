@@ -75,7 +75,7 @@ interface Logprobs {
   tokens: string[];
   token_logprobs: (number | null)[];
   top_logprobs: (Record<string, number> | null)[];
-  /** Where each token begins in the choice's text, in characters. */
+  /** Where each token begins in the choice's text, in Unicode's characters, as Python counts them. */
   text_offset: number[];
 }
 
@@ -85,7 +85,11 @@ class Choice {
   finish: "stop" | "length" | undefined;
   /** Prompt tokens that were scored, where nothing was generated. */
   numEchoed = 0;
+  /** Where the next token begins: in UTF-16 units, and in characters. */
   #offset = 0;
+  #characters = 0;
+  /** Units that tokens without a place may stand for: BOS, or parts of characters, whose own texts are none of this text. */
+  #unplaced = 0;
 
   /** @returns what the event adds */
   read(event: GenerationEvent | EchoEvent): { text: string; logprobs: Logprobs | undefined } {
@@ -106,14 +110,24 @@ class Choice {
       all.tokens.push(text);
       all.token_logprobs.push(logprob === null ? null : finite(logprob));
       all.top_logprobs.push(logprob === null ? null : topLogprobs(text, logprob, top));
-      const at = this.text.slice(this.#offset, this.#offset + text.length + 4).indexOf(text);
-      if (at > 0) this.#offset += at; // behind a character that came in several tokens
-      all.text_offset.push(this.#offset);
-      if (at >= 0) this.#offset += text.length; // else it is BOS, or a part of a character
+      const window = this.text.slice(this.#offset, this.#offset + this.#unplaced + text.length);
+      const at = window.indexOf(text);
+      if (at > 0) this.#advance(at); // behind characters that came in several tokens
+      all.text_offset.push(this.#characters);
+      if (at >= 0) this.#advance(text.length);
+      this.#unplaced = at >= 0 ? 0 : this.#unplaced + text.length + MOST_UNITS;
     }
     return all;
   }
+
+  #advance(units: number): void {
+    for (const _ of this.text.slice(this.#offset, this.#offset + units)) this.#characters++;
+    this.#offset += units;
+  }
 }
+
+/** Of a character in UTF-16, which a token may complete. */
+const MOST_UNITS = 2;
 
 /** A token that ends an answer, as it is in it: harnesses take the last entry for the one token that they have said, and leave it out. */
 function withoutText(token: TokenLogprob): TokenLogprob {

@@ -1,7 +1,7 @@
 /** OpenAI's embeddings API, as its own client speaks it, over a service that has no model. */
 import OpenAI from "openai";
 import { expect, test } from "vitest";
-import { FakeService } from "../../../test/support/fakeService.ts";
+import { FakeService, fakeEmbedding } from "../../../test/support/fakeService.ts";
 import { ContextLengthError } from "../../errors.ts";
 import { createApp } from "./app.ts";
 
@@ -21,7 +21,7 @@ test("features of texts and tokens, in numbers and in base64, and what they are"
   expect(answer).toEqual({
     object: "list",
     model: "tiny",
-    data: [3, 5].map((length, index) => ({ object: "embedding", index, embedding: [length, 0.5, -1] })),
+    data: [3, 5].map((length, index) => ({ object: "embedding", index, embedding: fakeEmbedding(length) })),
     usage: { prompt_tokens: 4, total_tokens: 4 },
     ifprune: { feature: "predictor" },
   });
@@ -34,7 +34,7 @@ test("features of texts and tokens, in numbers and in base64, and what they are"
     ],
   ] as const) {
     const { data } = await embed({ input, encoding_format: "float", dimensions: 3 });
-    expect(data.map(({ embedding }) => embedding[0])).toEqual(lengths);
+    expect(data.map(({ embedding }) => embedding)).toEqual(lengths.map(fakeEmbedding));
   }
 });
 

@@ -26,7 +26,7 @@ export async function embeddings(c: Handled): Promise<Response> {
   });
 }
 
-/** Features of texts or tokens, noted in the log. @throws {ApiError} if another number of dimensions is wanted than there is */
+/** Features of texts or tokens, of length 1, noted in the log. @throws {ApiError} if another number of dimensions is wanted than there is */
 export async function featuresOf(
   c: Handled,
   { id }: ServedModel,
@@ -42,7 +42,13 @@ export async function featuresOf(
   if (dimensions !== undefined && dimensions !== length)
     throw invalid("dimensions", `wanted ${length}, as many as the feature of ${id} has, got ${dimensions}.`);
   entry.promptTokens = made.numTokens;
-  return made;
+  return { ...made, features: made.features.map(unitLength) };
+}
+
+/** As clients take embeddings to be, which compare them by products. */
+function unitLength(feature: Float32Array): Float32Array {
+  const length = Math.hypot(...feature) || 1;
+  return feature.map((value) => value / length);
 }
 
 /** Float32 as they lie in memory: little-endian, wherever Node runs. */

@@ -227,9 +227,10 @@ export class Answers<Extra extends { type: string } = never> {
 
   /** The fields that every object of an answer begins with. */
   head(object: string): { id: string; object: string; created: number; model: string; system_fingerprint: string } {
-    const mask = this.#starts.values().next().value?.mask.id ?? "none";
+    const { id: mask = "none", form } = this.#starts.values().next().value?.mask ?? {};
     const { id, created, model } = this;
-    return { id, object, created, model: model.id, system_fingerprint: `ifprune-${mask}` };
+    const fingerprint = ["ifprune", mask, ...(form === undefined ? [] : [form])].join("-"); // forms differ in the last bits
+    return { id, object, created, model: model.id, system_fingerprint: fingerprint };
   }
 
   /** An answer as it comes. */

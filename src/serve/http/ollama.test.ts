@@ -1,6 +1,6 @@
 /** Ollama's API, in requests as its clients send them, over a service that has no model. */
 import { beforeEach, expect, test } from "vitest";
-import { FakeService, MASK_ID } from "../../../test/support/fakeService.ts";
+import { FakeService, fakeEmbedding, MASK_ID } from "../../../test/support/fakeService.ts";
 import { BusyError } from "../../errors.ts";
 import { createApp } from "./app.ts";
 
@@ -236,10 +236,7 @@ test("features are embeddings", async () => {
   const response = await send("/api/embed", { model: "tiny", input: ["a", "bcd"], truncate: true });
   expect(await response.json()).toEqual({
     model: "tiny",
-    embeddings: [
-      [1, 0.5, -1],
-      [3, 0.5, -1],
-    ],
+    embeddings: [1, 3].map(fakeEmbedding),
     total_duration: expect.any(Number),
     load_duration: 0,
     prompt_eval_count: 4,
