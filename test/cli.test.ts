@@ -2,7 +2,18 @@
  * The commands, from a recipe and from an imported model to answers; and what each does with bad input: an exit code, one
  * message that says what was wanted and what came, and nothing left behind.
  */
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,7 +21,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ifprune as program } from "../src/cli/program.ts";
 import { describeFiles, writeManifest } from "../src/manifest.ts";
 import { checkpointFolders } from "../src/train/checkpoint.ts";
-import { ifprune, inProcess, succeed } from "./support/cli.ts";
+import { entry, ifprune, inProcess, succeed } from "./support/cli.ts";
 import { stories, storiesReference } from "./support/models.ts";
 import { expectTrained, questionsOf } from "./support/trained.ts";
 
@@ -132,6 +143,8 @@ describe("an imported model", () => {
       expect(said((await ifprune(["run", ...words, ...rest], { env, input: "Once upon a time\n" })).stdout)).toBe(
         whole,
       );
+    const { code, stderr: complaint } = await ifprune(["run", ...rest], { env, input: Buffer.of(0x68, 0xff) });
+    expect([code, complaint]).toEqual([1, expect.stringContaining("standard input: wanted text in UTF-8")]);
     const files = ["--file", at("a.txt"), "--file", at("b.txt")];
     const listed = said(await succeed("run", "Tell", ...files, ...rest));
     expect(listed).toBe(said(await succeed("run", "Tell", "--input", "cat\n\ndog", ...rest)));
@@ -332,8 +345,27 @@ function file(name: string, content: string | Uint8Array): string {
 const hello = ["run", "Hello", ...oneThread, "--model"];
 const evalOn = (path: string) => ["eval", at("runs/tiny"), path, ...oneThread];
 
+test.skipIf(!existsSync("/dev/full"))("standard output that takes no more is said to, and is no success", () => {
+  const full = openSync("/dev/full", "w");
+  try {
+    const { status, stderr } = spawnSync(process.execPath, [entry, "mask", "What?", "--model", "tiny", "--json"], {
+      env: { ...process.env, ...env },
+      stdio: ["ignore", full, "pipe"],
+      encoding: "utf8",
+    });
+    expect([status, stderr]).toEqual([1, expect.stringContaining("standard output: wanted room on its disk")]);
+  } finally {
+    closeSync(full);
+  }
+});
+
 /** Command lines as they are built when the test runs, and the message that each must give. */
 const refused: [what: string, args: () => string[] | Promise<string[]>, message: RegExp][] = [
+  [
+    "an empty name for what is made",
+    () => ["eval", at("runs/tiny"), at("questions.jsonl"), ...oneThread, "--out", ""],
+    /--out: wanted the name of a file, got an empty one/,
+  ],
   ["an unknown command", () => ["frobnicate"], /unknown command 'frobnicate'/],
   ["an unknown option", () => ["run", "Hello", "--frobnicate"], /unknown option '--frobnicate'/],
   [

@@ -11,6 +11,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -298,6 +299,10 @@ test("a model that is none, or that was trained under masks, is refused; of one 
   timeout: 120_000,
 }, async () => {
   await expect(events(at("none"), at("masked"), { prompts: at("words.txt") })).rejects.toThrow(FileError);
+  mkdirSync(at("none-inside"));
+  symlinkSync("..", at("none-inside/up")); // what is beside a model is not looked through
+  const folderOfNone = events(at("none-inside"), at("masked"), { prompts: at("words.txt") });
+  await expect(folderOfNone).rejects.toThrow(/wanted a model, got a folder without config\.json/);
   await expect(events(TINY_MODEL, at("masked"), { prompts: at("words.txt") })).rejects.toThrow(/with a predictor/);
   const silent = events(at("random"), at("silent"), { prompts: at("words.txt"), maxTokens: 4 });
   await expect(silent).rejects.toThrow(InputError);

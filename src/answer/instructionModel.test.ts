@@ -1,4 +1,4 @@
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
@@ -176,4 +176,23 @@ describe("an answer", () => {
     expect(engines.openPaths).toEqual([]);
     expect(answer.answerTokens).toBe(1);
   });
+});
+
+test("a model that is disposed while it is asked ends that with an error: it reads no file that has its descriptor by then, and keeps nothing", async () => {
+  const path = await storiesBundle();
+  const cache = { root: temporaryFolder() };
+  const options = { source: "weights", keep: 0.5, scoreCache: { root: temporaryFolder() }, cache, threads: 1 } as const;
+  const model = new InstructionModel(path, { engines: new FakeEngines() });
+  const asked = model.ask("Once", options);
+  model[Symbol.dispose]();
+  using _other = new InstructionModel(path, { engines: new FakeEngines() }); // takes the descriptors
+  await expect(asked).rejects.toThrow(/got one that was disposed/);
+  expect(readdirSync(cache.root, { recursive: true }).filter((name) => String(name).endsWith(".gguf"))).toEqual([]);
+});
+
+test("an answer is read once", async () => {
+  using model = new InstructionModel(await storiesBundle(), { engines: new FakeEngines() });
+  const answer = await model.ask("Once", { cache: { root: temporaryFolder() }, maxTokens: 2, threads: 1 });
+  await answer.text();
+  await expect(answer.text()).rejects.toThrow(/wanted to be read once/);
 });

@@ -16,7 +16,7 @@ export interface CliOptions {
   cwd?: string;
   env?: Record<string, string>;
   /** Standard input. */
-  input?: string;
+  input?: string | Uint8Array;
 }
 
 export function ifprune(args: readonly string[], { cwd, env, input }: CliOptions = {}): Promise<Ended> {
