@@ -11,6 +11,7 @@ import { FileError, OptionError } from "../errors.ts";
 import { describeFiles, readManifest, writeManifest } from "../manifest.ts";
 import { compareAnswers } from "./compareAnswers.ts";
 import { type AskOptions, InstructionModel } from "./instructionModel.ts";
+import { readPrompt } from "./prompts.ts";
 
 /** stories260K as a bundle, with small files added to it. */
 async function storiesBundle(texts: Record<string, string> = {}): Promise<string> {
@@ -32,6 +33,10 @@ describe("prompts", () => {
     expect([...ids].filter((id) => id === bosId)).toEqual([ids[0]]);
     expect(decode(ids)).toBe("[user] Once <s> upon [answer]");
     expect(decode(plain.promptIds("Once upon"))).toBe("Once upon");
+    const alone = { kind: "chat", messages: [{ role: "system", content: "Tell it." }] } as const; // as some clients send it
+    const read = readPrompt(chat, alone, 256);
+    expect([decode(read.ids), read.instruction.text]).toEqual(["[system] Tell it. [answer]", "Tell it."]);
+    expect(() => readPrompt(plain, alone, 256)).toThrow(/wanted a user's message, got none/);
   });
 
   test("make masks where the LLM reads them in its chat template, and the rest of the template does not count", async () => {

@@ -15,7 +15,7 @@ export type Prompt =
   | { kind: "ids"; ids: Int32Array };
 
 /**
- * A conversation with a user's message. Where it ends with the beginning of the answer, that is continued. A model without a chat template takes no tools, and reads no system
+ * A conversation with a user's message, or of a system's alone where there is a chat template. Where it ends with the beginning of the answer, that is continued. A model without a chat template takes no tools, and reads no system
  * messages and no variables.
  */
 export interface ChatPrompt {
@@ -115,7 +115,8 @@ function readChat(model: PromptReading, { messages: given, tools, variables }: C
   const shown = isChat ? given : callsAsText(given).filter(({ role }) => role !== "system"); // which nothing here was trained to read
   if (given.at(-1)?.calls) throw new InputError("messages: wanted what its calls gave after the last one.");
   const messages = shown.at(-1)?.role === "assistant" && !isBegun(shown.at(-1)) ? shown.slice(0, -1) : shown;
-  const first = messages.findIndex(({ role }) => role === "user");
+  const asked = messages.findIndex(({ role }) => role === "user");
+  const first = asked < 0 && isChat ? messages.findIndex(({ role }) => role === "system") : asked; // some clients have that alone
   const text = messages[first]?.content;
   if (text === undefined || text.trim() === "") throw new InputError("messages: wanted a user's message, got none.");
   const { role } = messages.at(-1)!;
