@@ -13,8 +13,6 @@ import { familyOf, isLocalLayer } from "../model/families.ts";
 
 /** Types that cached keys and values may have. */
 export const KV_TYPES = ["F16", "F32"] as const;
-/** "auto" takes a GPU where there is one with its binaries installed. */
-export const GPUS = ["auto", false] as const;
 /** Type of the cached keys and values. */
 export type KvType = (typeof KV_TYPES)[number];
 export const DEFAULT_KV_TYPE: KvType = "F16";

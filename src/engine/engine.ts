@@ -3,7 +3,9 @@
  *
  * Shapes: D model width · V vocabulary
  */
+
 import type { KvType } from "../bundle/memory.ts";
+import type { GPUS } from "./engineOptions.ts";
 import type { Sampling } from "./sampling.ts";
 
 /** For reports. */
@@ -49,8 +51,8 @@ export interface EngineOptions {
   steady?: boolean | undefined;
   /** Type of the key/value cache: F16 halves its memory, F32 is exact. Default: `DEFAULT_KV_TYPE`. */
   kvType?: KvType | undefined;
-  /** "auto" takes a GPU where there is one with its binaries installed. Default: no GPU. */
-  gpu?: "auto" | false | undefined;
+  /** Default: no GPU. */
+  gpu?: (typeof GPUS)[number] | undefined;
   /** A LoRA adapter, as the bytes of a GGUF file, whose products are added to those of the weights. Default: none. */
   adapter?: Uint8Array | undefined;
   /** Load even what does not fit into memory by our estimate. Default: false. */

@@ -13,6 +13,9 @@ export const ENGINE_OPTIONS = {
   },
 } as const satisfies Record<string, NumberOption>;
 
+/** "auto" takes a GPU where there is one with its binaries installed. */
+export const GPUS = ["auto", false] as const;
+
 export const MAX_TOKENS = {
   ...count,
   words: "longest answer, in tokens",
