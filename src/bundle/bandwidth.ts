@@ -21,12 +21,11 @@ do {
 } while (ms < ${measureMs});
 parentPort.postMessage((1000 * read) / ms);`;
 
-/** Threads of a core beyond which none reads faster, and each takes its time to start. */
-const MOST_THREADS = 4;
+/** Beyond so many threads none reads faster, and each takes its time to start. */
+export const mostReaders = (): number => 4 * availableParallelism();
 
-/** Bytes per second that so many threads read together. Takes about half a second, and 256 MB of memory meanwhile. */
-export async function measureBandwidth(wanted = availableParallelism()): Promise<number> {
-  const threads = Math.min(wanted, MOST_THREADS * availableParallelism());
+/** Bytes per second that `threads` threads read together. Takes about half a second, and 256 MB of memory meanwhile. */
+export async function measureBandwidth(threads = availableParallelism()): Promise<number> {
   const buffer = new SharedArrayBuffer(bufferBytes);
   const start = new Int32Array(new SharedArrayBuffer(4));
   const share = Math.floor(bufferBytes / threads);

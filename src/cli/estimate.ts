@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { measureBandwidth } from "../bundle/bandwidth.ts";
+import { measureBandwidth, mostReaders } from "../bundle/bandwidth.ts";
 import type { Budget } from "../bundle/budget.ts";
 import { estimate, type ModelBytes, readStoredModel } from "../bundle/estimate.ts";
 import { availableBytes, byteSize } from "../bundle/memory.ts";
@@ -14,12 +14,13 @@ interface Options extends Budget {
 /** `ifprune estimate` */
 export async function estimateAction(
   path: string,
-  { keep, maxLoss, tFfn, context, threads = availableParallelism(), json }: Options,
+  { keep, maxLoss, tFfn, context, threads: wanted = availableParallelism(), json }: Options,
 ): Promise<void> {
   const model = readStoredModel(path);
   const { config } = model;
   const { dense, subnetwork, resident, ...rest } = estimate(model, { keep, maxLoss, tFfn, contextLength: context });
   const available = availableBytes();
+  const threads = Math.min(wanted, mostReaders());
   const bandwidth = await measureBandwidth(threads);
   const judged = (bytes: ModelBytes, predictor: number) => ({
     ...bytes,
